@@ -1,0 +1,42 @@
+# Finds LLVM/MLIR 22 and sets what every part of the compiler is built with. The
+# compiler links the shared libraries LLVM and MLIR, so that a build takes
+# seconds to link and a plugin shares them with its host.
+find_package(MLIR 22 REQUIRED CONFIG
+             HINTS /usr/lib/llvm-22/lib/cmake/mlir)
+message(STATUS "MLIR ${MLIR_VERSION} in ${MLIR_DIR}")
+
+list(APPEND CMAKE_MODULE_PATH "${MLIR_CMAKE_DIR}" "${LLVM_CMAKE_DIR}")
+include(TableGen)
+include(AddLLVM)
+include(AddMLIR)
+
+set(KVRM_INCLUDES ${PROJECT_SOURCE_DIR}/include ${PROJECT_BINARY_DIR}/include
+                  ${PROJECT_SOURCE_DIR}/runtime/include)
+# tablegen looks for ops and types of ours here.
+include_directories(${KVRM_INCLUDES})
+
+# kvrm_add_compiler_library(name sources... [DEPENDS targets...] [LINK libs...])
+# A static library of the compiler. Flags follow the LLVM it links: no RTTI.
+function(kvrm_add_compiler_library name)
+  cmake_parse_arguments(ARG "" "" "DEPENDS;LINK" ${ARGN})
+  add_library(${name} STATIC ${ARG_UNPARSED_ARGUMENTS})
+  target_include_directories(${name} PUBLIC ${KVRM_INCLUDES})
+  target_include_directories(${name} SYSTEM PUBLIC ${LLVM_INCLUDE_DIRS}
+                                                   ${MLIR_INCLUDE_DIRS})
+  target_compile_definitions(${name} PUBLIC ${LLVM_DEFINITIONS_LIST})
+  target_compile_options(${name} PRIVATE -fno-rtti -Wno-unused-parameter)
+  target_link_libraries(${name} PUBLIC ${ARG_LINK})
+  if(ARG_DEPENDS)
+    add_dependencies(${name} ${ARG_DEPENDS})
+  endif()
+endfunction()
+
+# kvrm_add_compiler_tool(name sources... [LINK libs...])
+function(kvrm_add_compiler_tool name)
+  cmake_parse_arguments(ARG "" "" "LINK" ${ARGN})
+  add_executable(${name} ${ARG_UNPARSED_ARGUMENTS})
+  target_include_directories(${name} SYSTEM PRIVATE ${LLVM_INCLUDE_DIRS}
+                                                    ${MLIR_INCLUDE_DIRS})
+  target_compile_options(${name} PRIVATE -fno-rtti -Wno-unused-parameter)
+  target_link_libraries(${name} PRIVATE ${ARG_LINK} MLIR LLVM)
+endfunction()
