@@ -1,0 +1,121 @@
+//===- Package.h - Writer of compiled packages ------------------*- C++ -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// Writes the folder that docs/package.md describes. Files are put into a
+// temporary folder beside the destination, which is renamed at the end: a
+// package is whole or absent, and a failed write leaves an existing package of
+// that name as it was.
+//
+//   auto writer = PackageWriter::create("model.kvrm");
+//   writer->addWeights(model, layouts);
+//   writer->addTokenizer(*model.tokenizer);
+//   link(..., writer->pathOf("code.so"));
+//   writer->addWritten("code.so");
+//   writer->commit(manifest);
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef KVRM_PACKAGE_PACKAGE_H
+#define KVRM_PACKAGE_PACKAGE_H
+
+#include "kvrm/Package/Weights.h"
+
+#include "llvm/ADT/StringRef.h"
+#include "llvm/Support/Error.h"
+#include "llvm/Support/raw_ostream.h"
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace kvrm {
+
+/// The contents of manifest.json, field by field. `files` is filled by the
+/// writer.
+struct PackageManifest {
+  struct Target {
+    std::string kind = "host";
+    std::string triple;
+    std::string cpu;
+    std::vector<std::string> requiredFeatures; ///< "requires"
+  };
+  struct Cache {
+    int64_t slots = 0;
+    int64_t capacity = 0;
+    int64_t pageTokens = 0;
+    std::string element = "f16";
+  };
+  struct Entry {
+    std::string name;
+    std::string symbol;
+    int64_t rows = 0;
+    int64_t queries = 0;
+    int64_t queryTile = 1; ///< "q_tile"
+    int64_t kvTile = 0;    ///< "kv_tile"
+    std::string schedule = "rows";
+    int64_t splits = 1;
+    std::string transport = "native";
+    int64_t arenaBytes = 0;
+    int64_t scratchBytes = 0;
+  };
+  struct File {
+    std::string name;
+    uint64_t bytes = 0;
+    uint64_t xxh3 = 0;
+  };
+
+  std::string producer;
+  std::string mode = "paged";
+  Target target;
+  DecoderConfig model;
+  Cache cache;
+  std::vector<Entry> entries;
+  std::vector<File> files;
+};
+
+void writeManifest(llvm::raw_ostream &os, const PackageManifest &manifest);
+void writeTokenizer(llvm::raw_ostream &os, const TokenizerData &tokenizer);
+
+class PackageWriter {
+public:
+  /// Makes the temporary folder. Refuses a `path` that exists and is not a
+  /// kvrm package or an empty folder.
+  static llvm::Expected<PackageWriter> create(llvm::StringRef path);
+  PackageWriter(PackageWriter &&other);
+  PackageWriter &operator=(PackageWriter &&) = delete;
+  /// Removes the temporary folder unless the package was committed.
+  ~PackageWriter();
+
+  /// Path of a file of the package while it is being written.
+  std::string pathOf(llvm::StringRef name) const;
+
+  /// Adds a file that was written to pathOf(name).
+  llvm::Error addWritten(llvm::StringRef name);
+  llvm::Error addFile(llvm::StringRef name, llvm::StringRef contents);
+  /// Adds weights.safetensors. `layouts` have their offsets.
+  llvm::Error addWeights(const DecoderModel &model,
+                         llvm::ArrayRef<WeightLayout> layouts,
+                         unsigned threads = 0);
+  /// Adds tokenizer.json.
+  llvm::Error addTokenizer(const TokenizerData &tokenizer);
+
+  /// Writes manifest.json and renames the folder to its final name.
+  llvm::Error commit(PackageManifest manifest);
+
+private:
+  PackageWriter(std::string path, std::string temporary)
+      : path(std::move(path)), temporary(std::move(temporary)) {}
+
+  std::string path;
+  std::string temporary; ///< empty once committed or moved from
+  std::vector<PackageManifest::File> files;
+};
+
+} // namespace kvrm
+
+#endif // KVRM_PACKAGE_PACKAGE_H

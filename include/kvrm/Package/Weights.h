@@ -1,0 +1,79 @@
+//===- Weights.h - The layout of a package's weights ------------*- C++ -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// The compiler bakes the offset of every weight into code. It lists the weights
+// in the layouts that its kernels read, asks for the offsets, and later has the
+// file written from the same list.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef KVRM_PACKAGE_WEIGHTS_H
+#define KVRM_PACKAGE_WEIGHTS_H
+
+#include "kvrm/Frontend/Model.h"
+
+#include "llvm/ADT/ArrayRef.h"
+#include "llvm/Support/Error.h"
+
+#include <cstdint>
+#include <string>
+
+namespace kvrm {
+
+enum class WeightType : uint8_t { F32, F16, BF16 };
+
+/// Bytes of one element.
+int64_t sizeOf(WeightType type);
+
+struct WeightLayout {
+  std::string name;
+  int64_t rows = 0; ///< logical
+  int64_t cols = 0;
+  WeightType type = WeightType::F32;
+  /// 0: row-major. n > 0: panels of n rows, [rows / n][cols][n], so that
+  /// element (r, c) is at ((r / n) * cols + c) * n + r % n. The rows that the
+  /// last panel lacks are zeros.
+  int64_t rowPanel = 0;
+  /// In the data section, a multiple of KVRM_ALIGNMENT. See assignOffsets.
+  int64_t offset = -1;
+
+  /// Rows as stored.
+  int64_t paddedRows() const {
+    return rowPanel > 0 ? (rows + rowPanel - 1) / rowPanel * rowPanel : rows;
+  }
+  int64_t bytes() const { return paddedRows() * cols * sizeOf(type); }
+};
+
+/// Sets the offset of each layout, in list order, and returns the size of the
+/// data section (a multiple of KVRM_ALIGNMENT).
+int64_t assignOffsets(llvm::MutableArrayRef<WeightLayout> layouts);
+
+/// Checks that `model` has what the layouts ask for: every name, with the same
+/// shape. Of rope_cos and rope_sin a layout may take the first rows only.
+llvm::Error checkLayouts(const DecoderModel &model,
+                         llvm::ArrayRef<WeightLayout> layouts);
+
+/// Writes `path` as a safetensors file whose data section is 64-byte aligned
+/// in the file and holds every layout at its offset. Gaps are covered by uint8
+/// tensors "__pad.N". Conversion runs on `threads` threads (0: all).
+llvm::Error writeWeights(llvm::StringRef path, const DecoderModel &model,
+                         llvm::ArrayRef<WeightLayout> layouts,
+                         unsigned threads = 0);
+
+/// Reads one weight into `out` (layout.bytes() bytes) as it would be stored.
+void packWeight(const WeightSource &source, const WeightLayout &layout,
+                void *out);
+
+/// Converts with round-to-nearest-even. Overflow gives infinity; a NaN stays a
+/// NaN.
+void convertToF16(const float *in, uint16_t *out, int64_t count);
+void convertToBF16(const float *in, uint16_t *out, int64_t count);
+
+} // namespace kvrm
+
+#endif // KVRM_PACKAGE_WEIGHTS_H
