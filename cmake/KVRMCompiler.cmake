@@ -1,9 +1,11 @@
 # Finds LLVM/MLIR 22 and sets what every part of the compiler is built with. The
 # compiler links the shared libraries LLVM and MLIR, so that a build takes
 # seconds to link and a plugin shares them with its host.
-find_package(MLIR 22 REQUIRED CONFIG
-             HINTS /usr/lib/llvm-22/lib/cmake/mlir)
-message(STATUS "MLIR ${MLIR_VERSION} in ${MLIR_DIR}")
+find_package(MLIR REQUIRED CONFIG HINTS /usr/lib/llvm-22/lib/cmake/mlir)
+if(NOT MLIR_VERSION_MAJOR EQUAL 22 AND NOT LLVM_VERSION_MAJOR EQUAL 22)
+  message(FATAL_ERROR "kvrm needs MLIR 22, found ${LLVM_VERSION} in ${MLIR_DIR}")
+endif()
+message(STATUS "MLIR ${LLVM_VERSION} in ${MLIR_DIR}")
 
 list(APPEND CMAKE_MODULE_PATH "${MLIR_CMAKE_DIR}" "${LLVM_CMAKE_DIR}")
 include(TableGen)
@@ -14,6 +16,7 @@ set(KVRM_INCLUDES ${PROJECT_SOURCE_DIR}/include ${PROJECT_BINARY_DIR}/include
                   ${PROJECT_SOURCE_DIR}/runtime/include)
 # tablegen looks for ops and types of ours here.
 include_directories(${KVRM_INCLUDES})
+include_directories(SYSTEM ${LLVM_INCLUDE_DIRS} ${MLIR_INCLUDE_DIRS})
 
 # kvrm_add_compiler_library(name sources... [DEPENDS targets...] [LINK libs...])
 # A static library of the compiler. Flags follow the LLVM it links: no RTTI.

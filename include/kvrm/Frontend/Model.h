@@ -134,7 +134,7 @@ struct SynthOptions {
   int64_t vocabulary = 256;
   int64_t context = 2048;
   uint64_t seed = 1;
-  bool tiedEmbeddings = true;
+  bool tiedEmbeddings = false;
 };
 
 /// A decoder of any shape with seeded weights: the same options give the same

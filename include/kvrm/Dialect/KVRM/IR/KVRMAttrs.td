@@ -1,0 +1,97 @@
+//===- KVRMAttrs.td - Attributes of the kvrm dialect -------*- tablegen -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef KVRM_ATTRS_TD
+#define KVRM_ATTRS_TD
+
+include "kvrm/Dialect/KVRM/IR/KVRMDialect.td"
+include "mlir/IR/AttrTypeBase.td"
+include "mlir/IR/EnumAttr.td"
+
+class KVRM_Attr<string name, string attrMnemonic, list<Trait> traits = []>
+    : AttrDef<KVRM_Dialect, name, traits> {
+  let mnemonic = attrMnemonic;
+}
+
+class KVRM_I32Enum<string name, string summary, list<I32EnumAttrCase> cases>
+    : I32EnumAttr<name, summary, cases> {
+  let cppNamespace = "::mlir::kvrm";
+  let genSpecializedAttr = 0;
+}
+
+// Values follow kvrm_transport in abi.h.
+def KVRM_Transport : KVRM_I32Enum<"Transport", "how pages reach a kernel", [
+    I32EnumAttrCase<"Native", 0, "native">,
+    I32EnumAttrCase<"Staged", 1, "staged">]>;
+
+def KVRM_TransportAttr : EnumAttr<KVRM_Dialect, KVRM_Transport, "transport"> {
+  let assemblyFormat = "`<` $value `>`";
+  let description = [{
+    How history pages reach an attention kernel. `native`: the kernel reads them
+    where they lie, through the block table. `staged`: the pages of a tile are
+    first copied, one copy a run of adjacent pages, to a contiguous tile of
+    fixed shape; for kernels that cannot index pages.
+
+    Example: `#kvrm.transport<native>`
+  }];
+}
+
+// Values follow kvrm_schedule in abi.h.
+def KVRM_ScheduleKind : KVRM_I32Enum<"ScheduleKind", "how work is cut", [
+    I32EnumAttrCase<"Rows", 0, "rows">,
+    I32EnumAttrCase<"Split", 1, "split">,
+    I32EnumAttrCase<"Workqueue", 2, "workqueue">]>;
+
+def KVRM_ScheduleAttr : KVRM_Attr<"Schedule", "schedule"> {
+  let summary = "how attention over a ragged batch is cut into work items";
+  let description = [{
+    `rows`: one item for each row, KV head and query tile. `split`: a fixed
+    number of splits of each (Flash-Decoding). `workqueue`: all tiles of all
+    active rows in one line, cut into equal shares, so that no ragged batch
+    unbalances the workers and idle rows cost nothing (PersistentKV,
+    arXiv 2606.26666). `splits` is used by `split` alone.
+
+    Examples: `#kvrm.schedule<workqueue>`, `#kvrm.schedule<split, splits = 4>`
+  }];
+  let parameters = (ins
+      EnumParameter<KVRM_ScheduleKind>:$kind,
+      DefaultValuedParameter<"int64_t", "1">:$splits);
+  let assemblyFormat = "`<` $kind (`,` `splits` `=` $splits^)? `>`";
+  let genVerifyDecl = 1;
+}
+
+def KVRM_Layout : KVRM_I32Enum<"Layout", "order of elements in a page", [
+    I32EnumAttrCase<"TokenMajor", 0, "token_major">,
+    I32EnumAttrCase<"TransposedKeys", 1, "transposed_keys">,
+    I32EnumAttrCase<"Swizzled", 2, "swizzled">]>;
+
+def KVRM_LayoutAttr : EnumAttr<KVRM_Dialect, KVRM_Layout, "layout"> {
+  let assemblyFormat = "`<` $value `>`";
+  let description = [{
+    Order of elements inside one page of one head. `token_major`: K and V as
+    `[token][d]`. `transposed_keys`: K as `[d][token]`, V as `[token][d]`, so
+    that vector lanes run along tokens for scores and along `d` for the weighted
+    sum, and neither needs a horizontal reduction (the host's layout).
+    `swizzled`: `[token][d]` with each token's 16-byte chunks XORed with
+    `token & 7`, so that a bulk copy lands free of shared-memory bank conflicts.
+  }];
+}
+
+def KVRM_TileAttr : KVRM_Attr<"Tile", "tile"> {
+  let summary = "fixed tile shape of an attention kernel";
+  let description = [{
+    `q` query tokens by `kv` cached tokens. `kv` is a power of two.
+
+    Example: `#kvrm.tile<q = 4, kv = 64>`
+  }];
+  let parameters = (ins "int64_t":$q, "int64_t":$kv);
+  let assemblyFormat = "`<` struct(params) `>`";
+  let genVerifyDecl = 1;
+}
+
+#endif // KVRM_ATTRS_TD

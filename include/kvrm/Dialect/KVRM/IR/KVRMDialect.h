@@ -1,0 +1,72 @@
+//===- KVRMDialect.h - The kvrm dialect -------------------------*- C++ -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// Everything of the dialect's IR: attributes, types and operations. See
+// docs/Dialect/ for the reference and the rationale.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef KVRM_DIALECT_KVRM_IR_KVRMDIALECT_H
+#define KVRM_DIALECT_KVRM_IR_KVRMDIALECT_H
+
+#include "mlir/Bytecode/BytecodeOpInterface.h"
+#include "mlir/IR/BuiltinTypes.h"
+#include "mlir/IR/Dialect.h"
+#include "mlir/IR/OpDefinition.h"
+#include "mlir/IR/OpImplementation.h"
+#include "mlir/IR/SymbolTable.h"
+#include "mlir/Interfaces/DestinationStyleOpInterface.h"
+#include "mlir/Interfaces/FunctionInterfaces.h"
+#include "mlir/Interfaces/InferTypeOpInterface.h"
+#include "mlir/Interfaces/SideEffectInterfaces.h"
+
+#include "kvrm/Dialect/KVRM/IR/KVRMDialect.h.inc"
+#include "kvrm/Dialect/KVRM/IR/KVRMEnums.h.inc"
+
+#define GET_ATTRDEF_CLASSES
+#include "kvrm/Dialect/KVRM/IR/KVRMAttrs.h.inc"
+
+#define GET_TYPEDEF_CLASSES
+#include "kvrm/Dialect/KVRM/IR/KVRMTypes.h.inc"
+
+namespace mlir::kvrm {
+
+/// The committed step descriptor.
+struct DescriptorResource
+    : public SideEffects::Resource::Base<DescriptorResource> {
+  StringRef getName() final { return "kvrm.descriptor"; }
+};
+
+/// The pages of the session's pool.
+struct PoolResource : public SideEffects::Resource::Base<PoolResource> {
+  StringRef getName() final { return "kvrm.pool"; }
+};
+
+/// Trait of the ops of a tile program: they stand inside a `kvrm.kernel`.
+template <typename ConcreteType>
+class InKernel : public OpTrait::TraitBase<ConcreteType, InKernel> {
+public:
+  static LogicalResult verifyTrait(Operation *op) {
+    for (Operation *parent = op->getParentOp(); parent;
+         parent = parent->getParentOp())
+      if (parent->getName().getStringRef() == "kvrm.kernel")
+        return success();
+    return op->emitOpError("stands outside a kvrm.kernel");
+  }
+};
+
+/// Shared by the ops that read one field of every row.
+LogicalResult verifyRowField(Operation *op, DescriptorType descriptor,
+                             ShapedType result);
+
+} // namespace mlir::kvrm
+
+#define GET_OP_CLASSES
+#include "kvrm/Dialect/KVRM/IR/KVRMOps.h.inc"
+
+#endif // KVRM_DIALECT_KVRM_IR_KVRMDIALECT_H

@@ -1,0 +1,57 @@
+//===- KVRMDialect.td - The kvrm dialect -------------------*- tablegen -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef KVRM_DIALECT_TD
+#define KVRM_DIALECT_TD
+
+include "mlir/IR/OpBase.td"
+
+def KVRM_Dialect : Dialect {
+  let name = "kvrm";
+  let cppNamespace = "::mlir::kvrm";
+  let summary = "KV-cache movement under a static decode step";
+  let description = [{
+    The `kvrm` dialect carries one decode step of a static-graph LLM decoder
+    through three phases, each complete and verified by itself:
+
+    1. *Static*: value-semantic tensors of fixed shape. `kvrm.cached_attention`
+       appends to the caches and attends to them.
+    2. *Paged*: the caches are gone from the signature. A session owns a pool of
+       pages, one `kvrm.commit` a step yields the descriptor that says where
+       every row's history lies, `kvrm.stage` names the transfer groups,
+       `kvrm.append` and `kvrm.attend` write and read pages.
+    3. *Kernels*: `kvrm.launch` runs a `kvrm.kernel`, a fixed-shape tile program.
+
+    A function marked `kvrm.step` is one compiled step. Operations that define a
+    phase never stand in one step beside those of another. The rationale is in
+    docs/Dialect/Rationale.md.
+  }];
+  let dependentDialects = ["::mlir::arith::ArithDialect"];
+  let useDefaultAttributePrinterParser = 1;
+  let useDefaultTypePrinterParser = 1;
+  let hasOperationAttrVerify = 1;
+  let extraClassDeclaration = [{
+    /// Marks a function that is one compiled step.
+    static constexpr ::llvm::StringLiteral getStepAttrName() {
+      return "kvrm.step";
+    }
+    /// On an `ml_program.global`: rows of the weight are packed in panels of
+    /// this many.
+    static constexpr ::llvm::StringLiteral getPanelAttrName() {
+      return "kvrm.panel";
+    }
+
+  private:
+    void registerAttributes();
+    void registerTypes();
+
+  public:
+  }];
+}
+
+#endif // KVRM_DIALECT_TD

@@ -1,0 +1,525 @@
+//===- KVRMOps.td - Operations of the kvrm dialect ---------*- tablegen -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef KVRM_OPS_TD
+#define KVRM_OPS_TD
+
+include "kvrm/Dialect/KVRM/IR/KVRMTypes.td"
+include "mlir/IR/OpAsmInterface.td"
+include "mlir/IR/SymbolInterfaces.td"
+include "mlir/Interfaces/DestinationStyleOpInterface.td"
+include "mlir/Interfaces/FunctionInterfaces.td"
+include "mlir/Interfaces/InferTypeOpInterface.td"
+include "mlir/Interfaces/SideEffectInterfaces.td"
+
+// The two states that ops of a step touch: the descriptor (written by commit)
+// and the pool (written by append, read by attend).
+def KVRM_DescriptorResource : Resource<"::mlir::kvrm::DescriptorResource">;
+def KVRM_PoolResource : Resource<"::mlir::kvrm::PoolResource">;
+
+class KVRM_Op<string mnemonic, list<Trait> traits = []>
+    : Op<KVRM_Dialect, mnemonic, traits>;
+
+def KVRM_RowTensor : RankedTensorOf<[I32]>;
+def KVRM_RowBuffer : AnyTypeOf<[1DTensorOf<[I32]>, MemRefRankOf<[I32], [1]>]>;
+def KVRM_CacheElement : AnyTypeOf<[F16, BF16]>;
+def KVRM_CacheTensor : RankedTensorOf<[KVRM_CacheElement]>;
+def KVRM_F32Tensor : RankedTensorOf<[F32]>;
+def KVRM_F32Shaped : AnyTypeOf<[RankedTensorOf<[F32]>,
+                                MemRefOf<[F32]>]>;
+
+//===----------------------------------------------------------------------===//
+// Phase 1: static
+//===----------------------------------------------------------------------===//
+
+def KVRM_CachedAttentionOp : KVRM_Op<"cached_attention", [
+    Pure, AttrSizedOperandSegments,
+    AllTypesMatch<["query", "output"]>, AllTypesMatch<["key", "value"]>,
+    AllTypesMatch<["keyCache", "valueCache", "newKeyCache",
+                   "newValueCache"]>]> {
+  let summary = "append to static KV caches and attend to them";
+  let description = [{
+    Writes the new keys and values of every row into its slot's caches at
+    `positions`, then computes causal grouped-query attention of the row's
+    queries over the slot's tokens up to and including each query's own:
+
+    `output[b, t, h] = softmax(scale * q[b, t, h] . K[slot(b), h / G, 0..p+t])
+    . V[slot(b), h / G, 0..p+t]` with `p = positions[b]` and
+    `G = heads / kv_heads`.
+
+    Shapes: query and output `[rows, queries, heads, head_dim]`, key and value
+    `[rows, queries, kv_heads, head_dim]`, all f32; caches `[layers, slots,
+    kv_heads, capacity, head_dim]` in f16 or bf16; `positions`, `counts` and
+    `slots` `[rows]` in i32. Without `slots` row `b` is slot `b` (then rows =
+    slots). Without `counts` every query token is valid; with it only the first
+    `counts[b]` are. A token whose position is not below the capacity is not
+    written.
+
+    Example:
+
+    ```mlir
+    %o, %kc1, %vc1 = kvrm.cached_attention %q, %k, %v, %kc, %vc at %positions
+        {layer = 0 : i64, scale = 0.125 : f32}
+        : tensor<8x1x9x64xf32>, tensor<8x1x3x64xf32>,
+          tensor<30x8x3x2048x64xf16>, tensor<8xi32>
+    ```
+  }];
+  let arguments = (ins
+      KVRM_F32Tensor:$query, KVRM_F32Tensor:$key, KVRM_F32Tensor:$value,
+      KVRM_CacheTensor:$keyCache, KVRM_CacheTensor:$valueCache,
+      KVRM_RowTensor:$positions, Optional<KVRM_RowTensor>:$counts,
+      Optional<KVRM_RowTensor>:$slots, I64Attr:$layer, F32Attr:$scale);
+  let results = (outs KVRM_F32Tensor:$output, KVRM_CacheTensor:$newKeyCache,
+                      KVRM_CacheTensor:$newValueCache);
+  let assemblyFormat = [{
+    $query `,` $key `,` $value `,` $keyCache `,` $valueCache `at` $positions
+    (`count` $counts^ `:` type($counts))? (`slot` $slots^ `:` type($slots))?
+    attr-dict `:` type($query) `,` type($key) `,` type($keyCache) `,`
+    type($positions)
+  }];
+  let hasVerifier = 1;
+}
+
+//===----------------------------------------------------------------------===//
+// Phase 2: paged
+//===----------------------------------------------------------------------===//
+
+def KVRM_CommitOp : KVRM_Op<"commit", [
+    MemoryEffects<[MemWrite<KVRM_DescriptorResource>]>]> {
+  let summary = "make the planned descriptor the one this step runs on";
+  let description = [{
+    Exactly one in a step, in the entry block of the function, so that every use
+    sees one descriptor and no kernel sees half a commit.
+
+    Example:
+
+    ```mlir
+    %desc = kvrm.commit %session : !kvrm.session<...>
+        -> !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+    ```
+  }];
+  let arguments = (ins KVRM_SessionType:$session);
+  let results = (outs KVRM_DescriptorType:$descriptor);
+  let assemblyFormat = [{
+    $session attr-dict `:` type($session) `->` type($descriptor)
+  }];
+  let hasVerifier = 1;
+}
+
+class KVRM_RowFieldOp<string mnemonic, string what>
+    : KVRM_Op<mnemonic, [MemoryEffects<[MemRead<KVRM_DescriptorResource>]>]> {
+  let summary = what;
+  let arguments = (ins KVRM_DescriptorType:$descriptor);
+  let results = (outs KVRM_RowBuffer:$result);
+  let assemblyFormat = [{
+    $descriptor attr-dict `:` type($descriptor) `->` type($result)
+  }];
+  let hasVerifier = 1;
+  let extraClassDefinition = [{
+    ::llvm::LogicalResult $cppClass::verify() {
+      return verifyRowField(*this, getDescriptor().getType(),
+                            ::llvm::cast<::mlir::ShapedType>(
+                                getResult().getType()));
+    }
+  }];
+}
+
+def KVRM_PositionsOp : KVRM_RowFieldOp<"positions",
+    "position of each row's first new token"> {
+  let description = [{
+    Example:
+
+    ```mlir
+    %p = kvrm.positions %desc : !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+        -> tensor<8xi32>
+    ```
+  }];
+}
+
+def KVRM_CountsOp : KVRM_RowFieldOp<"counts", "each row's new tokens"> {
+  let description = [{
+    Zero for an idle row, otherwise at most the descriptor's `queries`.
+
+    Example:
+
+    ```mlir
+    %n = kvrm.counts %desc : !kvrm.descriptor<rows = 1, queries = 64, pages = 128>
+        -> tensor<1xi32>
+    ```
+  }];
+}
+
+def KVRM_StageOp : KVRM_Op<"stage", [
+    MemoryEffects<[MemRead<KVRM_DescriptorResource>,
+                   MemRead<KVRM_PoolResource>]>]> {
+  let summary = "hand the step's transfer groups to a transport";
+  let description = [{
+    History pages are immutable during a step and all layers share one
+    descriptor, so that one staging serves them all: `kvrm-merge-transport`
+    leaves one in a step.
+
+    Example:
+
+    ```mlir
+    %groups = kvrm.stage %session, %desc {transport = #kvrm.transport<native>}
+        : !kvrm.session<...>, !kvrm.descriptor<...>
+    ```
+  }];
+  let arguments = (ins KVRM_SessionType:$session,
+                       KVRM_DescriptorType:$descriptor,
+                       KVRM_TransportAttr:$transport);
+  let results = (outs KVRM_GroupsType:$groups);
+  let assemblyFormat = [{
+    $session `,` $descriptor attr-dict `:` type($session) `,` type($descriptor)
+  }];
+}
+
+def KVRM_AppendOp : KVRM_Op<"append", [
+    AllTypesMatch<["key", "value"]>,
+    MemoryEffects<[MemRead<KVRM_DescriptorResource>,
+                   MemWrite<KVRM_PoolResource>]>]> {
+  let summary = "write each row's new keys and values to its pages";
+  let description = [{
+    Row `b` writes its first `count(b)` tokens at positions `position(b)` and
+    on, through its block table. Shapes as for `kvrm.cached_attention`.
+
+    Example:
+
+    ```mlir
+    kvrm.append %k, %v to %session at %desc {layer = 0 : i64}
+        : tensor<8x1x3x64xf32>, !kvrm.session<...>, !kvrm.descriptor<...>
+    ```
+  }];
+  let arguments = (ins KVRM_F32Tensor:$key, KVRM_F32Tensor:$value,
+                       KVRM_SessionType:$session,
+                       KVRM_DescriptorType:$descriptor, I64Attr:$layer);
+  let assemblyFormat = [{
+    $key `,` $value `to` $session `at` $descriptor attr-dict `:` type($key) `,`
+    type($session) `,` type($descriptor)
+  }];
+  let hasVerifier = 1;
+}
+
+def KVRM_AttendOp : KVRM_Op<"attend", [
+    AllTypesMatch<["query", "output"]>,
+    MemoryEffects<[MemRead<KVRM_DescriptorResource>,
+                   MemRead<KVRM_PoolResource>]>]> {
+  let summary = "causal grouped-query attention over paged histories";
+  let description = [{
+    The mathematics of `kvrm.cached_attention` over the pages that the
+    descriptor names. What it returns for an idle row, and for query tokens past
+    a row's count, is unspecified. `tile` and `schedule` are absent until
+    `kvrm-select-schedule` has run.
+
+    Example:
+
+    ```mlir
+    %o = kvrm.attend %q, %groups of %session at %desc
+        {layer = 0 : i64, scale = 0.125 : f32, tile = #kvrm.tile<q = 1, kv = 64>,
+         schedule = #kvrm.schedule<workqueue>}
+        : tensor<8x1x9x64xf32>, !kvrm.session<...>, !kvrm.descriptor<...>
+    ```
+  }];
+  let arguments = (ins KVRM_F32Tensor:$query, KVRM_GroupsType:$groups,
+                       KVRM_SessionType:$session,
+                       KVRM_DescriptorType:$descriptor, I64Attr:$layer,
+                       F32Attr:$scale, OptionalAttr<KVRM_TileAttr>:$tile,
+                       OptionalAttr<KVRM_ScheduleAttr>:$schedule);
+  let results = (outs KVRM_F32Tensor:$output);
+  let assemblyFormat = [{
+    $query `,` $groups `of` $session `at` $descriptor attr-dict `:`
+    type($query) `,` type($session) `,` type($descriptor)
+  }];
+  let hasVerifier = 1;
+}
+
+//===----------------------------------------------------------------------===//
+// Phase 3: kernels
+//===----------------------------------------------------------------------===//
+
+def KVRM_KernelOp : KVRM_Op<"kernel", [
+    IsolatedFromAbove, Symbol, SingleBlock, NoRegionArguments,
+    DeclareOpInterfaceMethods<OpAsmOpInterface, ["getDefaultDialect"]>]> {
+  let summary = "a fixed-shape tile program";
+  let description = [{
+    What one launch of append, or one work item of attention, does; the same
+    text for every target. `heads` is the number of query heads. The shapes of
+    pool, tables and rows come from the two types.
+
+    Example:
+
+    ```mlir
+    kvrm.kernel @attend heads 9 tile <q = 1, kv = 64> transport native
+        on !kvrm.session<...> at !kvrm.descriptor<...> {
+      %item = kvrm.get_work_item
+      ...
+      kvrm.return
+    }
+    ```
+  }];
+  let arguments = (ins
+      SymbolNameAttr:$sym_name, OptionalAttr<StrAttr>:$sym_visibility,
+      I64Attr:$heads, KVRM_TileAttr:$tile, KVRM_TransportAttr:$transport,
+      TypeAttrOf<KVRM_SessionType>:$session,
+      TypeAttrOf<KVRM_DescriptorType>:$descriptor);
+  let regions = (region SizedRegion<1>:$body);
+  let assemblyFormat = [{
+    $sym_name `heads` $heads `tile` $tile `transport` $transport `on` $session
+    `at` $descriptor attr-dict-with-keyword $body
+  }];
+  let hasVerifier = 1;
+  let extraClassDeclaration = [{
+    SessionType getSessionType() {
+      return ::llvm::cast<SessionType>(getSession());
+    }
+    DescriptorType getDescriptorType() {
+      return ::llvm::cast<DescriptorType>(getDescriptor());
+    }
+    PoolType getPool() { return getSessionType().getPool(); }
+    /// Query heads that share one KV head.
+    int64_t getGroupSize() { return getHeads() / getPool().getKvHeads(); }
+    /// Rows of a query tile: query tokens times heads of the group.
+    int64_t getQueryRows() { return getTile().getQ() * getGroupSize(); }
+  }];
+}
+
+def KVRM_LaunchOp : KVRM_Op<"launch", [
+    DeclareOpInterfaceMethods<SymbolUserOpInterface>,
+    DestinationStyleOpInterface, AttrSizedOperandSegments,
+    DeclareOpInterfaceMethods<MemoryEffectsOpInterface>]> {
+  let summary = "run a kernel for one layer";
+  let description = [{
+    With one input and one output the kernel attends (`ins` is the query); with
+    two inputs and none it appends (key, value).
+
+    Example:
+
+    ```mlir
+    kvrm.launch @append(%session, %desc) ins(%k, %v : tensor<...>, tensor<...>)
+        {layer = 0 : i64} : !kvrm.session<...>, !kvrm.descriptor<...>
+    %o = kvrm.launch @attend(%session, %desc) ins(%q : tensor<...>)
+        outs(%init : tensor<...>) {layer = 0 : i64}
+        : !kvrm.session<...>, !kvrm.descriptor<...> -> tensor<...>
+    ```
+  }];
+  let arguments = (ins FlatSymbolRefAttr:$kernel, KVRM_SessionType:$session,
+                       KVRM_DescriptorType:$descriptor,
+                       Variadic<KVRM_F32Shaped>:$inputs,
+                       Variadic<KVRM_F32Shaped>:$outputs, I64Attr:$layer);
+  let results = (outs Variadic<KVRM_F32Tensor>:$results);
+  let assemblyFormat = [{
+    $kernel `(` $session `,` $descriptor `)`
+    `ins` `(` $inputs `:` type($inputs) `)`
+    (`outs` `(` $outputs^ `:` type($outputs) `)`)? attr-dict `:`
+    type($session) `,` type($descriptor) (`->` type($results)^)?
+  }];
+  let hasVerifier = 1;
+  let extraClassDeclaration = [{
+    ::mlir::MutableOperandRange getDpsInitsMutable() {
+      return getOutputsMutable();
+    }
+    bool isAttention() { return !getOutputs().empty(); }
+  }];
+}
+
+def KVRM_DispatchOp : KVRM_Op<"dispatch", [
+    DeclareOpInterfaceMethods<SymbolUserOpInterface>]> {
+  let summary = "run a function over tasks [0, count) on all workers";
+  let description = [{
+    Calls `callee(begin, end, buffers...)` on each worker with its contiguous
+    share of the tasks, and returns when all are done. The dense part of a step
+    runs through it.
+
+    Example:
+
+    ```mlir
+    kvrm.dispatch @linear_0 tasks 18 (%x, %w, %y)
+        : memref<8x576xf32>, memref<18x576x32xf16>, memref<8x576xf32>
+    ```
+  }];
+  let arguments = (ins FlatSymbolRefAttr:$callee, I64Attr:$tasks,
+                       Variadic<AnyMemRef>:$buffers);
+  let assemblyFormat = [{
+    $callee `tasks` $tasks `(` $buffers `)` attr-dict `:` type($buffers)
+  }];
+  let hasVerifier = 1;
+}
+
+//===----------------------------------------------------------------------===//
+// Phase 3: the tile program inside a kernel
+//===----------------------------------------------------------------------===//
+
+def KVRM_InKernel : NativeOpTrait<"InKernel"> {
+  let cppNamespace = "::mlir::kvrm";
+}
+
+class KVRM_TileOp<string mnemonic, list<Trait> traits = []>
+    : KVRM_Op<mnemonic, !listconcat([KVRM_InKernel], traits)>;
+
+def KVRM_ReturnOp : KVRM_Op<"return", [Pure, Terminator,
+                                       HasParent<"KernelOp">]> {
+  let summary = "end of a kernel";
+  let description = [{
+    Example: `kvrm.return`
+  }];
+  let assemblyFormat = "attr-dict";
+}
+
+def KVRM_GetWorkItemOp : KVRM_TileOp<"get_work_item", [Pure]> {
+  let summary = "the work item this call computes";
+  let description = [{
+    Example: `%item = kvrm.get_work_item`
+  }];
+  let results = (outs KVRM_WorkItemType:$item);
+  let assemblyFormat = "attr-dict";
+}
+
+def KVRM_TileRangeOp : KVRM_TileOp<"tile_range", [Pure]> {
+  let summary = "the KV tiles of an item";
+  let description = [{
+    Tiles `[begin, full)` hold only tokens that every query row of the item may
+    see; tiles `[full, end)` need a mask.
+
+    Example: `%begin, %full, %end = kvrm.tile_range %item`
+  }];
+  let arguments = (ins KVRM_WorkItemType:$item);
+  let results = (outs Index:$begin, Index:$full, Index:$end);
+  let assemblyFormat = "$item attr-dict";
+}
+
+def KVRM_LoadQueryOp : KVRM_TileOp<"load_query", [Pure]> {
+  let summary = "the query tile of an item";
+  let description = [{
+    One row for each query token and head of the group, `head_dim` columns.
+
+    Example: `%q = kvrm.load_query %item : !kvrm.fragment<3x64xf32>`
+  }];
+  let arguments = (ins KVRM_WorkItemType:$item);
+  let results = (outs KVRM_FragmentType:$query);
+  let assemblyFormat = "$item attr-dict `:` type($query)";
+  let hasVerifier = 1;
+}
+
+def KVRM_LoadTileOp : KVRM_TileOp<"load_tile", [
+    AllTypesMatch<["key", "value"]>,
+    MemoryEffects<[MemRead<KVRM_PoolResource>]>]> {
+  let summary = "the keys and values of one KV tile";
+  let description = [{
+    Through the block table or the staging tile, as the kernel's transport says.
+    Rows past the item's last token are unspecified.
+
+    Example: `%k, %v = kvrm.load_tile %item[%t] : !kvrm.fragment<64x64xf16>`
+  }];
+  let arguments = (ins KVRM_WorkItemType:$item, Index:$index);
+  let results = (outs KVRM_FragmentType:$key, KVRM_FragmentType:$value);
+  let assemblyFormat = "$item `[` $index `]` attr-dict `:` type($key)";
+  let hasVerifier = 1;
+}
+
+def KVRM_ScoreOp : KVRM_TileOp<"score", [Pure]> {
+  let summary = "scaled products of a query tile and a key tile";
+  let description = [{
+    `scores[r, t] = scale * log2(e) * (query[r] . key[t])`, so that weights are
+    powers of two. With `masked`, tokens that a query row may not see, and those
+    past the history, score -1e30.
+
+    Example:
+
+    ```mlir
+    %s = kvrm.score %q, %k, %item[%t] {masked, scale = 0.125 : f32}
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16>
+        -> !kvrm.fragment<3x64xf32>
+    ```
+  }];
+  let arguments = (ins KVRM_FragmentType:$query, KVRM_FragmentType:$key,
+                       KVRM_WorkItemType:$item, Index:$index, F32Attr:$scale,
+                       UnitAttr:$masked);
+  let results = (outs KVRM_FragmentType:$scores);
+  let assemblyFormat = [{
+    $query `,` $key `,` $item `[` $index `]` attr-dict `:` type($query) `,`
+    type($key) `->` type($scores)
+  }];
+  let hasVerifier = 1;
+}
+
+def KVRM_SoftmaxInitOp : KVRM_TileOp<"softmax_init", [Pure]> {
+  let summary = "the state before any token: m = -1e30, l = 0, acc = 0";
+  let description = [{
+    Example: `%s = kvrm.softmax_init : !kvrm.softmax<3x64>`
+  }];
+  let results = (outs KVRM_SoftmaxType:$state);
+  let assemblyFormat = "attr-dict `:` type($state)";
+}
+
+def KVRM_OnlineSoftmaxOp : KVRM_TileOp<"online_softmax", [
+    Pure, AllTypesMatch<["state", "newState"]>,
+    AllTypesMatch<["scores", "weights"]>]> {
+  let summary = "turn scores to weights against a running maximum";
+  let description = [{
+    `m' = max(m, max scores)`, `weights = 2^(scores - m')`,
+    `l' = l * 2^(m - m') + sum weights`, `acc' = acc * 2^(m - m')`.
+
+    Example:
+
+    ```mlir
+    %p, %s1 = kvrm.online_softmax %scores, %s0
+        : !kvrm.fragment<3x64xf32>, !kvrm.softmax<3x64>
+    ```
+  }];
+  let arguments = (ins KVRM_FragmentType:$scores, KVRM_SoftmaxType:$state);
+  let results = (outs KVRM_FragmentType:$weights, KVRM_SoftmaxType:$newState);
+  let assemblyFormat = [{
+    $scores `,` $state attr-dict `:` type($scores) `,` type($state)
+  }];
+}
+
+def KVRM_AccumulateOp : KVRM_TileOp<"accumulate", [
+    Pure, AllTypesMatch<["state", "newState"]>]> {
+  let summary = "add a tile's weighted values: acc' = acc + weights . value";
+  let description = [{
+    Example:
+
+    ```mlir
+    %s2 = kvrm.accumulate %p, %v, %s1, %item[%t]
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16>, !kvrm.softmax<3x64>
+    ```
+  }];
+  let arguments = (ins KVRM_FragmentType:$weights, KVRM_FragmentType:$value,
+                       KVRM_SoftmaxType:$state, KVRM_WorkItemType:$item,
+                       Index:$index, UnitAttr:$masked);
+  let results = (outs KVRM_SoftmaxType:$newState);
+  let assemblyFormat = [{
+    $weights `,` $value `,` $state `,` $item `[` $index `]` attr-dict `:`
+    type($weights) `,` type($value) `,` type($state)
+  }];
+  let hasVerifier = 1;
+}
+
+def KVRM_StoreSoftmaxOp : KVRM_TileOp<"store_softmax"> {
+  let summary = "write an item's result";
+  let description = [{
+    `acc / l` to the output if the item is the whole of its output tile, else
+    the state to the item's partial, to be merged.
+
+    Example: `kvrm.store_softmax %s, %item : !kvrm.softmax<3x64>`
+  }];
+  let arguments = (ins KVRM_SoftmaxType:$state, KVRM_WorkItemType:$item);
+  let assemblyFormat = "$state `,` $item attr-dict `:` type($state)";
+}
+
+def KVRM_AppendRowsOp : KVRM_TileOp<"append_rows", [
+    MemoryEffects<[MemRead<KVRM_DescriptorResource>,
+                   MemWrite<KVRM_PoolResource>]>]> {
+  let summary = "write all rows' new keys and values to their pages";
+  let description = [{
+    Example: `kvrm.append_rows`
+  }];
+  let assemblyFormat = "attr-dict";
+}
+
+#endif // KVRM_OPS_TD

@@ -1,0 +1,123 @@
+//===- KVRMTypes.td - Types of the kvrm dialect ------------*- tablegen -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef KVRM_TYPES_TD
+#define KVRM_TYPES_TD
+
+include "kvrm/Dialect/KVRM/IR/KVRMAttrs.td"
+
+class KVRM_Type<string name, string typeMnemonic, list<Trait> traits = []>
+    : TypeDef<KVRM_Dialect, name, traits> {
+  let mnemonic = typeMnemonic;
+}
+
+def KVRM_PoolType : KVRM_Type<"Pool", "pool"> {
+  let summary = "pages of KV, all layers and heads";
+  let description = [{
+    `[layer][K or V][kv_head][page][page_tokens * head_dim]` elements. How many
+    pages there are is the session's to choose at run time; everything else is
+    compiled in. `page` is in tokens and a power of two.
+
+    Example:
+    `!kvrm.pool<layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = transposed_keys>`
+  }];
+  let parameters = (ins
+      "int64_t":$layers, "int64_t":$kvHeads, "int64_t":$headDim,
+      "int64_t":$page, "::mlir::Type":$element,
+      EnumParameter<KVRM_Layout>:$layout);
+  let assemblyFormat = [{
+    `<` `layers` `=` $layers `,` `kv_heads` `=` $kvHeads `,`
+        `head_dim` `=` $headDim `,` `page` `=` $page `,`
+        `element` `=` $element `,` `layout` `=` $layout `>`
+  }];
+  let genVerifyDecl = 1;
+  let extraClassDeclaration = [{
+    /// Bytes of K, or of V, of one page of one head.
+    int64_t getPageBytes() const {
+      return getPage() * getHeadDim() * getElement().getIntOrFloatBitWidth() /
+             8;
+    }
+  }];
+}
+
+def KVRM_SessionType : KVRM_Type<"Session", "session"> {
+  let summary = "the state that outlives a step";
+  let description = [{
+    Owns the pool and the histories of `slots` requests of at most `pages` pages
+    each. Opaque to the graph: only the ops of phases 2 and 3 touch it.
+
+    Example: `!kvrm.session<slots = 8, pages = 128, pool = <layers = 30, ...>>`
+  }];
+  let parameters = (ins "int64_t":$slots, "int64_t":$pages, "PoolType":$pool);
+  let assemblyFormat = [{
+    `<` `slots` `=` $slots `,` `pages` `=` $pages `,` `pool` `=` $pool `>`
+  }];
+  let genVerifyDecl = 1;
+}
+
+def KVRM_DescriptorType : KVRM_Type<"Descriptor", "descriptor"> {
+  let summary = "what one step is told about its rows";
+  let description = [{
+    A committed step descriptor: for each of `rows` rows its slot, position,
+    count of new tokens (at most `queries`) and block table of `pages` entries,
+    then transfer groups and work items. Fixed size and address; the layout is
+    that of `kvrm_descriptor_layout_of` in abi.h.
+
+    Example: `!kvrm.descriptor<rows = 8, queries = 1, pages = 128>`
+  }];
+  let parameters = (ins "int64_t":$rows, "int64_t":$queries, "int64_t":$pages);
+  let assemblyFormat = "`<` struct(params) `>`";
+  let genVerifyDecl = 1;
+}
+
+def KVRM_GroupsType : KVRM_Type<"Groups", "groups"> {
+  let summary = "the transfer groups of one step, handed to a transport";
+  let description = [{
+    A transfer group is a maximal run of physically adjacent pages of one row,
+    cut at a bounded size. The same groups serve every layer.
+  }];
+}
+
+def KVRM_WorkItemType : KVRM_Type<"WorkItem", "work_item"> {
+  let summary = "the share of attention one call of a kernel computes";
+  let description = [{
+    A query tile of one row and KV head, over a range of KV tiles
+    (`kvrm_work_item` in abi.h).
+  }];
+}
+
+def KVRM_FragmentType : KVRM_Type<"Fragment", "fragment"> {
+  let summary = "a tile of values inside a kernel";
+  let description = [{
+    `rows` by `cols` elements held wherever the target holds tiles: pages or
+    registers on a CPU, shared memory or registers on a GPU.
+
+    Example: `!kvrm.fragment<64x128xf16>`
+  }];
+  let parameters = (ins "int64_t":$rows, "int64_t":$cols,
+                        "::mlir::Type":$element);
+  let hasCustomAssemblyFormat = 1;
+  let genVerifyDecl = 1;
+}
+
+def KVRM_SoftmaxType : KVRM_Type<"Softmax", "softmax"> {
+  let summary = "running state (m, l, acc) of an online softmax";
+  let description = [{
+    For each of `rows` query rows the running maximum `m`, the sum of weights
+    `l` and `acc`, the weighted sum of `cols` values, in f32 (Milakov and
+    Gimelshein, arXiv 1805.02867). A value of this type is used once: a target
+    may update it in place.
+
+    Example: `!kvrm.softmax<3x64>`
+  }];
+  let parameters = (ins "int64_t":$rows, "int64_t":$cols);
+  let hasCustomAssemblyFormat = 1;
+  let genVerifyDecl = 1;
+}
+
+#endif // KVRM_TYPES_TD

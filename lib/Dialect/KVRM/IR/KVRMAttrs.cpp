@@ -1,0 +1,55 @@
+//===- KVRMAttrs.cpp - Attributes of the kvrm dialect ---------------------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
+#include "kvrm/runtime/abi.h"
+
+#include "mlir/IR/Builders.h"
+#include "mlir/IR/DialectImplementation.h"
+#include "llvm/ADT/TypeSwitch.h"
+#include "llvm/Support/MathExtras.h"
+
+using namespace mlir;
+using namespace mlir::kvrm;
+
+#include "kvrm/Dialect/KVRM/IR/KVRMEnums.cpp.inc"
+#define GET_ATTRDEF_CLASSES
+#include "kvrm/Dialect/KVRM/IR/KVRMAttrs.cpp.inc"
+
+static_assert(static_cast<int>(Transport::Native) == KVRM_TRANSPORT_NATIVE);
+static_assert(static_cast<int>(Transport::Staged) == KVRM_TRANSPORT_STAGED);
+static_assert(static_cast<int>(ScheduleKind::Rows) == KVRM_SCHEDULE_ROWS);
+static_assert(static_cast<int>(ScheduleKind::Split) == KVRM_SCHEDULE_SPLIT);
+static_assert(static_cast<int>(ScheduleKind::Workqueue) ==
+              KVRM_SCHEDULE_WORKQUEUE);
+
+void KVRMDialect::registerAttributes() {
+  addAttributes<
+#define GET_ATTRDEF_LIST
+#include "kvrm/Dialect/KVRM/IR/KVRMAttrs.cpp.inc"
+      >();
+}
+
+LogicalResult
+ScheduleAttr::verify(function_ref<InFlightDiagnostic()> emitError,
+                     ScheduleKind kind, int64_t splits) {
+  if (splits < 1 || splits > 64)
+    return emitError() << "splits is " << splits << ", outside 1..64";
+  if (kind != ScheduleKind::Split && splits != 1)
+    return emitError() << "only a split schedule has splits";
+  return success();
+}
+
+LogicalResult TileAttr::verify(function_ref<InFlightDiagnostic()> emitError,
+                               int64_t q, int64_t kv) {
+  if (q < 1 || q > KVRM_MAX_QUERIES)
+    return emitError() << "q is " << q << ", outside 1.." << KVRM_MAX_QUERIES;
+  if (kv < 1 || !llvm::isPowerOf2_64(kv))
+    return emitError() << "kv is " << kv << ", not a power of two";
+  return success();
+}

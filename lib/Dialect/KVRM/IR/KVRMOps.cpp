@@ -1,0 +1,320 @@
+//===- KVRMOps.cpp - Operations of the kvrm dialect -----------------------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
+
+#include "mlir/IR/Builders.h"
+#include "mlir/IR/BuiltinAttributes.h"
+
+using namespace mlir;
+using namespace mlir::kvrm;
+
+#define GET_OP_CLASSES
+#include "kvrm/Dialect/KVRM/IR/KVRMOps.cpp.inc"
+
+//===----------------------------------------------------------------------===//
+// Checks that several ops share
+//===----------------------------------------------------------------------===//
+
+static LogicalResult verifyLayer(Operation *op, int64_t layer, int64_t layers) {
+  if (layer < 0 || layer >= layers)
+    return op->emitOpError("layer ")
+           << layer << " is outside 0.." << layers - 1;
+  return success();
+}
+
+/// Queries, keys and values are static `[rows, queries, heads, head_dim]`.
+static LogicalResult verifyHeadTensor(Operation *op, StringRef name, Type type,
+                                      int64_t rows, int64_t queries,
+                                      int64_t headDim) {
+  auto shaped = cast<ShapedType>(type);
+  if (!shaped.hasStaticShape() || shaped.getRank() != 4)
+    return op->emitOpError(name)
+           << " must have a static shape [rows, queries, heads, head_dim], got "
+           << type;
+  const int64_t expected[] = {rows, queries, shaped.getDimSize(2), headDim};
+  if (shaped.getShape() != ArrayRef(expected))
+    return op->emitOpError(name)
+           << " is " << type << ", expected " << rows << " rows, " << queries
+           << " queries and head_dim " << headDim;
+  return success();
+}
+
+static LogicalResult verifyHeads(Operation *op, int64_t heads,
+                                 int64_t kvHeads) {
+  if (heads % kvHeads)
+    return op->emitOpError()
+           << heads << " query heads are not a multiple of " << kvHeads
+           << " KV heads";
+  return success();
+}
+
+static LogicalResult verifyScale(Operation *op, const APFloat &scale) {
+  if (!scale.isFinite() || scale.isNegative() || scale.isZero())
+    return op->emitOpError("scale must be positive and finite");
+  return success();
+}
+
+static LogicalResult verifySessionOfDescriptor(Operation *op,
+                                               SessionType session,
+                                               DescriptorType descriptor) {
+  if (session.getPages() != descriptor.getPages())
+    return op->emitOpError("descriptor has ")
+           << descriptor.getPages() << " pages a row, session "
+           << session.getPages() << " a slot";
+  if (descriptor.getRows() > session.getSlots())
+    return op->emitOpError("descriptor has ")
+           << descriptor.getRows() << " rows for " << session.getSlots()
+           << " slots";
+  return success();
+}
+
+LogicalResult kvrm::verifyRowField(Operation *op, DescriptorType descriptor,
+                                   ShapedType result) {
+  if (!result.hasStaticShape() || result.getDimSize(0) != descriptor.getRows())
+    return op->emitOpError("result is ")
+           << result << ", expected " << descriptor.getRows() << " elements";
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Phase 1
+//===----------------------------------------------------------------------===//
+
+LogicalResult CachedAttentionOp::verify() {
+  auto cache = cast<RankedTensorType>(getKeyCache().getType());
+  if (!cache.hasStaticShape() || cache.getRank() != 5)
+    return emitOpError("caches must have a static shape [layers, slots, "
+                       "kv_heads, capacity, head_dim], got ")
+           << cache;
+  auto query = cast<RankedTensorType>(getQuery().getType());
+  if (!query.hasStaticShape() || query.getRank() != 4)
+    return emitOpError("query must have a static shape [rows, queries, heads, "
+                       "head_dim], got ")
+           << query;
+  int64_t rows = query.getDimSize(0), queries = query.getDimSize(1);
+  int64_t headDim = cache.getDimSize(4), kvHeads = cache.getDimSize(2);
+  if (failed(verifyHeadTensor(*this, "query", query, rows, queries, headDim)) ||
+      failed(verifyHeadTensor(*this, "key", getKey().getType(), rows, queries,
+                              headDim)))
+    return failure();
+  if (cast<RankedTensorType>(getKey().getType()).getDimSize(2) != kvHeads)
+    return emitOpError("key has ")
+           << cast<RankedTensorType>(getKey().getType()).getDimSize(2)
+           << " heads, caches have " << kvHeads;
+  for (auto [name, field] :
+       {std::pair<StringRef, Value>("positions", getPositions()),
+        {"counts", getCounts()},
+        {"slots", getSlots()}}) {
+    if (!field)
+      continue;
+    auto type = cast<RankedTensorType>(field.getType());
+    if (type.getRank() != 1 || type.getDimSize(0) != rows)
+      return emitOpError(name)
+             << " is " << type << ", expected " << rows << " elements";
+  }
+  if (!getSlots() && rows != cache.getDimSize(1))
+    return emitOpError("has ") << rows << " rows for " << cache.getDimSize(1)
+                               << " slots and does not say which slots";
+  return failure(failed(verifyHeads(*this, query.getDimSize(2), kvHeads)) ||
+                 failed(verifyLayer(*this, getLayer(), cache.getDimSize(0))) ||
+                 failed(verifyScale(*this, getScale())));
+}
+
+//===----------------------------------------------------------------------===//
+// Phase 2
+//===----------------------------------------------------------------------===//
+
+LogicalResult CommitOp::verify() {
+  return verifySessionOfDescriptor(*this, getSession().getType(),
+                                   getDescriptor().getType());
+}
+
+LogicalResult AppendOp::verify() {
+  PoolType pool = getSession().getType().getPool();
+  DescriptorType desc = getDescriptor().getType();
+  if (failed(verifySessionOfDescriptor(*this, getSession().getType(), desc)) ||
+      failed(verifyHeadTensor(*this, "key", getKey().getType(), desc.getRows(),
+                              desc.getQueries(), pool.getHeadDim())))
+    return failure();
+  int64_t heads = cast<RankedTensorType>(getKey().getType()).getDimSize(2);
+  if (heads != pool.getKvHeads())
+    return emitOpError("key has ")
+           << heads << " heads, the pool has " << pool.getKvHeads();
+  return verifyLayer(*this, getLayer(), pool.getLayers());
+}
+
+LogicalResult AttendOp::verify() {
+  PoolType pool = getSession().getType().getPool();
+  DescriptorType desc = getDescriptor().getType();
+  if (failed(verifySessionOfDescriptor(*this, getSession().getType(), desc)) ||
+      failed(verifyHeadTensor(*this, "query", getQuery().getType(),
+                              desc.getRows(), desc.getQueries(),
+                              pool.getHeadDim())))
+    return failure();
+  if (auto tile = getTileAttr()) {
+    if (tile.getKv() % pool.getPage())
+      return emitOpError("tile of ")
+             << tile.getKv() << " tokens is not whole pages of "
+             << pool.getPage();
+    if (desc.getQueries() % tile.getQ())
+      return emitOpError("tile of ")
+             << tile.getQ() << " queries does not divide the step's "
+             << desc.getQueries();
+  }
+  int64_t heads = cast<RankedTensorType>(getQuery().getType()).getDimSize(2);
+  return failure(failed(verifyHeads(*this, heads, pool.getKvHeads())) ||
+                 failed(verifyLayer(*this, getLayer(), pool.getLayers())) ||
+                 failed(verifyScale(*this, getScale())));
+}
+
+//===----------------------------------------------------------------------===//
+// Phase 3
+//===----------------------------------------------------------------------===//
+
+StringRef KernelOp::getDefaultDialect() { return "kvrm"; }
+
+LogicalResult KernelOp::verify() {
+  if (failed(verifySessionOfDescriptor(*this, getSessionType(),
+                                       getDescriptorType())) ||
+      failed(verifyHeads(*this, getHeads(), getPool().getKvHeads())))
+    return failure();
+  if (getTile().getKv() % getPool().getPage())
+    return emitOpError("tile of ")
+           << getTile().getKv() << " tokens is not whole pages of "
+           << getPool().getPage();
+  if (getDescriptorType().getQueries() % getTile().getQ())
+    return emitOpError("tile of ")
+           << getTile().getQ() << " queries does not divide the step's "
+           << getDescriptorType().getQueries();
+  return success();
+}
+
+LogicalResult LaunchOp::verify() {
+  bool attends = getInputs().size() == 1 && getOutputs().size() == 1;
+  bool appends = getInputs().size() == 2 && getOutputs().empty();
+  if (!attends && !appends)
+    return emitOpError("takes a query and an output, or a key and a value");
+  if (attends && getInputs()[0].getType() != getOutputs()[0].getType())
+    return emitOpError("query and output differ in type");
+  if (appends && getInputs()[0].getType() != getInputs()[1].getType())
+    return emitOpError("key and value differ in type");
+  PoolType pool = getSession().getType().getPool();
+  DescriptorType desc = getDescriptor().getType();
+  for (Value input : getInputs())
+    if (failed(verifyHeadTensor(*this, "input", input.getType(), desc.getRows(),
+                                desc.getQueries(), pool.getHeadDim())))
+      return failure();
+  return failure(
+      failed(verifySessionOfDescriptor(*this, getSession().getType(), desc)) ||
+      failed(verifyLayer(*this, getLayer(), pool.getLayers())));
+}
+
+LogicalResult LaunchOp::verifySymbolUses(SymbolTableCollection &symbols) {
+  // Once kernels are lowered the symbol names a function.
+  Operation *target = symbols.lookupNearestSymbolFrom(*this, getKernelAttr());
+  if (!target)
+    return emitOpError("names no kernel '") << getKernel() << "'";
+  auto kernel = dyn_cast<KernelOp>(target);
+  if (!kernel)
+    return success();
+  if (kernel.getSessionType() != getSession().getType() ||
+      kernel.getDescriptorType() != getDescriptor().getType())
+    return emitOpError("and kernel '")
+           << getKernel() << "' differ in session or descriptor";
+  return success();
+}
+
+void LaunchOp::getEffects(
+    SmallVectorImpl<SideEffects::EffectInstance<MemoryEffects::Effect>>
+        &effects) {
+  effects.emplace_back(MemoryEffects::Read::get(), DescriptorResource::get());
+  if (isAttention())
+    effects.emplace_back(MemoryEffects::Read::get(), PoolResource::get());
+  else
+    effects.emplace_back(MemoryEffects::Write::get(), PoolResource::get());
+  for (OpOperand &input : getInputsMutable())
+    if (isa<MemRefType>(input.get().getType()))
+      effects.emplace_back(MemoryEffects::Read::get(), &input);
+  for (OpOperand &output : getOutputsMutable())
+    if (isa<MemRefType>(output.get().getType()))
+      effects.emplace_back(MemoryEffects::Write::get(), &output);
+}
+
+LogicalResult DispatchOp::verify() {
+  if (getTasks() < 1)
+    return emitOpError("needs at least one task, got ") << getTasks();
+  return success();
+}
+
+LogicalResult DispatchOp::verifySymbolUses(SymbolTableCollection &symbols) {
+  auto callee = symbols.lookupNearestSymbolFrom<FunctionOpInterface>(
+      *this, getCalleeAttr());
+  if (!callee)
+    return emitOpError("names no function '") << getCallee() << "'";
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// Tile program
+//===----------------------------------------------------------------------===//
+
+static KernelOp kernelOf(Operation *op) {
+  return op->getParentOfType<KernelOp>();
+}
+
+static LogicalResult expectFragment(Operation *op, StringRef name,
+                                    FragmentType type, int64_t rows,
+                                    int64_t cols) {
+  if (type.getRows() != rows || type.getCols() != cols)
+    return op->emitOpError(name) << " is " << type.getRows() << "x"
+                                 << type.getCols() << ", expected " << rows
+                                 << "x" << cols;
+  return success();
+}
+
+LogicalResult LoadQueryOp::verify() {
+  KernelOp kernel = kernelOf(*this);
+  return expectFragment(*this, "query", getQuery().getType(),
+                        kernel.getQueryRows(), kernel.getPool().getHeadDim());
+}
+
+LogicalResult LoadTileOp::verify() {
+  KernelOp kernel = kernelOf(*this);
+  FragmentType type = getKey().getType();
+  if (type.getElement() != kernel.getPool().getElement())
+    return emitOpError("tile of ") << type.getElement() << " from a pool of "
+                                   << kernel.getPool().getElement();
+  return expectFragment(*this, "tile", type, kernel.getTile().getKv(),
+                        kernel.getPool().getHeadDim());
+}
+
+LogicalResult ScoreOp::verify() {
+  FragmentType query = getQuery().getType(), key = getKey().getType();
+  if (query.getCols() != key.getCols())
+    return emitOpError("query has ") << query.getCols() << " columns, key "
+                                     << key.getCols();
+  return failure(failed(expectFragment(*this, "scores", getScores().getType(),
+                                       query.getRows(), key.getRows())) ||
+                 failed(verifyScale(*this, getScale())));
+}
+
+LogicalResult AccumulateOp::verify() {
+  FragmentType weights = getWeights().getType(), value = getValue().getType();
+  if (weights.getCols() != value.getRows())
+    return emitOpError("weights have ")
+           << weights.getCols() << " columns, value " << value.getRows()
+           << " rows";
+  SoftmaxType state = getState().getType();
+  if (state.getRows() != weights.getRows() ||
+      state.getCols() != value.getCols())
+    return emitOpError("state is ")
+           << state.getRows() << "x" << state.getCols() << ", expected "
+           << weights.getRows() << "x" << value.getCols();
+  return success();
+}

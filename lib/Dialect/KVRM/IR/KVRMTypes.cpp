@@ -1,0 +1,135 @@
+//===- KVRMTypes.cpp - Types of the kvrm dialect --------------------------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
+#include "kvrm/runtime/abi.h"
+
+#include "mlir/IR/Builders.h"
+#include "mlir/IR/DialectImplementation.h"
+#include "llvm/ADT/TypeSwitch.h"
+#include "llvm/Support/MathExtras.h"
+
+using namespace mlir;
+using namespace mlir::kvrm;
+
+#define GET_TYPEDEF_CLASSES
+#include "kvrm/Dialect/KVRM/IR/KVRMTypes.cpp.inc"
+
+void KVRMDialect::registerTypes() {
+  addTypes<
+#define GET_TYPEDEF_LIST
+#include "kvrm/Dialect/KVRM/IR/KVRMTypes.cpp.inc"
+      >();
+}
+
+static LogicalResult checkRange(function_ref<InFlightDiagnostic()> emitError,
+                                StringRef name, int64_t value, int64_t limit) {
+  if (value < 1 || value > limit)
+    return emitError() << name << " is " << value << ", outside 1.." << limit;
+  return success();
+}
+
+LogicalResult PoolType::verify(function_ref<InFlightDiagnostic()> emitError,
+                               int64_t layers, int64_t kvHeads, int64_t headDim,
+                               int64_t page, Type element, Layout layout) {
+  if (failed(checkRange(emitError, "layers", layers, KVRM_MAX_LAYERS)) ||
+      failed(checkRange(emitError, "kv_heads", kvHeads, KVRM_MAX_KV_HEADS)) ||
+      failed(checkRange(emitError, "head_dim", headDim, KVRM_MAX_HEAD_DIM)) ||
+      failed(checkRange(emitError, "page", page, KVRM_MAX_PAGE_TOKENS)))
+    return failure();
+  if (!llvm::isPowerOf2_64(page))
+    return emitError() << "page is " << page << ", not a power of two";
+  if (!element.isF16() && !element.isBF16())
+    return emitError() << "element is " << element << ", neither f16 nor bf16";
+  if (layout == Layout::Swizzled && headDim % 64)
+    return emitError() << "head_dim is " << headDim
+                       << ", which a swizzled pool needs as a multiple of 64";
+  return success();
+}
+
+LogicalResult SessionType::verify(function_ref<InFlightDiagnostic()> emitError,
+                                  int64_t slots, int64_t pages, PoolType pool) {
+  return failure(
+      failed(checkRange(emitError, "slots", slots, KVRM_MAX_ROWS)) ||
+      failed(checkRange(emitError, "pages", pages, KVRM_MAX_PAGES_PER_SLOT)));
+}
+
+LogicalResult
+DescriptorType::verify(function_ref<InFlightDiagnostic()> emitError,
+                       int64_t rows, int64_t queries, int64_t pages) {
+  return failure(
+      failed(checkRange(emitError, "rows", rows, KVRM_MAX_ROWS)) ||
+      failed(checkRange(emitError, "queries", queries, KVRM_MAX_QUERIES)) ||
+      failed(checkRange(emitError, "pages", pages, KVRM_MAX_PAGES_PER_SLOT)));
+}
+
+//===----------------------------------------------------------------------===//
+// Fragment and softmax: `<` rows `x` cols (`x` element)? `>`
+//===----------------------------------------------------------------------===//
+
+static LogicalResult
+verifyFragmentShape(function_ref<InFlightDiagnostic()> emitError, int64_t rows,
+                    int64_t cols) {
+  if (rows < 1 || cols < 1)
+    return emitError() << "shape " << rows << "x" << cols << " is not positive";
+  return success();
+}
+
+LogicalResult FragmentType::verify(function_ref<InFlightDiagnostic()> emitError,
+                                   int64_t rows, int64_t cols, Type element) {
+  if (!element.isF16() && !element.isBF16() && !element.isF32())
+    return emitError() << "element is " << element
+                       << ", none of f16, bf16 and f32";
+  return verifyFragmentShape(emitError, rows, cols);
+}
+
+Type FragmentType::parse(AsmParser &parser) {
+  SmallVector<int64_t> shape;
+  Type element;
+  SMLoc loc = parser.getCurrentLocation();
+  if (parser.parseLess() ||
+      parser.parseDimensionList(shape, /*allowDynamic=*/false,
+                                /*withTrailingX=*/true) ||
+      parser.parseType(element) || parser.parseGreater())
+    return {};
+  if (shape.size() != 2) {
+    parser.emitError(loc, "a fragment has rows and columns");
+    return {};
+  }
+  return parser.getChecked<FragmentType>(loc, parser.getContext(), shape[0],
+                                         shape[1], element);
+}
+
+void FragmentType::print(AsmPrinter &printer) const {
+  printer << "<" << getRows() << "x" << getCols() << "x" << getElement() << ">";
+}
+
+LogicalResult SoftmaxType::verify(function_ref<InFlightDiagnostic()> emitError,
+                                  int64_t rows, int64_t cols) {
+  return verifyFragmentShape(emitError, rows, cols);
+}
+
+Type SoftmaxType::parse(AsmParser &parser) {
+  SmallVector<int64_t> shape;
+  SMLoc loc = parser.getCurrentLocation();
+  if (parser.parseLess() ||
+      parser.parseDimensionList(shape, /*allowDynamic=*/false,
+                                /*withTrailingX=*/false) ||
+      parser.parseGreater())
+    return {};
+  if (shape.size() != 2) {
+    parser.emitError(loc, "a softmax state has rows and columns");
+    return {};
+  }
+  return parser.getChecked<SoftmaxType>(loc, parser.getContext(), shape[0],
+                                        shape[1]);
+}
+
+void SoftmaxType::print(AsmPrinter &printer) const {
+  printer << "<" << getRows() << "x" << getCols() << ">";
+}
