@@ -106,6 +106,8 @@ public:
   /// The source of the weight `name`, or null.
   const WeightSource *lookup(llvm::StringRef name) const;
   void set(llvm::StringRef name, std::shared_ptr<const WeightSource> source);
+  /// Gives the weight `name` the source of `existing`.
+  void share(llvm::StringRef name, llvm::StringRef existing);
 
   /// Adds rope_cos and rope_sin for `config`. Frequency i is
   /// ropeTheta^(-2i / ropeDim), divided by factors[i] unless `factors` is

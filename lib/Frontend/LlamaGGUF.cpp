@@ -1,0 +1,593 @@
+//===- LlamaGGUF.cpp - Llama decoders in GGUF files -----------------------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "kvrm/Frontend/GGUF.h"
+#include "kvrm/Frontend/Model.h"
+#include "kvrm/runtime/abi.h"
+
+#include "llvm/ADT/STLExtras.h"
+#include "llvm/ADT/StringSet.h"
+#include "llvm/ADT/Twine.h"
+#include "llvm/Support/FormatVariadic.h"
+#include "llvm/Support/JSON.h"
+
+#include <cassert>
+#include <limits>
+
+using namespace kvrm;
+using llvm::ArrayRef;
+using llvm::Error;
+using llvm::Expected;
+using llvm::formatv;
+using llvm::StringRef;
+using llvm::Twine;
+
+using FilePtr = std::shared_ptr<const GGUFFile>;
+
+static Error failure(const GGUFFile &file, const Twine &message) {
+  return llvm::createStringError(file.name() + ": " + message);
+}
+
+//===----------------------------------------------------------------------===//
+// Sources
+//===----------------------------------------------------------------------===//
+
+namespace {
+class TensorSource : public WeightSource {
+public:
+  TensorSource(FilePtr file, const GGUFTensor &tensor)
+      : file(std::move(file)), tensor(tensor),
+        rowBytes(tensor.bytes / static_cast<uint64_t>(tensor.rows())) {}
+
+  int64_t rows() const override { return tensor.rows(); }
+  int64_t cols() const override { return tensor.cols(); }
+  void readRows(int64_t begin, int64_t end, float *out) const override {
+    dequantize(tensor.type,
+               tensor.data + static_cast<uint64_t>(begin) * rowBytes,
+               (end - begin) * cols(), out);
+  }
+
+private:
+  FilePtr file; ///< keeps the mapping
+  const GGUFTensor &tensor;
+  uint64_t rowBytes;
+};
+
+/// The rows of q or k. A Llama GGUF orders the rows of a head so that RoPE
+/// rotates rows 2i and 2i + 1; this puts them into the half-split order of
+/// Model.h. Scores are sums over a head, and so do not see it.
+class HalfSplitSource final : public TensorSource {
+public:
+  HalfSplitSource(FilePtr file, const GGUFTensor &tensor, int64_t headDim,
+                  int64_t ropeDim)
+      : TensorSource(std::move(file), tensor), headDim(headDim),
+        ropeDim(ropeDim) {}
+
+  void readRows(int64_t begin, int64_t end, float *out) const override {
+    for (int64_t row = begin; row < end; ++row, out += cols()) {
+      int64_t element = row % headDim;
+      int64_t half = ropeDim / 2;
+      int64_t old = element;
+      if (element < half)
+        old = 2 * element;
+      else if (element < ropeDim)
+        old = 2 * (element - half) + 1;
+      int64_t from = row - element + old;
+      TensorSource::readRows(from, from + 1, out);
+    }
+  }
+
+private:
+  int64_t headDim;
+  int64_t ropeDim;
+};
+
+/// Matrices of one width, one below the other.
+class ConcatSource final : public WeightSource {
+public:
+  explicit ConcatSource(std::vector<std::unique_ptr<WeightSource>> parts)
+      : parts(std::move(parts)) {
+    for (const auto &part : this->parts)
+      total += part->rows();
+  }
+
+  int64_t rows() const override { return total; }
+  int64_t cols() const override { return parts.front()->cols(); }
+  void readRows(int64_t begin, int64_t end, float *out) const override {
+    int64_t first = 0;
+    for (const auto &part : parts) {
+      int64_t from = std::max(begin - first, int64_t(0));
+      int64_t to = std::min(end - first, part->rows());
+      if (from < to) {
+        part->readRows(from, to, out);
+        out += (to - from) * cols();
+      }
+      first += part->rows();
+    }
+  }
+
+private:
+  std::vector<std::unique_ptr<WeightSource>> parts;
+  int64_t total = 0;
+};
+} // namespace
+
+//===----------------------------------------------------------------------===//
+// Configuration
+//===----------------------------------------------------------------------===//
+
+namespace {
+class LlamaReader {
+public:
+  explicit LlamaReader(FilePtr file) : file(std::move(file)) {}
+
+  Expected<DecoderModel> read();
+
+private:
+  Error readConfig();
+  Error checkUnsupported();
+  Error readWeights();
+  Error readTokenizer();
+
+  /// The tensor `name`, which must have the shape [rows][cols], or [cols] if
+  /// `rows` is 0.
+  Expected<const GGUFTensor *> tensor(const Twine &name, int64_t rows,
+                                      int64_t cols);
+  Error addTensor(const Twine &name, const Twine &tensorName, int64_t rows,
+                  int64_t cols);
+
+  Error fail(const Twine &message) const { return failure(*file, message); }
+
+  FilePtr file;
+  DecoderModel model;
+  llvm::StringSet<> used; ///< tensors that the decoder has a place for
+};
+} // namespace
+
+/// Stores a lookup's value, or returns its error.
+template <typename T, typename U>
+static Error assign(T &place, Expected<U> value) {
+  if (!value)
+    return value.takeError();
+  place = T(*value);
+  return Error::success();
+}
+
+static Error firstOf(std::initializer_list<llvm::function_ref<Error()>> steps) {
+  for (llvm::function_ref<Error()> step : steps)
+    if (Error error = step())
+      return error;
+  return Error::success();
+}
+
+Error LlamaReader::readConfig() {
+  DecoderConfig &c = model.config;
+  if (Error error =
+          assign(c.architecture, file->getString("general.architecture")))
+    return error;
+  if (c.architecture != "llama")
+    return fail("architecture '" + c.architecture +
+                "' is not supported (only 'llama' is)");
+  if (Error error = assign(c.name, file->getString("general.name", "")))
+    return error;
+  if (!llvm::json::isUTF8(c.name))
+    return fail("metadata 'general.name' is not UTF-8");
+
+  auto positive = [&](int64_t &place, StringRef key) -> Error {
+    if (Error error = assign(place, file->getInt(key)))
+      return error;
+    if (place < 1 || place > std::numeric_limits<int32_t>::max())
+      return fail(
+          formatv("metadata '{0}': {1} is not in [1, 2^31)", key, place).str());
+    return Error::success();
+  };
+  auto positiveOr = [&](int64_t &place, StringRef key,
+                        int64_t absent) -> Error {
+    if (file->has(key))
+      return positive(place, key);
+    place = absent;
+    return Error::success();
+  };
+  if (Error error = firstOf({
+          [&] { return positive(c.layers, "llama.block_count"); },
+          [&] { return positive(c.context, "llama.context_length"); },
+          [&] { return positive(c.hidden, "llama.embedding_length"); },
+          [&] { return positive(c.feedForward, "llama.feed_forward_length"); },
+          [&] { return positive(c.heads, "llama.attention.head_count"); },
+          [&] {
+            return positiveOr(c.kvHeads, "llama.attention.head_count_kv",
+                              c.heads);
+          },
+      }))
+    return error;
+
+  // Needed for the default of the head dimension.
+  if (!file->has("llama.attention.key_length") && c.hidden % c.heads != 0)
+    return fail(formatv("metadata 'llama.embedding_length': {0} is not a "
+                        "multiple of 'llama.attention.head_count', {1}",
+                        c.hidden, c.heads)
+                    .str());
+  int64_t valueDim = 0;
+  if (Error error = firstOf({
+          [&] {
+            return positiveOr(c.headDim, "llama.attention.key_length",
+                              c.hidden / c.heads);
+          },
+          [&] {
+            return positiveOr(valueDim, "llama.attention.value_length",
+                              c.headDim);
+          },
+          [&] {
+            return positiveOr(c.ropeDim, "llama.rope.dimension_count",
+                              c.headDim);
+          },
+          [&] {
+            return assign(c.ropeTheta,
+                          file->getFloat("llama.rope.freq_base", 10000.0));
+          },
+          [&] {
+            return assign(
+                c.normEpsilon,
+                file->getFloat("llama.attention.layer_norm_rms_epsilon"));
+          },
+      }))
+    return error;
+  if (valueDim != c.headDim)
+    return fail(formatv("metadata 'llama.attention.value_length': {0} is not "
+                        "the key length {1}",
+                        valueDim, c.headDim)
+                    .str());
+
+  const GGUFTensor *embedding = file->tensor("token_embd.weight");
+  if (!embedding)
+    return fail("tensor 'token_embd.weight' is missing");
+  c.vocabulary = embedding->rows();
+  int64_t vocabulary = 0;
+  if (Error error = positiveOr(vocabulary, "llama.vocab_size", c.vocabulary))
+    return error;
+  if (vocabulary != c.vocabulary)
+    return fail(formatv("metadata 'llama.vocab_size': {0} is not the number of "
+                        "rows of 'token_embd.weight', {1}",
+                        vocabulary, c.vocabulary)
+                    .str());
+
+  auto tokenId = [&](int32_t &place, StringRef key) -> Error {
+    int64_t id = -1;
+    if (Error error = assign(id, file->getInt(key, -1)))
+      return error;
+    if (id < -1 || id >= c.vocabulary)
+      return fail(formatv("metadata '{0}': {1} is not below the vocabulary {2}",
+                          key, id, c.vocabulary)
+                      .str());
+    place = static_cast<int32_t>(id);
+    return Error::success();
+  };
+  return firstOf(
+      {[&] { return tokenId(c.bos, "tokenizer.ggml.bos_token_id"); },
+       [&] { return tokenId(c.eos, "tokenizer.ggml.eos_token_id"); }});
+}
+
+Error LlamaReader::checkUnsupported() {
+  StringRef scaling;
+  if (Error error =
+          assign(scaling, file->getString("llama.rope.scaling.type", "none")))
+    return error;
+  if (scaling != "none")
+    return fail("metadata 'llama.rope.scaling.type': '" + scaling +
+                "' is not supported (only 'none' is)");
+  double linear = 1.0;
+  if (Error error =
+          assign(linear, file->getFloat("llama.rope.scale_linear", 1.0)))
+    return error;
+  if (linear != 1.0)
+    return fail(formatv("metadata 'llama.rope.scale_linear': {0} is not "
+                        "supported (only 1 is)",
+                        linear)
+                    .str());
+  for (StringRef key : {"llama.expert_count", "llama.attention.sliding_window",
+                        "llama.attention.clamp_kqv"}) {
+    double value = 0.0;
+    if (Error error = assign(value, file->getFloat(key, 0.0)))
+      return error;
+    if (value != 0.0)
+      return fail(formatv("metadata '{0}': {1} is not supported (only 0 is)",
+                          key, value)
+                      .str());
+  }
+  return Error::success();
+}
+
+//===----------------------------------------------------------------------===//
+// Weights
+//===----------------------------------------------------------------------===//
+
+Expected<const GGUFTensor *> LlamaReader::tensor(const Twine &name,
+                                                 int64_t rows, int64_t cols) {
+  std::string text = name.str();
+  const GGUFTensor *found = file->tensor(text);
+  if (!found)
+    return fail("tensor '" + text + "' is missing");
+  llvm::SmallVector<int64_t, 4> wanted = {cols};
+  if (rows > 0)
+    wanted.push_back(rows);
+  if (ArrayRef(found->dims) != ArrayRef(wanted))
+    return fail(
+        formatv("tensor '{0}': dimensions [{1:$[, ]}], expected "
+                "[{2:$[, ]}]",
+                text, llvm::make_range(found->dims.begin(), found->dims.end()),
+                llvm::make_range(wanted.begin(), wanted.end()))
+            .str());
+  used.insert(text);
+  return found;
+}
+
+Error LlamaReader::addTensor(const Twine &name, const Twine &tensorName,
+                             int64_t rows, int64_t cols) {
+  Expected<const GGUFTensor *> found = tensor(tensorName, rows, cols);
+  if (!found)
+    return found.takeError();
+  model.set(name.str(), std::make_shared<TensorSource>(file, **found));
+  return Error::success();
+}
+
+Error LlamaReader::readWeights() {
+  DecoderConfig &c = model.config;
+  if (Error error =
+          addTensor("token_embd", "token_embd.weight", c.vocabulary, c.hidden))
+    return error;
+  if (Error error = addTensor("output_norm", "output_norm.weight", 0, c.hidden))
+    return error;
+  c.tiedEmbeddings = !file->tensor("output.weight");
+  if (c.tiedEmbeddings)
+    model.share("output", "token_embd");
+  else if (Error error =
+               addTensor("output", "output.weight", c.vocabulary, c.hidden))
+    return error;
+
+  for (int64_t layer = 0; layer < c.layers; ++layer) {
+    std::string prefix = "blk." + std::to_string(layer) + ".";
+    auto part = [&](std::vector<std::unique_ptr<WeightSource>> &parts,
+                    StringRef name, int64_t rows, bool rotated) -> Error {
+      Expected<const GGUFTensor *> found =
+          tensor(prefix + name, rows, c.hidden);
+      if (!found)
+        return found.takeError();
+      if (rotated)
+        parts.push_back(std::make_unique<HalfSplitSource>(
+            file, **found, c.headDim, c.ropeDim));
+      else
+        parts.push_back(std::make_unique<TensorSource>(file, **found));
+      return Error::success();
+    };
+    std::vector<std::unique_ptr<WeightSource>> qkv;
+    std::vector<std::unique_ptr<WeightSource>> gateUp;
+    int64_t qRows = c.heads * c.headDim;
+    int64_t kvRows = c.kvHeads * c.headDim;
+    if (Error error = firstOf({
+            [&] {
+              return addTensor(prefix + "attn_norm",
+                               prefix + "attn_norm.weight", 0, c.hidden);
+            },
+            [&] { return part(qkv, "attn_q.weight", qRows, true); },
+            [&] { return part(qkv, "attn_k.weight", kvRows, true); },
+            [&] { return part(qkv, "attn_v.weight", kvRows, false); },
+            [&] {
+              return addTensor(prefix + "attn_output",
+                               prefix + "attn_output.weight", c.hidden, qRows);
+            },
+            [&] {
+              return addTensor(prefix + "ffn_norm", prefix + "ffn_norm.weight",
+                               0, c.hidden);
+            },
+            [&] {
+              return part(gateUp, "ffn_gate.weight", c.feedForward, false);
+            },
+            [&] { return part(gateUp, "ffn_up.weight", c.feedForward, false); },
+            [&] {
+              return addTensor(prefix + "ffn_down", prefix + "ffn_down.weight",
+                               c.hidden, c.feedForward);
+            },
+        }))
+      return error;
+    model.set(prefix + "attn_qkv",
+              std::make_shared<ConcatSource>(std::move(qkv)));
+    model.set(prefix + "ffn_gate_up",
+              std::make_shared<ConcatSource>(std::move(gateUp)));
+  }
+
+  std::vector<float> factors;
+  if (file->tensor("rope_freqs.weight")) {
+    Expected<const GGUFTensor *> found =
+        tensor("rope_freqs.weight", 0, c.ropeDim / 2);
+    if (!found)
+      return found.takeError();
+    factors.resize(static_cast<size_t>(c.ropeDim / 2));
+    TensorSource(file, **found).readRows(0, 1, factors.data());
+    for (float factor : factors)
+      if (!(factor > 0.0f))
+        return fail(formatv("tensor 'rope_freqs.weight': factor {0} is not "
+                            "positive",
+                            factor)
+                        .str());
+  }
+  model.addRopeTables(std::move(factors));
+
+  // A tensor without a place (a bias, an expert) would change the result.
+  for (const GGUFTensor &tensor : file->tensors())
+    if (!used.contains(tensor.name))
+      return fail("tensor '" + tensor.name +
+                  "' has no place in a plain Llama decoder");
+  return Error::success();
+}
+
+//===----------------------------------------------------------------------===//
+// Tokenizer
+//===----------------------------------------------------------------------===//
+
+namespace {
+struct PreTokenizer {
+  const char *name; ///< of tokenizer.ggml.pre
+  std::vector<std::string> patterns;
+  bool ignoreMerges = false;
+  bool addBos = false;
+};
+} // namespace
+
+/// The pre-tokenisers of llama.cpp's src/llama-vocab.cpp that Llama decoders
+/// come with. The final `|\s+` is that of GPT-2's own expression.
+static const PreTokenizer *lookupPreTokenizer(StringRef name) {
+  static const std::string gpt2 =
+      R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+  static const std::string llama3 =
+      R"((?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+  static const std::string qwen2 =
+      R"((?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+  static const PreTokenizer known[] = {
+      {"smollm", {R"(\p{N})", gpt2}},
+      {"starcoder", {R"(\p{N})", gpt2}},
+      {"gpt-2", {gpt2}},
+      {"llama-bpe", {llama3}, /*ignoreMerges=*/true, /*addBos=*/true},
+      {"qwen2", {qwen2}},
+  };
+  const PreTokenizer *found = llvm::find_if(
+      known, [&](const PreTokenizer &p) { return name == p.name; });
+  return found == std::end(known) ? nullptr : found;
+}
+
+Error LlamaReader::readTokenizer() {
+  StringRef kind;
+  if (Error error = assign(kind, file->getString("tokenizer.ggml.model", "")))
+    return error;
+  if (kind.empty()) {
+    model.tokenizerNote = "the file has no tokenizer";
+    return Error::success();
+  }
+  if (kind != "gpt2") {
+    model.tokenizerNote = ("tokenizer model '" + kind +
+                           "' is not supported (only 'gpt2', byte-level BPE, "
+                           "is)")
+                              .str();
+    return Error::success();
+  }
+  StringRef pre;
+  if (Error error = assign(pre, file->getString("tokenizer.ggml.pre", "")))
+    return error;
+  const PreTokenizer *preTokenizer = lookupPreTokenizer(pre);
+  if (!preTokenizer) {
+    model.tokenizerNote =
+        ("pre-tokenizer '" + pre + "' is not supported").str();
+    return Error::success();
+  }
+
+  Expected<std::vector<StringRef>> tokens =
+      file->getStrings("tokenizer.ggml.tokens");
+  if (!tokens)
+    return tokens.takeError();
+  auto vocabulary = static_cast<size_t>(model.config.vocabulary);
+  if (tokens->size() != vocabulary)
+    return fail(formatv("metadata 'tokenizer.ggml.tokens': {0} tokens, but the "
+                        "vocabulary is {1}",
+                        tokens->size(), vocabulary)
+                    .str());
+  Expected<std::vector<StringRef>> merges =
+      file->getStrings("tokenizer.ggml.merges");
+  if (!merges)
+    return merges.takeError();
+  std::vector<int64_t> types(vocabulary, 1);
+  if (file->has("tokenizer.ggml.token_type")) {
+    if (Error error = assign(types, file->getInts("tokenizer.ggml.token_type")))
+      return error;
+    if (types.size() != vocabulary)
+      return fail(formatv("metadata 'tokenizer.ggml.token_type': {0} types, "
+                          "but the vocabulary is {1}",
+                          types.size(), vocabulary)
+                      .str());
+  }
+
+  TokenizerData data;
+  data.patterns = preTokenizer->patterns;
+  data.ignoreMerges = preTokenizer->ignoreMerges;
+  data.bos = model.config.bos;
+  data.eos = model.config.eos;
+  if (Error error =
+          assign(data.addBos, file->getBool("tokenizer.ggml.add_bos_token",
+                                            preTokenizer->addBos)))
+    return error;
+  if (data.addBos && data.bos < 0)
+    return fail("metadata 'tokenizer.ggml.add_bos_token' is set, but "
+                "'tokenizer.ggml.bos_token_id' is missing");
+  if (Error error = assign(data.chatTemplate,
+                           file->getString("tokenizer.chat_template", "")))
+    return error;
+  if (!llvm::json::isUTF8(data.chatTemplate))
+    return fail("metadata 'tokenizer.chat_template' is not UTF-8");
+
+  llvm::StringSet<> seen;
+  for (auto [id, token] : llvm::enumerate(*tokens)) {
+    if (!llvm::json::isUTF8(token))
+      return fail(formatv("metadata 'tokenizer.ggml.tokens': token {0} is not "
+                          "UTF-8",
+                          id)
+                      .str());
+    TokenizerData::Kind tokenKind = TokenizerData::Kind::Normal;
+    switch (types[id]) { // llama_token_type
+    case 1:
+      break;
+    case 2:
+    case 3:
+      tokenKind = TokenizerData::Kind::Special;
+      break;
+    case 4:
+      tokenKind = TokenizerData::Kind::UserDefined;
+      break;
+    case 5:
+      tokenKind = TokenizerData::Kind::Unused;
+      break;
+    default:
+      return fail(formatv("metadata 'tokenizer.ggml.token_type': token {0} has "
+                          "the type {1}, not in [1, 5]",
+                          id, types[id])
+                      .str());
+    }
+    if (tokenKind != TokenizerData::Kind::Unused && !seen.insert(token).second)
+      return fail(formatv("metadata 'tokenizer.ggml.tokens': token {0}, '{1}', "
+                          "occurs twice",
+                          id, token)
+                      .str());
+    data.tokens.push_back(token.str());
+    data.kinds.push_back(tokenKind);
+  }
+  for (auto [rank, merge] : llvm::enumerate(*merges)) {
+    size_t space = merge.find(' ');
+    if (space == 0 || space == StringRef::npos || space + 1 == merge.size() ||
+        !llvm::json::isUTF8(merge))
+      return fail(formatv("metadata 'tokenizer.ggml.merges': merge {0} is not "
+                          "'left right'",
+                          rank)
+                      .str());
+    data.merges.push_back(merge.str());
+  }
+  model.tokenizer = std::move(data);
+  return Error::success();
+}
+
+Expected<DecoderModel> LlamaReader::read() {
+  if (Error error = firstOf(
+          {[&] { return readConfig(); }, [&] { return checkUnsupported(); },
+           [&] { return readWeights(); }, [&] { return readTokenizer(); },
+           [&] { return model.verify(file->name()); }}))
+    return error;
+  return std::move(model);
+}
+
+Expected<DecoderModel> kvrm::openGGUF(StringRef path) {
+  Expected<FilePtr> file = GGUFFile::open(path);
+  if (!file)
+    return file.takeError();
+  return LlamaReader(std::move(*file)).read();
+}
