@@ -60,13 +60,15 @@ llvm::Error checkLayouts(const DecoderModel &model,
 
 /// Writes `path` as a safetensors file whose data section is 64-byte aligned
 /// in the file and holds every layout at its offset. Gaps are covered by uint8
-/// tensors "__pad.N". Conversion runs on `threads` threads (0: all).
+/// tensors "__pad.N". A value that is not finite in its layout's type is an
+/// error. Conversion runs on `threads` threads (0: all).
 llvm::Error writeWeights(llvm::StringRef path, const DecoderModel &model,
                          llvm::ArrayRef<WeightLayout> layouts,
                          unsigned threads = 0);
 
 /// Reads one weight into `out` (layout.bytes() bytes) as it would be stored.
-void packWeight(const WeightSource &source, const WeightLayout &layout,
+/// Returns false if a value is not finite in the layout's type.
+bool packWeight(const WeightSource &source, const WeightLayout &layout,
                 void *out);
 
 /// Converts with round-to-nearest-even. Overflow gives infinity; a NaN stays a
