@@ -1,0 +1,398 @@
+//===- PlannerTest.cpp - Plans of every schedule, and what commit moves -*- C++
+//-*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "kvrm/runtime/Planner.h"
+
+#include <algorithm>
+#include <cstring>
+#include <gtest/gtest.h>
+#include <map>
+#include <random>
+#include <tuple>
+
+using namespace kvrm;
+
+namespace {
+
+/// A pager, a planner and a descriptor of one shape, driven together.
+class Bench {
+public:
+  Bench(PlanShape planShape, int32_t slots, int32_t pages)
+      : shape(planShape),
+        pager(take(BlockPager::create(
+            {pages, slots, planShape.pagesPerSlot, planShape.pageTokens}))),
+        planner(take(Planner::create(planShape))),
+        descriptor(take(StepDescriptor::create(planner.capacity().limits))) {}
+
+  template <typename T> static T take(Expected<T> value) {
+    EXPECT_TRUE(value) << value.status().message();
+    return value.take();
+  }
+
+  /// Appends and plans one step; slot -1 is an idle row.
+  void step(const std::vector<std::pair<int32_t, int32_t>> &slotsAndCounts) {
+    rows.assign(static_cast<size_t>(shape.rows), PlanRow());
+    for (size_t i = 0; i < slotsAndCounts.size(); ++i) {
+      auto [slot, count] = slotsAndCounts[i];
+      if (slot < 0)
+        continue;
+      rows[i] = {slot, pager.length(slot), count};
+      PageCopy copy;
+      Status status = pager.append(slot, count, copy);
+      ASSERT_TRUE(status.isOk()) << status.message();
+    }
+    planner.plan(rows, pager, descriptor);
+    bytes = descriptor.commit();
+    check();
+  }
+
+  /// Checks everything that a committed descriptor promises.
+  void check() {
+    ASSERT_EQ(std::memcmp(descriptor.committed(), descriptor.plannedBytes(),
+                          sizeof(kvrm_descriptor_header)),
+              0);
+    const kvrm_descriptor_header &header = descriptor.committedHeader();
+    EXPECT_EQ(header.magic, KVRM_DESCRIPTOR_MAGIC);
+    EXPECT_EQ(header.abi_version, uint32_t(KVRM_ABI_VERSION));
+    // Sections in use are equal in both copies.
+    const kvrm_descriptor_layout &layout = descriptor.layout();
+    auto same = [&](int64_t offset, size_t length) {
+      return std::memcmp(descriptor.committed() + offset,
+                         descriptor.plannedBytes() + offset, length) == 0;
+    };
+    EXPECT_TRUE(same(layout.rows, shape.rows * sizeof(kvrm_row)));
+    EXPECT_TRUE(same(layout.tables, size_t(shape.rows) * shape.pagesPerSlot *
+                                        sizeof(int32_t)));
+    EXPECT_TRUE(same(layout.groups, header.groups * sizeof(kvrm_group)));
+    EXPECT_TRUE(same(layout.items, header.items * sizeof(kvrm_work_item)));
+    EXPECT_TRUE(
+        same(layout.segments, header.segments * sizeof(kvrm_merge_segment)));
+    checkRows();
+    checkGroups();
+    checkItems();
+  }
+
+  void checkRows() {
+    int32_t active = 0;
+    for (int32_t i = 0; i < shape.rows; ++i) {
+      const kvrm_row &row = descriptor.committedRows()[size_t(i)];
+      const PlanRow &want = rows[size_t(i)];
+      EXPECT_EQ(row.slot, want.slot);
+      EXPECT_EQ(row.count, want.count);
+      if (want.count == 0) {
+        EXPECT_EQ(row.length, 0);
+        continue;
+      }
+      ++active;
+      EXPECT_EQ(row.position, want.position);
+      EXPECT_EQ(row.length, want.position + want.count);
+      EXPECT_EQ(
+          row.write_page,
+          pager.pages(want.slot)[size_t(want.position / shape.pageTokens)]);
+      EXPECT_EQ(row.write_offset, want.position % shape.pageTokens);
+      std::span<const int32_t> table = descriptor.committedTable(i);
+      int32_t filled = pager.filledPages(want.slot);
+      for (int32_t p = 0; p < shape.pagesPerSlot; ++p)
+        EXPECT_EQ(table[size_t(p)],
+                  p < filled ? pager.pages(want.slot)[size_t(p)] : -1);
+    }
+    EXPECT_EQ(descriptor.committedHeader().active_rows, active);
+  }
+
+  /// Groups are exactly the maximal runs, in order.
+  void checkGroups() {
+    std::vector<std::tuple<int, int, int, int>> want;
+    for (int32_t i = 0; i < shape.rows; ++i) {
+      if (rows[size_t(i)].count == 0)
+        continue;
+      int32_t slot = rows[size_t(i)].slot;
+      int32_t filled = pager.filledPages(slot);
+      for (int32_t p = 0; p < filled; ++p) {
+        int32_t page = pager.pages(slot)[size_t(p)];
+        if (p > 0) {
+          auto &[row, logical, physical, count] = want.back();
+          if (count < KVRM_MAX_GROUP_PAGES && physical + count == page) {
+            ++count;
+            continue;
+          }
+        }
+        want.emplace_back(i, p, page, 1);
+      }
+    }
+    std::vector<std::tuple<int, int, int, int>> got;
+    for (const kvrm_group &group : descriptor.committedGroups())
+      got.emplace_back(group.row, group.logical_page, group.physical_page,
+                       group.pages);
+    EXPECT_EQ(got, want);
+  }
+
+  /// Items of each output tile partition its tiles; partials and segments are
+  /// consistent; shares are contiguous and balanced.
+  void checkItems() {
+    using Output = std::tuple<int, int, int>;
+    std::map<Output, std::vector<kvrm_work_item>> outputs;
+    std::vector<int> partialSeen(size_t(descriptor.committedHeader().partials),
+                                 0);
+    std::span<const kvrm_work_item> items = descriptor.committedItems();
+    for (const kvrm_work_item &item : items)
+      outputs[{item.row, item.kv_head, item.query_tile}].push_back(item);
+    int64_t total = 0;
+    size_t expected = 0;
+    size_t segments = 0;
+    for (int32_t r = 0; r < shape.rows; ++r) {
+      const PlanRow &row = rows[size_t(r)];
+      int32_t queryTiles = (row.count + shape.qTile - 1) / shape.qTile;
+      for (int32_t head = 0; head < shape.kvHeads; ++head)
+        for (int32_t t = 0; t < queryTiles; ++t) {
+          ++expected;
+          int32_t tokens = std::min(row.position + row.count,
+                                    row.position + (t + 1) * shape.qTile);
+          int32_t tiles = (tokens + shape.kvTile - 1) / shape.kvTile;
+          total += tiles;
+          auto found = outputs.find({r, head, t});
+          ASSERT_NE(found, outputs.end());
+          int32_t next = 0;
+          for (const kvrm_work_item &item : found->second) {
+            EXPECT_EQ(item.tile_begin, next);
+            EXPECT_LT(item.tile_begin, item.tile_end);
+            next = item.tile_end;
+            if (found->second.size() == 1) {
+              EXPECT_EQ(item.partial, -1);
+              EXPECT_EQ(item.segment, -1);
+            } else {
+              ASSERT_GE(item.partial, 0);
+              ASSERT_LT(size_t(item.partial), partialSeen.size());
+              ++partialSeen[size_t(item.partial)];
+              const kvrm_merge_segment &segment =
+                  descriptor.committedSegments()[size_t(item.segment)];
+              EXPECT_EQ(std::make_tuple(segment.row, segment.kv_head,
+                                        segment.query_tile),
+                        std::make_tuple(r, head, t));
+              EXPECT_EQ(size_t(segment.partials), found->second.size());
+              EXPECT_GE(item.partial, segment.first_partial);
+              EXPECT_LT(item.partial, segment.first_partial + segment.partials);
+            }
+          }
+          EXPECT_EQ(next, tiles);
+          segments += found->second.size() > 1;
+          if (shape.schedule == KVRM_SCHEDULE_ROWS) {
+            EXPECT_EQ(found->second.size(), 1u);
+          }
+          if (shape.schedule == KVRM_SCHEDULE_SPLIT) {
+            EXPECT_EQ(found->second.size(),
+                      size_t(std::min(tiles, shape.splits)));
+          }
+        }
+    }
+    EXPECT_EQ(outputs.size(), expected);
+    EXPECT_EQ(segments, size_t(descriptor.committedHeader().segments));
+    for (int seen : partialSeen)
+      EXPECT_EQ(seen, 1);
+    EXPECT_EQ(planner.stats().tiles, total);
+    EXPECT_LE(descriptor.committedHeader().partials,
+              planner.capacity().partials);
+
+    std::span<const int32_t> shares = planner.shareBegins();
+    ASSERT_EQ(shares.size(), size_t(shape.shares) + 1);
+    EXPECT_EQ(shares.front(), 0);
+    EXPECT_EQ(shares.back(), int32_t(items.size()));
+    for (size_t s = 0; s + 1 < shares.size(); ++s) {
+      EXPECT_LE(shares[s], shares[s + 1]);
+      int64_t tiles = 0;
+      for (int32_t i = shares[s]; i < shares[s + 1]; ++i)
+        tiles += items[size_t(i)].tile_end - items[size_t(i)].tile_begin;
+      if (shape.schedule == KVRM_SCHEDULE_WORKQUEUE) {
+        EXPECT_LE(tiles, (total + shape.shares - 1) / shape.shares);
+        EXPECT_GE(tiles, total / shape.shares);
+      }
+    }
+  }
+
+  PlanShape shape;
+  BlockPager pager;
+  Planner planner;
+  StepDescriptor descriptor;
+  std::vector<PlanRow> rows;
+  int64_t bytes = 0;
+};
+
+class Schedules : public testing::TestWithParam<kvrm_schedule> {};
+
+} // namespace
+
+static PlanShape decodeShape(kvrm_schedule schedule) {
+  PlanShape shape;
+  shape.rows = 8;
+  shape.queries = 1;
+  shape.kvHeads = 3;
+  shape.qTile = 1;
+  shape.kvTile = 64;
+  shape.pageTokens = 16;
+  shape.pagesPerSlot = 128;
+  shape.schedule = schedule;
+  shape.splits = 4;
+  shape.shares = 5;
+  return shape;
+}
+
+TEST_P(Schedules, DecodeRaggedRowsWithEmptyOnes) {
+  Bench bench(decodeShape(GetParam()), 8, 1024);
+  // Histories of length 0, one past a page, full but one, one short of a tile.
+  const int32_t lengths[] = {0, 16, 2047, 63, 64, 1000, 5, 0};
+  for (int32_t slot = 0; slot < 8; ++slot) {
+    PageCopy copy;
+    ASSERT_TRUE(bench.pager.append(slot, lengths[slot], copy).isOk());
+  }
+  bench.step(
+      {{0, 1}, {-1, 0}, {2, 1}, {3, 1}, {4, 1}, {5, 1}, {6, 1}, {-1, 0}});
+  bench.step(
+      {{0, 1}, {1, 1}, {-1, 0}, {3, 1}, {4, 1}, {5, 1}, {6, 1}, {-1, 0}});
+  EXPECT_EQ(bench.descriptor.committedHeader().epoch, 2u);
+}
+
+TEST_P(Schedules, AllRowsIdleIsAnEmptyPlan) {
+  Bench bench(decodeShape(GetParam()), 8, 1024);
+  bench.step({});
+  EXPECT_EQ(bench.descriptor.committedHeader().items, 0);
+  EXPECT_EQ(bench.descriptor.committedHeader().groups, 0);
+}
+
+TEST_P(Schedules, PrefillChunksAreCausal) {
+  PlanShape shape = decodeShape(GetParam());
+  shape.rows = 1;
+  shape.queries = 64;
+  shape.qTile = 4;
+  shape.kvTile = 32;
+  Bench bench(shape, 4, 512);
+  bench.step({{2, 64}});
+  bench.step({{2, 64}});
+  bench.step({{2, 7}});
+  bench.step({{3, 1}});
+  bench.step({{2, 64}});
+}
+
+TEST_P(Schedules, RandomStepsKeepEveryPromise) {
+  std::mt19937 random(7);
+  auto below = [&](int32_t bound) {
+    return static_cast<int32_t>(random() % static_cast<uint32_t>(bound));
+  };
+  int64_t groups = 0;
+  int64_t segments = 0;
+  for (int round = 0; round < 24; ++round) {
+    PlanShape shape = decodeShape(GetParam());
+    shape.rows = 1 + below(8);
+    shape.kvHeads = 1 + below(4);
+    shape.queries = below(2) ? 1 : 1 + below(40);
+    shape.qTile = 1 + below(shape.queries);
+    shape.pageTokens = 1 << below(5);
+    shape.kvTile = shape.pageTokens * (1 + below(4));
+    shape.pagesPerSlot = 8 + below(100);
+    shape.shares = 1 + below(12);
+    shape.splits = 1 + below(6);
+    Bench bench(shape, shape.rows, shape.rows * shape.pagesPerSlot);
+    int32_t capacity = shape.pagesPerSlot * shape.pageTokens;
+    for (int step = 0; step < 300; ++step) {
+      std::vector<std::pair<int32_t, int32_t>> rows;
+      std::vector<int32_t> order(size_t(shape.rows));
+      for (int32_t i = 0; i < shape.rows; ++i)
+        order[size_t(i)] = i;
+      if (below(8) == 0)
+        std::shuffle(order.begin(), order.end(), random);
+      for (int32_t slot : order) {
+        if (below(40) == 0) {
+          ASSERT_TRUE(bench.pager.release(slot).isOk());
+        } else if (below(40) == 0) {
+          ASSERT_TRUE(
+              bench.pager.trim(slot, below(bench.pager.length(slot) + 1))
+                  .isOk());
+        } else if (below(40) == 0 && bench.pager.pages(slot).empty()) {
+          int32_t source = below(shape.rows);
+          if (source != slot) {
+            ASSERT_TRUE(
+                bench.pager
+                    .alias(slot, source, below(bench.pager.length(source) + 1))
+                    .isOk());
+          }
+        }
+        int32_t count = 1 + below(shape.queries);
+        if (below(5) == 0 || bench.pager.length(slot) + count > capacity)
+          rows.emplace_back(-1, 0);
+        else
+          rows.emplace_back(slot, count);
+      }
+      bench.step(rows);
+      if (HasFailure())
+        FAIL() << "round " << round << " step " << step;
+      groups += bench.planner.stats().groups;
+      segments += bench.planner.stats().segments;
+    }
+  }
+  EXPECT_GT(groups, 3000);
+  if (GetParam() != KVRM_SCHEDULE_ROWS) {
+    EXPECT_GT(segments, 1000);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Schedules,
+                         testing::Values(KVRM_SCHEDULE_ROWS,
+                                         KVRM_SCHEDULE_SPLIT,
+                                         KVRM_SCHEDULE_WORKQUEUE));
+
+TEST(Planner, RefusesShapesOutOfRange) {
+  PlanShape shape = decodeShape(KVRM_SCHEDULE_ROWS);
+  shape.kvTile = 40;
+  EXPECT_EQ(Planner::create(shape).status().message(),
+            "plan: kv_tile 40 is not a multiple of page_tokens 16");
+  shape = decodeShape(KVRM_SCHEDULE_ROWS);
+  shape.rows = 0;
+  EXPECT_EQ(Planner::create(shape).status().message(),
+            "plan: rows: 0 is outside 1..1024");
+}
+
+TEST(Planner, KeepsItemsWhileNoTileIsCrossed) {
+  Bench bench(decodeShape(KVRM_SCHEDULE_WORKQUEUE), 8, 1024);
+  bench.step({{0, 1}, {1, 1}});
+  bench.step({{0, 1}, {1, 1}});
+  EXPECT_TRUE(bench.planner.stats().itemsKept);
+  for (int i = 0; i < 62; ++i)
+    bench.step({{0, 1}, {1, 1}});
+  EXPECT_TRUE(bench.planner.stats().itemsKept);
+  bench.step({{0, 1}, {1, 1}});
+  EXPECT_FALSE(bench.planner.stats().itemsKept) << "token 65 opens a tile";
+}
+
+TEST(Descriptor, CommitBytesFollowTheChange) {
+  Bench bench(decodeShape(KVRM_SCHEDULE_WORKQUEUE), 8, 1024);
+  std::vector<std::pair<int32_t, int32_t>> all;
+  for (int32_t slot = 0; slot < 8; ++slot) {
+    PageCopy copy;
+    ASSERT_TRUE(bench.pager.append(slot, 1025, copy).isOk());
+    all.emplace_back(slot, 1);
+  }
+  bench.step(all);
+  EXPECT_GE(bench.bytes, 8 * 65 * 4);
+  bench.step(all);
+  EXPECT_EQ(bench.bytes, 64 + 8 * 32) << "header and rows, nothing else";
+  bench.step({{0, 1}});
+  bench.step({{0, 1}});
+  EXPECT_EQ(bench.bytes, 64 + 32) << "one active row costs one row";
+  // A page more is a table entry and a group more.
+  bench.step(all);
+  while (bench.pager.length(0) % 16 != 0)
+    bench.step({{0, 1}});
+  bench.step({{0, 1}});
+  EXPECT_EQ(bench.bytes, 64 + 32 + 4 + 16);
+}
+
+TEST(Descriptor, RefusesLimitsOutOfRange) {
+  EXPECT_EQ(StepDescriptor::create({0, 1, 1, 1, 1}).status().message(),
+            "descriptor: rows: 0 is outside 1..1024");
+  EXPECT_EQ(StepDescriptor::create({1, 0, 1, 1, 1}).status().message(),
+            "descriptor: pages_per_slot: 0 is outside 1..65536");
+}
