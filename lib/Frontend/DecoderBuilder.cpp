@@ -1,0 +1,462 @@
+//===- DecoderBuilder.cpp - A decoder as phase-1 IR -----------------------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "kvrm/Frontend/DecoderBuilder.h"
+
+#include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
+#include "kvrm/runtime/abi.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
+#include "mlir/Dialect/MLProgram/IR/MLProgram.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/IR/ImplicitLocOpBuilder.h"
+
+#include <cmath>
+#include <functional>
+
+using namespace mlir;
+using namespace ::kvrm;
+
+namespace {
+
+/// Builds one entry point. `rows` is how many requests it serves, `queries` how
+/// many tokens of each; inside, activations are `[rows * queries, width]`.
+class StepBuilder {
+public:
+  StepBuilder(ModuleOp module, const DecoderConfig &config,
+              const DecoderShape &shape, StringRef name, int64_t rows,
+              int64_t queries, bool selectsSlot)
+      : b(module.getLoc(), OpBuilder::atBlockEnd(module.getBody())),
+        config(config), shape(shape), name(name), rows(rows), queries(queries),
+        selectsSlot(selectsSlot) {}
+
+  void build();
+
+private:
+  using BodyFn = function_ref<Value(OpBuilder &, Location, ValueRange)>;
+
+  RankedTensorType f32(ArrayRef<int64_t> dims) {
+    return RankedTensorType::get(dims, b.getF32Type());
+  }
+  Value empty(ArrayRef<int64_t> dims) {
+    return tensor::EmptyOp::create(b, dims, b.getF32Type());
+  }
+  Value weight(StringRef name, ArrayRef<int64_t> dims, Type element) {
+    return ml_program::GlobalLoadConstOp::create(
+        b, RankedTensorType::get(dims, element),
+        SymbolRefAttr::get(b.getContext(), name));
+  }
+  Value norm(StringRef name) {
+    return weight(name, {config.hidden}, b.getF32Type());
+  }
+  Type matrixType() {
+    return shape.bf16Weights ? Type(b.getBF16Type()) : Type(b.getF16Type());
+  }
+  std::string blockName(int64_t layer, StringRef weightName) {
+    return ("blk." + Twine(layer) + "." + weightName).str();
+  }
+
+  /// An elementwise op over `dims`; `maps` has one map an input and one for the
+  /// output, the identity where null.
+  Value elementwise(ArrayRef<int64_t> dims, ValueRange inputs,
+                    ArrayRef<AffineMap> maps, BodyFn body);
+  Value identityMapped(Value like, ValueRange inputs, BodyFn body);
+  Value embed(Value tokens);
+  Value rmsNorm(Value x, Value weight);
+  Value linear(Value x, Value weight);
+  Value columns(Value x, int64_t begin, int64_t width);
+  /// Splits the rows and the columns of `[rows * queries, heads * head_dim]`.
+  Value splitHeads(Value x, int64_t heads);
+  Value gatherRope(StringRef table, Value positions);
+  Value rotate(Value x, int64_t heads, Value cosines, Value sines);
+  Value lastToken(Value x, Value counts);
+
+  ImplicitLocOpBuilder b;
+  const DecoderConfig &config;
+  const DecoderShape &shape;
+  StringRef name;
+  int64_t rows, queries;
+  bool selectsSlot;
+};
+
+} // namespace
+
+Value StepBuilder::elementwise(ArrayRef<int64_t> dims, ValueRange inputs,
+                               ArrayRef<AffineMap> maps, BodyFn body) {
+  SmallVector<utils::IteratorType> iterators(dims.size(),
+                                             utils::IteratorType::parallel);
+  SmallVector<AffineMap> allMaps(maps);
+  allMaps.push_back(b.getMultiDimIdentityMap(dims.size()));
+  return linalg::GenericOp::create(
+             b, TypeRange{f32(dims)}, inputs, ValueRange{empty(dims)}, allMaps,
+             iterators,
+             [&](OpBuilder &nested, Location loc, ValueRange args) {
+               linalg::YieldOp::create(nested, loc, body(nested, loc, args));
+             })
+      .getResult(0);
+}
+
+Value StepBuilder::identityMapped(Value like, ValueRange inputs, BodyFn body) {
+  auto dims = cast<RankedTensorType>(like.getType()).getShape();
+  SmallVector<AffineMap> maps(inputs.size(),
+                              b.getMultiDimIdentityMap(dims.size()));
+  return elementwise(dims, inputs, maps, body);
+}
+
+/// Rows of the embedding table, `[rows * queries, hidden]`.
+Value StepBuilder::embed(Value tokens) {
+  Value table =
+      weight("token_embd", {config.vocabulary, config.hidden}, matrixType());
+  Value flat = tensor::CollapseShapeOp::create(
+      b, tokens, ArrayRef<ReassociationIndices>{{0, 1}});
+  return elementwise(
+      {rows * queries, config.hidden}, {flat},
+      {AffineMap::get(2, 0, b.getAffineDimExpr(0))},
+      [&](OpBuilder &nested, Location loc, ValueRange args) -> Value {
+        Value token = arith::IndexCastOp::create(
+            nested, loc, nested.getIndexType(), args[0]);
+        Value column = linalg::IndexOp::create(nested, loc, 1);
+        Value element = tensor::ExtractOp::create(nested, loc, table,
+                                                  ValueRange{token, column});
+        return arith::ExtFOp::create(nested, loc, nested.getF32Type(), element);
+      });
+}
+
+/// y = x / sqrt(mean(x^2) + epsilon) * weight, row by row.
+Value StepBuilder::rmsNorm(Value x, Value weight) {
+  auto type = cast<RankedTensorType>(x.getType());
+  int64_t count = type.getDimSize(0), width = type.getDimSize(1);
+  AffineMap full = b.getMultiDimIdentityMap(2);
+  AffineMap byRow = AffineMap::get(2, 0, b.getAffineDimExpr(0));
+  AffineMap byColumn = AffineMap::get(2, 0, b.getAffineDimExpr(1));
+
+  Value zero = arith::ConstantOp::create(b, b.getF32FloatAttr(0.0f));
+  Value init = linalg::FillOp::create(b, zero, empty({count})).getResult(0);
+  Value squares =
+      linalg::GenericOp::create(
+          b, TypeRange{f32({count})}, ValueRange{x}, ValueRange{init},
+          ArrayRef{full, byRow},
+          ArrayRef{utils::IteratorType::parallel,
+                   utils::IteratorType::reduction},
+          [](OpBuilder &nested, Location loc, ValueRange args) {
+            Value square = arith::MulFOp::create(nested, loc, args[0], args[0]);
+            Value sum = arith::AddFOp::create(nested, loc, args[1], square);
+            linalg::YieldOp::create(nested, loc, sum);
+          })
+          .getResult(0);
+
+  Value scale = elementwise(
+      {count}, {squares}, {b.getMultiDimIdentityMap(1)},
+      [&](OpBuilder &nested, Location loc, ValueRange args) -> Value {
+        Value inverse = arith::ConstantOp::create(
+            nested, loc,
+            nested.getF32FloatAttr(1.0f / static_cast<float>(width)));
+        Value epsilon = arith::ConstantOp::create(
+            nested, loc,
+            nested.getF32FloatAttr(static_cast<float>(config.normEpsilon)));
+        Value one = arith::ConstantOp::create(nested, loc,
+                                              nested.getF32FloatAttr(1.0f));
+        Value mean = arith::MulFOp::create(nested, loc, args[0], inverse);
+        Value sum = arith::AddFOp::create(nested, loc, mean, epsilon);
+        Value root = math::SqrtOp::create(nested, loc, sum);
+        return arith::DivFOp::create(nested, loc, one, root);
+      });
+  return elementwise(
+      {count, width}, {x, scale, weight}, {full, byRow, byColumn},
+      [](OpBuilder &nested, Location loc, ValueRange args) -> Value {
+        Value scaled = arith::MulFOp::create(nested, loc, args[0], args[1]);
+        return arith::MulFOp::create(nested, loc, scaled, args[2]);
+      });
+}
+
+/// x * weight^T for `weight` `[out][in]`.
+Value StepBuilder::linear(Value x, Value weight) {
+  int64_t count = cast<RankedTensorType>(x.getType()).getDimSize(0);
+  int64_t width = cast<RankedTensorType>(weight.getType()).getDimSize(0);
+  Value zero = arith::ConstantOp::create(b, b.getF32FloatAttr(0.0f));
+  Value init =
+      linalg::FillOp::create(b, zero, empty({count, width})).getResult(0);
+  return linalg::MatmulTransposeBOp::create(
+             b, b.getLoc(), TypeRange{f32({count, width})},
+             ValueRange{x, weight}, ValueRange{init})
+      ->getResult(0);
+}
+
+Value StepBuilder::columns(Value x, int64_t begin, int64_t width) {
+  int64_t count = cast<RankedTensorType>(x.getType()).getDimSize(0);
+  SmallVector<OpFoldResult> offsets = {b.getIndexAttr(0),
+                                       b.getIndexAttr(begin)};
+  SmallVector<OpFoldResult> sizes = {b.getIndexAttr(count),
+                                     b.getIndexAttr(width)};
+  SmallVector<OpFoldResult> strides(2, b.getIndexAttr(1));
+  return tensor::ExtractSliceOp::create(b, x, offsets, sizes, strides);
+}
+
+Value StepBuilder::splitHeads(Value x, int64_t heads) {
+  return tensor::ExpandShapeOp::create(
+      b, f32({rows, queries, heads, config.headDim}), x,
+      ArrayRef<ReassociationIndices>{{0, 1}, {2, 3}});
+}
+
+/// Rows of a RoPE table for every token, `[rows * queries, head_dim / 2]`.
+/// Positions past the table (idle rows) read its last row.
+Value StepBuilder::gatherRope(StringRef tableName, Value positions) {
+  int64_t half = config.headDim / 2;
+  Value table = weight(tableName, {shape.capacity, half}, b.getF32Type());
+  AffineExpr row = b.getAffineDimExpr(0), query = b.getAffineDimExpr(1);
+  Value gathered = elementwise(
+      {rows, queries, half}, {positions}, {AffineMap::get(3, 0, row)},
+      [&](OpBuilder &nested, Location loc, ValueRange args) -> Value {
+        (void)query;
+        Value first = arith::IndexCastOp::create(
+            nested, loc, nested.getIndexType(), args[0]);
+        Value token = linalg::IndexOp::create(nested, loc, 1);
+        Value position = arith::AddIOp::create(nested, loc, first, token);
+        Value last =
+            arith::ConstantIndexOp::create(nested, loc, shape.capacity - 1);
+        position = arith::MinUIOp::create(nested, loc, position, last);
+        Value column = linalg::IndexOp::create(nested, loc, 2);
+        return tensor::ExtractOp::create(nested, loc, table,
+                                         ValueRange{position, column});
+      });
+  return tensor::CollapseShapeOp::create(
+      b, gathered, ArrayRef<ReassociationIndices>{{0, 1}, {2}});
+}
+
+/// RoPE in the half-split form: element i of a head turns with element
+/// i + head_dim / 2 (Su et al., arXiv 2104.09864). Returns
+/// `[rows, queries, heads, head_dim]`.
+Value StepBuilder::rotate(Value x, int64_t heads, Value cosines, Value sines) {
+  int64_t half = config.headDim / 2, count = rows * queries;
+  Value pairs = tensor::ExpandShapeOp::create(
+      b, f32({count, heads, 2, half}), x,
+      ArrayRef<ReassociationIndices>{{0}, {1, 2, 3}});
+  AffineMap angles = AffineMap::get(
+      4, 0, {b.getAffineDimExpr(0), b.getAffineDimExpr(3)}, b.getContext());
+  Value rotated = elementwise(
+      {count, heads, 2, half}, {pairs, cosines, sines},
+      {b.getMultiDimIdentityMap(4), angles, angles},
+      [&](OpBuilder &nested, Location loc, ValueRange args) -> Value {
+        SmallVector<Value> index;
+        for (int64_t dim = 0; dim < 4; ++dim)
+          index.push_back(linalg::IndexOp::create(nested, loc, dim));
+        Value one = arith::ConstantIndexOp::create(nested, loc, 1);
+        Value isFirst = arith::CmpIOp::create(
+            nested, loc, arith::CmpIPredicate::ult, index[2], one);
+        index[2] = arith::SubIOp::create(nested, loc, one, index[2]);
+        Value partner = tensor::ExtractOp::create(nested, loc, pairs, index);
+        Value negated = arith::NegFOp::create(nested, loc, args[2]);
+        Value sine =
+            arith::SelectOp::create(nested, loc, isFirst, negated, args[2]);
+        Value own = arith::MulFOp::create(nested, loc, args[0], args[1]);
+        Value other = arith::MulFOp::create(nested, loc, partner, sine);
+        return arith::AddFOp::create(nested, loc, own, other);
+      });
+  return tensor::ExpandShapeOp::create(
+      b, f32({rows, queries, heads, config.headDim}),
+      tensor::CollapseShapeOp::create(
+          b, rotated, ArrayRef<ReassociationIndices>{{0}, {1, 2, 3}})
+          .getResult(),
+      ArrayRef<ReassociationIndices>{{0, 1}, {2, 3}});
+}
+
+/// The last valid token of each row, `[rows, hidden]`.
+Value StepBuilder::lastToken(Value x, Value counts) {
+  return elementwise(
+      {rows, config.hidden}, {counts},
+      {AffineMap::get(2, 0, b.getAffineDimExpr(0))},
+      [&](OpBuilder &nested, Location loc, ValueRange args) -> Value {
+        Value count = arith::IndexCastOp::create(
+            nested, loc, nested.getIndexType(), args[0]);
+        Value one = arith::ConstantIndexOp::create(nested, loc, 1);
+        Value row = linalg::IndexOp::create(nested, loc, 0);
+        Value stride = arith::ConstantIndexOp::create(nested, loc, queries);
+        Value base = arith::MulIOp::create(nested, loc, row, stride);
+        Value end = arith::AddIOp::create(nested, loc, base, count);
+        Value token = arith::SubIOp::create(nested, loc, end, one);
+        Value column = linalg::IndexOp::create(nested, loc, 1);
+        return tensor::ExtractOp::create(nested, loc, x,
+                                         ValueRange{token, column});
+      });
+}
+
+void StepBuilder::build() {
+  const DecoderConfig &c = config;
+  int64_t qWidth = c.heads * c.headDim, kvWidth = c.kvHeads * c.headDim;
+  Type i32 = b.getI32Type();
+  auto perRow = RankedTensorType::get({rows}, i32);
+  auto cacheType = RankedTensorType::get(
+      {c.layers, shape.slots, c.kvHeads, shape.capacity, c.headDim},
+      shape.bf16Cache ? Type(b.getBF16Type()) : Type(b.getF16Type()));
+  SmallVector<Type> inputs = {RankedTensorType::get({rows, queries}, i32),
+                              perRow};
+  if (selectsSlot)
+    inputs.append({perRow, perRow});
+  inputs.append({cacheType, cacheType});
+
+  auto func =
+      func::FuncOp::create(b, name,
+                           b.getFunctionType(inputs, {f32({rows, c.vocabulary}),
+                                                      cacheType, cacheType}));
+  func->setAttr(mlir::kvrm::KVRMDialect::getStepAttrName(), b.getUnitAttr());
+  Block *entry = func.addEntryBlock();
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(entry);
+  Value tokens = entry->getArgument(0), positions = entry->getArgument(1);
+  Value counts = selectsSlot ? entry->getArgument(2) : Value();
+  Value slots = selectsSlot ? entry->getArgument(3) : Value();
+  Value keyCache = entry->getArgument(selectsSlot ? 4 : 2);
+  Value valueCache = entry->getArgument(selectsSlot ? 5 : 3);
+
+  Value cosines = gatherRope("rope_cos", positions);
+  Value sines = gatherRope("rope_sin", positions);
+  Value x = embed(tokens);
+  auto scale = b.getF32FloatAttr(
+      static_cast<float>(1.0 / std::sqrt(static_cast<double>(c.headDim))));
+  auto add = [](OpBuilder &nested, Location loc, ValueRange args) -> Value {
+    return arith::AddFOp::create(nested, loc, args[0], args[1]);
+  };
+
+  for (int64_t layer = 0; layer < c.layers; ++layer) {
+    auto matrix = [&](StringRef weightName, int64_t out, int64_t in) {
+      return weight(blockName(layer, weightName), {out, in}, matrixType());
+    };
+    // Attention.
+    Value normed = rmsNorm(x, norm(blockName(layer, "attn_norm")));
+    Value qkv =
+        linear(normed, matrix("attn_qkv", qWidth + 2 * kvWidth, c.hidden));
+    Value q = rotate(columns(qkv, 0, qWidth), c.heads, cosines, sines);
+    Value k = rotate(columns(qkv, qWidth, kvWidth), c.kvHeads, cosines, sines);
+    Value v = splitHeads(columns(qkv, qWidth + kvWidth, kvWidth), c.kvHeads);
+    auto attention = mlir::kvrm::CachedAttentionOp::create(
+        b, TypeRange{q.getType(), cacheType, cacheType}, q, k, v, keyCache,
+        valueCache, positions, counts, slots, b.getI64IntegerAttr(layer),
+        scale);
+    keyCache = attention.getNewKeyCache();
+    valueCache = attention.getNewValueCache();
+    Value attended = tensor::CollapseShapeOp::create(
+        b, attention.getOutput(),
+        ArrayRef<ReassociationIndices>{{0, 1}, {2, 3}});
+    Value projected = linear(attended, matrix("attn_output", c.hidden, qWidth));
+    x = identityMapped(x, {x, projected}, add);
+
+    // Feed-forward: down(silu(gate) * up).
+    normed = rmsNorm(x, norm(blockName(layer, "ffn_norm")));
+    Value gateUp =
+        linear(normed, matrix("ffn_gate_up", 2 * c.feedForward, c.hidden));
+    Value gate = columns(gateUp, 0, c.feedForward);
+    Value up = columns(gateUp, c.feedForward, c.feedForward);
+    Value activated = identityMapped(
+        gate, {gate, up},
+        [](OpBuilder &nested, Location loc, ValueRange args) -> Value {
+          Value one = arith::ConstantOp::create(nested, loc,
+                                                nested.getF32FloatAttr(1.0f));
+          Value negated = arith::NegFOp::create(nested, loc, args[0]);
+          Value power = math::ExpOp::create(nested, loc, negated);
+          Value sum = arith::AddFOp::create(nested, loc, power, one);
+          Value silu = arith::DivFOp::create(nested, loc, args[0], sum);
+          return arith::MulFOp::create(nested, loc, silu, args[1]);
+        });
+    Value down = linear(activated, matrix("ffn_down", c.hidden, c.feedForward));
+    x = identityMapped(x, {x, down}, add);
+  }
+
+  // Only tokens whose logits are asked for go through the vocabulary.
+  if (queries > 1)
+    x = lastToken(x, counts);
+  Value logits =
+      linear(rmsNorm(x, norm("output_norm")),
+             weight("output", {c.vocabulary, c.hidden}, matrixType()));
+  func::ReturnOp::create(b, ValueRange{logits, keyCache, valueCache});
+}
+
+static llvm::Error checkShape(const DecoderConfig &config,
+                              const DecoderShape &shape) {
+  auto check = [](StringRef field, int64_t value,
+                  int64_t limit) -> llvm::Error {
+    if (value >= 1 && value <= limit)
+      return llvm::Error::success();
+    return llvm::createStringError(
+        "%s is %lld, outside 1..%lld", field.str().c_str(),
+        static_cast<long long>(value), static_cast<long long>(limit));
+  };
+  if (llvm::Error error = check("slots", shape.slots, KVRM_MAX_ROWS))
+    return error;
+  if (llvm::Error error = check("capacity", shape.capacity, config.context))
+    return error;
+  if (llvm::Error error =
+          check("prefill chunk", shape.prefillChunk, KVRM_MAX_QUERIES))
+    return error;
+  if (config.headDim % 2 || config.ropeDim != config.headDim)
+    return llvm::createStringError(
+        "rotary dimension is %lld, only the whole head (%lld) is supported",
+        static_cast<long long>(config.ropeDim),
+        static_cast<long long>(config.headDim));
+  return llvm::Error::success();
+}
+
+/// Declares every weight as a global without a value.
+static void declareWeights(ModuleOp module, const DecoderConfig &config,
+                           const DecoderShape &shape) {
+  ImplicitLocOpBuilder b(module.getLoc(),
+                         OpBuilder::atBlockBegin(module.getBody()));
+  Type f32 = b.getF32Type();
+  Type matrix =
+      shape.bf16Weights ? Type(b.getBF16Type()) : Type(b.getF16Type());
+  auto declare = [&](const Twine &name, ArrayRef<int64_t> dims, Type element) {
+    auto type = RankedTensorType::get(dims, element);
+    ml_program::GlobalOp::create(
+        b, name.str(), type, /*is_mutable=*/false,
+        ml_program::ExternAttr::get(b.getContext(), type),
+        b.getStringAttr("private"));
+  };
+  int64_t qWidth = config.heads * config.headDim;
+  int64_t kvWidth = config.kvHeads * config.headDim;
+  declare("token_embd", {config.vocabulary, config.hidden}, matrix);
+  declare("rope_cos", {shape.capacity, config.headDim / 2}, f32);
+  declare("rope_sin", {shape.capacity, config.headDim / 2}, f32);
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    std::string block = ("blk." + Twine(layer) + ".").str();
+    declare(block + "attn_norm", {config.hidden}, f32);
+    declare(block + "attn_qkv", {qWidth + 2 * kvWidth, config.hidden}, matrix);
+    declare(block + "attn_output", {config.hidden, qWidth}, matrix);
+    declare(block + "ffn_norm", {config.hidden}, f32);
+    declare(block + "ffn_gate_up", {2 * config.feedForward, config.hidden},
+            matrix);
+    declare(block + "ffn_down", {config.hidden, config.feedForward}, matrix);
+  }
+  declare("output_norm", {config.hidden}, f32);
+  declare("output", {config.vocabulary, config.hidden}, matrix);
+}
+
+namespace kvrm {
+
+llvm::Expected<OwningOpRef<ModuleOp>> buildDecoder(MLIRContext &context,
+                                                   const DecoderConfig &config,
+                                                   const DecoderShape &shape) {
+  if (llvm::Error error = checkShape(config, shape))
+    return error;
+  context.loadDialect<arith::ArithDialect, func::FuncDialect,
+                      linalg::LinalgDialect, math::MathDialect,
+                      ml_program::MLProgramDialect, tensor::TensorDialect,
+                      mlir::kvrm::KVRMDialect>();
+  OwningOpRef<ModuleOp> module = ModuleOp::create(UnknownLoc::get(&context));
+  declareWeights(*module, config, shape);
+  StepBuilder(*module, config, shape, "decode_step", shape.slots, 1,
+              /*selectsSlot=*/false)
+      .build();
+  StepBuilder(*module, config, shape, "prefill", 1, shape.prefillChunk,
+              /*selectsSlot=*/true)
+      .build();
+  return module;
+}
+
+} // namespace kvrm
