@@ -6,7 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
+#include "kvrm/InitAll.h"
 
 #include "mlir/InitAllDialects.h"
 #include "mlir/InitAllPasses.h"
@@ -14,9 +14,10 @@
 
 int main(int argc, char **argv) {
   mlir::registerAllPasses();
+  mlir::kvrm::registerAllKVRMPasses();
   mlir::DialectRegistry registry;
   mlir::registerAllDialects(registry);
-  registry.insert<mlir::kvrm::KVRMDialect>();
+  mlir::kvrm::registerAllKVRMDialects(registry);
   return mlir::asMainReturnCode(mlir::MlirOptMain(
       argc, argv, "kvrm optimizer driver\n", registry));
 }
