@@ -189,8 +189,16 @@ Expected<PackageWriter> PackageWriter::create(StringRef requested) {
     return failure(requested, "exists and is not a kvrm package");
 
   SmallString<256> temporary;
-  if (std::error_code code =
-          fs::createUniqueDirectory(path + ".tmp", temporary))
+  std::error_code code;
+  for (int attempt = 0; attempt < 16; ++attempt) {
+    fs::createUniquePath(path + ".tmp-%%%%%%%%", temporary,
+                         /*MakeAbsolute=*/false);
+    code =
+        fs::create_directory(temporary, /*IgnoreExisting=*/false, fs::all_all);
+    if (code != std::errc::file_exists)
+      break;
+  }
+  if (code)
     return failure(requested,
                    "cannot create a folder beside it: " + code.message());
   return PackageWriter(std::string(path), std::string(temporary));
