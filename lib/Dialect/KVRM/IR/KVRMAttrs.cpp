@@ -35,9 +35,8 @@ void KVRMDialect::registerAttributes() {
       >();
 }
 
-LogicalResult
-ScheduleAttr::verify(function_ref<InFlightDiagnostic()> emitError,
-                     ScheduleKind kind, int64_t splits) {
+LogicalResult ScheduleAttr::verify(function_ref<InFlightDiagnostic()> emitError,
+                                   ScheduleKind kind, int64_t splits) {
   if (splits < 1 || splits > 64)
     return emitError() << "splits is " << splits << ", outside 1..64";
   if (kind != ScheduleKind::Split && splits != 1)

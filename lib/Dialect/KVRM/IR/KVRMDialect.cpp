@@ -42,7 +42,7 @@ static LogicalResult verifyStep(FunctionOpInterface func) {
     return success();
   Operation *phaseWitness = nullptr;
   CommitOp commit;
-  Operation *descriptorUser = nullptr;
+  SmallVector<Operation *> users;
   WalkResult result = func.walk([&](Operation *op) -> WalkResult {
     if (int phase = phaseOf(op)) {
       if (!phaseWitness) {
@@ -57,7 +57,7 @@ static LogicalResult verifyStep(FunctionOpInterface func) {
       }
     }
     if (isa<AppendOp, AttendOp, LaunchOp, StageOp, PositionsOp, CountsOp>(op))
-      descriptorUser = op;
+      users.push_back(op);
     auto thisCommit = dyn_cast<CommitOp>(op);
     if (!thisCommit)
       return success();
@@ -77,8 +77,19 @@ static LogicalResult verifyStep(FunctionOpInterface func) {
     return failure();
   if (commit && phaseWitness && phaseOf(phaseWitness) == 1)
     return commit.emitOpError("stands in a static step (phase 1)");
-  if (descriptorUser && !commit)
-    return descriptorUser->emitOpError("stands in a step that never commits");
+  for (Operation *user : users) {
+    if (!commit)
+      return user->emitOpError("stands in a step that never commits");
+    for (Value operand : user->getOperands()) {
+      if (isa<SessionType>(operand.getType()) && operand != commit.getSession())
+        return user->emitOpError(
+            "takes a session other than the one its step commits");
+      if (isa<DescriptorType>(operand.getType()) &&
+          operand != commit.getDescriptor())
+        return user->emitOpError(
+            "takes a descriptor that its step did not commit");
+    }
+  }
   return success();
 }
 
@@ -96,7 +107,7 @@ LogicalResult KVRMDialect::verifyOperationAttribute(Operation *op,
   }
   if (attr.getName() == getPanelAttrName()) {
     auto panel = dyn_cast<IntegerAttr>(attr.getValue());
-    if (!panel || panel.getInt() < 1)
+    if (!panel || !panel.getType().isSignlessInteger(64) || panel.getInt() < 1)
       return op->emitOpError("needs a positive integer as '")
              << getPanelAttrName() << "'";
     return success();

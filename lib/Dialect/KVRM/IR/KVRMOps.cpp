@@ -10,6 +10,7 @@
 
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/BuiltinAttributes.h"
+#include "mlir/Interfaces/LoopLikeInterface.h"
 
 using namespace mlir;
 using namespace mlir::kvrm;
@@ -47,10 +48,9 @@ static LogicalResult verifyHeadTensor(Operation *op, StringRef name, Type type,
 
 static LogicalResult verifyHeads(Operation *op, int64_t heads,
                                  int64_t kvHeads) {
-  if (heads % kvHeads)
-    return op->emitOpError()
-           << heads << " query heads are not a multiple of " << kvHeads
-           << " KV heads";
+  if (heads < 1 || heads % kvHeads)
+    return op->emitOpError() << heads << " query heads are not a multiple of "
+                             << kvHeads << " KV heads";
   return success();
 }
 
@@ -86,16 +86,22 @@ LogicalResult kvrm::verifyRowField(Operation *op, DescriptorType descriptor,
 // Phase 1
 //===----------------------------------------------------------------------===//
 
+/// A static shape of this rank, every dimension at least one.
+static bool isPositiveShape(ShapedType type, int64_t rank) {
+  return type.hasStaticShape() && type.getRank() == rank &&
+         llvm::all_of(type.getShape(), [](int64_t dim) { return dim > 0; });
+}
+
 LogicalResult CachedAttentionOp::verify() {
   auto cache = cast<RankedTensorType>(getKeyCache().getType());
-  if (!cache.hasStaticShape() || cache.getRank() != 5)
-    return emitOpError("caches must have a static shape [layers, slots, "
-                       "kv_heads, capacity, head_dim], got ")
+  if (!isPositiveShape(cache, 5))
+    return emitOpError("caches must have a static, positive shape [layers, "
+                       "slots, kv_heads, capacity, head_dim], got ")
            << cache;
   auto query = cast<RankedTensorType>(getQuery().getType());
-  if (!query.hasStaticShape() || query.getRank() != 4)
-    return emitOpError("query must have a static shape [rows, queries, heads, "
-                       "head_dim], got ")
+  if (!isPositiveShape(query, 4))
+    return emitOpError("query must have a static, positive shape [rows, "
+                       "queries, heads, head_dim], got ")
            << query;
   int64_t rows = query.getDimSize(0), queries = query.getDimSize(1);
   int64_t headDim = cache.getDimSize(4), kvHeads = cache.getDimSize(2);
@@ -118,6 +124,9 @@ LogicalResult CachedAttentionOp::verify() {
       return emitOpError(name)
              << " is " << type << ", expected " << rows << " elements";
   }
+  if (rows > cache.getDimSize(1))
+    return emitOpError("has ")
+           << rows << " rows for " << cache.getDimSize(1) << " slots";
   if (!getSlots() && rows != cache.getDimSize(1))
     return emitOpError("has ") << rows << " rows for " << cache.getDimSize(1)
                                << " slots and does not say which slots";
@@ -131,6 +140,11 @@ LogicalResult CachedAttentionOp::verify() {
 //===----------------------------------------------------------------------===//
 
 LogicalResult CommitOp::verify() {
+  return verifySessionOfDescriptor(*this, getSession().getType(),
+                                   getDescriptor().getType());
+}
+
+LogicalResult StageOp::verify() {
   return verifySessionOfDescriptor(*this, getSession().getType(),
                                    getDescriptor().getType());
 }
@@ -195,6 +209,40 @@ LogicalResult KernelOp::verify() {
   return success();
 }
 
+/// A target may update a softmax state in place, so that nothing may read one
+/// twice: it has one use, and not in a loop that it comes from outside of.
+static LogicalResult verifyUsedOnce(Value state) {
+  if (state.use_empty())
+    return success();
+  Operation *user = *state.user_begin();
+  if (!state.hasOneUse())
+    return user->emitOpError("is not the only use of a softmax state, which a "
+                             "target may update in place");
+  Operation *parent = state.getParentRegion()->getParentOp();
+  for (Operation *op = user->getParentOp(); op != parent;
+       op = op->getParentOp())
+    if (isa<LoopLikeOpInterface>(op))
+      return user->emitOpError("uses in a loop a softmax state from outside, "
+                               "which a target may update in place");
+  return success();
+}
+
+LogicalResult KernelOp::verifyRegions() {
+  if (Operation *last = getBody().front().getTerminator(); !isa<ReturnOp>(last))
+    return last->emitOpError("ends a kvrm.kernel in place of a kvrm.return");
+  WalkResult result = getBody().walk([](Operation *op) -> WalkResult {
+    for (Value value : op->getResults())
+      if (isa<SoftmaxType>(value.getType()) && failed(verifyUsedOnce(value)))
+        return failure();
+    for (Region &region : op->getRegions())
+      for (Value value : region.getArguments())
+        if (isa<SoftmaxType>(value.getType()) && failed(verifyUsedOnce(value)))
+          return failure();
+    return success();
+  });
+  return failure(result.wasInterrupted());
+}
+
 LogicalResult LaunchOp::verify() {
   bool attends = getInputs().size() == 1 && getOutputs().size() == 1;
   bool appends = getInputs().size() == 2 && getOutputs().empty();
@@ -210,6 +258,12 @@ LogicalResult LaunchOp::verify() {
     if (failed(verifyHeadTensor(*this, "input", input.getType(), desc.getRows(),
                                 desc.getQueries(), pool.getHeadDim())))
       return failure();
+  int64_t heads = cast<ShapedType>(getInputs()[0].getType()).getDimSize(2);
+  if (appends && heads != pool.getKvHeads())
+    return emitOpError("key has ")
+           << heads << " heads, the pool has " << pool.getKvHeads();
+  if (attends && failed(verifyHeads(*this, heads, pool.getKvHeads())))
+    return failure();
   return failure(
       failed(verifySessionOfDescriptor(*this, getSession().getType(), desc)) ||
       failed(verifyLayer(*this, getLayer(), pool.getLayers())));
@@ -221,13 +275,47 @@ LogicalResult LaunchOp::verifySymbolUses(SymbolTableCollection &symbols) {
   if (!target)
     return emitOpError("names no kernel '") << getKernel() << "'";
   auto kernel = dyn_cast<KernelOp>(target);
-  if (!kernel)
-    return success();
+  if (!kernel) {
+    if (isa<FunctionOpInterface>(target))
+      return success();
+    return emitOpError("names '")
+           << getKernel() << "', neither a kernel nor a function";
+  }
   if (kernel.getSessionType() != getSession().getType() ||
       kernel.getDescriptorType() != getDescriptor().getType())
     return emitOpError("and kernel '")
            << getKernel() << "' differ in session or descriptor";
+  if (isAttention()) {
+    int64_t heads = cast<ShapedType>(getInputs()[0].getType()).getDimSize(2);
+    if (heads != static_cast<int64_t>(kernel.getHeads()))
+      return emitOpError("has ") << heads << " query heads, kernel '"
+                                 << getKernel() << "' " << kernel.getHeads();
+  }
+  WalkResult result = kernel.walk([&](Operation *op) {
+    return WalkResult(failure(isAttention() ? isa<AppendRowsOp>(op)
+                                            : isa<GetWorkItemOp>(op)));
+  });
+  if (result.wasInterrupted())
+    return emitOpError(isAttention() ? "attends, kernel '"
+                                     : "appends, kernel '")
+           << getKernel() << (isAttention() ? "' appends" : "' attends");
   return success();
+}
+
+/// Reads of the inputs and writes of the outputs that are buffers.
+static void addBufferEffects(
+    MutableOperandRange inputs, MutableOperandRange outputs,
+    SmallVectorImpl<SideEffects::EffectInstance<MemoryEffects::Effect>>
+        &effects) {
+  for (OpOperand &input : inputs)
+    if (isa<MemRefType>(input.get().getType()))
+      effects.emplace_back(MemoryEffects::Read::get(), &input);
+  for (OpOperand &output : outputs) {
+    if (!isa<MemRefType>(output.get().getType()))
+      continue;
+    effects.emplace_back(MemoryEffects::Read::get(), &output);
+    effects.emplace_back(MemoryEffects::Write::get(), &output);
+  }
 }
 
 void LaunchOp::getEffects(
@@ -238,17 +326,24 @@ void LaunchOp::getEffects(
     effects.emplace_back(MemoryEffects::Read::get(), PoolResource::get());
   else
     effects.emplace_back(MemoryEffects::Write::get(), PoolResource::get());
-  for (OpOperand &input : getInputsMutable())
-    if (isa<MemRefType>(input.get().getType()))
-      effects.emplace_back(MemoryEffects::Read::get(), &input);
-  for (OpOperand &output : getOutputsMutable())
-    if (isa<MemRefType>(output.get().getType()))
-      effects.emplace_back(MemoryEffects::Write::get(), &output);
+  addBufferEffects(getInputsMutable(), getOutputsMutable(), effects);
+}
+
+void DispatchOp::getEffects(
+    SmallVectorImpl<SideEffects::EffectInstance<MemoryEffects::Effect>>
+        &effects) {
+  addBufferEffects(getInputsMutable(), getOutputsMutable(), effects);
 }
 
 LogicalResult DispatchOp::verify() {
   if (getTasks() < 1)
     return emitOpError("needs at least one task, got ") << getTasks();
+  size_t tensors = llvm::count_if(getOutputs(), [](Value output) {
+    return isa<RankedTensorType>(output.getType());
+  });
+  if (tensors != getResults().size())
+    return emitOpError("has ") << getResults().size() << " results for "
+                               << tensors << " output tensors";
   return success();
 }
 
@@ -257,6 +352,28 @@ LogicalResult DispatchOp::verifySymbolUses(SymbolTableCollection &symbols) {
       *this, getCalleeAttr());
   if (!callee)
     return emitOpError("names no function '") << getCallee() << "'";
+  // A function that is lowered already has another type.
+  auto type = dyn_cast<FunctionType>(callee.getFunctionType());
+  if (!type)
+    return success();
+  // Operands may still be tensors, and a buffer's offset is not the callee's
+  // business: shapes and elements have to agree.
+  SmallVector<Value> operands(getInputs());
+  llvm::append_range(operands, getOutputs());
+  auto agrees = [](Value operand, Type input) {
+    auto given = cast<ShapedType>(operand.getType());
+    auto taken = dyn_cast<MemRefType>(input);
+    return taken && given.getShape() == taken.getShape() &&
+           given.getElementType() == taken.getElementType();
+  };
+  if (type.getNumInputs() != operands.size() + 2 ||
+      !llvm::all_of(llvm::zip_equal(operands, type.getInputs().drop_front(2)),
+                    [&](auto pair) {
+                      return agrees(std::get<0>(pair), std::get<1>(pair));
+                    }))
+    return emitOpError("passes (begin, end, ")
+           << ValueRange(operands).getTypes() << "), function '" << getCallee()
+           << "' takes " << type;
   return success();
 }
 
@@ -272,9 +389,9 @@ static LogicalResult expectFragment(Operation *op, StringRef name,
                                     FragmentType type, int64_t rows,
                                     int64_t cols) {
   if (type.getRows() != rows || type.getCols() != cols)
-    return op->emitOpError(name) << " is " << type.getRows() << "x"
-                                 << type.getCols() << ", expected " << rows
-                                 << "x" << cols;
+    return op->emitOpError(name)
+           << " is " << type.getRows() << "x" << type.getCols() << ", expected "
+           << rows << "x" << cols;
   return success();
 }
 
@@ -297,11 +414,41 @@ LogicalResult LoadTileOp::verify() {
 LogicalResult ScoreOp::verify() {
   FragmentType query = getQuery().getType(), key = getKey().getType();
   if (query.getCols() != key.getCols())
-    return emitOpError("query has ") << query.getCols() << " columns, key "
-                                     << key.getCols();
+    return emitOpError("query has ")
+           << query.getCols() << " columns, key " << key.getCols();
+  if (!getScores().getType().getElement().isF32())
+    return emitOpError("scores are ")
+           << getScores().getType().getElement() << ", expected f32";
   return failure(failed(expectFragment(*this, "scores", getScores().getType(),
                                        query.getRows(), key.getRows())) ||
                  failed(verifyScale(*this, getScale())));
+}
+
+/// The state of a kernel's item: its query rows by head_dim.
+static LogicalResult verifyKernelState(Operation *op, SoftmaxType state) {
+  KernelOp kernel = kernelOf(op);
+  int64_t rows = kernel.getQueryRows(), cols = kernel.getPool().getHeadDim();
+  if (state.getRows() != rows || state.getCols() != cols)
+    return op->emitOpError("state is ")
+           << state.getRows() << "x" << state.getCols() << ", expected " << rows
+           << "x" << cols;
+  return success();
+}
+
+LogicalResult SoftmaxInitOp::verify() {
+  return verifyKernelState(*this, getState().getType());
+}
+
+LogicalResult OnlineSoftmaxOp::verify() {
+  if (getScores().getType().getRows() != getState().getType().getRows())
+    return emitOpError("scores have ")
+           << getScores().getType().getRows() << " rows, state "
+           << getState().getType().getRows();
+  return success();
+}
+
+LogicalResult StoreSoftmaxOp::verify() {
+  return verifyKernelState(*this, getState().getType());
 }
 
 LogicalResult AccumulateOp::verify() {

@@ -177,6 +177,7 @@ def KVRM_StageOp : KVRM_Op<"stage", [
   let assemblyFormat = [{
     $session `,` $descriptor attr-dict `:` type($session) `,` type($descriptor)
   }];
+  let hasVerifier = 1;
 }
 
 def KVRM_AppendOp : KVRM_Op<"append", [
@@ -254,7 +255,7 @@ def KVRM_KernelOp : KVRM_Op<"kernel", [
     Example:
 
     ```mlir
-    kvrm.kernel @attend heads 9 tile <q = 1, kv = 64> transport native
+    kvrm.kernel @attend heads 9 tile <q = 1, kv = 64> transport <native>
         on !kvrm.session<...> at !kvrm.descriptor<...> {
       %item = kvrm.get_work_item
       ...
@@ -273,6 +274,7 @@ def KVRM_KernelOp : KVRM_Op<"kernel", [
     `at` $descriptor attr-dict-with-keyword $body
   }];
   let hasVerifier = 1;
+  let hasRegionVerifier = 1;
   let extraClassDeclaration = [{
     SessionType getSessionType() {
       return ::llvm::cast<SessionType>(getSession());
@@ -328,26 +330,39 @@ def KVRM_LaunchOp : KVRM_Op<"launch", [
 }
 
 def KVRM_DispatchOp : KVRM_Op<"dispatch", [
-    DeclareOpInterfaceMethods<SymbolUserOpInterface>]> {
+    DeclareOpInterfaceMethods<SymbolUserOpInterface>,
+    DestinationStyleOpInterface, AttrSizedOperandSegments,
+    DeclareOpInterfaceMethods<MemoryEffectsOpInterface>]> {
   let summary = "run a function over tasks [0, count) on all workers";
   let description = [{
-    Calls `callee(begin, end, buffers...)` on each worker with its contiguous
-    share of the tasks, and returns when all are done. The dense part of a step
-    runs through it.
+    Calls `callee(begin, end, inputs..., outputs...)` on each worker with its
+    contiguous share of the tasks, and returns when all are done. The callee
+    takes buffers; the operands may be tensors until they are bufferized. The
+    dense part of a step runs through this op.
 
     Example:
 
     ```mlir
-    kvrm.dispatch @linear_0 tasks 18 (%x, %w, %y)
-        : memref<8x576xf32>, memref<18x576x32xf16>, memref<8x576xf32>
+    kvrm.dispatch @linear_0 tasks 18
+        ins(%x, %w : memref<8x576xf32>, memref<18x576x32xf16>)
+        outs(%y : memref<8x576xf32>)
     ```
   }];
   let arguments = (ins FlatSymbolRefAttr:$callee, I64Attr:$tasks,
-                       Variadic<AnyMemRef>:$buffers);
+                       Variadic<AnyShaped>:$inputs,
+                       Variadic<AnyShaped>:$outputs);
+  let results = (outs Variadic<AnyRankedTensor>:$results);
   let assemblyFormat = [{
-    $callee `tasks` $tasks `(` $buffers `)` attr-dict `:` type($buffers)
+    $callee `tasks` $tasks (`ins` `(` $inputs^ `:` type($inputs) `)`)?
+    (`outs` `(` $outputs^ `:` type($outputs) `)`)? attr-dict
+    (`->` type($results)^)?
   }];
   let hasVerifier = 1;
+  let extraClassDeclaration = [{
+    ::mlir::MutableOperandRange getDpsInitsMutable() {
+      return getOutputsMutable();
+    }
+  }];
 }
 
 //===----------------------------------------------------------------------===//
@@ -454,6 +469,7 @@ def KVRM_SoftmaxInitOp : KVRM_TileOp<"softmax_init", [Pure]> {
   }];
   let results = (outs KVRM_SoftmaxType:$state);
   let assemblyFormat = "attr-dict `:` type($state)";
+  let hasVerifier = 1;
 }
 
 def KVRM_OnlineSoftmaxOp : KVRM_TileOp<"online_softmax", [
@@ -476,6 +492,7 @@ def KVRM_OnlineSoftmaxOp : KVRM_TileOp<"online_softmax", [
   let assemblyFormat = [{
     $scores `,` $state attr-dict `:` type($scores) `,` type($state)
   }];
+  let hasVerifier = 1;
 }
 
 def KVRM_AccumulateOp : KVRM_TileOp<"accumulate", [
@@ -510,6 +527,7 @@ def KVRM_StoreSoftmaxOp : KVRM_TileOp<"store_softmax"> {
   }];
   let arguments = (ins KVRM_SoftmaxType:$state, KVRM_WorkItemType:$item);
   let assemblyFormat = "$state `,` $item attr-dict `:` type($state)";
+  let hasVerifier = 1;
 }
 
 def KVRM_AppendRowsOp : KVRM_TileOp<"append_rows", [

@@ -1,0 +1,86 @@
+//===- Passes.td - Passes inside the kvrm dialect ----------*- tablegen -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef KVRM_DIALECT_TRANSFORMS_PASSES_TD
+#define KVRM_DIALECT_TRANSFORMS_PASSES_TD
+
+include "mlir/Pass/PassBase.td"
+
+def PageCachePass : Pass<"kvrm-page-cache", "::mlir::ModuleOp"> {
+  let summary = "Replace static KV caches by a paged session";
+  let description = [{
+    Takes each step (a function marked `kvrm.step`) from phase 1 to phase 2. The
+    cache tensors leave the signature, and with them the arguments that say
+    where each row stands (`positions`, `counts`, `slots`): the session and its
+    committed descriptor own those facts now. Every `kvrm.cached_attention`
+    becomes a `kvrm.append` and a `kvrm.attend`, with a `kvrm.stage` of its own
+    that `kvrm-merge-transport` merges later. The dense part is untouched.
+
+    Each cache must go from an argument through `kvrm.cached_attention` alone to
+    a result; anything else that reads or writes it is an error.
+  }];
+  let options = [
+    Option<"page", "page", "int64_t", /*default=*/"16",
+           "Tokens a page, a power of two">,
+    Option<"transport", "transport", "std::string", /*default=*/"\"native\"",
+           "How pages reach a kernel: native or staged">,
+    Option<"layout", "layout", "std::string",
+           /*default=*/"\"transposed_keys\"",
+           "Order of elements in a page: token_major, transposed_keys or "
+           "swizzled">,
+  ];
+  let statistics = [
+    Statistic<"numPaged", "attention-ops-paged",
+              "Number of cached_attention ops paged">,
+  ];
+  let dependentDialects = ["::mlir::kvrm::KVRMDialect"];
+}
+
+def MergeTransportPass : Pass<"kvrm-merge-transport"> {
+  let summary = "Hoist and merge stage ops into one a step";
+  let description = [{
+    History pages are immutable during a step and all layers share one
+    descriptor, so the transfer groups that one layer stages are those of every
+    layer. The pass moves the first `kvrm.stage` of a step right behind the
+    commit and makes it serve all others. Stage ops of one step that ask for
+    different transports are an error.
+  }];
+  let statistics = [
+    Statistic<"numMerged", "stages-merged", "Number of stage ops removed">,
+  ];
+  let dependentDialects = ["::mlir::kvrm::KVRMDialect"];
+}
+
+def SelectSchedulePass : Pass<"kvrm-select-schedule"> {
+  let summary = "Choose the tile and the schedule of every attend op";
+  let description = [{
+    Sets `tile` and `schedule` where they are absent. `auto` gives a step of one
+    query token a row a `workqueue` (decode is ragged), and a step of several a
+    `rows` schedule (prefill has query tiles enough). A tile of queries is the
+    largest divisor of the step's queries that keeps query rows (tokens times
+    heads of a group) within `max-query-rows`: their scores and accumulators
+    have to fit the register file.
+  }];
+  let options = [
+    Option<"schedule", "schedule", "std::string", /*default=*/"\"auto\"",
+           "auto, rows, split or workqueue">,
+    Option<"splits", "splits", "int64_t", /*default=*/"4",
+           "Splits of a split schedule">,
+    Option<"kvTile", "kv-tile", "int64_t", /*default=*/"64",
+           "Cached tokens a tile; at least a page">,
+    Option<"maxQueryRows", "max-query-rows", "int64_t", /*default=*/"12",
+           "Query rows of a tile, if one token's do not exceed it already">,
+  ];
+  let statistics = [
+    Statistic<"numScheduled", "attend-ops-scheduled",
+              "Number of attend ops given a schedule">,
+  ];
+  let dependentDialects = ["::mlir::kvrm::KVRMDialect"];
+}
+
+#endif // KVRM_DIALECT_TRANSFORMS_PASSES_TD

@@ -1,0 +1,213 @@
+//===- GenerateKernels.cpp - Write the tile programs --------------------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "kvrm/Codegen/Passes.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/IR/ImplicitLocOpBuilder.h"
+
+#include <map>
+#include <tuple>
+
+namespace mlir::kvrm {
+#define GEN_PASS_DEF_GENERATEKERNELSPASS
+#include "kvrm/Codegen/Passes.h.inc"
+} // namespace mlir::kvrm
+
+using namespace mlir;
+using namespace mlir::kvrm;
+
+namespace {
+
+/// Everything that makes two kernels the same kernel.
+struct KernelShape {
+  StringRef kind; ///< attend or append
+  SessionType session;
+  DescriptorType descriptor;
+  int64_t heads;
+  TileAttr tile;
+  Transport transport;
+  FloatAttr scale; ///< attend only
+
+  auto key() const {
+    return std::make_tuple(kind.str(), session.getAsOpaquePointer(),
+                           descriptor.getAsOpaquePointer(), heads,
+                           tile.getAsOpaquePointer(),
+                           static_cast<int>(transport),
+                           scale ? scale.getAsOpaquePointer() : nullptr);
+  }
+};
+
+class GenerateKernelsPass
+    : public kvrm::impl::GenerateKernelsPassBase<GenerateKernelsPass> {
+public:
+  using GenerateKernelsPassBase::GenerateKernelsPassBase;
+  void runOnOperation() override;
+
+private:
+  LogicalResult lowerStep(func::FuncOp func);
+  KernelOp getOrCreateKernel(const KernelShape &shape, Location loc);
+
+  std::map<decltype(std::declval<KernelShape>().key()), KernelOp> kernels;
+};
+
+} // namespace
+
+/// The loop over KV tiles [begin, end): load, score, online softmax,
+/// accumulate. Tiles of a masked loop may hold tokens that a row must not see.
+static Value attendTiles(ImplicitLocOpBuilder &b, KernelOp kernel, Value item,
+                         Value query, Value begin, Value end, Value state,
+                         FloatAttr scale, bool masked) {
+  PoolType pool = kernel.getPool();
+  int64_t rows = kernel.getQueryRows(), tokens = kernel.getTile().getKv();
+  auto tileType = FragmentType::get(b.getContext(), tokens, pool.getHeadDim(),
+                                    pool.getElement());
+  auto scoreType =
+      FragmentType::get(b.getContext(), rows, tokens, b.getF32Type());
+
+  Value one = arith::ConstantIndexOp::create(b, 1);
+  auto loop = scf::ForOp::create(b, begin, end, one, ValueRange{state});
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(loop.getBody());
+  Value tile = loop.getInductionVar(), current = loop.getRegionIterArg(0);
+  auto load = LoadTileOp::create(b, tileType, tileType, item, tile);
+  Value scores = ScoreOp::create(b, scoreType, query, load.getKey(), item, tile,
+                                 scale, masked ? b.getUnitAttr() : UnitAttr());
+  auto softmax =
+      OnlineSoftmaxOp::create(b, scoreType, current.getType(), scores, current);
+  Value next = AccumulateOp::create(b, current.getType(), softmax.getWeights(),
+                                    load.getValue(), softmax.getNewState(),
+                                    item, tile, masked);
+  scf::YieldOp::create(b, next);
+  return loop.getResult(0);
+}
+
+/// Attention of one work item. Tiles that every query row may see whole come
+/// first and need no mask.
+static void writeAttention(ImplicitLocOpBuilder &b, KernelOp kernel,
+                           FloatAttr scale) {
+  int64_t rows = kernel.getQueryRows(), headDim = kernel.getPool().getHeadDim();
+  Value item = GetWorkItemOp::create(b, WorkItemType::get(b.getContext()));
+  auto range = TileRangeOp::create(b, item);
+  Value query = LoadQueryOp::create(
+      b, FragmentType::get(b.getContext(), rows, headDim, b.getF32Type()),
+      item);
+  Value state =
+      SoftmaxInitOp::create(b, SoftmaxType::get(b.getContext(), rows, headDim));
+  state = attendTiles(b, kernel, item, query, range.getBegin(), range.getFull(),
+                      state, scale, /*masked=*/false);
+  state = attendTiles(b, kernel, item, query, range.getFull(), range.getEnd(),
+                      state, scale, /*masked=*/true);
+  StoreSoftmaxOp::create(b, state, item);
+}
+
+KernelOp GenerateKernelsPass::getOrCreateKernel(const KernelShape &shape,
+                                                Location loc) {
+  KernelOp &kernel = kernels[shape.key()];
+  if (kernel)
+    return kernel;
+  PoolType pool = shape.session.getPool();
+  SmallString<64> name;
+  llvm::raw_svector_ostream os(name);
+  os << shape.kind << "_d" << pool.getHeadDim();
+  if (shape.scale)
+    os << "_g" << shape.heads / pool.getKvHeads() << "_q" << shape.tile.getQ()
+       << "_kv" << shape.tile.getKv();
+  else
+    os << "_r" << shape.descriptor.getRows() << "_q"
+       << shape.descriptor.getQueries();
+  os << "_p" << pool.getPage() << "_" << pool.getElement();
+  if (shape.transport == Transport::Staged)
+    os << "_staged";
+
+  auto b = ImplicitLocOpBuilder::atBlockBegin(loc, getOperation().getBody());
+  kernel = KernelOp::create(b, name, StringAttr(), shape.heads, shape.tile,
+                            shape.transport, shape.session, shape.descriptor);
+  SymbolTable(getOperation()).insert(kernel);
+  b.setInsertionPointToStart(&kernel.getBody().emplaceBlock());
+  if (shape.scale)
+    writeAttention(b, kernel, shape.scale);
+  else
+    AppendRowsOp::create(b);
+  kvrm::ReturnOp::create(b);
+  ++numKernels;
+  return kernel;
+}
+
+LogicalResult GenerateKernelsPass::lowerStep(func::FuncOp func) {
+  SmallVector<AppendOp> appends;
+  SmallVector<AttendOp> attends;
+  func.walk([&](AppendOp op) { appends.push_back(op); });
+  func.walk([&](AttendOp op) { attends.push_back(op); });
+  for (AttendOp op : attends) {
+    if (!op.getTileAttr() || !op.getScheduleAttr())
+      return op.emitOpError("has no tile or schedule; run "
+                            "kvrm-select-schedule first");
+    if (op.getScheduleAttr() != attends.front().getScheduleAttr() ||
+        op.getTileAttr() != attends.front().getTileAttr())
+      return op.emitOpError("and the step's first attend differ in tile or "
+                            "schedule; one plan serves all layers");
+    if (!op.getGroups().getDefiningOp<StageOp>())
+      return op.emitOpError("groups do not come from a kvrm.stage");
+  }
+  if (attends.empty())
+    return appends.empty() ? success()
+                           : appends.front().emitOpError(
+                                 "stands in a step that never attends");
+  func->setAttr("kvrm.schedule", attends.front().getScheduleAttr());
+  func->setAttr("kvrm.tile", attends.front().getTileAttr());
+  auto stage = attends.front().getGroups().getDefiningOp<StageOp>();
+  func->setAttr("kvrm.transport", stage.getTransportAttr());
+
+  for (AttendOp op : attends) {
+    auto type = cast<RankedTensorType>(op.getQuery().getType());
+    KernelOp kernel = getOrCreateKernel(
+        {"attend", op.getSession().getType(), op.getDescriptor().getType(),
+         type.getDimSize(2), op.getTileAttr(),
+         op.getGroups().getDefiningOp<StageOp>().getTransport(),
+         op.getScaleAttr()},
+        op.getLoc());
+    ImplicitLocOpBuilder b(op.getLoc(), op);
+    Value init =
+        tensor::EmptyOp::create(b, type.getShape(), type.getElementType());
+    auto launch = LaunchOp::create(b, TypeRange{type}, kernel.getSymName(),
+                                   op.getSession(), op.getDescriptor(),
+                                   ValueRange{op.getQuery()}, ValueRange{init},
+                                   op.getLayer());
+    op.getOutput().replaceAllUsesWith(launch.getResult(0));
+    op.erase();
+    ++numLaunches;
+  }
+  for (AppendOp op : appends) {
+    PoolType pool = op.getSession().getType().getPool();
+    KernelOp kernel = getOrCreateKernel(
+        {"append", op.getSession().getType(), op.getDescriptor().getType(),
+         pool.getKvHeads(), TileAttr::get(&getContext(), 1, pool.getPage()),
+         Transport::Native, FloatAttr()},
+        op.getLoc());
+    ImplicitLocOpBuilder b(op.getLoc(), op);
+    LaunchOp::create(b, TypeRange{}, kernel.getSymName(), op.getSession(),
+                     op.getDescriptor(), ValueRange{op.getKey(), op.getValue()},
+                     ValueRange{}, op.getLayer());
+    op.erase();
+    ++numLaunches;
+  }
+  return success();
+}
+
+void GenerateKernelsPass::runOnOperation() {
+  kernels.clear();
+  for (func::FuncOp func :
+       llvm::make_early_inc_range(getOperation().getOps<func::FuncOp>()))
+    if (func->hasAttr(KVRMDialect::getStepAttrName()) &&
+        failed(lowerStep(func)))
+      return signalPassFailure();
+}

@@ -1,0 +1,726 @@
+//===- LowerKernelsToHost.cpp - Tile programs to vector code ------------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+//
+// One KernelLowering turns one kvrm.kernel into one function. It walks the tile
+// program in order and emits vector code for each op. Fragments are not values
+// here: keys and values stay in their pages and queries in the activation
+// buffer, while scores, weights and the softmax state live in scratch memory.
+//
+// Cost per KV tile of T tokens, R query rows and head_dim d, in vectors of V
+// lanes: 2 * T * d / V widening loads (the tile's bytes, once) and 2 * R * T *
+// d / V fused multiply-adds. At R = 4 and f16 that is 4 FLOP a byte: the limit
+// is the memory.
+//
+//===----------------------------------------------------------------------===//
+
+#include "kvrm/Codegen/Passes.h"
+#include "kvrm/runtime/abi.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
+#include "mlir/IR/ImplicitLocOpBuilder.h"
+#include "llvm/Support/MathExtras.h"
+
+#include <cmath>
+
+namespace mlir::kvrm {
+#define GEN_PASS_DEF_LOWERKERNELSTOHOSTPASS
+#include "kvrm/Codegen/Passes.h.inc"
+} // namespace mlir::kvrm
+
+using namespace mlir;
+using namespace mlir::kvrm;
+
+/// Below any score, and finite: differences of two such stay defined.
+static constexpr float kMasked = -1e30f;
+
+namespace {
+
+/// Where an attention kernel keeps what in its scratch memory, in floats.
+struct ScratchLayout {
+  ScratchLayout(int64_t rows, int64_t headDim, int64_t tokens, int64_t lanes) {
+    int64_t paddedRows = llvm::alignTo(rows, lanes);
+    maximum = 0;
+    rescale = maximum + paddedRows;
+    sumLanes = rescale + paddedRows;
+    scores = sumLanes + rows * lanes;
+    accumulator = scores + rows * tokens;
+    size = accumulator + rows * headDim;
+  }
+  int64_t maximum;     ///< [rows, padded to lanes] m
+  int64_t rescale;     ///< [rows, padded to lanes] 2^(m - m') of this tile
+  int64_t sumLanes;    ///< [rows][lanes] l, summed over lanes at the end
+  int64_t scores;      ///< [rows][tokens] scores, then weights
+  int64_t accumulator; ///< [rows][head_dim]
+  int64_t size;
+};
+
+class KernelLowering {
+public:
+  KernelLowering(KernelOp kernel, int64_t lanes)
+      : kernel(kernel), pool(kernel.getPool()), b(kernel.getLoc(), kernel),
+        lanes(lanes), rows(kernel.getQueryRows()), headDim(pool.getHeadDim()),
+        tokens(kernel.getTile().getKv()), page(pool.getPage()),
+        scratchLayout(rows, headDim, tokens, lanes),
+        descriptorLayout(kvrm_descriptor_layout_of(
+            {static_cast<int32_t>(kernel.getDescriptorType().getRows()),
+             static_cast<int32_t>(kernel.getDescriptorType().getPages()), 0, 0,
+             0})) {}
+
+  void lower();
+
+private:
+  // Small emitters. Integers are i64, addresses !llvm.ptr.
+  Value constant(int64_t value) {
+    return arith::ConstantOp::create(b, b.getI64IntegerAttr(value));
+  }
+  Value floatConstant(float value) {
+    return arith::ConstantOp::create(b, b.getF32FloatAttr(value));
+  }
+  Value add(Value lhs, Value rhs) { return arith::AddIOp::create(b, lhs, rhs); }
+  Value add(Value lhs, int64_t rhs) {
+    return rhs ? add(lhs, constant(rhs)) : lhs;
+  }
+  Value sub(Value lhs, Value rhs) { return arith::SubIOp::create(b, lhs, rhs); }
+  Value mul(Value lhs, int64_t rhs) {
+    return arith::MulIOp::create(b, lhs, constant(rhs));
+  }
+  Value min(Value lhs, Value rhs) {
+    return arith::MinSIOp::create(b, lhs, rhs);
+  }
+  /// Of non-negative integers, by a power of two.
+  Value divide(Value lhs, int64_t rhs) {
+    return arith::ShRUIOp::create(b, lhs, constant(llvm::Log2_64(rhs)));
+  }
+  Value divideUp(Value lhs, int64_t rhs) {
+    return divide(add(lhs, rhs - 1), rhs);
+  }
+  Value at(Value base, Value byteOffset) {
+    return LLVM::GEPOp::create(b, pointerType(), b.getI8Type(), base,
+                               ArrayRef<LLVM::GEPArg>{byteOffset});
+  }
+  Value at(Value base, int64_t byteOffset) {
+    return at(base, constant(byteOffset));
+  }
+  Value load(Type type, Value pointer) {
+    return LLVM::LoadOp::create(b, type, pointer, alignmentOf(type));
+  }
+  void store(Value value, Value pointer) {
+    LLVM::StoreOp::create(b, value, pointer, alignmentOf(value.getType()));
+  }
+  unsigned alignmentOf(Type type) {
+    if (isa<LLVM::LLVMPointerType>(type))
+      return 8;
+    return getElementTypeOrSelf(type).getIntOrFloatBitWidth() / 8;
+  }
+  Value loadField32(Value base, int64_t byteOffset) {
+    Value field = load(b.getI32Type(), at(base, byteOffset));
+    return arith::ExtSIOp::create(b, b.getI64Type(), field);
+  }
+  Type pointerType() { return LLVM::LLVMPointerType::get(b.getContext()); }
+  VectorType vectorOf(Type element) {
+    return VectorType::get({lanes}, element);
+  }
+  VectorType floatVector() { return vectorOf(b.getF32Type()); }
+  Value splat(Value scalar) {
+    return vector::BroadcastOp::create(b, vectorOf(scalar.getType()), scalar);
+  }
+  Value splat(float value) { return splat(floatConstant(value)); }
+  Value splatFrom(Value pointer) {
+    return splat(load(b.getF32Type(), pointer));
+  }
+  /// `lanes` pool elements from `pointer`, widened.
+  Value loadWidened(Value pointer) {
+    return arith::ExtFOp::create(b, floatVector(),
+                                 load(vectorOf(pool.getElement()), pointer));
+  }
+  Value exp2(Value x);
+  /// A loop over [0, end) in steps of `step` that carries `values`.
+  SmallVector<Value>
+  loop(Value end, int64_t step, ValueRange values,
+       function_ref<SmallVector<Value>(Value index, ValueRange carried)> body);
+  void loop(Value end, int64_t step, function_ref<void(Value index)> body) {
+    loop(end, step, {}, [&](Value index, ValueRange) {
+      body(index);
+      return SmallVector<Value>();
+    });
+  }
+
+  // Addresses.
+  Value scratchAt(int64_t floats) { return at(scratch, floats * 4); }
+  Value rowAddress(Value row) {
+    return at(descriptor,
+              add(mul(row, sizeof(kvrm_row)), descriptorLayout.rows));
+  }
+  /// Pool offset, in bytes, of the page that holds logical page `logical`.
+  Value pageOffset(Value row, Value logical) {
+    int64_t pages = kernel.getDescriptorType().getPages();
+    Value entry = add(mul(row, pages), logical);
+    Value physical = loadField32(
+        at(descriptor, add(mul(entry, 4), descriptorLayout.tables)), 0);
+    return mul(physical, pool.getPageBytes());
+  }
+  /// Keys, or values, of page `index` of tile `tile`.
+  Value tilePage(bool values, Value tile, Value index);
+  /// Bytes from a query tile's first row to query row `r`: its token and head.
+  int64_t queryRowOffset(int64_t r) {
+    int64_t group = kernel.getGroupSize();
+    return ((r / group) * kernel.getHeads() + r % group) * headDim * 4;
+  }
+  /// Tokens of `tile` that any query row may see.
+  Value visibleInTile(Value tile) {
+    return min(constant(tokens), sub(visibleEnd, mul(tile, tokens)));
+  }
+  /// Widest number of vectors that divides `count` and, with `rows`
+  /// accumulators each, leaves registers for operands.
+  int64_t vectorsAtOnce(int64_t count) {
+    int64_t accumulators = lanes >= 16 ? 24 : 12;
+    int64_t width = 1;
+    for (int64_t candidate = 1; candidate <= count; ++candidate)
+      if (count % candidate == 0 && candidate * rows <= accumulators)
+        width = candidate;
+    return width;
+  }
+
+  // The tile program.
+  void beginAttention(func::FuncOp func);
+  void lowerBlock(Block &block);
+  void lowerLoop(scf::ForOp op);
+  void lowerTileRange(TileRangeOp op);
+  void lowerLoadTile(LoadTileOp op);
+  void lowerSoftmaxInit();
+  void lowerScore(ScoreOp op);
+  void scoreVectors(Value tile, Value firstVector, int64_t count,
+                    float scoreScale, bool masked);
+  void lowerOnlineSoftmax();
+  void lowerAccumulate(AccumulateOp op);
+  void lowerStoreSoftmax();
+  void lowerAppend(func::FuncOp func);
+
+  KernelOp kernel;
+  PoolType pool;
+  ImplicitLocOpBuilder b;
+  int64_t lanes, rows, headDim, tokens, page;
+  ScratchLayout scratchLayout;
+  kvrm_descriptor_layout descriptorLayout;
+
+  IRMapping indices; ///< index values of the tile program -> i64
+  Value args, item, scratch, stage;
+  Value descriptor, keyPool, valuePool, headStride;
+  Value row, kvHead, queryTile, position, length;
+  Value queryBase, outputOffset; ///< of the query tile's first row
+  Value headOffset;              ///< of the KV head in a pool, bytes
+  Value visibleEnd;              ///< one past the last token any row sees
+};
+
+} // namespace
+
+//===----------------------------------------------------------------------===//
+// Small emitters
+//===----------------------------------------------------------------------===//
+
+/// 2^x to 2 ulp for x <= 0: Taylor of 2^f on [-1/2, 1/2] after rounding off the
+/// integer part, which goes into the exponent. Anything below 2^-126 is 0.
+Value KernelLowering::exp2(Value x) {
+  static const double ln2 = std::log(2.0);
+  x = arith::MaximumFOp::create(b, x, splat(-127.0f));
+  Value whole = math::RoundEvenOp::create(b, x);
+  Value fraction = arith::SubFOp::create(b, x, whole);
+  double coefficient = std::pow(ln2, 6) / 720;
+  Value sum = splat(static_cast<float>(coefficient));
+  for (int64_t degree = 5; degree >= 0; --degree) {
+    coefficient *= static_cast<double>(degree + 1) / ln2;
+    sum = vector::FMAOp::create(b, sum, fraction,
+                                splat(static_cast<float>(coefficient)));
+  }
+  auto intVector = vectorOf(b.getI32Type());
+  Value bits = arith::FPToSIOp::create(b, intVector, whole);
+  Value bias = splat(arith::ConstantOp::create(b, b.getI32IntegerAttr(127)));
+  Value shift = splat(arith::ConstantOp::create(b, b.getI32IntegerAttr(23)));
+  bits = arith::ShLIOp::create(b, arith::AddIOp::create(b, bits, bias), shift);
+  Value power = arith::BitcastOp::create(b, floatVector(), bits);
+  return arith::MulFOp::create(b, sum, power);
+}
+
+SmallVector<Value>
+KernelLowering::loop(Value end, int64_t step, ValueRange values,
+                     function_ref<SmallVector<Value>(Value, ValueRange)> body) {
+  auto op =
+      scf::ForOp::create(b, constant(int64_t{0}), end, constant(step), values);
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(op.getBody());
+  SmallVector<Value> next = body(op.getInductionVar(), op.getRegionIterArgs());
+  if (!values.empty())
+    scf::YieldOp::create(b, next);
+  return llvm::to_vector_of<Value>(op.getResults());
+}
+
+Value KernelLowering::tilePage(bool values, Value tile, Value index) {
+  if (kernel.getTransport() == Transport::Staged) {
+    Value offset = mul(index, pool.getPageBytes());
+    if (values)
+      offset = add(offset, tokens / page * pool.getPageBytes());
+    return at(stage, offset);
+  }
+  Value logical = add(mul(tile, tokens / page), index);
+  Value offset = add(headOffset, pageOffset(row, logical));
+  return at(values ? valuePool : keyPool, offset);
+}
+
+//===----------------------------------------------------------------------===//
+// Attention
+//===----------------------------------------------------------------------===//
+
+void KernelLowering::beginAttention(func::FuncOp func) {
+  args = func.getArgument(0);
+  item = func.getArgument(1);
+  scratch = func.getArgument(2);
+  stage = func.getArgument(3);
+  auto pointerField = [&](int64_t offset) {
+    return load(pointerType(), at(args, offset));
+  };
+  descriptor = pointerField(offsetof(kvrm_kernel_args, descriptor));
+  keyPool = pointerField(offsetof(kvrm_kernel_args, k_pool));
+  valuePool = pointerField(offsetof(kvrm_kernel_args, v_pool));
+  headStride =
+      load(b.getI64Type(), at(args, offsetof(kvrm_kernel_args, head_stride)));
+  row = loadField32(item, offsetof(kvrm_work_item, row));
+  kvHead = loadField32(item, offsetof(kvrm_work_item, kv_head));
+  queryTile = loadField32(item, offsetof(kvrm_work_item, query_tile));
+  Value rowData = rowAddress(row);
+  position = loadField32(rowData, offsetof(kvrm_row, position));
+  length = loadField32(rowData, offsetof(kvrm_row, length));
+
+  int64_t queries = kernel.getDescriptorType().getQueries();
+  int64_t queriesPerTile = kernel.getTile().getQ();
+  // [rows][queries][heads][head_dim], see kvrm_kernel_args.
+  Value firstToken = add(mul(row, queries), mul(queryTile, queriesPerTile));
+  Value firstHead = add(mul(firstToken, kernel.getHeads()),
+                        mul(kvHead, kernel.getGroupSize()));
+  outputOffset = mul(firstHead, headDim * 4);
+  queryBase = at(pointerField(offsetof(kvrm_kernel_args, q)), outputOffset);
+  headOffset = arith::MulIOp::create(b, kvHead, headStride);
+  Value firstPosition = add(position, mul(queryTile, queriesPerTile));
+  visibleEnd = min(add(firstPosition, queriesPerTile), length);
+}
+
+void KernelLowering::lowerTileRange(TileRangeOp op) {
+  Value begin = loadField32(item, offsetof(kvrm_work_item, tile_begin));
+  Value end = loadField32(item, offsetof(kvrm_work_item, tile_end));
+  // The first query row sees the fewest tokens.
+  Value seen = add(add(position, mul(queryTile, kernel.getTile().getQ())), 1);
+  Value full = arith::MaxSIOp::create(b, begin, min(end, divide(seen, tokens)));
+  indices.map(op.getBegin(), begin);
+  indices.map(op.getFull(), full);
+  indices.map(op.getEnd(), end);
+}
+
+void KernelLowering::lowerSoftmaxInit() {
+  Value masked = splat(kMasked), zero = splat(0.0f);
+  for (int64_t i = scratchLayout.maximum; i < scratchLayout.rescale; i += lanes)
+    store(masked, scratchAt(i));
+  for (int64_t i = scratchLayout.sumLanes; i < scratchLayout.scores; i += lanes)
+    store(zero, scratchAt(i));
+  loop(constant(rows * headDim * 4), lanes * 4, [&](Value offset) {
+    store(zero, at(scratchAt(scratchLayout.accumulator), offset));
+  });
+}
+
+void KernelLowering::lowerLoadTile(LoadTileOp op) {
+  if (kernel.getTransport() == Transport::Native)
+    return;
+  Value callee =
+      load(pointerType(), at(args, offsetof(kvrm_kernel_args, stage_tile)));
+  Value tile =
+      arith::TruncIOp::create(b, b.getI32Type(), indices.lookup(op.getIndex()));
+  auto type = LLVM::LLVMFunctionType::get(
+      LLVM::LLVMVoidType::get(b.getContext()),
+      {pointerType(), pointerType(), b.getI32Type(), pointerType()});
+  LLVM::CallOp::create(b, type, ValueRange{callee, args, item, tile, stage});
+}
+
+/// Scores of `count` vectors of tokens from `firstVector` on. Each element of
+/// the keys is widened once and multiplied into every query row.
+void KernelLowering::scoreVectors(Value tile, Value firstVector, int64_t count,
+                                  float scoreScale, bool masked) {
+  int64_t perPage = page / lanes;
+  SmallVector<Value> keys;
+  for (int64_t i = 0; i < count; ++i) {
+    Value vectorIndex = add(firstVector, i);
+    Value pageIndex = divide(vectorIndex, perPage);
+    Value inPage = sub(vectorIndex, mul(pageIndex, perPage));
+    keys.push_back(at(tilePage(/*values=*/false, tile, pageIndex),
+                      mul(inPage, lanes * 2)));
+  }
+  constexpr int64_t unroll = 4;
+  SmallVector<Value> zeros(count * rows, splat(0.0f));
+  SmallVector<Value> sums =
+      loop(constant(headDim), unroll, zeros, [&](Value d, ValueRange carried) {
+        SmallVector<Value> acc(carried);
+        Value keyOffset = mul(d, page * 2), queryOffset = mul(d, 4);
+        for (int64_t u = 0; u < unroll; ++u) {
+          SmallVector<Value> widened;
+          for (Value key : keys)
+            widened.push_back(
+                loadWidened(at(at(key, keyOffset), u * page * 2)));
+          for (int64_t r = 0; r < rows; ++r) {
+            Value q = splatFrom(
+                at(at(queryBase, queryOffset), queryRowOffset(r) + u * 4));
+            for (int64_t i = 0; i < count; ++i)
+              acc[i * rows + r] =
+                  vector::FMAOp::create(b, q, widened[i], acc[i * rows + r]);
+          }
+        }
+        return acc;
+      });
+
+  Value scale = splat(scoreScale);
+  Value scores = scratchAt(scratchLayout.scores);
+  for (int64_t i = 0; i < count; ++i) {
+    Value firstInTile = mul(add(firstVector, i), lanes);
+    Value token;
+    if (masked) {
+      Value first = add(mul(tile, tokens), firstInTile);
+      Value step = vector::StepOp::create(b, vectorOf(b.getIndexType()));
+      token = arith::AddIOp::create(
+          b, arith::IndexCastOp::create(b, vectorOf(b.getI64Type()), step),
+          splat(first));
+    }
+    for (int64_t r = 0; r < rows; ++r) {
+      Value score = arith::MulFOp::create(b, sums[i * rows + r], scale);
+      if (masked) {
+        // Query token t sees positions up to its own.
+        Value own = add(add(position, mul(queryTile, kernel.getTile().getQ())),
+                        r / kernel.getGroupSize() + 1);
+        Value visible = arith::CmpIOp::create(b, arith::CmpIPredicate::slt,
+                                              token, splat(min(own, length)));
+        score = arith::SelectOp::create(b, visible, score, splat(kMasked));
+      }
+      store(score, at(at(scores, r * tokens * 4), mul(firstInTile, 4)));
+    }
+  }
+}
+
+void KernelLowering::lowerScore(ScoreOp op) {
+  float scoreScale = static_cast<float>(op.getScale().convertToDouble() *
+                                        std::log2(std::exp(1.0)));
+  Value tile = indices.lookup(op.getIndex());
+  int64_t vectors = tokens / lanes;
+  if (!op.getMasked()) {
+    int64_t count = vectorsAtOnce(vectors);
+    for (int64_t first = 0; first < vectors; first += count)
+      scoreVectors(tile, constant(first), count, scoreScale, /*masked=*/false);
+    return;
+  }
+  // Vectors past the last visible token have no page to read.
+  loop(constant(rows * tokens * 4), lanes * 4, [&](Value offset) {
+    store(splat(kMasked), at(scratchAt(scratchLayout.scores), offset));
+  });
+  loop(divideUp(visibleInTile(tile), lanes), 1, [&](Value index) {
+    scoreVectors(tile, index, 1, scoreScale, /*masked=*/true);
+  });
+}
+
+void KernelLowering::lowerOnlineSoftmax() {
+  int64_t vectors = tokens / lanes;
+  auto scoreAt = [&](int64_t r, int64_t i) {
+    return scratchAt(scratchLayout.scores + r * tokens + i * lanes);
+  };
+  // All rows' maxima side by side: one exponential rescales them all.
+  for (int64_t first = 0; first < rows; first += lanes) {
+    Value old = load(floatVector(), scratchAt(scratchLayout.maximum + first));
+    Value maxima = old;
+    for (int64_t r = first; r < std::min(rows, first + lanes); ++r) {
+      Value best = load(floatVector(), scoreAt(r, 0));
+      for (int64_t i = 1; i < vectors; ++i)
+        best = arith::MaximumFOp::create(b, best,
+                                         load(floatVector(), scoreAt(r, i)));
+      Value highest =
+          vector::ReductionOp::create(b, vector::CombiningKind::MAXIMUMF, best);
+      Value before = vector::ExtractOp::create(b, old, r - first);
+      maxima = vector::InsertOp::create(
+          b, arith::MaximumFOp::create(b, before, highest), maxima, r - first);
+    }
+    store(maxima, scratchAt(scratchLayout.maximum + first));
+    store(exp2(arith::SubFOp::create(b, old, maxima)),
+          scratchAt(scratchLayout.rescale + first));
+  }
+  for (int64_t r = 0; r < rows; ++r) {
+    Value maximum = splatFrom(scratchAt(scratchLayout.maximum + r));
+    Value rescale = splatFrom(scratchAt(scratchLayout.rescale + r));
+    Value sumAddress = scratchAt(scratchLayout.sumLanes + r * lanes);
+    Value sum =
+        arith::MulFOp::create(b, load(floatVector(), sumAddress), rescale);
+    for (int64_t i = 0; i < vectors; ++i) {
+      Value weight = exp2(arith::SubFOp::create(
+          b, load(floatVector(), scoreAt(r, i)), maximum));
+      store(weight, scoreAt(r, i));
+      sum = arith::AddFOp::create(b, sum, weight);
+    }
+    store(sum, sumAddress);
+  }
+}
+
+/// acc = acc * rescale + weights . values, a few vectors of head_dim at a time
+/// over all tokens of the tile, so that accumulators stay in registers.
+void KernelLowering::lowerAccumulate(AccumulateOp op) {
+  Value tile = indices.lookup(op.getIndex());
+  int64_t vectors = headDim / lanes, count = vectorsAtOnce(vectors);
+  Value visible = op.getMasked() ? visibleInTile(tile) : constant(tokens);
+  Value pages =
+      op.getMasked() ? divideUp(visible, page) : constant(tokens / page);
+  int64_t unroll = op.getMasked() ? 1 : 4;
+  Value weights = scratchAt(scratchLayout.scores);
+
+  for (int64_t first = 0; first < vectors; first += count) {
+    auto accumulatorAt = [&](int64_t r, int64_t i) {
+      return scratchAt(scratchLayout.accumulator + r * headDim +
+                       (first + i) * lanes);
+    };
+    SmallVector<Value> start;
+    for (int64_t r = 0; r < rows; ++r) {
+      Value rescale = splatFrom(scratchAt(scratchLayout.rescale + r));
+      for (int64_t i = 0; i < count; ++i)
+        start.push_back(arith::MulFOp::create(
+            b, load(floatVector(), accumulatorAt(r, i)), rescale));
+    }
+    auto overPages = [&](Value pageIndex, ValueRange carried) {
+      Value values =
+          at(tilePage(/*values=*/true, tile, pageIndex), first * lanes * 2);
+      Value firstToken = mul(pageIndex, page);
+      Value inPage = op.getMasked()
+                         ? min(constant(page), sub(visible, firstToken))
+                         : constant(page);
+      return loop(inPage, unroll, carried, [&](Value t, ValueRange inner) {
+        SmallVector<Value> acc(inner);
+        Value weightOffset = mul(add(firstToken, t), 4);
+        Value valueOffset = mul(t, headDim * 2);
+        for (int64_t u = 0; u < unroll; ++u) {
+          SmallVector<Value> widened;
+          for (int64_t i = 0; i < count; ++i)
+            widened.push_back(loadWidened(
+                at(at(values, valueOffset), u * headDim * 2 + i * lanes * 2)));
+          for (int64_t r = 0; r < rows; ++r) {
+            Value weight =
+                splatFrom(at(at(weights, weightOffset), (r * tokens + u) * 4));
+            for (int64_t i = 0; i < count; ++i)
+              acc[r * count + i] = vector::FMAOp::create(b, weight, widened[i],
+                                                         acc[r * count + i]);
+          }
+        }
+        return acc;
+      });
+    };
+    SmallVector<Value> result = loop(pages, 1, start, overPages);
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t i = 0; i < count; ++i)
+        store(result[r * count + i], accumulatorAt(r, i));
+  }
+}
+
+void KernelLowering::lowerStoreSoftmax() {
+  Value partial = loadField32(item, offsetof(kvrm_work_item, partial));
+  Value whole = arith::CmpIOp::create(b, arith::CmpIPredicate::slt, partial,
+                                      constant(int64_t{0}));
+  auto sumOf = [&](int64_t r) -> Value {
+    Value sumVector =
+        load(floatVector(), scratchAt(scratchLayout.sumLanes + r * lanes));
+    return vector::ReductionOp::create(b, vector::CombiningKind::ADD,
+                                       sumVector);
+  };
+  auto copyRow = [&](int64_t r, Value destination, Value factor) {
+    for (int64_t d = 0; d < headDim; d += lanes) {
+      Value value = load(floatVector(), scratchAt(scratchLayout.accumulator +
+                                                  r * headDim + d));
+      if (factor)
+        value = arith::MulFOp::create(b, value, factor);
+      store(value, at(destination, d * 4));
+    }
+  };
+  auto branch = scf::IfOp::create(b, whole, /*withElseRegion=*/true);
+  {
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(branch.thenBlock());
+    Value out = load(pointerType(), at(args, offsetof(kvrm_kernel_args, out)));
+    out = at(out, outputOffset);
+    for (int64_t r = 0; r < rows; ++r) {
+      Value inverse = arith::DivFOp::create(b, floatConstant(1.0f), sumOf(r));
+      copyRow(r, at(out, queryRowOffset(r)), splat(inverse));
+    }
+  }
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(branch.elseBlock());
+  Value partials =
+      load(pointerType(), at(args, offsetof(kvrm_kernel_args, partials)));
+  Value base =
+      at(partials, mul(partial, kvrm_partial_floats(rows, headDim) * 4));
+  for (int64_t r = 0; r < rows; ++r) {
+    store(load(b.getF32Type(), scratchAt(scratchLayout.maximum + r)),
+          at(base, r * 4));
+    store(sumOf(r), at(base, (rows + r) * 4));
+    copyRow(r, at(base, (2 * rows + r * headDim) * 4), Value());
+  }
+}
+
+void KernelLowering::lowerLoop(scf::ForOp op) {
+  // The state is in scratch memory: nothing is carried.
+  auto lowered = scf::ForOp::create(b, indices.lookup(op.getLowerBound()),
+                                    indices.lookup(op.getUpperBound()),
+                                    constant(int64_t{1}));
+  indices.map(op.getInductionVar(), lowered.getInductionVar());
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(lowered.getBody());
+  lowerBlock(*op.getBody());
+}
+
+void KernelLowering::lowerBlock(Block &block) {
+  for (Operation &op : block) {
+    if (auto range = dyn_cast<TileRangeOp>(op))
+      lowerTileRange(range);
+    else if (auto loadTile = dyn_cast<LoadTileOp>(op))
+      lowerLoadTile(loadTile);
+    else if (auto score = dyn_cast<ScoreOp>(op))
+      lowerScore(score);
+    else if (auto accumulate = dyn_cast<AccumulateOp>(op))
+      lowerAccumulate(accumulate);
+    else if (auto nested = dyn_cast<scf::ForOp>(op))
+      lowerLoop(nested);
+    else if (isa<SoftmaxInitOp>(op))
+      lowerSoftmaxInit();
+    else if (isa<OnlineSoftmaxOp>(op))
+      lowerOnlineSoftmax();
+    else if (isa<StoreSoftmaxOp>(op))
+      lowerStoreSoftmax();
+  }
+}
+
+//===----------------------------------------------------------------------===//
+// Append
+//===----------------------------------------------------------------------===//
+
+/// For every row, new token and KV head: narrow a vector of head_dim at a time;
+/// values go out as they are, keys one element a token column.
+void KernelLowering::lowerAppend(func::FuncOp func) {
+  args = func.getArgument(0);
+  auto pointerField = [&](int64_t offset) {
+    return load(pointerType(), at(args, offset));
+  };
+  descriptor = pointerField(offsetof(kvrm_kernel_args, descriptor));
+  keyPool = pointerField(offsetof(kvrm_kernel_args, k_pool));
+  valuePool = pointerField(offsetof(kvrm_kernel_args, v_pool));
+  headStride =
+      load(b.getI64Type(), at(args, offsetof(kvrm_kernel_args, head_stride)));
+  Value keys = pointerField(offsetof(kvrm_kernel_args, k));
+  Value values = pointerField(offsetof(kvrm_kernel_args, v));
+  DescriptorType type = kernel.getDescriptorType();
+  VectorType narrow = vectorOf(pool.getElement());
+
+  loop(constant(type.getRows()), 1, [&](Value rowIndex) {
+    Value rowData = rowAddress(rowIndex);
+    Value first = loadField32(rowData, offsetof(kvrm_row, position));
+    Value count = loadField32(rowData, offsetof(kvrm_row, count));
+    loop(count, 1, [&](Value t) {
+      Value tokenPosition = add(first, t);
+      Value logical = divide(tokenPosition, page);
+      Value inPage = sub(tokenPosition, mul(logical, page));
+      Value offset = pageOffset(rowIndex, logical);
+      Value token = add(mul(rowIndex, type.getQueries()), t);
+      loop(constant(pool.getKvHeads()), 1, [&](Value head) {
+        Value source =
+            mul(add(mul(token, pool.getKvHeads()), head), headDim * 4);
+        Value destination =
+            add(arith::MulIOp::create(b, head, headStride), offset);
+        Value keyColumn = at(at(keyPool, destination), mul(inPage, 2));
+        Value valueRow =
+            at(at(valuePool, destination), mul(inPage, headDim * 2));
+        loop(constant(headDim), lanes, [&](Value d) {
+          Value sourceOffset = add(source, mul(d, 4));
+          Value key = arith::TruncFOp::create(
+              b, narrow, load(floatVector(), at(keys, sourceOffset)));
+          for (int64_t i = 0; i < lanes; ++i)
+            store(vector::ExtractOp::create(b, key, i),
+                  at(keyColumn, mul(add(d, i), page * 2)));
+          Value value = arith::TruncFOp::create(
+              b, narrow, load(floatVector(), at(values, sourceOffset)));
+          store(value, at(valueRow, mul(d, 2)));
+        });
+      });
+    });
+  });
+}
+
+void KernelLowering::lower() {
+  Block &body = kernel.getBody().front();
+  bool appends = isa<AppendRowsOp>(body.front());
+  SmallVector<Type> inputs(appends ? 1 : 4, pointerType());
+  auto func = func::FuncOp::create(b, kernel.getSymName(),
+                                   b.getFunctionType(inputs, {}));
+  func.setPrivate();
+  b.setInsertionPointToStart(func.addEntryBlock());
+  if (appends) {
+    lowerAppend(func);
+  } else {
+    beginAttention(func);
+    lowerBlock(body);
+  }
+  func::ReturnOp::create(b);
+  kernel.erase();
+}
+
+//===----------------------------------------------------------------------===//
+// The pass
+//===----------------------------------------------------------------------===//
+
+int64_t kvrm::getHostScratchBytes(int64_t queryRows, int64_t headDim,
+                                  int64_t kvTile, int64_t lanes) {
+  return ScratchLayout(queryRows, headDim, kvTile, lanes).size * 4;
+}
+
+namespace {
+class LowerKernelsToHostPass
+    : public kvrm::impl::LowerKernelsToHostPassBase<LowerKernelsToHostPass> {
+public:
+  using LowerKernelsToHostPassBase::LowerKernelsToHostPassBase;
+
+  void runOnOperation() override {
+    if (lanes != 4 && lanes != 8 && lanes != 16) {
+      getOperation().emitError("lanes is ") << lanes << ", none of 4, 8 and 16";
+      return signalPassFailure();
+    }
+    for (KernelOp kernel :
+         llvm::make_early_inc_range(getOperation().getOps<KernelOp>())) {
+      if (failed(check(kernel)))
+        return signalPassFailure();
+      KernelLowering(kernel, lanes).lower();
+    }
+  }
+
+private:
+  LogicalResult check(KernelOp kernel) {
+    PoolType pool = kernel.getPool();
+    if (pool.getLayout() != Layout::TransposedKeys)
+      return kernel.emitOpError("for the host needs a pool of layout "
+                                "transposed_keys, got ")
+             << stringifyLayout(pool.getLayout());
+    if (pool.getPage() % lanes)
+      return kernel.emitOpError("for the host needs pages of whole vectors: ")
+             << pool.getPage() << " tokens are not a multiple of " << lanes
+             << " lanes";
+    if (pool.getHeadDim() % lanes)
+      return kernel.emitOpError("for the host needs heads of whole vectors: ")
+             << pool.getHeadDim() << " elements are not a multiple of " << lanes
+             << " lanes";
+    return success();
+  }
+};
+} // namespace

@@ -1,0 +1,247 @@
+//===- PageCache.cpp - Replace static KV caches by a session ------------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
+#include "kvrm/Dialect/KVRM/Transforms/Passes.h"
+
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/IR/Builders.h"
+#include "llvm/ADT/BitVector.h"
+#include "llvm/Support/MathExtras.h"
+
+namespace mlir::kvrm {
+#define GEN_PASS_DEF_PAGECACHEPASS
+#include "kvrm/Dialect/KVRM/Transforms/Passes.h.inc"
+} // namespace mlir::kvrm
+
+using namespace mlir;
+using namespace mlir::kvrm;
+
+namespace {
+
+/// The cached_attention ops of a step and the arguments that they use up.
+struct StaticStep {
+  func::FuncOp func;
+  SmallVector<CachedAttentionOp> attentions;
+  Value positions, counts, slots;
+  /// Results of the function that are caches.
+  llvm::BitVector cacheResults;
+  /// Arguments that leave the signature.
+  llvm::BitVector removedArgs;
+};
+
+class PageCachePass : public kvrm::impl::PageCachePassBase<PageCachePass> {
+public:
+  using PageCachePassBase::PageCachePassBase;
+  void runOnOperation() override;
+
+private:
+  FailureOr<SessionType> sessionFor(StaticStep &step);
+  LogicalResult pageStep(StaticStep &step, SessionType session,
+                         Transport transportKind);
+};
+
+} // namespace
+
+/// Follows a cache from its argument to the result that returns it.
+static LogicalResult followCache(StaticStep &step, Value cache) {
+  while (true) {
+    if (!cache.hasOneUse()) {
+      InFlightDiagnostic diag = emitError(
+          cache.getLoc(), "a KV cache must have one use, in "
+                          "kvrm.cached_attention or the step's return");
+      for (Operation *user : cache.getUsers())
+        diag.attachNote(user->getLoc()) << "used here";
+      return diag;
+    }
+    OpOperand &use = *cache.getUses().begin();
+    if (auto attention = dyn_cast<CachedAttentionOp>(use.getOwner())) {
+      bool isKey = &use == &attention.getKeyCacheMutable();
+      cache = isKey ? attention.getNewKeyCache() : attention.getNewValueCache();
+      continue;
+    }
+    if (isa<func::ReturnOp>(use.getOwner())) {
+      step.cacheResults.set(use.getOperandNumber());
+      return success();
+    }
+    return use.getOwner()->emitOpError(
+        "uses a KV cache; only kvrm.cached_attention may");
+  }
+}
+
+static FailureOr<StaticStep> analyseStep(func::FuncOp func) {
+  StaticStep step;
+  step.func = func;
+  step.cacheResults.resize(func.getNumResults());
+  step.removedArgs.resize(func.getNumArguments());
+  func.walk([&](CachedAttentionOp op) { step.attentions.push_back(op); });
+  if (step.attentions.empty())
+    return step;
+
+  auto removeArg = [&](Value value) {
+    auto arg = dyn_cast<BlockArgument>(value);
+    if (!arg || arg.getOwner()->getParentOp() != func.getOperation())
+      return failure();
+    step.removedArgs.set(arg.getArgNumber());
+    return success();
+  };
+  CachedAttentionOp first = step.attentions.front();
+  step.positions = first.getPositions();
+  step.counts = first.getCounts();
+  step.slots = first.getSlots();
+  for (Value cache : {first.getKeyCache(), first.getValueCache()}) {
+    if (failed(removeArg(cache))) {
+      first.emitOpError("the first caches of a step must be its arguments");
+      return failure();
+    }
+    if (failed(followCache(step, cache)))
+      return failure();
+  }
+  for (CachedAttentionOp op : step.attentions) {
+    if (op.getPositions() != step.positions || op.getCounts() != step.counts ||
+        op.getSlots() != step.slots) {
+      op.emitOpError("all layers of a step must share positions, counts and "
+                     "slots");
+      return failure();
+    }
+  }
+  for (Value field : {step.positions, step.counts, step.slots}) {
+    if (field && failed(removeArg(field))) {
+      first.emitOpError(
+          "positions, counts and slots must be arguments of the step");
+      return failure();
+    }
+  }
+  if (step.slots && llvm::any_of(step.slots.getUsers(), [](Operation *user) {
+        return !isa<CachedAttentionOp>(user);
+      })) {
+    first.emitOpError("slots are used outside kvrm.cached_attention; a paged "
+                      "graph does not see them");
+    return failure();
+  }
+  return step;
+}
+
+/// What the options and the shape of the caches make of a session.
+FailureOr<SessionType> PageCachePass::sessionFor(StaticStep &step) {
+  auto cache =
+      cast<RankedTensorType>(step.attentions.front().getKeyCache().getType());
+  std::optional<Layout> layoutKind = symbolizeLayout(layout);
+  if (!layoutKind) {
+    step.func.emitError("layout is '")
+        << layout << "', none of token_major, transposed_keys and swizzled";
+    return failure();
+  }
+  auto emit = [&] { return step.func.emitError("cannot page the caches: "); };
+  PoolType pool = PoolType::getChecked(emit, cache.getContext(),
+                                       cache.getDimSize(0), cache.getDimSize(2),
+                                       cache.getDimSize(4), page.getValue(),
+                                       cache.getElementType(), *layoutKind);
+  if (!pool)
+    return failure();
+  SessionType session =
+      SessionType::getChecked(emit, cache.getContext(), cache.getDimSize(1),
+                              static_cast<int64_t>(llvm::divideCeil(
+                                  cache.getDimSize(3), page.getValue())),
+                              pool);
+  if (!session)
+    return failure();
+  return session;
+}
+
+LogicalResult PageCachePass::pageStep(StaticStep &step, SessionType sessionType,
+                                      Transport transportKind) {
+  func::FuncOp func = step.func;
+  auto queryType =
+      cast<RankedTensorType>(step.attentions.front().getQuery().getType());
+  DescriptorType descriptorType = DescriptorType::getChecked(
+      [&] { return func.emitError("cannot page the caches: "); },
+      func.getContext(), queryType.getDimSize(0), queryType.getDimSize(1),
+      sessionType.getPages());
+  if (!descriptorType)
+    return failure();
+
+  Location loc = func.getLoc();
+  OpBuilder b = OpBuilder::atBlockBegin(&func.getBody().front());
+  Value session = func.getBody().front().addArgument(sessionType, loc);
+  Value descriptor = CommitOp::create(b, loc, descriptorType, session);
+  step.positions.replaceAllUsesWith(
+      PositionsOp::create(b, loc, step.positions.getType(), descriptor));
+  if (step.counts)
+    step.counts.replaceAllUsesWith(
+        CountsOp::create(b, loc, step.counts.getType(), descriptor));
+
+  auto transportAttr = TransportAttr::get(func.getContext(), transportKind);
+  for (CachedAttentionOp op : step.attentions) {
+    b.setInsertionPoint(op);
+    Value groups =
+        StageOp::create(b, op.getLoc(), GroupsType::get(func.getContext()),
+                        session, descriptor, transportAttr);
+    AppendOp::create(b, op.getLoc(), op.getKey(), op.getValue(), session,
+                     descriptor, op.getLayerAttr());
+    Value output =
+        AttendOp::create(b, op.getLoc(), op.getQuery().getType(), op.getQuery(),
+                         groups, session, descriptor, op.getLayerAttr(),
+                         op.getScaleAttr(), TileAttr(), ScheduleAttr());
+    op.getOutput().replaceAllUsesWith(output);
+    ++numPaged;
+  }
+  auto ret = cast<func::ReturnOp>(func.getBody().front().getTerminator());
+  ret->eraseOperands(step.cacheResults);
+  // Each layer uses the caches of the one before: the last goes first.
+  for (CachedAttentionOp op : llvm::reverse(step.attentions))
+    op.erase();
+
+  SmallVector<Type> inputs, results;
+  BitVector erased(func.getBody().front().getNumArguments());
+  for (auto [index, type] : llvm::enumerate(func.getArgumentTypes())) {
+    if (step.removedArgs.test(index))
+      erased.set(index);
+    else
+      inputs.push_back(type);
+  }
+  inputs.push_back(sessionType);
+  for (auto [index, type] : llvm::enumerate(func.getResultTypes()))
+    if (!step.cacheResults.test(index))
+      results.push_back(type);
+  func.getBody().front().eraseArguments(erased);
+  func.setFunctionType(FunctionType::get(func.getContext(), inputs, results));
+  return success();
+}
+
+void PageCachePass::runOnOperation() {
+  std::optional<Transport> transportKind = symbolizeTransport(transport);
+  if (!transportKind) {
+    getOperation().emitError("transport is '")
+        << transport << "', neither native nor staged";
+    return signalPassFailure();
+  }
+  // All steps are looked at before any is changed.
+  SmallVector<std::pair<StaticStep, SessionType>> steps;
+  for (func::FuncOp func : getOperation().getOps<func::FuncOp>()) {
+    if (!func->hasAttr(KVRMDialect::getStepAttrName()) || func.isExternal())
+      continue;
+    FailureOr<StaticStep> step = analyseStep(func);
+    if (failed(step))
+      return signalPassFailure();
+    if (step->attentions.empty())
+      continue;
+    FailureOr<SessionType> session = sessionFor(*step);
+    if (failed(session))
+      return signalPassFailure();
+    if (!steps.empty() && steps.front().second != *session) {
+      func.emitError("needs another session than the module's first step: ")
+          << *session << " and " << steps.front().second;
+      return signalPassFailure();
+    }
+    steps.emplace_back(std::move(*step), *session);
+  }
+  for (auto &[step, session] : steps)
+    if (failed(pageStep(step, session, *transportKind)))
+      return signalPassFailure();
+}

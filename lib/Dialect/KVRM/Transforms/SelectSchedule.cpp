@@ -1,0 +1,73 @@
+//===- SelectSchedule.cpp - Tiles and schedules of attend ops -----------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
+#include "kvrm/Dialect/KVRM/Transforms/Passes.h"
+
+#include "llvm/Support/MathExtras.h"
+
+namespace mlir::kvrm {
+#define GEN_PASS_DEF_SELECTSCHEDULEPASS
+#include "kvrm/Dialect/KVRM/Transforms/Passes.h.inc"
+} // namespace mlir::kvrm
+
+using namespace mlir;
+using namespace mlir::kvrm;
+
+namespace {
+class SelectSchedulePass
+    : public kvrm::impl::SelectSchedulePassBase<SelectSchedulePass> {
+public:
+  using SelectSchedulePassBase::SelectSchedulePassBase;
+
+  void runOnOperation() override {
+    std::optional<ScheduleKind> kind = symbolizeScheduleKind(schedule);
+    if (!kind && schedule != "auto") {
+      getOperation()->emitError("schedule is '")
+          << schedule << "', none of auto, rows, split and workqueue";
+      return signalPassFailure();
+    }
+    if (kvTile < 1 || !llvm::isPowerOf2_64(kvTile)) {
+      getOperation()->emitError("kv-tile is ")
+          << kvTile << ", not a power of two";
+      return signalPassFailure();
+    }
+    if (splits < 1 || splits > 64) {
+      getOperation()->emitError("splits is ") << splits << ", outside 1..64";
+      return signalPassFailure();
+    }
+    getOperation()->walk([&](AttendOp op) {
+      if (!op.getTileAttr())
+        op.setTileAttr(selectTile(op));
+      if (op.getScheduleAttr())
+        return;
+      ScheduleKind chosen =
+          kind.value_or(op.getDescriptor().getType().getQueries() == 1
+                            ? ScheduleKind::Workqueue
+                            : ScheduleKind::Rows);
+      op.setScheduleAttr(ScheduleAttr::get(
+          op.getContext(), chosen, chosen == ScheduleKind::Split ? splits : 1));
+      ++numScheduled;
+    });
+  }
+
+private:
+  TileAttr selectTile(AttendOp op) {
+    PoolType pool = op.getSession().getType().getPool();
+    int64_t queries = op.getDescriptor().getType().getQueries();
+    int64_t heads = cast<ShapedType>(op.getQuery().getType()).getDimSize(2);
+    int64_t groupSize = heads / pool.getKvHeads();
+    int64_t q = 1;
+    for (int64_t candidate = 1; candidate <= queries; ++candidate)
+      if (queries % candidate == 0 && candidate * groupSize <= maxQueryRows)
+        q = candidate;
+    return TileAttr::get(op.getContext(), q,
+                         std::max<int64_t>(kvTile, pool.getPage()));
+  }
+};
+} // namespace
