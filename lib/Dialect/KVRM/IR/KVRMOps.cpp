@@ -363,7 +363,7 @@ LogicalResult DispatchOp::verifySymbolUses(SymbolTableCollection &symbols) {
   auto agrees = [](Value operand, Type input) {
     auto given = cast<ShapedType>(operand.getType());
     auto taken = dyn_cast<MemRefType>(input);
-    return taken && given.getShape() == taken.getShape() &&
+    return taken && given.hasRank() && given.getShape() == taken.getShape() &&
            given.getElementType() == taken.getElementType();
   };
   if (type.getNumInputs() != operands.size() + 2 ||

@@ -57,6 +57,7 @@ def KVRM_SessionType : KVRM_Type<"Session", "session"> {
   let assemblyFormat = [{
     `<` `slots` `=` $slots `,` `pages` `=` $pages `,` `pool` `=` $pool `>`
   }];
+  let genMnemonicAlias = 1;
   let genVerifyDecl = 1;
 }
 
@@ -72,6 +73,7 @@ def KVRM_DescriptorType : KVRM_Type<"Descriptor", "descriptor"> {
   }];
   let parameters = (ins "int64_t":$rows, "int64_t":$queries, "int64_t":$pages);
   let assemblyFormat = "`<` struct(params) `>`";
+  let genMnemonicAlias = 1;
   let genVerifyDecl = 1;
 }
 
