@@ -1,0 +1,406 @@
+//===- SessionTest.cpp - Sessions end to end against float64 ----*- C++ -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "kvrm/runtime/Session.h"
+#include "ToyModel.h"
+#include "ToyPackage.h"
+#include "kvrm/runtime/kvrm.h"
+
+#include <atomic>
+#include <filesystem>
+#include <gtest/gtest.h>
+#include <map>
+#include <random>
+
+using namespace kvrm;
+
+/// Calls of operator new so far; see CountingAllocator.cpp.
+extern std::atomic<int64_t> allocations;
+
+//===----------------------------------------------------------------------===//
+// Helpers
+//===----------------------------------------------------------------------===//
+
+/// One package of each kind, made once and removed at exit.
+static const std::string &packageOf(const toy::PackageOptions &options) {
+  struct Packages {
+    std::map<std::string, std::string> paths;
+    ~Packages() {
+      for (auto &[key, path] : paths)
+        std::filesystem::remove_all(path);
+    }
+  };
+  static Packages made;
+  std::string &path =
+      made.paths[options.mode + options.schedule + options.transport];
+  if (path.empty())
+    path = toy::makePackage(options);
+  return path;
+}
+
+static std::unique_ptr<Session> makeSession(const toy::PackageOptions &options,
+                                            const SessionConfig &config = {}) {
+  Expected<std::shared_ptr<const Package>> package =
+      Package::load(packageOf(options));
+  EXPECT_TRUE(package) << package.status().message();
+  Expected<std::unique_ptr<Session>> session =
+      Session::create(package.take(), config);
+  EXPECT_TRUE(session) << session.status().message();
+  return session.take();
+}
+
+namespace {
+
+/// A session and, beside it, every history in float64.
+class Pair {
+public:
+  Pair(const toy::PackageOptions &options, const SessionConfig &config)
+      : session(makeSession(options, config)),
+        out(size_t(toy::slots) * toy::vocabulary) {
+    // NaN in every place that a step should not read.
+    std::span<uint8_t> pool = session->host().kvPool();
+    std::ranges::fill(pool, 0xff);
+  }
+
+  void expectNear(const std::vector<double> &want, const float *got) {
+    for (int i = 0; i < toy::vocabulary; ++i)
+      ASSERT_NEAR(got[i], want[size_t(i)], 5e-3) << "logit " << i;
+  }
+  void poison() { std::ranges::fill(out, NAN); }
+
+  void prefill(int slot, const std::vector<int32_t> &tokens) {
+    poison();
+    Status status = session->prefill(slot, tokens, out.data());
+    ASSERT_TRUE(status.isOk()) << status.message();
+    std::vector<double> want;
+    for (int32_t token : tokens)
+      want = references[slot].append(token);
+    expectNear(want, out.data());
+  }
+
+  void decode(const std::vector<int32_t> &tokens) {
+    poison();
+    Status status = session->decode(tokens, out.data());
+    ASSERT_TRUE(status.isOk()) << status.message();
+    for (int slot = 0; slot < toy::slots; ++slot)
+      if (tokens[size_t(slot)] >= 0)
+        expectNear(references[slot].append(tokens[size_t(slot)]),
+                   out.data() + slot * toy::vocabulary);
+  }
+
+  void release(int slot) {
+    ASSERT_TRUE(session->release(slot).isOk());
+    references[slot] = toy::Reference();
+  }
+  void alias(int target, int source, int tokens) {
+    Status status = session->alias(target, source, tokens);
+    ASSERT_TRUE(status.isOk()) << status.message();
+    references[target] = references[source];
+    references[target].trim(tokens);
+  }
+  void trim(int slot, int length) {
+    ASSERT_TRUE(session->trim(slot, length).isOk());
+    references[slot].trim(length);
+  }
+  void checkLengths() {
+    for (int slot = 0; slot < toy::slots; ++slot)
+      ASSERT_EQ(session->length(slot), references[slot].length);
+    if (const BlockPager *pager = session->blockPager()) {
+      Status status = pager->checkInvariants();
+      ASSERT_TRUE(status.isOk()) << status.message();
+    }
+  }
+
+  std::unique_ptr<Session> session;
+  std::vector<float> out;
+  toy::Reference references[toy::slots];
+};
+
+struct Case {
+  toy::PackageOptions options;
+  int threads;
+  int shares;
+};
+
+class Sessions : public testing::TestWithParam<Case> {};
+
+} // namespace
+
+static std::vector<Case> allCases() {
+  std::vector<Case> cases;
+  for (const char *schedule : {"rows", "split", "workqueue"})
+    for (const char *transport : {"native", "staged"})
+      for (int threads : {1, 2, 3})
+        cases.push_back(
+            {{"paged", schedule, transport, 3}, threads, threads == 3 ? 7 : 0});
+  cases.push_back({{"static", "rows", "native", 1}, 1, 0});
+  cases.push_back({{"static", "rows", "native", 1}, 2, 0});
+  return cases;
+}
+
+static std::string caseName(const testing::TestParamInfo<Case> &info) {
+  return info.param.options.mode + "_" + info.param.options.schedule + "_" +
+         info.param.options.transport + "_" +
+         std::to_string(info.param.threads);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Sessions, testing::ValuesIn(allCases()),
+                         caseName);
+
+TEST_P(Sessions, RandomUseMatchesFloat64) {
+  Pair pair(GetParam().options, {0, GetParam().threads, GetParam().shares});
+  std::mt19937 random(11);
+  auto below = [&](int bound) {
+    return static_cast<int>(random() % static_cast<uint32_t>(bound));
+  };
+  for (int step = 0; step < 120; ++step) {
+    int slot = below(toy::slots);
+    int length = pair.session->length(slot);
+    switch (below(8)) {
+    case 0:
+      pair.release(slot);
+      break;
+    case 1:
+      pair.trim(slot, below(length + 1));
+      break;
+    case 2: {
+      int source = below(toy::slots);
+      if (length == 0 && source != slot)
+        pair.alias(slot, source, below(pair.session->length(source) + 1));
+      break;
+    }
+    case 3: {
+      int count = 1 + below(25);
+      if (length + count > toy::capacity)
+        break;
+      std::vector<int32_t> tokens(static_cast<size_t>(count));
+      for (int32_t &token : tokens)
+        token = below(50);
+      pair.prefill(slot, tokens);
+      break;
+    }
+    default: {
+      std::vector<int32_t> tokens(toy::slots, -1);
+      for (int i = 0; i < toy::slots; ++i)
+        if (below(4) != 0 && pair.session->length(i) < toy::capacity)
+          tokens[size_t(i)] = below(50);
+      pair.decode(tokens);
+      break;
+    }
+    }
+    pair.checkLengths();
+    if (HasFatalFailure())
+      FAIL() << "step " << step;
+  }
+}
+
+TEST_P(Sessions, AFullSlotSurvivesTheOthersSteps) {
+  Pair pair(GetParam().options, {0, GetParam().threads, GetParam().shares});
+  std::vector<int32_t> tokens(toy::capacity, 3);
+  pair.prefill(1, tokens);
+  pair.prefill(0, {4, 5});
+  for (int i = 0; i < 5; ++i)
+    pair.decode({6, -1, 9, -1});
+  pair.trim(1, toy::capacity - 1);
+  pair.decode({-1, 8, -1, -1});
+  Status status = pair.session->decode(std::vector<int32_t>{-1, 8, -1, -1},
+                                       pair.out.data());
+  EXPECT_EQ(status.message(),
+            "slot 1: its history of 50 tokens fills the capacity 50");
+  pair.checkLengths();
+}
+
+TEST_P(Sessions, BadArgumentsAreAnswersAndChangeNothing) {
+  Pair pair(GetParam().options, {0, GetParam().threads, GetParam().shares});
+  pair.prefill(0, {1, 2, 3});
+  Session &session = *pair.session;
+  float *out = pair.out.data();
+  auto prefill = [&](int slot, std::vector<int32_t> tokens) {
+    return session.prefill(slot, tokens, out).message();
+  };
+  EXPECT_EQ(prefill(4, {1}), "slot 4 is outside 0..3");
+  EXPECT_EQ(prefill(-1, {1}), "slot -1 is outside 0..3");
+  EXPECT_EQ(prefill(0, {}), "slot 0: a prompt has at least one token");
+  EXPECT_EQ(prefill(0, {1, 61}), "slot 0: token 61 is outside 0..60");
+  EXPECT_EQ(prefill(0, {-1}), "slot 0: token -1 is outside 0..60");
+  EXPECT_EQ(prefill(1, std::vector<int32_t>(51, 1)),
+            "prompt of 51 tokens exceeds the capacity 50");
+  EXPECT_EQ(prefill(0, std::vector<int32_t>(48, 1)),
+            "slot 0: 48 tokens after 3 exceed the capacity 50");
+  auto decode = [&](std::vector<int32_t> tokens, float *logits) {
+    return session.decode(tokens, logits).message();
+  };
+  EXPECT_EQ(decode({1}, out), "decode: 1 tokens for 4 slots");
+  EXPECT_EQ(decode({1, -2, -1, -1}, out), "slot 1: token -2 is outside 0..60");
+  EXPECT_EQ(decode({1, -1, -1, -1}, nullptr), "decode: logits are null");
+  EXPECT_EQ(decode({-1, -1, -1, -1}, out), "");
+  EXPECT_FALSE(session.release(9).isOk());
+  EXPECT_FALSE(session.trim(0, 4).isOk());
+  EXPECT_FALSE(session.trim(0, -1).isOk());
+  EXPECT_FALSE(session.alias(0, 0, 1).isOk());
+  EXPECT_FALSE(session.alias(0, 1, 0).isOk());
+  EXPECT_FALSE(session.alias(1, 0, 4).isOk());
+  pair.checkLengths();
+  pair.decode({5, 6, -1, -1});
+}
+
+TEST_P(Sessions, StepsDoNotAllocate) {
+  std::unique_ptr<Session> session = makeSession(
+      GetParam().options, {0, GetParam().threads, GetParam().shares});
+  std::vector<float> out(size_t(toy::slots) * toy::vocabulary);
+  std::vector<int32_t> prompt(23, 5);
+  std::vector<int32_t> tokens = {1, -1, 2, 3};
+  int64_t before = allocations.load();
+  for (int round = 0; round < 3; ++round) {
+    for (int slot = 0; slot < toy::slots; ++slot)
+      ASSERT_TRUE(session->prefill(slot, prompt, nullptr).isOk());
+    for (int i = 0; i < 20; ++i)
+      ASSERT_TRUE(session->decode(tokens, out.data()).isOk());
+    for (int slot = 0; slot < toy::slots; ++slot)
+      ASSERT_TRUE(session->release(slot).isOk());
+  }
+  EXPECT_EQ(allocations.load(), before);
+}
+
+TEST(Session, ExhaustionLeavesItAsItWas) {
+  // Seven pages of four tokens for four slots.
+  Pair pair({}, {7, 2, 0});
+  pair.prefill(0, std::vector<int32_t>(12, 1));
+  pair.prefill(1, std::vector<int32_t>(8, 2));
+  pair.prefill(2, {3, 4, 5, 6});
+  Session &session = *pair.session;
+  EXPECT_EQ(session.freePages(), 1);
+  Status status =
+      session.decode(std::vector<int32_t>{1, 2, 3, -1}, pair.out.data());
+  EXPECT_EQ(status.code(), StatusCode::ResourceExhausted);
+  EXPECT_EQ(status.message(), "the step needs 3 KV pages, 1 of 7 are free");
+  status = session.prefill(3, std::vector<int32_t>(5, 1), pair.out.data());
+  EXPECT_EQ(status.code(), StatusCode::ResourceExhausted);
+  pair.checkLengths();
+  EXPECT_EQ(session.freePages(), 1);
+  pair.decode({7, -1, -1, -1});
+  pair.release(1);
+  pair.decode({7, -1, 8, 9});
+  pair.checkLengths();
+}
+
+TEST(Session, CodeThatBreaksTheProtocolFailsTheStep) {
+  Pair pair({}, {0, 2, 0});
+  pair.prefill(0, {1, 2, 3});
+  Session &session = *pair.session;
+  auto decode = [&](int32_t token) {
+    std::vector<int32_t> tokens = {token, 4, -1, -1};
+    Status status = session.decode(tokens, pair.out.data());
+    EXPECT_EQ(status.code(), StatusCode::Internal);
+    return status.message();
+  };
+  EXPECT_EQ(decode(toy::tokenCommitsTwice),
+            "compiled step: commit() twice in a step");
+  EXPECT_EQ(decode(toy::tokenSkipsStage),
+            "compiled step: attend() before stage()");
+  EXPECT_EQ(decode(toy::tokenSkipsLayer),
+            "compiled step: not one append() and one attend() a layer");
+  std::vector<int32_t> prompt = {toy::tokenSkipsLayer, 1};
+  EXPECT_EQ(session.prefill(0, prompt, nullptr).code(), StatusCode::Internal);
+  pair.checkLengths();
+  pair.decode({5, 6, -1, -1});
+}
+
+TEST(Session, StatsFollowTheStep) {
+  Pair pair({"paged", "workqueue", "staged", 1}, {0, 2, 0});
+  pair.prefill(0, std::vector<int32_t>(21, 1));
+  EXPECT_EQ(pair.session->lastStep().steps, 3);
+  pair.decode({1, -1, -1, -1});
+  const StepStats &stats = pair.session->lastStep();
+  EXPECT_EQ(stats.activeRows, 1);
+  EXPECT_EQ(stats.pages, 6);
+  EXPECT_EQ(stats.groups, 1) << "one prompt, one run of pages";
+  EXPECT_EQ(stats.tiles, 3 * toy::kvHeads);
+  // 3 tiles a head, K and V one run each, in two layers.
+  EXPECT_EQ(stats.stageCopies, 3 * toy::kvHeads * 2 * toy::layers);
+  EXPECT_EQ(stats.stageBytes, 6 * 128 * toy::kvHeads * 2 * toy::layers);
+  EXPECT_EQ(stats.steps, 1);
+  EXPECT_GT(stats.committedBytes, 0);
+  int64_t page = 4 * 16 * 2 * 2 * toy::kvHeads * toy::layers;
+  EXPECT_EQ(pair.session->liveKvBytes(), 6 * page);
+  EXPECT_EQ(pair.session->reservedKvBytes(), 4 * 13 * page);
+}
+
+TEST(Session, RefusesConfigurationsOutOfRange) {
+  Expected<std::shared_ptr<const Package>> package =
+      Package::load(packageOf({}));
+  ASSERT_TRUE(package) << package.status().message();
+  auto message = [&](SessionConfig config) {
+    return Session::create(*package, config).status().message();
+  };
+  EXPECT_EQ(message({-1, 0, 0}), "pool_pages: -1 is outside 1..16777216");
+  EXPECT_EQ(message({0, 257, 0}), "threads: 257 is outside 0..256");
+  EXPECT_EQ(message({0, -1, 0}), "threads: -1 is outside 0..256");
+  EXPECT_EQ(message({0, 0, -1}), "shares: -1 is outside 0..4096");
+}
+
+//===----------------------------------------------------------------------===//
+// C API
+//===----------------------------------------------------------------------===//
+
+TEST(CApi, RunsAPackage) {
+  kvrm_package *package = nullptr;
+  ASSERT_EQ(kvrm_package_open(packageOf({}).c_str(), &package), KVRM_OK)
+      << kvrm_last_error();
+  kvrm_package_info info;
+  ASSERT_EQ(kvrm_package_get_info(package, &info), KVRM_OK);
+  EXPECT_STREQ(info.name, "toy");
+  EXPECT_EQ(info.slots, 4);
+  kvrm_session_config config = {0, 1, 0};
+  kvrm_session *session = nullptr;
+  ASSERT_EQ(kvrm_session_create(package, &config, &session), KVRM_OK);
+  kvrm_package_close(package); // the session keeps it
+  std::vector<float> logits(size_t(info.slots) * size_t(info.vocabulary));
+  int32_t prompt[] = {1, 2, 3};
+  ASSERT_EQ(kvrm_prefill(session, 0, prompt, 3, logits.data()), KVRM_OK);
+  int32_t tokens[] = {4, -1, -1, -1};
+  ASSERT_EQ(kvrm_decode(session, tokens, logits.data()), KVRM_OK);
+  ASSERT_EQ(kvrm_alias(session, 1, 0, 2), KVRM_OK);
+  ASSERT_EQ(kvrm_trim(session, 0, 1), KVRM_OK);
+  int32_t length = 0;
+  ASSERT_EQ(kvrm_length(session, 0, &length), KVRM_OK);
+  EXPECT_EQ(length, 1);
+  kvrm_session_stats stats;
+  ASSERT_EQ(kvrm_session_get_stats(session, &stats), KVRM_OK);
+  EXPECT_EQ(stats.active_rows, 1);
+  ASSERT_EQ(kvrm_release(session, 0), KVRM_OK);
+  kvrm_session_destroy(session);
+}
+
+TEST(CApi, AnswersBadInput) {
+  kvrm_package *package = nullptr;
+  EXPECT_EQ(kvrm_package_open("/nowhere", &package), KVRM_NOT_FOUND);
+  EXPECT_STREQ(kvrm_last_error(), "/nowhere: there is no such package");
+  EXPECT_EQ(package, nullptr);
+  EXPECT_EQ(kvrm_package_open(nullptr, &package), KVRM_INVALID_ARGUMENT);
+  EXPECT_STREQ(kvrm_last_error(), "path is null");
+  EXPECT_EQ(kvrm_package_open("x", nullptr), KVRM_INVALID_ARGUMENT);
+  kvrm_session *session = nullptr;
+  EXPECT_EQ(kvrm_session_create(nullptr, nullptr, &session),
+            KVRM_INVALID_ARGUMENT);
+  EXPECT_EQ(kvrm_decode(nullptr, nullptr, nullptr), KVRM_INVALID_ARGUMENT);
+  EXPECT_EQ(kvrm_prefill(nullptr, 0, nullptr, 0, nullptr),
+            KVRM_INVALID_ARGUMENT);
+  ASSERT_EQ(kvrm_package_open(packageOf({}).c_str(), &package), KVRM_OK);
+  ASSERT_EQ(kvrm_session_create(package, nullptr, &session), KVRM_OK);
+  EXPECT_EQ(kvrm_prefill(session, 0, nullptr, 3, nullptr),
+            KVRM_INVALID_ARGUMENT);
+  int32_t length;
+  EXPECT_EQ(kvrm_length(session, 4, &length), KVRM_INVALID_ARGUMENT);
+  EXPECT_STREQ(kvrm_last_error(), "slot 4 is outside 0..3");
+  EXPECT_STREQ(kvrm_status_name(KVRM_CORRUPT), "corrupt");
+  kvrm_session_destroy(session);
+  kvrm_session_destroy(nullptr);
+  kvrm_package_close(package);
+  kvrm_package_close(nullptr);
+}
