@@ -34,6 +34,7 @@
 #include <cerrno>
 #include <cstring>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <unistd.h>
 #include <vector>
@@ -408,7 +409,21 @@ Error kvrm::writeWeights(StringRef path, const DecoderModel &model,
   std::atomic<size_t> next = 0;
   std::atomic<bool> failed = false;
   std::mutex mutex;
-  Error firstError = Error::success();
+  std::optional<Error> firstError;
+  auto convert = [&](const Piece &piece, Packer &packer,
+                     std::vector<char> &packed) -> Error {
+    const WeightLayout &layout = *piece.layout;
+    int64_t rowBytes = layout.cols * sizeOf(layout.type);
+    packed.resize(static_cast<size_t>((piece.end - piece.begin) * rowBytes));
+    if (!packer.pack(*piece.source, layout, piece.begin, piece.end,
+                     packed.data()))
+      return llvm::createStringError(
+          path + formatv(": weight '{0}': a value is not finite in {1}",
+                         layout.name, nameOf(layout.type))
+                     .str());
+    return file.write(packed,
+                      headerBytes + layout.offset + piece.begin * rowBytes);
+  };
   auto work = [&] {
     Packer packer;
     std::vector<char> packed;
@@ -416,29 +431,15 @@ Error kvrm::writeWeights(StringRef path, const DecoderModel &model,
       size_t index = next.fetch_add(1, std::memory_order_relaxed);
       if (index >= pieces.size())
         return;
-      const Piece &piece = pieces[index];
-      const WeightLayout &layout = *piece.layout;
-      int64_t rowBytes = layout.cols * sizeOf(layout.type);
-      packed.resize(static_cast<size_t>((piece.end - piece.begin) * rowBytes));
-      Error error = Error::success();
-      llvm::consumeError(std::move(error));
-      if (!packer.pack(*piece.source, layout, piece.begin, piece.end,
-                       packed.data()))
-        error = llvm::createStringError(
-            path + formatv(": weight '{0}': a value is not finite in {1}",
-                           layout.name, nameOf(layout.type))
-                       .str());
-      else
-        error = file.write(packed, headerBytes + layout.offset +
-                                       piece.begin * rowBytes);
-      if (!error)
-        continue;
-      std::lock_guard lock(mutex);
-      if (failed.exchange(true))
-        llvm::consumeError(std::move(error));
-      else
-        firstError = std::move(error);
-      return;
+      if (Error error = convert(pieces[index], packer, packed)) {
+        std::lock_guard lock(mutex);
+        if (firstError)
+          llvm::consumeError(std::move(error));
+        else
+          firstError.emplace(std::move(error));
+        failed.store(true, std::memory_order_relaxed);
+        return;
+      }
     }
   };
   if (threads == 0)
@@ -452,6 +453,6 @@ Error kvrm::writeWeights(StringRef path, const DecoderModel &model,
   for (std::thread &helper : helpers)
     helper.join();
   if (firstError)
-    return firstError;
+    return std::move(*firstError);
   return file.close();
 }

@@ -1,0 +1,319 @@
+//===- ModelTest.cpp - Tests of models and their weights ------------------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "kvrm/Frontend/Model.h"
+
+#include "GGUFBuilder.h"
+
+#include "llvm/ADT/SmallString.h"
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/raw_ostream.h"
+
+#include "gtest/gtest.h"
+
+#include <cmath>
+
+using namespace kvrm;
+using namespace kvrm::test;
+
+namespace {
+std::vector<float> rowsOf(const WeightSource &source, int64_t begin,
+                          int64_t end) {
+  std::vector<float> out(static_cast<size_t>((end - begin) * source.cols()));
+  source.readRows(begin, end, out.data());
+  return out;
+}
+
+/// A Llama of one layer: hidden 8, two heads and one KV head of 4, feed
+/// forward 6, vocabulary 5. Element i of a tensor is its base + i.
+GGUFBuilder llama() {
+  GGUFBuilder b;
+  b.addString("general.architecture", "llama");
+  b.addString("general.name", "tiny");
+  b.addInt("llama.block_count", 1);
+  b.addInt("llama.context_length", 16);
+  b.addInt("llama.embedding_length", 8);
+  b.addInt("llama.feed_forward_length", 6);
+  b.addInt("llama.attention.head_count", 2);
+  b.addInt("llama.attention.head_count_kv", 1);
+  b.addFloat("llama.attention.layer_norm_rms_epsilon", 1e-5f);
+  b.addFloat("llama.rope.freq_base", 100.0f);
+  b.addString("tokenizer.ggml.model", "gpt2");
+  b.addString("tokenizer.ggml.pre", "smollm");
+  b.addStrings("tokenizer.ggml.tokens", {"<s>", "a", "b", "ab", "x y"});
+  b.addInts("tokenizer.ggml.token_type", {3, 1, 1, 1, 4});
+  b.addStrings("tokenizer.ggml.merges", {"a b"});
+  b.addInt("tokenizer.ggml.bos_token_id", 0);
+  b.addInt("tokenizer.ggml.eos_token_id", 0);
+  auto tensor = [&](const char *name, std::vector<uint64_t> dims, float base) {
+    b.addTensor(name, std::move(dims),
+                [=](uint64_t i) { return base + float(i); });
+  };
+  tensor("token_embd.weight", {8, 5}, 0);
+  tensor("output_norm.weight", {8}, 100);
+  tensor("blk.0.attn_norm.weight", {8}, 200);
+  tensor("blk.0.attn_q.weight", {8, 8}, 1000);
+  tensor("blk.0.attn_k.weight", {8, 4}, 2000);
+  tensor("blk.0.attn_v.weight", {8, 4}, 3000);
+  tensor("blk.0.attn_output.weight", {8, 8}, 4000);
+  tensor("blk.0.ffn_norm.weight", {8}, 300);
+  tensor("blk.0.ffn_gate.weight", {8, 6}, 5000);
+  tensor("blk.0.ffn_up.weight", {8, 6}, 6000);
+  tensor("blk.0.ffn_down.weight", {6, 8}, 7000);
+  return b;
+}
+
+llvm::Expected<DecoderModel> openBytes(const std::string &bytes) {
+  llvm::SmallString<128> path;
+  int descriptor = -1;
+  EXPECT_FALSE(llvm::sys::fs::createTemporaryFile("kvrm-test", "gguf",
+                                                  descriptor, path));
+  llvm::raw_fd_ostream(descriptor, /*shouldClose=*/true) << bytes;
+  llvm::Expected<DecoderModel> model = openGGUF(path);
+  // The mapping outlives the name.
+  (void)llvm::sys::fs::remove(path);
+  return model;
+}
+
+/// The error of opening, without the file's path.
+std::string errorOf(const GGUFBuilder &b) {
+  llvm::Expected<DecoderModel> model = openBytes(b.build());
+  if (model)
+    return "";
+  std::string text = llvm::toString(model.takeError());
+  return text.substr(text.find(": ") + 2);
+}
+
+TEST(LlamaGGUF, ConfigurationAndWeights) {
+  llvm::Expected<DecoderModel> model = openBytes(llama().build());
+  ASSERT_TRUE(bool(model)) << llvm::toString(model.takeError());
+  const DecoderConfig &c = model->config;
+  EXPECT_EQ(c.name, "tiny");
+  EXPECT_EQ(c.vocabulary, 5);
+  EXPECT_EQ(c.hidden, 8);
+  EXPECT_EQ(c.layers, 1);
+  EXPECT_EQ(c.heads, 2);
+  EXPECT_EQ(c.kvHeads, 1);
+  EXPECT_EQ(c.headDim, 4);
+  EXPECT_EQ(c.feedForward, 6);
+  EXPECT_EQ(c.context, 16);
+  EXPECT_EQ(c.ropeDim, 4);
+  EXPECT_EQ(c.ropeTheta, 100.0);
+  EXPECT_EQ(c.bos, 0);
+  EXPECT_TRUE(c.tiedEmbeddings);
+  EXPECT_EQ(model->lookup("output"), model->lookup("token_embd"));
+
+  // Rows of q and k heads in half-split order, v as it is.
+  const WeightSource *qkv = model->lookup("blk.0.attn_qkv");
+  ASSERT_EQ(qkv->rows(), 16);
+  std::vector<float> values = rowsOf(*qkv, 0, 16);
+  const float firstOfRow[] = {1000, 1016, 1008, 1024, 1032, 1048, 1040, 1056,
+                              2000, 2016, 2008, 2024, 3000, 3008, 3016, 3024};
+  for (size_t row = 0; row < 16; ++row)
+    for (size_t col = 0; col < 8; ++col)
+      EXPECT_EQ(values[row * 8 + col], firstOfRow[row] + float(col)) << row;
+  // Any range gives the same values.
+  for (int64_t begin = 0; begin < 16; ++begin)
+    for (int64_t end = begin; end <= 16; ++end)
+      EXPECT_EQ(rowsOf(*qkv, begin, end),
+                std::vector<float>(values.begin() + begin * 8,
+                                   values.begin() + end * 8));
+
+  const WeightSource *gateUp = model->lookup("blk.0.ffn_gate_up");
+  EXPECT_EQ(rowsOf(*gateUp, 5, 7)[0], 5040.0f);
+  EXPECT_EQ(rowsOf(*gateUp, 5, 7)[8], 6000.0f);
+  EXPECT_EQ(model->lookup("none"), nullptr);
+}
+
+TEST(LlamaGGUF, RopeTables) {
+  GGUFBuilder b = llama();
+  llvm::Expected<DecoderModel> model = openBytes(b.build());
+  ASSERT_TRUE(bool(model));
+  std::vector<float> cos = rowsOf(*model->lookup("rope_cos"), 3, 4);
+  std::vector<float> sin = rowsOf(*model->lookup("rope_sin"), 3, 4);
+  // Frequencies are 100^0 and 100^(-1/2).
+  EXPECT_FLOAT_EQ(cos[0], std::cos(3.0f));
+  EXPECT_FLOAT_EQ(cos[1], std::cos(0.3f));
+  EXPECT_FLOAT_EQ(sin[0], std::sin(3.0f));
+  EXPECT_FLOAT_EQ(sin[1], std::sin(0.3f));
+
+  b.addTensor("rope_freqs.weight", {2}, [](uint64_t i) { return i + 1.0f; });
+  model = openBytes(b.build());
+  ASSERT_TRUE(bool(model));
+  EXPECT_FLOAT_EQ(rowsOf(*model->lookup("rope_cos"), 3, 4)[1], std::cos(0.15f));
+  b.tensor("rope_freqs.weight").data.assign(8, '\0');
+  EXPECT_EQ(errorOf(b),
+            "tensor 'rope_freqs.weight': factor 0.00 is not positive");
+}
+
+TEST(LlamaGGUF, PartialRope) {
+  GGUFBuilder b = llama();
+  b.addInt("llama.rope.dimension_count", 2);
+  llvm::Expected<DecoderModel> model = openBytes(b.build());
+  ASSERT_TRUE(bool(model));
+  EXPECT_EQ(model->lookup("rope_cos")->cols(), 1);
+  std::vector<float> q = rowsOf(*model->lookup("blk.0.attn_qkv"), 0, 4);
+  for (size_t row = 0; row < 4; ++row)
+    EXPECT_EQ(q[row * 8], 1000.0f + 8.0f * float(row));
+}
+
+TEST(LlamaGGUF, Tokenizer) {
+  llvm::Expected<DecoderModel> model = openBytes(llama().build());
+  ASSERT_TRUE(bool(model));
+  ASSERT_TRUE(model->tokenizer.has_value());
+  using Kind = TokenizerData::Kind;
+  EXPECT_EQ(model->tokenizer->kinds,
+            (std::vector<Kind>{Kind::Special, Kind::Normal, Kind::Normal,
+                               Kind::Normal, Kind::UserDefined}));
+  EXPECT_EQ(model->tokenizer->merges, std::vector<std::string>{"a b"});
+  EXPECT_EQ(model->tokenizer->patterns.size(), 2u);
+
+  GGUFBuilder b = llama();
+  b.remove("tokenizer.ggml.model");
+  b.addString("tokenizer.ggml.model", "llama");
+  model = openBytes(b.build());
+  ASSERT_TRUE(bool(model));
+  EXPECT_FALSE(model->tokenizer.has_value());
+  EXPECT_EQ(model->tokenizerNote, "tokenizer model 'llama' is not supported "
+                                  "(only 'gpt2', byte-level BPE, is)");
+
+  b = llama();
+  b.remove("tokenizer.ggml.tokens");
+  b.addStrings("tokenizer.ggml.tokens", {"a"});
+  EXPECT_EQ(errorOf(b), "metadata 'tokenizer.ggml.tokens': 1 tokens, but the "
+                        "vocabulary is 5");
+  b = llama();
+  b.remove("tokenizer.ggml.tokens");
+  b.addStrings("tokenizer.ggml.tokens", {"a", "b", "c", "\xff", "d"});
+  EXPECT_EQ(errorOf(b),
+            "metadata 'tokenizer.ggml.tokens': token 3 is not UTF-8");
+  b = llama();
+  b.remove("tokenizer.ggml.merges");
+  b.addStrings("tokenizer.ggml.merges", {"a b", "ab"});
+  EXPECT_EQ(errorOf(b),
+            "metadata 'tokenizer.ggml.merges': merge 1 is not 'left right'");
+}
+
+TEST(LlamaGGUF, Refusals) {
+  auto with = [](auto change) {
+    GGUFBuilder b = llama();
+    change(b);
+    return errorOf(b);
+  };
+  auto withInt = [&](const char *key, uint32_t value) {
+    return with([&](GGUFBuilder &b) {
+      b.remove(key);
+      b.addInt(key, value);
+    });
+  };
+  EXPECT_EQ(with([](GGUFBuilder &b) {
+              b.remove("general.architecture");
+              b.addString("general.architecture", "gemma");
+            }),
+            "architecture 'gemma' is not supported (only 'llama' is)");
+  EXPECT_EQ(with([](GGUFBuilder &b) { b.remove("llama.block_count"); }),
+            "metadata 'llama.block_count' is missing");
+  EXPECT_EQ(with([](GGUFBuilder &b) { b.removeTensor("blk.0.attn_v.weight"); }),
+            "tensor 'blk.0.attn_v.weight' is missing");
+  EXPECT_EQ(with([](GGUFBuilder &b) {
+              b.tensor("blk.0.ffn_up.weight").dims = {6, 8};
+            }),
+            "tensor 'blk.0.ffn_up.weight': dimensions [6, 8], expected [8, 6]");
+  EXPECT_EQ(with([](GGUFBuilder &b) {
+              b.addTensor("blk.0.attn_q.bias", {8},
+                          [](uint64_t) { return 0.0f; });
+            }),
+            "tensor 'blk.0.attn_q.bias' has no place in a plain Llama decoder");
+  EXPECT_EQ(with([](GGUFBuilder &b) {
+              b.addString("llama.rope.scaling.type", "yarn");
+            }),
+            "metadata 'llama.rope.scaling.type': 'yarn' is not supported (only "
+            "'none' is)");
+  EXPECT_EQ(withInt("llama.expert_count", 8),
+            "metadata 'llama.expert_count': 8.00 is not supported (only 0 is)");
+  EXPECT_EQ(withInt("llama.embedding_length", 0),
+            "metadata 'llama.embedding_length': 0 is not in [1, 2^31)");
+  EXPECT_EQ(withInt("llama.attention.head_count", 3),
+            "metadata 'llama.embedding_length': 8 is not a multiple of "
+            "'llama.attention.head_count', 3");
+  EXPECT_EQ(withInt("llama.vocab_size", 6),
+            "metadata 'llama.vocab_size': 6 is not the number of rows of "
+            "'token_embd.weight', 5");
+  EXPECT_EQ(withInt("tokenizer.ggml.eos_token_id", 5),
+            "metadata 'tokenizer.ggml.eos_token_id': 5 is not below the "
+            "vocabulary 5");
+  EXPECT_EQ(withInt("llama.block_count", 2),
+            "tensor 'blk.1.attn_norm.weight' is missing");
+}
+
+// A changed byte anywhere is an error or another model, never a crash.
+TEST(LlamaGGUF, SurvivesEveryChangedByte) {
+  GGUFBuilder b = llama();
+  std::string whole = b.build();
+  size_t head = whole.size() - 2048; // most of the rest are weights
+  for (size_t i = 0; i < std::min(head, whole.size()); ++i) {
+    std::string bytes = whole;
+    bytes[i] = static_cast<char>(bytes[i] ^ 0x11);
+    llvm::Expected<DecoderModel> model = openBytes(bytes);
+    if (!model)
+      llvm::consumeError(model.takeError());
+  }
+}
+
+TEST(Synth, IsDeterministicAndSane) {
+  SynthOptions options;
+  llvm::Expected<DecoderModel> a = synthModel(options);
+  llvm::Expected<DecoderModel> b = synthModel(options);
+  options.seed = 2;
+  llvm::Expected<DecoderModel> c = synthModel(options);
+  ASSERT_TRUE(a && b && c);
+  auto values = [](const llvm::Expected<DecoderModel> &model) {
+    const WeightSource *source = model->lookup("blk.1.ffn_down");
+    return rowsOf(*source, 0, source->rows());
+  };
+  EXPECT_EQ(values(a), values(b));
+  EXPECT_NE(values(a), values(c));
+  // Rows do not depend on what is read with them.
+  const WeightSource *source = a->lookup("blk.0.attn_qkv");
+  std::vector<float> all = rowsOf(*source, 0, source->rows());
+  EXPECT_EQ(rowsOf(*source, 7, 8),
+            std::vector<float>(all.begin() + 7 * 64, all.begin() + 8 * 64));
+  double sum = 0;
+  double squares = 0;
+  for (float v : all) {
+    sum += v;
+    squares += double(v) * v;
+  }
+  EXPECT_NEAR(sum / double(all.size()), 0.0, 0.01);
+  EXPECT_NEAR(squares / double(all.size()) * 64, 1.0, 0.05);
+  // Pinned, so that seeded tests elsewhere keep their numbers.
+  EXPECT_EQ(all[0], rowsOf(*b->lookup("blk.0.attn_qkv"), 0, 1)[0]);
+}
+
+TEST(Synth, Limits) {
+  auto errorOf = [](auto change) {
+    SynthOptions options;
+    change(options);
+    llvm::Expected<DecoderModel> model = synthModel(options);
+    return model ? "" : llvm::toString(model.takeError());
+  };
+  EXPECT_EQ(errorOf([](SynthOptions &o) { o.layers = 0; }),
+            "synth: layers 0 is not in [1, 1024]");
+  EXPECT_EQ(errorOf([](SynthOptions &o) { o.layers = 1ll << 40; }),
+            "synth: layers 1099511627776 is not in [1, 1024]");
+  EXPECT_EQ(errorOf([](SynthOptions &o) { o.headDim = 1024; }),
+            "synth: head dim 1024 is not in [1, 512]");
+  EXPECT_EQ(errorOf([](SynthOptions &o) { o.headDim = 15; }),
+            "synth: rope dim 15 is odd");
+  EXPECT_EQ(errorOf([](SynthOptions &o) { o.kvHeads = 3; }),
+            "synth: 4 heads are not a multiple of 3 kv heads");
+  EXPECT_EQ(errorOf([](SynthOptions &o) { o.vocabulary = -1; }),
+            "synth: vocabulary -1 is not in [1, 16777216]");
+  EXPECT_EQ(errorOf([](SynthOptions &o) { o.tiedEmbeddings = true; }), "");
+}
+} // namespace
