@@ -1,0 +1,298 @@
+//===- Generate.cpp - kvrm-run generate -------------------------*- C++ -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Commands.h"
+
+#include "kvrm/runtime/BatchRunner.h"
+#include "kvrm/text/Tokenizer.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <unistd.h>
+
+using namespace kvrm;
+using nlohmann::json;
+
+static constexpr size_t maxRequests = 65536;
+
+double run::percentile(std::vector<int64_t> values, double percent) {
+  if (values.empty())
+    return 0;
+  std::ranges::sort(values);
+  auto index =
+      static_cast<size_t>(percent / 100 * static_cast<double>(values.size()));
+  return static_cast<double>(values[std::min(index, values.size() - 1)]);
+}
+
+/// Parses "1,2,3".
+static Expected<std::vector<int32_t>> parseIds(const std::string &text) {
+  std::vector<int32_t> ids;
+  const char *at = text.data();
+  const char *end = at + text.size();
+  while (true) {
+    while (at < end && *at == ' ')
+      ++at;
+    int32_t id = 0;
+    auto [next, error] = std::from_chars(at, end, id);
+    if (error != std::errc())
+      return invalidArgument("--token-ids: '", text,
+                             "' is not a list of ids such as 1,2,3");
+    ids.push_back(id);
+    at = next;
+    while (at < end && *at == ' ')
+      ++at;
+    if (at == end)
+      return ids;
+    if (*at++ != ',')
+      return invalidArgument("--token-ids: '", text,
+                             "' is not a list of ids such as 1,2,3");
+  }
+}
+
+static Status readPrompts(const std::string &path,
+                          std::vector<std::string> &prompts) {
+  std::ifstream file(path);
+  if (!file)
+    return makeError(StatusCode::NotFound, path, ": cannot open");
+  std::string line;
+  while (std::getline(file, line)) {
+    if (!line.empty() && line.back() == '\r')
+      line.pop_back();
+    if (!line.empty())
+      prompts.push_back(line);
+  }
+  if (file.bad())
+    return makeError(StatusCode::IoError, path, ": cannot read");
+  return Status::ok();
+}
+
+/// The system message that a ChatML template starts with when a conversation
+/// has none: the literal between its system header and the next <|im_end|>.
+static std::string defaultSystem(const std::string &chatTemplate) {
+  for (const char *newline : {"\n", "\\n"}) {
+    std::string header = std::string("<|im_start|>system") + newline;
+    size_t begin = chatTemplate.find(header);
+    if (begin == std::string::npos)
+      continue;
+    begin += header.size();
+    size_t end = chatTemplate.find("<|im_end|>", begin);
+    if (end == std::string::npos)
+      continue;
+    std::string text = chatTemplate.substr(begin, end - begin);
+    if (!text.empty() && text.find_first_of("'\"{}\\") == std::string::npos)
+      return text;
+  }
+  return {};
+}
+
+/// Puts a prompt into the chat form of the model. Templates are Jinja programs,
+/// which are not run; the two common forms are known by their marks.
+static Expected<std::string> chatPrompt(const Tokenizer &tokenizer,
+                                        const std::string &system,
+                                        const std::string &prompt) {
+  const std::string &form = tokenizer.chatTemplate();
+  if (form.find("<|im_start|>") != std::string::npos) {
+    std::string text;
+    std::string first = system.empty() ? defaultSystem(form) : system;
+    if (!first.empty())
+      text = "<|im_start|>system\n" + first + "<|im_end|>\n";
+    return text + "<|im_start|>user\n" + prompt +
+           "<|im_end|>\n<|im_start|>assistant\n";
+  }
+  if (form.find("<|start_header_id|>") != std::string::npos) {
+    auto message = [](const std::string &role, const std::string &content) {
+      return "<|start_header_id|>" + role + "<|end_header_id|>\n\n" + content +
+             "<|eot_id|>";
+    };
+    std::string text;
+    if (!system.empty())
+      text = message("system", system);
+    return text + message("user", prompt) +
+           "<|start_header_id|>assistant<|end_header_id|>\n\n";
+  }
+  return invalidArgument("--chat: the package has no chat template of a form "
+                         "that kvrm-run knows (ChatML, Llama 3)");
+}
+
+Status run::generate(const CommonOptions &common,
+                     const GenerateOptions &options) {
+  std::vector<std::string> prompts = options.prompts;
+  if (!options.promptsFile.empty())
+    KVRM_TRY(readPrompts(options.promptsFile, prompts));
+  if (prompts.empty() && options.tokenIds.empty())
+    return invalidArgument(
+        "nothing to generate: give --prompt, --prompts-file or --token-ids");
+  if (prompts.size() + options.tokenIds.size() > maxRequests)
+    return invalidArgument(prompts.size() + options.tokenIds.size(),
+                           " prompts are more than the limit ", maxRequests);
+  if (!options.system.empty() && !options.isChat)
+    return invalidArgument("--system needs --chat");
+
+  Expected<std::shared_ptr<const Package>> package =
+      Package::load(common.package);
+  KVRM_TRY(package.status());
+  const Manifest &manifest = (*package)->manifest();
+  std::optional<Tokenizer> tokenizer;
+  if (std::string path = (*package)->tokenizerPath(); !path.empty()) {
+    Expected<Tokenizer> loaded = Tokenizer::load(path);
+    KVRM_TRY(loaded.status());
+    tokenizer.emplace(loaded.take());
+  } else if (!prompts.empty()) {
+    return makeError(StatusCode::NotFound, common.package,
+                     ": has no tokenizer.json: give prompts as --token-ids");
+  }
+  Expected<std::unique_ptr<Session>> session =
+      Session::create(*package, common.session);
+  KVRM_TRY(session.status());
+
+  BatchRunner runner(**session);
+  std::vector<int32_t> stops;
+  if (!options.ignoresEos) {
+    if (manifest.eos >= 0)
+      stops.push_back(manifest.eos);
+    if (tokenizer && tokenizer->eos() >= 0)
+      stops.push_back(tokenizer->eos());
+  }
+  auto add = [&](std::vector<int32_t> ids) -> Status {
+    GenerationRequest request;
+    request.prompt = std::move(ids);
+    request.maxTokens = options.maxTokens;
+    request.sampling = options.sampling;
+    // Equal prompts of one run are to differ when sampled.
+    request.sampling.seed += static_cast<uint64_t>(runner.size());
+    request.stopTokens = stops;
+    return runner.add(std::move(request)).status();
+  };
+  for (const std::string &prompt : prompts) {
+    std::string text = prompt;
+    if (options.isChat) {
+      Expected<std::string> chat =
+          chatPrompt(*tokenizer, options.system, prompt);
+      KVRM_TRY(chat.status());
+      text = chat.take();
+    }
+    Expected<std::vector<int32_t>> ids = tokenizer->encode(text);
+    KVRM_TRY(ids.status());
+    if (tokenizer->addBos() && tokenizer->bos() >= 0)
+      ids->insert(ids->begin(), tokenizer->bos());
+    KVRM_TRY(add(ids.take()));
+  }
+  for (const std::string &list : options.tokenIds) {
+    Expected<std::vector<int32_t>> ids = parseIds(list);
+    KVRM_TRY(ids.status());
+    KVRM_TRY(add(ids.take()));
+  }
+
+  // One request streams; of several each is printed when it ends.
+  bool isStreaming = runner.size() == 1 && !common.isJson;
+  bool isTelling = common.isVerbose || (isatty(2) && !common.isJson);
+  std::optional<StreamDecoder> stream;
+  if (tokenizer)
+    stream.emplace(*tokenizer, /*skipSpecial=*/true);
+  bool isFirst = true;
+  auto text = [&](const std::vector<int32_t> &tokens) {
+    if (tokenizer)
+      return tokenizer->decode(tokens, /*skipSpecial=*/true);
+    std::string ids;
+    for (int32_t token : tokens)
+      ids += (ids.empty() ? "" : ",") + std::to_string(token);
+    return ids;
+  };
+  runner.observe(
+      [&](int32_t, int32_t token) {
+        if (!isStreaming)
+          return;
+        std::string piece = stream
+                                ? stream->push(token)
+                                : (isFirst ? "" : ",") + std::to_string(token);
+        isFirst = false;
+        std::fwrite(piece.data(), 1, piece.size(), stdout);
+        std::fflush(stdout);
+      },
+      [&](int32_t index) {
+        if (common.isJson)
+          return;
+        if (isStreaming) {
+          std::string rest = stream ? stream->finish() : std::string();
+          std::printf("%s\n", rest.c_str());
+          return;
+        }
+        std::string all = text(runner.result(index).tokens);
+        std::printf("[%d] ", index);
+        std::fwrite(all.data(), 1, all.size(), stdout);
+        std::printf("\n");
+        std::fflush(stdout);
+      });
+  KVRM_TRY(runner.run());
+
+  const BatchTotals &totals = runner.totals();
+  auto rate = [](int64_t tokens, int64_t nanoseconds) {
+    return nanoseconds > 0 ? static_cast<double>(tokens) * 1e9 /
+                                 static_cast<double>(nanoseconds)
+                           : 0.0;
+  };
+  double prefillRate = rate(totals.prefillTokens, totals.prefillNanoseconds);
+  double decodeRate = rate(totals.decodeTokens, totals.decodeNanoseconds);
+  auto stepMs = [&](double percent) {
+    return percentile(totals.stepNanoseconds, percent) / 1e6;
+  };
+  if (common.isJson) {
+    json requests = json::array();
+    for (int32_t i = 0; i < runner.size(); ++i) {
+      const GenerationResult &result = runner.result(i);
+      auto ms = [](int64_t nanoseconds) {
+        return static_cast<double>(nanoseconds) / 1e6;
+      };
+      json item = {{"prompt_tokens", runner.request(i).prompt},
+                   {"tokens", result.tokens},
+                   {"finish", finishReasonName(result.finish)},
+                   {"wait_ms", ms(result.waitNanoseconds)},
+                   {"prefill_ms", ms(result.prefillNanoseconds)},
+                   {"first_token_ms", ms(result.firstTokenNanoseconds)},
+                   {"total_ms", ms(result.totalNanoseconds)}};
+      if (tokenizer)
+        item["text"] = text(result.tokens);
+      requests.push_back(std::move(item));
+    }
+    json out = {{"package", common.package},
+                {"mode", manifest.isPaged ? "paged" : "static"},
+                {"threads", (*session)->workers()},
+                {"requests", std::move(requests)},
+                {"timing",
+                 {{"prefill_tokens", totals.prefillTokens},
+                  {"prefill_tokens_per_s", prefillRate},
+                  {"decode_tokens", totals.decodeTokens},
+                  {"decode_tokens_per_s", decodeRate},
+                  {"decode_steps", totals.stepNanoseconds.size()},
+                  {"step_ms",
+                   {{"p50", stepMs(50)},
+                    {"p90", stepMs(90)},
+                    {"p99", stepMs(99)},
+                    {"p99.9", stepMs(99.9)},
+                    {"max", stepMs(100)}}}}},
+                {"kv",
+                 {{"reserved_bytes", (*session)->reservedKvBytes()},
+                  {"peak_live_bytes", totals.peakLiveKvBytes}}}};
+    std::cout << out.dump(2, ' ', false, json::error_handler_t::replace)
+              << "\n";
+    std::cout.flush();
+  } else if (isTelling) {
+    std::fprintf(stderr,
+                 "kvrm-run: prefill %lld tokens, %.1f tok/s; decode %lld "
+                 "tokens, %.1f tok/s, step p50 %.2f ms, p99 %.2f ms\n",
+                 static_cast<long long>(totals.prefillTokens), prefillRate,
+                 static_cast<long long>(totals.decodeTokens), decodeRate,
+                 stepMs(50), stepMs(99));
+  }
+  return Status::ok();
+}

@@ -1,0 +1,138 @@
+//===- kvrm-run.cpp - Run a package -----------------------------*- C++ -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Commands.h"
+
+#include "kvrm/runtime/kvrm.h"
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <exception>
+
+using namespace kvrm;
+
+/// Every failure is one line on standard error.
+static int fail(const std::string &message) {
+  std::string line = message;
+  for (char &c : line)
+    if (c == '\n')
+      c = ' ';
+  std::fprintf(stderr, "kvrm-run: error: %s\n", line.c_str());
+  return 1;
+}
+
+static int runMain(int argc, char **argv) {
+  CLI::App app("Runs a kvrm package: text, timings, or what it is.",
+               "kvrm-run");
+  app.set_version_flag("--version", std::string("kvrm-run ") + kvrm_version());
+  app.require_subcommand(1);
+  run::CommonOptions common;
+  run::GenerateOptions generate;
+  run::BenchOptions bench;
+
+  auto addCommon = [&](CLI::App *command, bool runs) {
+    command->add_option("package", common.package, "Package folder")
+        ->required();
+    command->add_flag("--json", common.isJson, "Print one JSON object");
+    if (!runs)
+      return;
+    command->add_flag("-v,--verbose", common.isVerbose,
+                      "Tell rates on standard error");
+    command->add_option("--threads", common.session.threads,
+                        "Worker threads, 0 = one a CPU");
+    command->add_option("--shares", common.session.shares,
+                        "Shares of the work queue, 0 = one a thread");
+    command->add_option("--pool-pages", common.session.poolPages,
+                        "Pages of the KV pool, 0 = enough for all slots");
+  };
+
+  CLI::App *generateCommand =
+      app.add_subcommand("generate", "Generate text for prompts");
+  addCommon(generateCommand, true);
+  // One value an occurrence, so that a prompt may look like anything.
+  generateCommand
+      ->add_option("-p,--prompt", generate.prompts,
+                   "Prompt; repeat for several, which run together")
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->take_all();
+  generateCommand->add_option("--prompts-file", generate.promptsFile,
+                              "File with a prompt a line");
+  generateCommand
+      ->add_option("--token-ids", generate.tokenIds,
+                   "Prompt as token ids \"1,2,3\"; repeat for several")
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->take_all();
+  generateCommand->add_option("-n,--max-tokens", generate.maxTokens,
+                              "Most tokens to generate a prompt");
+  generateCommand->add_option("--temperature", generate.sampling.temperature,
+                              "0 = greedy");
+  generateCommand->add_option("--top-p", generate.sampling.topP,
+                              "Probability mass to sample from");
+  generateCommand->add_option("--seed", generate.sampling.seed,
+                              "Seed of sampling");
+  generateCommand->add_flag("--chat", generate.isChat,
+                            "Put prompts into the model's chat form");
+  generateCommand->add_option("--system", generate.system,
+                              "System message for --chat");
+  generateCommand->add_flag("--ignore-eos", generate.ignoresEos,
+                            "Do not stop at the end of text");
+
+  CLI::App *inspectCommand =
+      app.add_subcommand("inspect", "Show what a package is");
+  addCommon(inspectCommand, false);
+
+  CLI::App *benchCommand = app.add_subcommand("bench", "Time decode steps");
+  addCommon(benchCommand, true);
+  benchCommand->add_option("--slots-active", bench.active,
+                           "Slots that decode, 0 = all");
+  benchCommand
+      ->add_option("--contexts,--context", bench.contexts,
+                   "History lengths to start from, e.g. 128,1024")
+      ->delimiter(',')
+      ->allow_extra_args(false);
+  benchCommand->add_option("--steps", bench.steps, "Timed steps a context");
+  benchCommand->add_option("--warmup", bench.warmup, "Steps before those");
+  benchCommand->add_flag("--ragged", bench.isRagged,
+                         "Spread histories evenly over 1..context");
+  benchCommand->add_option("--seed", bench.seed, "Seed of the histories");
+
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::CallForHelp &request) {
+    return app.exit(request);
+  } catch (const CLI::CallForAllHelp &request) {
+    return app.exit(request);
+  } catch (const CLI::CallForVersion &request) {
+    return app.exit(request);
+  } catch (const CLI::Error &error) {
+    return fail(std::string(error.what()) + " (see kvrm-run --help)");
+  }
+
+  Status status;
+  if (generateCommand->parsed())
+    status = run::generate(common, generate);
+  else if (inspectCommand->parsed())
+    status = run::inspect(common);
+  else
+    status = run::bench(common, bench);
+  if (!status.isOk())
+    return fail(status.message());
+  if (std::fflush(stdout) != 0 || std::ferror(stdout))
+    return fail("cannot write to standard output");
+  return 0;
+}
+
+int main(int argc, char **argv) {
+  try {
+    return runMain(argc, argv);
+  } catch (const std::exception &error) {
+    return fail(error.what());
+  }
+}
