@@ -3,8 +3,8 @@
 # See LICENSE for licence information.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """Writes the ids that Hugging Face's `tokenizers` gives to a range of texts with
-the tokenizer of a SmolLM2 GGUF file. The pre-tokenizer is that of the model's
-own tokenizer.json: single digits, then GPT-2's expression.
+the tokenizer of a SmolLM2 GGUF file. The pre-tokenizer "smollm" is, by
+llama.cpp's src/llama-vocab.cpp, single digits and then GPT-2's expression.
 
     tokenizer_golden.py model.gguf runtime/text/test/smollm2.golden.json
 """
