@@ -651,10 +651,11 @@ Status Loader::load(const json &root) {
     for (const json &token : *added)
       KVRM_TRY(loadAdded(token, index++));
     for (std::vector<AddedToken> &bucket : state.added)
-      std::stable_sort(bucket.begin(), bucket.end(),
-                       [](const AddedToken &a, const AddedToken &b) {
-                         return a.content.size() > b.content.size();
-                       });
+      std::sort(bucket.begin(), bucket.end(),
+                [](const AddedToken &a, const AddedToken &b) {
+                  return std::pair(b.content.size(), a.id) <
+                         std::pair(a.content.size(), b.id);
+                });
   }
 
   KVRM_TRY(loadTokenId(root, "bos_token_id", state.bos));
