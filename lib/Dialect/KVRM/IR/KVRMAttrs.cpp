@@ -47,7 +47,8 @@ LogicalResult ScheduleAttr::verify(function_ref<InFlightDiagnostic()> emitError,
 LogicalResult TileAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                                int64_t q, int64_t kv) {
   if (q < 1 || q > KVRM_MAX_QUERIES)
-    return emitError() << "q is " << q << ", outside 1.." << KVRM_MAX_QUERIES;
+    return emitError() << "q is " << q << ", outside 1.."
+                       << int64_t{KVRM_MAX_QUERIES};
   if (kv < 1 || !llvm::isPowerOf2_64(kv))
     return emitError() << "kv is " << kv << ", not a power of two";
   return success();

@@ -108,7 +108,7 @@ LogicalResult KVRMDialect::verifyOperationAttribute(Operation *op,
   if (attr.getName() == getPanelAttrName()) {
     auto panel = dyn_cast<IntegerAttr>(attr.getValue());
     if (!panel || !panel.getType().isSignlessInteger(64) || panel.getInt() < 1)
-      return op->emitOpError("needs a positive integer as '")
+      return op->emitOpError("needs a positive i64 as '")
              << getPanelAttrName() << "'";
     return success();
   }

@@ -336,8 +336,8 @@ void DispatchOp::getEffects(
 }
 
 LogicalResult DispatchOp::verify() {
-  if (getTasks() < 1)
-    return emitOpError("needs at least one task, got ") << getTasks();
+  if (auto tasks = static_cast<int64_t>(getTasks()); tasks < 1)
+    return emitOpError("needs at least one task, got ") << tasks;
   size_t tensors = llvm::count_if(getOutputs(), [](Value output) {
     return isa<RankedTensorType>(output.getType());
   });
