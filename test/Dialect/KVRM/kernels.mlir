@@ -8,9 +8,8 @@
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = transposed_keys>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
 
-// CHECK-LABEL: kvrm.kernel @append heads 9 tile <q = 1, kv = 64> transport <native>
-// CHECK-SAME: on !kvrm.session<
-// CHECK-SAME: at !kvrm.descriptor<rows = 8, queries = 1, pages = 128> {
+// CHECK: !descriptor = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+// CHECK-LABEL: kvrm.kernel @append heads 9 tile <q = 1, kv = 64> transport <native> on !session at !descriptor {
 // CHECK-NEXT: append_rows
 // CHECK-NEXT: return
 // CHECK-NEXT: }
@@ -24,21 +23,21 @@ kvrm.kernel @append heads 9 tile <q = 1, kv = 64> transport <native> on !session
 }
 
 // CHECK-LABEL: kvrm.kernel @attend heads 9 tile <q = 1, kv = 64> transport <staged>
-// CHECK-SAME: attributes {sym_visibility = "private"}
+// CHECK-SAME: on !session at !descriptor attributes {sym_visibility = "private"} {
 // CHECK: %[[ITEM:.*]] = get_work_item
 // CHECK: %[[BEGIN:.*]], %[[FULL:.*]], %[[END:.*]] = tile_range %[[ITEM]]
-// CHECK: %[[Q:.*]] = load_query %[[ITEM]] : !kvrm.fragment<3x64xf32>
-// CHECK: %[[INIT:.*]] = softmax_init : !kvrm.softmax<3x64>
-// CHECK: scf.for %[[T:.*]] = %[[BEGIN]] to %[[FULL]] {{.*}} iter_args(%[[S:.*]] = %[[INIT]]) -> (!kvrm.softmax<3x64>)
-// CHECK: %[[K:.*]], %[[V:.*]] = kvrm.load_tile %[[ITEM]][%[[T]]] : !kvrm.fragment<64x64xf16>
-// CHECK: %[[X:.*]] = kvrm.score %[[Q]], %[[K]], %[[ITEM]][%[[T]]] {scale = 1.250000e-01 : f32} : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16> -> !kvrm.fragment<3x64xf32>
-// CHECK: %[[W:.*]], %[[S1:.*]] = kvrm.online_softmax %[[X]], %[[S]] : !kvrm.fragment<3x64xf32>, !kvrm.softmax<3x64>
-// CHECK: %[[S2:.*]] = kvrm.accumulate %[[W]], %[[V]], %[[S1]], %[[ITEM]][%[[T]]] : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16>, !kvrm.softmax<3x64>
+// CHECK: %[[Q:.*]] = load_query %[[ITEM]] : <3x64xf32>
+// CHECK: %[[INIT:.*]] = softmax_init : <3x64>
+// CHECK: %[[MID:.*]] = scf.for %[[T:.*]] = %[[BEGIN]] to %[[FULL]] {{.*}} iter_args(%[[S:.*]] = %[[INIT]]) -> (!kvrm.softmax<3x64>)
+// CHECK: %[[K:.*]], %[[V:.*]] = kvrm.load_tile %[[ITEM]][%[[T]]] : <64x64xf16>
+// CHECK: %[[X:.*]] = kvrm.score %[[Q]], %[[K]], %[[ITEM]][%[[T]]] {scale = 1.250000e-01 : f32} : <3x64xf32>, <64x64xf16> -> <3x64xf32>
+// CHECK: %[[W:.*]], %[[S1:.*]] = kvrm.online_softmax %[[X]], %[[S]] : <3x64xf32>, <3x64>
+// CHECK: %[[S2:.*]] = kvrm.accumulate %[[W]], %[[V]], %[[S1]], %[[ITEM]][%[[T]]] : <3x64xf32>, <64x64xf16>, <3x64>
 // CHECK: scf.yield %[[S2]]
-// CHECK: scf.for
+// CHECK: %[[LAST:.*]] = scf.for {{.*}} = %[[FULL]] to %[[END]] {{.*}} = %[[MID]])
 // CHECK: kvrm.score {{.*}} {masked, scale = 1.250000e-01 : f32}
 // CHECK: kvrm.accumulate {{.*}} {masked}
-// CHECK: store_softmax %{{.*}}, %[[ITEM]] : !kvrm.softmax<3x64>
+// CHECK: store_softmax %[[LAST]], %[[ITEM]] : <3x64>
 // CHECK-NEXT: return
 kvrm.kernel @attend heads 9 tile <q = 1, kv = 64> transport <staged> on !session at !desc
     attributes {sym_visibility = "private"} {
@@ -70,8 +69,8 @@ kvrm.kernel @attend heads 9 tile <q = 1, kv = 64> transport <staged> on !session
 }
 
 // CHECK-LABEL: func.func @decode_step
-// CHECK: kvrm.launch @append(%{{.*}}, %{{.*}}) ins(%{{.*}}, %{{.*}} : tensor<8x1x3x64xf32>, tensor<8x1x3x64xf32>) {layer = 0 : i64} : !kvrm.session<{{.*}}>, !kvrm.descriptor<rows = 8, queries = 1, pages = 128>{{$}}
-// CHECK: %{{.*}} = kvrm.launch @attend(%{{.*}}, %{{.*}}) ins(%{{.*}} : tensor<8x1x9x64xf32>) outs(%{{.*}} : tensor<8x1x9x64xf32>) {layer = 0 : i64} : !kvrm.session<{{.*}}>, !kvrm.descriptor<{{.*}}> -> tensor<8x1x9x64xf32>
+// CHECK: kvrm.launch @append(%{{.*}}, %{{.*}}) ins(%{{.*}}, %{{.*}} : tensor<8x1x3x64xf32>, tensor<8x1x3x64xf32>) {layer = 0 : i64} : !session, !descriptor{{$}}
+// CHECK: %{{.*}} = kvrm.launch @attend(%{{.*}}, %{{.*}}) ins(%{{.*}} : tensor<8x1x9x64xf32>) outs(%{{.*}} : tensor<8x1x9x64xf32>) {layer = 0 : i64} : !session, !descriptor -> tensor<8x1x9x64xf32>
 // GENERIC: "kvrm.launch"(%{{.*}}) <{kernel = @append, layer = 0 : i64, operandSegmentSizes = array<i32: 1, 1, 2, 0>}>
 // GENERIC: "kvrm.launch"(%{{.*}}) <{kernel = @attend, layer = 0 : i64, operandSegmentSizes = array<i32: 1, 1, 1, 1>}>
 func.func @decode_step(%q: tensor<8x1x9x64xf32>, %k: tensor<8x1x3x64xf32>, %session: !session)
@@ -89,7 +88,7 @@ func.func @decode_step(%q: tensor<8x1x9x64xf32>, %k: tensor<8x1x3x64xf32>, %sess
 // function: its kernel is lowered already.
 
 // CHECK-LABEL: func.func @bufferized
-// CHECK: kvrm.launch @attend(%{{.*}}, %{{.*}}) ins(%{{.*}} : memref<8x1x9x64xf32>) outs(%{{.*}} : memref<8x1x9x64xf32>) {layer = 29 : i64} : !kvrm.session<{{.*}}>, !kvrm.descriptor<{{.*}}>{{$}}
+// CHECK: kvrm.launch @attend(%{{.*}}, %{{.*}}) ins(%{{.*}} : memref<8x1x9x64xf32>) outs(%{{.*}} : memref<8x1x9x64xf32>) {layer = 29 : i64} : !session, !descriptor{{$}}
 // CHECK: kvrm.launch @lowered(
 // CHECK: kvrm.dispatch @linear_0 tasks 18 ins(%{{.*}}, %{{.*}} : memref<8x576xf32>, memref<18x576x32xf16>) outs(%{{.*}} : memref<8x576xf32>)
 // CHECK: kvrm.dispatch @nothing tasks 1{{$}}
@@ -103,6 +102,17 @@ func.func @bufferized(%q: memref<8x1x9x64xf32>, %k: memref<8x1x3x64xf32>, %x: me
   kvrm.dispatch @linear_0 tasks 18 ins(%x, %w : memref<8x576xf32>, memref<18x576x32xf16>) outs(%x : memref<8x576xf32>)
   kvrm.dispatch @nothing tasks 1
   return
+}
+
+// On tensors a dispatch returns what it writes.
+
+// CHECK-LABEL: func.func @on_tensors
+// CHECK: %{{.*}} = kvrm.dispatch @linear_0 tasks 18 ins(%{{.*}}, %{{.*}} : tensor<8x576xf32>, tensor<18x576x32xf16>) outs(%{{.*}} : tensor<8x576xf32>) -> tensor<8x576xf32>
+// GENERIC: "kvrm.dispatch"(%{{.*}}) <{callee = @linear_0, operandSegmentSizes = array<i32: 2, 1>, tasks = 18 : i64}>
+func.func @on_tensors(%x: tensor<8x576xf32>, %w: tensor<18x576x32xf16>) -> tensor<8x576xf32> attributes {kvrm.step} {
+  %y = kvrm.dispatch @linear_0 tasks 18 ins(%x, %w : tensor<8x576xf32>, tensor<18x576x32xf16>)
+      outs(%x : tensor<8x576xf32>) -> tensor<8x576xf32>
+  return %y : tensor<8x576xf32>
 }
 func.func private @lowered()
 func.func private @linear_0(index, index, memref<8x576xf32>, memref<18x576x32xf16>, memref<8x576xf32>)

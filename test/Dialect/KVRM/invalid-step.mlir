@@ -1,0 +1,243 @@
+// RUN: kvrm-opt %s -split-input-file -verify-diagnostics
+
+// A step is in one phase, and if it is paged it commits exactly once, before all
+// that the descriptor describes.
+
+!session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+func.func @step(%s: !session) attributes {kvrm.step} {
+  // expected-note@+1 {{the first commit is here}}
+  %a = kvrm.commit %s : !session -> !desc
+  // expected-error@+1 {{'kvrm.commit' op is the second of its step; a step commits once}}
+  %b = kvrm.commit %s : !session -> !desc
+  return
+}
+
+// -----
+
+!session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+func.func @step(%s: !session, %i: i1) attributes {kvrm.step} {
+  scf.if %i {
+    // expected-error@+1 {{'kvrm.commit' op does not dominate the step: it must stand in its entry block}}
+    %d = kvrm.commit %s : !session -> !desc
+  }
+  return
+}
+
+// -----
+
+!session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+func.func @step(%s: !session) attributes {kvrm.step} {
+  cf.br ^bb1
+^bb1:
+  // expected-error@+1 {{'kvrm.commit' op does not dominate the step: it must stand in its entry block}}
+  %d = kvrm.commit %s : !session -> !desc
+  return
+}
+
+// -----
+
+// The descriptor comes before all that it describes.
+!session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+func.func @step(%k: tensor<8x1x3x64xf32>, %s: !session) attributes {kvrm.step} {
+  // expected-error@+1 {{operand #3 does not dominate this use}}
+  kvrm.append %k, %k to %s at %d {layer = 0 : i64} : tensor<8x1x3x64xf32>, !session, !desc
+  // expected-note@+1 {{operand defined here}}
+  %d = kvrm.commit %s : !session -> !desc
+  return
+}
+
+// -----
+
+!session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+func.func @step(%s: !session) attributes {kvrm.step} {
+  // expected-error@+1 {{operand #0 does not dominate this use}}
+  %p = kvrm.positions %d : !desc -> tensor<8xi32>
+  // expected-note@+1 {{operand defined here}}
+  %d = kvrm.commit %s : !session -> !desc
+  return
+}
+
+// -----
+
+!session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+func.func @step(%k: tensor<8x1x3x64xf32>, %s: !session, %d: !desc) attributes {kvrm.step} {
+  // expected-error@+1 {{'kvrm.append' op stands in a step that never commits}}
+  kvrm.append %k, %k to %s at %d {layer = 0 : i64} : tensor<8x1x3x64xf32>, !session, !desc
+  return
+}
+
+// -----
+
+!session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+func.func @step(%q: tensor<8x1x9x64xf32>, %g: !kvrm.groups, %s: !session, %d: !desc) attributes {kvrm.step} {
+  // expected-error@+1 {{'kvrm.attend' op stands in a step that never commits}}
+  %o = kvrm.attend %q, %g of %s at %d {layer = 0 : i64, scale = 0.125 : f32} : tensor<8x1x9x64xf32>, !session, !desc
+  return
+}
+
+// -----
+
+!session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+func.func @step(%s: !session, %d: !desc) attributes {kvrm.step} {
+  // expected-error@+1 {{'kvrm.stage' op stands in a step that never commits}}
+  %g = kvrm.stage %s, %d {transport = #kvrm.transport<native>} : !session, !desc
+  return
+}
+
+// -----
+
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+func.func @step(%d: !desc) attributes {kvrm.step} {
+  // expected-error@+1 {{'kvrm.positions' op stands in a step that never commits}}
+  %p = kvrm.positions %d : !desc -> tensor<8xi32>
+  return
+}
+
+// -----
+
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+func.func @step(%d: !desc) attributes {kvrm.step} {
+  // expected-error@+1 {{'kvrm.counts' op stands in a step that never commits}}
+  %p = kvrm.counts %d : !desc -> tensor<8xi32>
+  return
+}
+
+// -----
+
+!session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+func.func @step(%k: tensor<8x1x3x64xf32>, %s: !session, %d: !desc) attributes {kvrm.step} {
+  // expected-error@+1 {{'kvrm.launch' op stands in a step that never commits}}
+  kvrm.launch @append(%s, %d) ins(%k, %k : tensor<8x1x3x64xf32>, tensor<8x1x3x64xf32>) {layer = 0 : i64} : !session, !desc
+  return
+}
+func.func private @append()
+
+// -----
+
+!session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+func.func @step(%k: tensor<8x1x3x64xf32>, %s: !session, %d: !desc) attributes {kvrm.step} {
+  %c = kvrm.commit %s : !session -> !desc
+  // expected-error@+1 {{'kvrm.append' op takes a descriptor that its step did not commit}}
+  kvrm.append %k, %k to %s at %d {layer = 0 : i64} : tensor<8x1x3x64xf32>, !session, !desc
+  return
+}
+
+// -----
+
+!session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+func.func @step(%k: tensor<8x1x3x64xf32>, %t: !session, %s: !session) attributes {kvrm.step} {
+  %d = kvrm.commit %t : !session -> !desc
+  // expected-error@+1 {{'kvrm.append' op takes a session other than the one its step commits}}
+  kvrm.append %k, %k to %s at %d {layer = 0 : i64} : tensor<8x1x3x64xf32>, !session, !desc
+  return
+}
+
+// -----
+
+!session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+func.func @step(%i: i1, %t: !session, %s: !session) attributes {kvrm.step} {
+  %d = kvrm.commit %t : !session -> !desc
+  scf.if %i {
+    // expected-error@+1 {{'kvrm.stage' op takes a session other than the one its step commits}}
+    %g = kvrm.stage %s, %d {transport = #kvrm.transport<native>} : !session, !desc
+  }
+  return
+}
+
+// -----
+
+!session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+func.func @step(%q: tensor<8x1x9x64xf32>, %k: tensor<8x1x3x64xf32>, %c: tensor<30x8x3x2048x64xf16>, %p: tensor<8xi32>, %s: !session) attributes {kvrm.step} {
+  // expected-error@+1 {{'kvrm.commit' op stands in a static step (phase 1)}}
+  %d = kvrm.commit %s : !session -> !desc
+  %o, %kc, %vc = kvrm.cached_attention %q, %k, %k, %c, %c at %p {layer = 0 : i64, scale = 0.125 : f32}
+      : tensor<8x1x9x64xf32>, tensor<8x1x3x64xf32>, tensor<30x8x3x2048x64xf16>, tensor<8xi32>
+  return
+}
+
+// -----
+
+!session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+func.func @step(%q: tensor<8x1x9x64xf32>, %k: tensor<8x1x3x64xf32>, %c: tensor<30x8x3x2048x64xf16>, %p: tensor<8xi32>,
+                %s: !session) attributes {kvrm.step} {
+  %d = kvrm.commit %s : !session -> !desc
+  // expected-note@+1 {{'kvrm.cached_attention' sets the step's phase}}
+  %o, %kc, %vc = kvrm.cached_attention %q, %k, %k, %c, %c at %p {layer = 0 : i64, scale = 0.125 : f32}
+      : tensor<8x1x9x64xf32>, tensor<8x1x3x64xf32>, tensor<30x8x3x2048x64xf16>, tensor<8xi32>
+  // expected-error@+1 {{'kvrm.append' op of phase 2 stands in a step of phase 1}}
+  kvrm.append %k, %k to %s at %d {layer = 0 : i64} : tensor<8x1x3x64xf32>, !session, !desc
+  return
+}
+
+// -----
+
+!session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+func.func @step(%q: tensor<8x1x9x64xf32>, %k: tensor<8x1x3x64xf32>, %c: tensor<30x8x3x2048x64xf16>, %p: tensor<8xi32>,
+                %s: !session) attributes {kvrm.step} {
+  %d = kvrm.commit %s : !session -> !desc
+  // expected-note@+1 {{'kvrm.append' sets the step's phase}}
+  kvrm.append %k, %k to %s at %d {layer = 0 : i64} : tensor<8x1x3x64xf32>, !session, !desc
+  // expected-error@+1 {{'kvrm.cached_attention' op of phase 1 stands in a step of phase 2}}
+  %o, %kc, %vc = kvrm.cached_attention %q, %k, %k, %c, %c at %p {layer = 0 : i64, scale = 0.125 : f32}
+      : tensor<8x1x9x64xf32>, tensor<8x1x3x64xf32>, tensor<30x8x3x2048x64xf16>, tensor<8xi32>
+  return
+}
+
+// -----
+
+!session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+func.func @step(%k: tensor<8x1x3x64xf32>, %s: !session) attributes {kvrm.step} {
+  %d = kvrm.commit %s : !session -> !desc
+  // expected-note@+1 {{'kvrm.append' sets the step's phase}}
+  kvrm.append %k, %k to %s at %d {layer = 0 : i64} : tensor<8x1x3x64xf32>, !session, !desc
+  // expected-error@+1 {{'kvrm.launch' op of phase 3 stands in a step of phase 2}}
+  kvrm.launch @append(%s, %d) ins(%k, %k : tensor<8x1x3x64xf32>, tensor<8x1x3x64xf32>) {layer = 0 : i64} : !session, !desc
+  return
+}
+func.func private @append()
+
+// -----
+
+!session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+func.func @step(%q: tensor<8x1x9x64xf32>, %g: !kvrm.groups, %s: !session) attributes {kvrm.step} {
+  %d = kvrm.commit %s : !session -> !desc
+  // expected-note@+1 {{'kvrm.dispatch' sets the step's phase}}
+  kvrm.dispatch @dense tasks 1
+  // expected-error@+1 {{'kvrm.attend' op of phase 2 stands in a step of phase 3}}
+  %o = kvrm.attend %q, %g of %s at %d {layer = 0 : i64, scale = 0.125 : f32} : tensor<8x1x9x64xf32>, !session, !desc
+  return
+}
+func.func private @dense(index, index)
+
+// -----
+
+// Nesting hides nothing.
+func.func @step(%q: tensor<8x1x9x64xf32>, %k: tensor<8x1x3x64xf32>, %c: tensor<30x8x3x2048x64xf16>, %p: tensor<8xi32>,
+                %i: i1) attributes {kvrm.step} {
+  // expected-note@+1 {{'kvrm.dispatch' sets the step's phase}}
+  kvrm.dispatch @dense tasks 1
+  scf.if %i {
+    // expected-error@+1 {{'kvrm.cached_attention' op of phase 1 stands in a step of phase 3}}
+    %o, %kc, %vc = kvrm.cached_attention %q, %k, %k, %c, %c at %p {layer = 0 : i64, scale = 0.125 : f32}
+        : tensor<8x1x9x64xf32>, tensor<8x1x3x64xf32>, tensor<30x8x3x2048x64xf16>, tensor<8xi32>
+  }
+  return
+}
+func.func private @dense(index, index)

@@ -1,0 +1,38 @@
+// RUN: kvrm-opt %s | kvrm-opt | FileCheck %s
+// RUN: kvrm-opt %s --mlir-print-op-generic | kvrm-opt | FileCheck %s
+// RUN: kvrm-opt %s --emit-bytecode | kvrm-opt | FileCheck %s
+
+// CHECK-DAG: !descriptor = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+// CHECK-DAG: !descriptor1 = !kvrm.descriptor<rows = 1024, queries = 512, pages = 65536>
+// CHECK-DAG: !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
+// CHECK-DAG: !session1 = !kvrm.session<slots = 1024, pages = 65536, pool = <layers = 1, kv_heads = 1, head_dim = 64, page = 16, element = f16, layout = token_major>>
+
+// CHECK-LABEL: func.func private @pools(
+// CHECK-SAME: !kvrm.pool<layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = transposed_keys>
+// CHECK-SAME: !kvrm.pool<layers = 1, kv_heads = 1, head_dim = 1, page = 1, element = bf16, layout = token_major>
+// CHECK-SAME: !kvrm.pool<layers = 1024, kv_heads = 256, head_dim = 512, page = 256, element = f16, layout = swizzled>
+func.func private @pools(
+  !kvrm.pool<layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = transposed_keys>,
+  !kvrm.pool<layers = 1, kv_heads = 1, head_dim = 1, page = 1, element = bf16, layout = token_major>,
+  !kvrm.pool<layers = 1024, kv_heads = 256, head_dim = 512, page = 256, element = f16, layout = swizzled>)
+
+// CHECK-LABEL: func.func private @sessions(!session, !session1)
+func.func private @sessions(
+  !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>,
+  !kvrm.session<slots = 1024, pages = 65536, pool = <layers = 1, kv_heads = 1, head_dim = 64, page = 16, element = f16, layout = token_major>>)
+
+// CHECK-LABEL: func.func private @of_a_step(!descriptor, !descriptor1, !kvrm.groups)
+func.func private @of_a_step(
+  !kvrm.descriptor<rows = 8, queries = 1, pages = 128>,
+  !kvrm.descriptor<rows = 1024, queries = 512, pages = 65536>,
+  !kvrm.groups)
+
+// CHECK-LABEL: func.func private @of_a_kernel(
+// CHECK-SAME: !kvrm.work_item
+// CHECK-SAME: !kvrm.fragment<64x128xf16>
+// CHECK-SAME: !kvrm.fragment<1x1xbf16>
+// CHECK-SAME: !kvrm.fragment<3x64xf32>
+// CHECK-SAME: !kvrm.softmax<3x64>
+func.func private @of_a_kernel(
+  !kvrm.work_item, !kvrm.fragment<64x128xf16>, !kvrm.fragment<1x1xbf16>,
+  !kvrm.fragment<3x64xf32>, !kvrm.softmax<3x64>)
