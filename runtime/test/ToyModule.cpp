@@ -21,8 +21,8 @@ using namespace toy;
 namespace {
 
 constexpr float log2e = 1.44269504f;
-constexpr int pageBytes = pageTokens * headDim * 2;
-constexpr float empty = -1e30f;
+[[maybe_unused]] constexpr int pageBytes = pageTokens * headDim * 2;
+[[maybe_unused]] constexpr float empty = -1e30f;
 
 /// Values between the parts of a step, at the start of the arena.
 struct Values {
