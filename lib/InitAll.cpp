@@ -8,10 +8,20 @@
 
 #include "kvrm/InitAll.h"
 
+#include "kvrm/Codegen/Passes.h"
+#include "kvrm/Conversion/Passes.h"
 #include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
+#include "kvrm/Dialect/KVRM/Transforms/Passes.h"
+#include "kvrm/Pipelines/Pipelines.h"
 
 void mlir::kvrm::registerAllKVRMDialects(DialectRegistry &registry) {
   registry.insert<KVRMDialect>();
+  registerBufferizationModels(registry);
 }
 
-void mlir::kvrm::registerAllKVRMPasses() {}
+void mlir::kvrm::registerAllKVRMPasses() {
+  registerKVRMTransformsPasses();
+  registerKVRMCodegenPasses();
+  registerKVRMConversionPasses();
+  registerKVRMPipelines();
+}

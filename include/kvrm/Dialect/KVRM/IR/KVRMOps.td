@@ -337,8 +337,9 @@ def KVRM_DispatchOp : KVRM_Op<"dispatch", [
   let description = [{
     Calls `callee(begin, end, inputs..., outputs...)` on each worker with its
     contiguous share of the tasks, and returns when all are done. The callee
-    takes buffers; the operands may be tensors until they are bufferized. The
-    dense part of a step runs through this op.
+    takes buffers; the operands may be tensors until they are bufferized. With
+    `serial` the calling thread runs all tasks: the work is not worth sharing.
+    The dense part of a step runs through this op.
 
     Example:
 
@@ -350,10 +351,10 @@ def KVRM_DispatchOp : KVRM_Op<"dispatch", [
   }];
   let arguments = (ins FlatSymbolRefAttr:$callee, I64Attr:$tasks,
                        Variadic<AnyShaped>:$inputs,
-                       Variadic<AnyShaped>:$outputs);
+                       Variadic<AnyShaped>:$outputs, UnitAttr:$serial);
   let results = (outs Variadic<AnyRankedTensor>:$results);
   let assemblyFormat = [{
-    $callee `tasks` $tasks (`ins` `(` $inputs^ `:` type($inputs) `)`)?
+    $callee `tasks` $tasks (`serial` $serial^)? (`ins` `(` $inputs^ `:` type($inputs) `)`)?
     (`outs` `(` $outputs^ `:` type($outputs) `)`)? attr-dict
     (`->` type($results)^)?
   }];

@@ -1,0 +1,44 @@
+//===- Passes.h - Conversions out of the kvrm dialect -----------*- C++ -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef KVRM_CONVERSION_PASSES_H
+#define KVRM_CONVERSION_PASSES_H
+
+#include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Bufferization/IR/Bufferization.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
+#include "mlir/IR/BuiltinOps.h"
+#include "mlir/Pass/Pass.h"
+
+namespace mlir::kvrm {
+
+#define GEN_PASS_DECL
+#define GEN_PASS_REGISTRATION
+#include "kvrm/Conversion/Passes.h.inc"
+
+/// Teaches one-shot bufferization the dialect's destination-style ops.
+void registerBufferizationModels(DialectRegistry &registry);
+
+/// Attributes by which the conversions talk to each other and to kvrmc.
+inline constexpr StringLiteral kOffsetAttr = "kvrm.offset";
+inline constexpr StringLiteral kRoleAttr = "kvrm.role";
+inline constexpr StringLiteral kArenaBytesAttr = "kvrm.arena_bytes";
+inline constexpr StringLiteral kWeightBytesAttr = "kvrm.weight_bytes";
+
+} // namespace mlir::kvrm
+
+#endif // KVRM_CONVERSION_PASSES_H

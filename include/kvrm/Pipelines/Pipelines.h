@@ -1,0 +1,65 @@
+//===- Pipelines.h - From decoder IR to a target ------------------------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+//
+// The pipelines of kvrm-opt and kvrmc. A pipeline is three parts, so that a
+// driver can stop between them: to pages, to kernels, to LLVM.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef KVRM_PIPELINES_PIPELINES_H
+#define KVRM_PIPELINES_PIPELINES_H
+
+#include "mlir/Pass/PassManager.h"
+#include "mlir/Pass/PassOptions.h"
+
+namespace mlir::kvrm {
+
+struct HostPipelineOptions : public PassPipelineOptions<HostPipelineOptions> {
+  Option<bool> isStatic{*this, "static",
+                        llvm::cl::desc("Lower to the static baseline"),
+                        llvm::cl::init(false)};
+  Option<int64_t> page{*this, "page", llvm::cl::desc("Tokens a page"),
+                       llvm::cl::init(16)};
+  Option<std::string> transport{*this, "transport",
+                                llvm::cl::desc("native or staged"),
+                                llvm::cl::init("native")};
+  Option<std::string> schedule{*this, "schedule",
+                               llvm::cl::desc("auto, rows, split or workqueue"),
+                               llvm::cl::init("auto")};
+  Option<int64_t> splits{*this, "splits",
+                         llvm::cl::desc("Splits of a split schedule"),
+                         llvm::cl::init(4)};
+  Option<int64_t> kvTile{*this, "kv-tile",
+                         llvm::cl::desc("Cached tokens a tile"),
+                         llvm::cl::init(64)};
+  Option<int64_t> lanes{
+      *this, "lanes",
+      llvm::cl::desc("f32 lanes of a vector register: 16, 8 or 4"),
+      llvm::cl::init(16)};
+};
+
+/// Phase 1 to phase 2, or to the static baseline.
+void buildPagedPipeline(OpPassManager &pm, const HostPipelineOptions &options);
+
+/// Phase 2 to phase 3: tile programs, packed weights, buffers, dispatches.
+void buildHostKernelsPipeline(OpPassManager &pm,
+                              const HostPipelineOptions &options);
+
+/// Phase 3 to the LLVM dialect.
+void buildHostLLVMPipeline(OpPassManager &pm,
+                           const HostPipelineOptions &options);
+
+/// All three: `kvrm-to-host`.
+void buildHostPipeline(OpPassManager &pm, const HostPipelineOptions &options);
+
+void registerKVRMPipelines();
+
+} // namespace mlir::kvrm
+
+#endif // KVRM_PIPELINES_PIPELINES_H

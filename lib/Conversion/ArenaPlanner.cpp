@@ -1,0 +1,91 @@
+//===- ArenaPlanner.cpp - Buffers that share one block of memory --------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "ArenaPlanner.h"
+#include "kvrm/runtime/abi.h"
+
+#include "mlir/IR/BuiltinTypes.h"
+#include "mlir/IR/Operation.h"
+#include "mlir/Interfaces/ViewLikeInterface.h"
+#include "llvm/ADT/STLExtras.h"
+
+#include <numeric>
+
+using namespace mlir;
+using namespace mlir::kvrm;
+
+namespace {
+struct Lifetime {
+  unsigned begin, end; ///< first and last op, inclusive
+  int64_t bytes;
+  bool overlaps(const Lifetime &other) const {
+    return begin <= other.end && other.begin <= end;
+  }
+};
+} // namespace
+
+FailureOr<ArenaPlan> kvrm::planArena(Block &block, ArrayRef<Value> buffers) {
+  DenseMap<Operation *, unsigned> order;
+  for (Operation &op : block)
+    order[&op] = order.size();
+
+  SmallVector<Lifetime> lifetimes;
+  for (Value buffer : buffers) {
+    auto type = cast<MemRefType>(buffer.getType());
+    if (!type.hasStaticShape() || !type.getLayout().isIdentity())
+      return emitError(buffer.getLoc(), "a buffer of a step must be static and "
+                                        "contiguous, got ")
+             << type;
+    unsigned begin = order.lookup(buffer.getDefiningOp()), end = begin;
+    SmallVector<Value> aliases = {buffer};
+    while (!aliases.empty()) {
+      for (Operation *user : aliases.pop_back_val().getUsers()) {
+        end = std::max(end, order.lookup(block.findAncestorOpInBlock(*user)));
+        if (isa<ViewLikeOpInterface>(user))
+          llvm::append_range(aliases, user->getResults());
+      }
+    }
+    lifetimes.push_back(
+        {begin, end,
+         kvrm_align_up(llvm::divideCeil(
+             type.getNumElements() * type.getElementTypeBitWidth(), 8))});
+  }
+
+  // Large buffers first, each in the smallest gap that holds it.
+  SmallVector<unsigned> bySize(buffers.size());
+  std::iota(bySize.begin(), bySize.end(), 0);
+  llvm::stable_sort(bySize, [&](unsigned lhs, unsigned rhs) {
+    return lifetimes[lhs].bytes > lifetimes[rhs].bytes;
+  });
+  ArenaPlan plan;
+  plan.offsets.resize(buffers.size());
+  SmallVector<unsigned> placed; // by offset
+  for (unsigned index : bySize) {
+    int64_t bytes = lifetimes[index].bytes, cursor = 0;
+    int64_t best = -1, bestGap = std::numeric_limits<int64_t>::max();
+    for (unsigned other : placed) {
+      if (!lifetimes[other].overlaps(lifetimes[index]))
+        continue;
+      int64_t gap = plan.offsets[other] - cursor;
+      if (gap >= bytes && gap < bestGap) {
+        best = cursor;
+        bestGap = gap;
+      }
+      cursor = std::max(cursor, plan.offsets[other] + lifetimes[other].bytes);
+    }
+    plan.offsets[index] = best >= 0 ? best : cursor;
+    plan.bytes = std::max(plan.bytes, plan.offsets[index] + bytes);
+    placed.insert(llvm::upper_bound(placed, index,
+                                    [&](unsigned lhs, unsigned rhs) {
+                                      return plan.offsets[lhs] <
+                                             plan.offsets[rhs];
+                                    }),
+                  index);
+  }
+  return plan;
+}

@@ -1,0 +1,37 @@
+//===- ArenaPlanner.h - Buffers that share one block of memory ----------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+//
+// Assigns the buffers of a straight-line step constant offsets in one arena. A
+// buffer lives from the op that defines it to the last op, in block order, that
+// uses it or a view of it; two that live at once never overlap. Greedy best fit
+// by size (Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net
+// Inference", arXiv 2001.03288).
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef KVRM_LIB_CONVERSION_ARENAPLANNER_H
+#define KVRM_LIB_CONVERSION_ARENAPLANNER_H
+
+#include "mlir/IR/Block.h"
+#include "mlir/IR/Value.h"
+#include "llvm/ADT/SmallVector.h"
+
+namespace mlir::kvrm {
+
+struct ArenaPlan {
+  llvm::SmallVector<int64_t> offsets; ///< bytes, one a buffer, 64-byte aligned
+  int64_t bytes = 0;                  ///< of the whole arena
+};
+
+/// Plans `buffers`, memrefs of static shape defined by ops of `block`.
+llvm::FailureOr<ArenaPlan> planArena(Block &block, ArrayRef<Value> buffers);
+
+} // namespace mlir::kvrm
+
+#endif // KVRM_LIB_CONVERSION_ARENAPLANNER_H

@@ -1,0 +1,380 @@
+//===- ConvertKVRMToRuntime.cpp - Steps to calls of the C ABI -----------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "ArenaPlanner.h"
+#include "kvrm/Conversion/Passes.h"
+#include "kvrm/runtime/abi.h"
+
+#include "mlir/Conversion/LLVMCommon/MemRefBuilder.h"
+#include "mlir/Conversion/LLVMCommon/TypeConverter.h"
+#include "mlir/Dialect/MLProgram/IR/MLProgram.h"
+#include "mlir/IR/ImplicitLocOpBuilder.h"
+#include "mlir/IR/Matchers.h"
+#include "mlir/Interfaces/ViewLikeInterface.h"
+
+namespace mlir::kvrm {
+#define GEN_PASS_DEF_CONVERTKVRMTORUNTIMEPASS
+#include "kvrm/Conversion/Passes.h.inc"
+} // namespace mlir::kvrm
+
+using namespace mlir;
+using namespace mlir::kvrm;
+
+namespace {
+
+/// Where a buffer lies: a constant distance from something that the step is
+/// given.
+struct Address {
+  Value base;
+  int64_t offset = 0;
+};
+
+/// Converts one step. Every buffer in it is an argument, a view of one, or an
+/// allocation that the arena holds, all of static shape.
+class StepConversion {
+public:
+  StepConversion(func::FuncOp func, SymbolTable &symbols)
+      : func(func), symbols(symbols), b(func.getLoc(), func) {}
+
+  LogicalResult run();
+  int64_t arenaBytes() const { return arena; }
+
+private:
+  Type pointerType() { return LLVM::LLVMPointerType::get(b.getContext()); }
+  Value i64(int64_t value) {
+    return arith::ConstantOp::create(b, b.getI64IntegerAttr(value));
+  }
+  Value i32(int64_t value) {
+    return arith::ConstantOp::create(
+        b, b.getI32IntegerAttr(static_cast<int32_t>(value)));
+  }
+  Value offsetBy(Value base, int64_t offset) {
+    if (offset == 0)
+      return base;
+    return LLVM::GEPOp::create(b, pointerType(), b.getI8Type(), base,
+                               ArrayRef<LLVM::GEPArg>{i64(offset)});
+  }
+  Value loadPointer(Value base, int64_t offset) {
+    return LLVM::LoadOp::create(b, pointerType(), offsetBy(base, offset));
+  }
+  /// Calls a member of kvrm_host_api.
+  Value callApi(int64_t member, Type result, ValueRange operands);
+  Value functionPointer(StringRef name, ArrayRef<Type> inputs);
+
+  LogicalResult bindArguments(Value args);
+  LogicalResult convert(Operation &op);
+  FailureOr<Value> pointerTo(Value buffer, Operation *user);
+  LogicalResult convertDispatch(DispatchOp op);
+  LogicalResult convertLaunch(LaunchOp op);
+  func::FuncOp trampolineFor(func::FuncOp callee);
+
+  func::FuncOp func;
+  SymbolTable &symbols;
+  ImplicitLocOpBuilder b;
+  DenseMap<Value, Address> addresses; ///< of whole buffers
+  Value api, session, arenaBase, descriptor;
+  Value context; ///< pointers that a dispatch hands to its tasks
+  int64_t arena = 0;
+};
+
+/// Most buffers of one dispatch.
+constexpr int64_t kMaxDispatchBuffers = 32;
+
+} // namespace
+
+Value StepConversion::callApi(int64_t member, Type result,
+                              ValueRange operands) {
+  Value callee = loadPointer(api, member);
+  SmallVector<Type> inputs(operands.getTypes());
+  auto type = LLVM::LLVMFunctionType::get(
+      result ? result : LLVM::LLVMVoidType::get(b.getContext()), inputs);
+  SmallVector<Value> all = {callee};
+  llvm::append_range(all, operands);
+  auto call = LLVM::CallOp::create(b, type, all);
+  return result ? call.getResult() : Value();
+}
+
+Value StepConversion::functionPointer(StringRef name, ArrayRef<Type> inputs) {
+  Value constant =
+      func::ConstantOp::create(b, b.getFunctionType(inputs, {}), name);
+  return UnrealizedConversionCastOp::create(b, pointerType(), constant)
+      .getResult(0);
+}
+
+/// Finds each argument in kvrm_step_args.
+LogicalResult StepConversion::bindArguments(Value args) {
+  api = loadPointer(args, offsetof(kvrm_step_args, api));
+  session = loadPointer(args, offsetof(kvrm_step_args, session));
+  arenaBase = loadPointer(args, offsetof(kvrm_step_args, arena));
+  static const std::pair<StringRef, size_t> fields[] = {
+      {"weights", offsetof(kvrm_step_args, weights)},
+      {"tokens", offsetof(kvrm_step_args, tokens)},
+      {"logits", offsetof(kvrm_step_args, logits)},
+      {"positions", offsetof(kvrm_step_args, positions)},
+      {"counts", offsetof(kvrm_step_args, counts)},
+      {"slots", offsetof(kvrm_step_args, slots)},
+      {"key_cache", offsetof(kvrm_step_args, k_cache)},
+      {"value_cache", offsetof(kvrm_step_args, v_cache)}};
+  for (BlockArgument arg : func.getArguments()) {
+    auto role =
+        func.getArgAttrOfType<StringAttr>(arg.getArgNumber(), kRoleAttr);
+    if (isa<SessionType>(arg.getType()))
+      continue;
+    const auto *field = llvm::find_if(fields, [&](const auto &candidate) {
+      return role && candidate.first == role.getValue();
+    });
+    if (field == std::end(fields))
+      return func.emitError("argument ")
+             << arg.getArgNumber() << " has no role that the runtime knows; "
+             << "run kvrm-bufferize-step first";
+    addresses[arg] = {loadPointer(args, field->second), 0};
+  }
+  return success();
+}
+
+/// The address of a buffer's first element. Views share their source's base;
+/// a type's own offset counts from there.
+FailureOr<Value> StepConversion::pointerTo(Value buffer, Operation *user) {
+  auto type = cast<MemRefType>(buffer.getType());
+  Value root = buffer;
+  while (!addresses.contains(root)) {
+    auto view = root.getDefiningOp<ViewLikeOpInterface>();
+    if (!view)
+      return user->emitOpError("uses a buffer of unknown origin");
+    root = view.getViewSource();
+  }
+  auto [strides, offset] = type.getStridesAndOffset();
+  if (ShapedType::isDynamic(offset))
+    return user->emitOpError("uses a buffer at an offset that is not static");
+  Address address = addresses[root];
+  return offsetBy(address.base,
+                  address.offset + offset * type.getElementTypeBitWidth() / 8);
+}
+
+/// tasks(context, begin, end): loads the buffers' addresses and calls `callee`.
+func::FuncOp StepConversion::trampolineFor(func::FuncOp callee) {
+  std::string name = (callee.getSymName() + "_tasks").str();
+  if (auto known = symbols.lookup<func::FuncOp>(name))
+    return known;
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointAfter(callee);
+  auto trampoline = func::FuncOp::create(
+      b, name,
+      b.getFunctionType({pointerType(), b.getI64Type(), b.getI64Type()}, {}));
+  trampoline.setPrivate();
+  symbols.insert(trampoline);
+  Block *entry = trampoline.addEntryBlock();
+  b.setInsertionPointToStart(entry);
+  SmallVector<Value> operands;
+  for (Value bound : entry->getArguments().drop_front())
+    operands.push_back(arith::IndexCastOp::create(b, b.getIndexType(), bound));
+  for (unsigned i = 2; i < callee.getNumArguments(); ++i)
+    operands.push_back(loadPointer(entry->getArgument(0), (i - 2) * 8));
+  func::CallOp::create(b, callee, operands);
+  func::ReturnOp::create(b);
+  return trampoline;
+}
+
+LogicalResult StepConversion::convertDispatch(DispatchOp op) {
+  auto callee = symbols.lookup<func::FuncOp>(op.getCallee());
+  if (!callee)
+    return op.emitOpError("calls a function that is not in the module");
+  SmallVector<Value> pointers;
+  for (Value buffer : op->getOperands()) {
+    FailureOr<Value> pointer = pointerTo(buffer, op);
+    if (failed(pointer))
+      return failure();
+    pointers.push_back(*pointer);
+  }
+  if (op.getSerial()) {
+    SmallVector<Value> operands = {
+        arith::ConstantIndexOp::create(b, 0),
+        arith::ConstantIndexOp::create(b, op.getTasks())};
+    llvm::append_range(operands, pointers);
+    func::CallOp::create(b, callee, operands);
+    return success();
+  }
+  if (static_cast<int64_t>(pointers.size()) > kMaxDispatchBuffers)
+    return op.emitOpError("passes ")
+           << pointers.size() << " buffers, more than " << kMaxDispatchBuffers;
+  for (auto [i, pointer] : llvm::enumerate(pointers))
+    LLVM::StoreOp::create(b, pointer, offsetBy(context, i * 8));
+  func::FuncOp trampoline = trampolineFor(callee);
+  Value function =
+      functionPointer(trampoline.getSymName(), trampoline.getArgumentTypes());
+  callApi(offsetof(kvrm_host_api, parallel), Type(),
+          {session, function, context, i64(op.getTasks())});
+  return success();
+}
+
+LogicalResult StepConversion::convertLaunch(LaunchOp op) {
+  auto kernel = symbols.lookup<func::FuncOp>(op.getKernel());
+  if (!kernel)
+    return op.emitOpError("runs a kernel that is not lowered for a target");
+  Value function =
+      functionPointer(kernel.getSymName(), kernel.getArgumentTypes());
+  SmallVector<Value> operands = {session, i32(op.getLayer()), function};
+  for (Value buffer : llvm::concat<Value>(op.getInputs(), op.getOutputs())) {
+    FailureOr<Value> pointer = pointerTo(buffer, op);
+    if (failed(pointer))
+      return failure();
+    operands.push_back(*pointer);
+  }
+  callApi(op.isAttention() ? offsetof(kvrm_host_api, attend)
+                           : offsetof(kvrm_host_api, append),
+          Type(), operands);
+  return success();
+}
+
+LogicalResult StepConversion::convert(Operation &op) {
+  b.setLoc(op.getLoc());
+  if (isa<CommitOp>(op)) {
+    descriptor =
+        callApi(offsetof(kvrm_host_api, commit), pointerType(), {session});
+    return success();
+  }
+  if (auto stage = dyn_cast<StageOp>(op)) {
+    callApi(offsetof(kvrm_host_api, stage), Type(),
+            {session, i32(static_cast<int64_t>(stage.getTransport()))});
+    return success();
+  }
+  if (isa<PositionsOp, CountsOp>(op)) {
+    // A strided read of kvrm_row; gathered to a buffer that tasks can index.
+    auto type = cast<DescriptorType>(op.getOperand(0).getType());
+    kvrm_descriptor_layout layout = kvrm_descriptor_layout_of(
+        {static_cast<int32_t>(type.getRows()),
+         static_cast<int32_t>(type.getPages()), 0, 0, 0});
+    int64_t field = isa<PositionsOp>(op) ? offsetof(kvrm_row, position)
+                                         : offsetof(kvrm_row, count);
+    Address destination = addresses[op.getResult(0)];
+    for (int64_t row = 0; row < type.getRows(); ++row) {
+      Value value = LLVM::LoadOp::create(
+          b, b.getI32Type(),
+          offsetBy(descriptor,
+                   layout.rows + row * static_cast<int64_t>(sizeof(kvrm_row)) +
+                       field));
+      LLVM::StoreOp::create(
+          b, value, offsetBy(destination.base, destination.offset + row * 4));
+    }
+    return success();
+  }
+  if (auto dispatch = dyn_cast<DispatchOp>(op))
+    return convertDispatch(dispatch);
+  if (auto launch = dyn_cast<LaunchOp>(op))
+    return convertLaunch(launch);
+  if (isa<memref::AllocOp, memref::DeallocOp, ViewLikeOpInterface,
+          func::ReturnOp>(op) ||
+      op.hasTrait<OpTrait::ConstantLike>())
+    return success();
+  return op.emitOpError("is left in a step and has no counterpart in the "
+                        "runtime");
+}
+
+LogicalResult StepConversion::run() {
+  Block &body = func.getBody().front();
+  // Plan before anything changes: positions count from the block's start.
+  SmallVector<Value> buffers;
+  for (Operation &op : body)
+    if (isa<memref::AllocOp, PositionsOp, CountsOp>(op))
+      buffers.push_back(op.getResult(0));
+  FailureOr<ArenaPlan> plan = planArena(body, buffers);
+  if (failed(plan))
+    return failure();
+  arena = plan->bytes;
+
+  std::string name = ("kvrm_" + func.getSymName()).str();
+  if (symbols.lookup(name))
+    return func.emitError("a symbol '") << name << "' exists already";
+  auto step =
+      func::FuncOp::create(b, name, b.getFunctionType({pointerType()}, {}));
+  symbols.insert(step);
+  b.setInsertionPointToStart(step.addEntryBlock());
+  if (failed(bindArguments(step.getArgument(0))))
+    return failure();
+  for (auto [buffer, offset] : llvm::zip_equal(buffers, plan->offsets))
+    addresses[buffer] = {arenaBase, offset};
+  context = LLVM::AllocaOp::create(b, pointerType(), pointerType(),
+                                   i64(kMaxDispatchBuffers));
+  for (Operation &op : body)
+    if (failed(convert(op)))
+      return failure();
+  func::ReturnOp::create(b);
+  // What the runtime's planner has to know stays with the step.
+  for (NamedAttribute attr : func->getDiscardableAttrs())
+    if (attr.getName() != KVRMDialect::getStepAttrName())
+      step->setAttr(attr.getName(), attr.getValue());
+  step->setAttr(kArenaBytesAttr, b.getI64IntegerAttr(arena));
+  func.erase();
+  return success();
+}
+
+/// Outlined functions take bare addresses: buffers of static shape and no
+/// offset need nothing more.
+static LogicalResult takeBarePointers(func::FuncOp func,
+                                      const LLVMTypeConverter &converter) {
+  SmallVector<Type> inputs(func.getArgumentTypes());
+  if (llvm::none_of(inputs, llvm::IsaPred<MemRefType>))
+    return success();
+  Block &entry = func.getBody().front();
+  auto b = ImplicitLocOpBuilder::atBlockBegin(func.getLoc(), &entry);
+  Type pointer = LLVM::LLVMPointerType::get(func.getContext());
+  for (auto [i, type] : llvm::enumerate(inputs)) {
+    auto buffer = dyn_cast<MemRefType>(type);
+    if (!buffer)
+      continue;
+    if (!converter.canConvertToBarePtr(buffer))
+      return func.emitError("argument ")
+             << i << " is " << buffer << ", which is not a bare address";
+    BlockArgument arg = entry.getArgument(i);
+    arg.setType(pointer);
+    auto memrefDescriptor = MemRefDescriptor::fromStaticShape(
+        b, func.getLoc(), converter, buffer, arg);
+    auto cast = UnrealizedConversionCastOp::create(
+        b, buffer, static_cast<Value>(memrefDescriptor));
+    arg.replaceUsesWithIf(cast.getResult(0), [&](OpOperand &use) {
+      return !isa<LLVM::InsertValueOp>(use.getOwner());
+    });
+    type = pointer;
+  }
+  func.setFunctionType(
+      FunctionType::get(func.getContext(), inputs, func.getResultTypes()));
+  return success();
+}
+
+namespace {
+class ConvertKVRMToRuntimePass
+    : public kvrm::impl::ConvertKVRMToRuntimePassBase<
+          ConvertKVRMToRuntimePass> {
+public:
+  using ConvertKVRMToRuntimePassBase::ConvertKVRMToRuntimePassBase;
+
+  void runOnOperation() override {
+    SymbolTable symbols(getOperation());
+    LLVMTypeConverter converter(&getContext());
+    SmallVector<func::FuncOp> steps;
+    for (auto func : getOperation().getOps<func::FuncOp>()) {
+      if (func.isExternal())
+        continue;
+      if (func->hasAttr(KVRMDialect::getStepAttrName()))
+        steps.push_back(func);
+      else if (failed(takeBarePointers(func, converter)))
+        return signalPassFailure();
+    }
+    for (func::FuncOp func : steps) {
+      StepConversion conversion(func, symbols);
+      if (failed(conversion.run()))
+        return signalPassFailure();
+      arenaBytes += conversion.arenaBytes();
+    }
+    for (auto global : llvm::make_early_inc_range(
+             getOperation().getOps<ml_program::GlobalOp>()))
+      if (global->hasAttr(kOffsetAttr))
+        global.erase();
+  }
+};
+} // namespace

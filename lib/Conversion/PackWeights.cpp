@@ -1,0 +1,180 @@
+//===- PackWeights.cpp - Weights in the order kernels read them ---------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "kvrm/Conversion/Passes.h"
+#include "kvrm/runtime/abi.h"
+
+#include "mlir/Dialect/MLProgram/IR/MLProgram.h"
+#include "mlir/IR/ImplicitLocOpBuilder.h"
+#include "llvm/ADT/MapVector.h"
+
+namespace mlir::kvrm {
+#define GEN_PASS_DEF_PACKWEIGHTSPASS
+#include "kvrm/Conversion/Passes.h.inc"
+} // namespace mlir::kvrm
+
+using namespace mlir;
+using namespace mlir::kvrm;
+
+namespace {
+class PackWeightsPass
+    : public kvrm::impl::PackWeightsPassBase<PackWeightsPass> {
+public:
+  using PackWeightsPassBase::PackWeightsPassBase;
+
+  void runOnOperation() override {
+    if (panel < 1) {
+      getOperation().emitError("panel is ") << panel << ", not positive";
+      return signalPassFailure();
+    }
+    SymbolTable symbols(getOperation());
+    llvm::MapVector<Operation *, SmallVector<ml_program::GlobalLoadConstOp>>
+        loads;
+    for (auto global : getOperation().getOps<ml_program::GlobalOp>())
+      loads[global] = {};
+    WalkResult result =
+        getOperation().walk([&](ml_program::GlobalLoadConstOp load) {
+          auto global = symbols.lookup<ml_program::GlobalOp>(
+              load.getGlobal().getLeafReference());
+          if (!global) {
+            load.emitOpError("names no global ") << load.getGlobal();
+            return WalkResult::interrupt();
+          }
+          loads[global].push_back(load);
+          return WalkResult::advance();
+        });
+    if (result.wasInterrupted())
+      return signalPassFailure();
+
+    int64_t offset = 0;
+    for (auto &[op, users] : loads) {
+      auto global = cast<ml_program::GlobalOp>(op);
+      auto type = dyn_cast<RankedTensorType>(global.getType());
+      if (!type || !type.hasStaticShape()) {
+        global.emitOpError("is no weight: its shape is not static");
+        return signalPassFailure();
+      }
+      if (isMatrix(type, users))
+        type = pack(global, users);
+      global->setAttr(
+          kOffsetAttr,
+          IntegerAttr::get(IntegerType::get(&getContext(), 64), offset));
+      offset = kvrm_align_up(offset + type.getNumElements() *
+                                          type.getElementTypeBitWidth() / 8);
+    }
+    getOperation()->setAttr(
+        kWeightBytesAttr,
+        IntegerAttr::get(IntegerType::get(&getContext(), 64), offset));
+  }
+
+private:
+  /// Whether all uses are right-hand sides `[n][k]` of transposed matmuls.
+  static bool isMatrix(RankedTensorType type,
+                       ArrayRef<ml_program::GlobalLoadConstOp> users) {
+    if (type.getRank() != 2 || users.empty())
+      return false;
+    for (ml_program::GlobalLoadConstOp load : users)
+      for (OpOperand &use : load->getUses()) {
+        auto matmul = dyn_cast<linalg::MatmulOp>(use.getOwner());
+        if (!matmul || use.getOperandNumber() != 1 ||
+            !isa<linalg::MatmulTransposeBOp>(use.getOwner()))
+          return false;
+      }
+    return true;
+  }
+
+  RankedTensorType pack(ml_program::GlobalOp global,
+                        ArrayRef<ml_program::GlobalLoadConstOp> users) {
+    auto type = cast<RankedTensorType>(global.getType());
+    int64_t n = type.getDimSize(0), k = type.getDimSize(1);
+    int64_t panels = llvm::divideCeil(n, panel.getValue());
+    auto packed = RankedTensorType::get({panels, k, panel.getValue()},
+                                        type.getElementType());
+    global.setTypeAttr(TypeAttr::get(packed));
+    global.setValueAttr(ml_program::ExternAttr::get(&getContext(), packed));
+    global->setAttr(KVRMDialect::getPanelAttrName(),
+                    IntegerAttr::get(IntegerType::get(&getContext(), 64),
+                                     panel.getValue()));
+    global->setAttr("kvrm.rows",
+                    IntegerAttr::get(IntegerType::get(&getContext(), 64), n));
+    for (ml_program::GlobalLoadConstOp load : users) {
+      SmallVector<linalg::MatmulOp> matmuls;
+      for (Operation *user : load->getUsers())
+        matmuls.push_back(cast<linalg::MatmulOp>(user));
+      load.getResult().setType(packed);
+      for (linalg::MatmulOp matmul : matmuls)
+        contractPanels(matmul, load.getResult(), n, panels * panel);
+    }
+    ++numPacked;
+    return packed;
+  }
+
+  /// out[m, p * panel + j] += x[m, k] * weight[p, k, j]
+  void contractPanels(linalg::MatmulOp matmul, Value weight, int64_t n,
+                      int64_t paddedN) {
+    ImplicitLocOpBuilder b(matmul.getLoc(), matmul);
+    Value x = matmul.getDpsInputOperand(0)->get();
+    Value init = matmul.getDpsInitOperand(0)->get();
+    auto outType = cast<RankedTensorType>(init.getType());
+    auto paddedType = RankedTensorType::get({outType.getDimSize(0), paddedN},
+                                            outType.getElementType());
+    if (paddedN != n) {
+      // Only zero-filled outputs can be widened for free.
+      Value zero =
+          arith::ConstantOp::create(b, b.getZeroAttr(outType.getElementType()));
+      Value empty = tensor::EmptyOp::create(b, paddedType.getShape(),
+                                            paddedType.getElementType());
+      Value filled = linalg::FillOp::create(b, zero, empty).getResult(0);
+      SmallVector<OpFoldResult> offsets(2, b.getIndexAttr(0)),
+          strides(2, b.getIndexAttr(1)),
+          sizes = {b.getIndexAttr(outType.getDimSize(0)), b.getIndexAttr(n)};
+      init = init.getDefiningOp<linalg::FillOp>()
+                 ? filled
+                 : tensor::InsertSliceOp::create(b, init, filled, offsets,
+                                                 sizes, strides)
+                       .getResult();
+    }
+    AffineExpr m, p, j, k;
+    bindDims(b.getContext(), m, p, j, k);
+    SmallVector<AffineMap> maps = {
+        AffineMap::get(4, 0, {m, k}, b.getContext()),
+        AffineMap::get(4, 0, {p, k, j}, b.getContext()),
+        AffineMap::get(4, 0, {m, p * panel.getValue() + j}, b.getContext())};
+    using utils::IteratorType;
+    SmallVector<IteratorType> iterators = {
+        IteratorType::parallel, IteratorType::parallel, IteratorType::parallel,
+        IteratorType::reduction};
+    Value result =
+        linalg::GenericOp::create(
+            b, TypeRange{paddedType}, ValueRange{x, weight}, ValueRange{init},
+            maps, iterators,
+            [](OpBuilder &nested, Location loc, ValueRange args) {
+              Value widened = arith::ExtFOp::create(nested, loc,
+                                                    args[2].getType(), args[1]);
+              Value product =
+                  arith::MulFOp::create(nested, loc, args[0], widened);
+              Value sum = arith::AddFOp::create(nested, loc, args[2], product);
+              linalg::YieldOp::create(nested, loc, sum);
+            },
+            b.getDictionaryAttr(
+                 b.getNamedAttr(KVRMDialect::getPanelAttrName(),
+                                b.getI64IntegerAttr(panel.getValue())))
+                .getValue())
+            .getResult(0);
+    if (paddedN != n) {
+      SmallVector<OpFoldResult> offsets(2, b.getIndexAttr(0)),
+          strides(2, b.getIndexAttr(1)),
+          sizes = {b.getIndexAttr(outType.getDimSize(0)), b.getIndexAttr(n)};
+      result =
+          tensor::ExtractSliceOp::create(b, result, offsets, sizes, strides);
+    }
+    matmul.getResult(0).replaceAllUsesWith(result);
+    matmul.erase();
+  }
+};
+} // namespace

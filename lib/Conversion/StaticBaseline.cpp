@@ -1,0 +1,326 @@
+//===- StaticBaseline.cpp - Static attention without the runtime --------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "kvrm/Conversion/Passes.h"
+
+#include "mlir/IR/ImplicitLocOpBuilder.h"
+
+namespace mlir::kvrm {
+#define GEN_PASS_DEF_STATICBASELINEPASS
+#include "kvrm/Conversion/Passes.h.inc"
+} // namespace mlir::kvrm
+
+using namespace mlir;
+using namespace mlir::kvrm;
+
+namespace {
+
+/// Writes the function that one cached_attention dispatches.
+class StaticAttention {
+public:
+  StaticAttention(CachedAttentionOp op, int64_t lanes)
+      : op(op), b(op.getLoc(), op->getParentOfType<ModuleOp>()), lanes(lanes) {
+    auto query = cast<RankedTensorType>(op.getQuery().getType());
+    auto cache = cast<RankedTensorType>(op.getKeyCache().getType());
+    rows = query.getDimSize(0);
+    queries = query.getDimSize(1);
+    heads = query.getDimSize(2);
+    headDim = query.getDimSize(3);
+    kvHeads = cache.getDimSize(2);
+    capacity = cache.getDimSize(3);
+    group = heads / kvHeads;
+  }
+
+  func::FuncOp build(StringRef name);
+  int64_t tasks() const { return rows * kvHeads; }
+  /// Scores of every task: [rows][kv_heads][queries * group][capacity].
+  RankedTensorType scoresType() {
+    return RankedTensorType::get({rows, kvHeads, queries * group, capacity},
+                                 b.getF32Type());
+  }
+
+  /// One layer of a cache: [slots][kv_heads][capacity][head_dim].
+  RankedTensorType layerCacheType() {
+    auto cache = cast<RankedTensorType>(op.getKeyCache().getType());
+    return RankedTensorType::get(cache.getShape().drop_front(),
+                                 cache.getElementType());
+  }
+
+private:
+  Value index(int64_t value) {
+    return arith::ConstantIndexOp::create(b, value);
+  }
+  VectorType floats(int64_t count) {
+    return VectorType::get({count}, b.getF32Type());
+  }
+  Value splat(float value, VectorType type) {
+    return arith::ConstantOp::create(b, type,
+                                     DenseElementsAttr::get(type, value));
+  }
+  Value loadField(Value buffer, Value row) {
+    return arith::IndexCastOp::create(
+        b, b.getIndexType(),
+        memref::LoadOp::create(b, buffer, ValueRange{row}));
+  }
+  void forEach(Value begin, Value end, int64_t step,
+               function_ref<void(Value)> body) {
+    auto loop = scf::ForOp::create(b, begin, end, index(step));
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(loop.getBody());
+    body(loop.getInductionVar());
+  }
+  void appendTokens(Value row, Value kvHead, Value slot, Value first);
+  void attendRow(Value row, Value kvHead, Value slot, Value first, Value r);
+
+  CachedAttentionOp op;
+  ImplicitLocOpBuilder b;
+  int64_t lanes, rows, queries, heads, headDim, kvHeads, capacity, group;
+  Value query, key, value, keyCache, valueCache, output, scores;
+};
+
+} // namespace
+
+/// A token past the capacity is not written: it belongs to an idle row.
+void StaticAttention::appendTokens(Value row, Value kvHead, Value slot,
+                                   Value first) {
+  auto vectorType = floats(headDim);
+  auto narrow = VectorType::get(
+      {headDim}, cast<ShapedType>(keyCache.getType()).getElementType());
+  Value zero = index(0);
+  forEach(index(0), index(queries), 1, [&](Value t) {
+    Value position = arith::AddIOp::create(b, first, t);
+    Value fits = arith::CmpIOp::create(b, arith::CmpIPredicate::ult, position,
+                                       index(capacity));
+    auto branch = scf::IfOp::create(b, fits);
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(branch.thenBlock());
+    for (auto [source, cache] :
+         {std::pair(key, keyCache), std::pair(value, valueCache)}) {
+      Value token = vector::LoadOp::create(b, vectorType, source,
+                                           ValueRange{row, t, kvHead, zero});
+      vector::StoreOp::create(b, arith::TruncFOp::create(b, narrow, token),
+                              cache, ValueRange{slot, kvHead, position, zero});
+    }
+  });
+}
+
+/// Query row r (token r / group, head r % group) over the whole capacity.
+void StaticAttention::attendRow(Value row, Value kvHead, Value slot,
+                                Value first, Value r) {
+  auto headVector = floats(headDim), laneVector = floats(lanes);
+  auto narrow = VectorType::get(
+      {headDim}, cast<ShapedType>(keyCache.getType()).getElementType());
+  Value zero = index(0);
+  Value token = arith::DivUIOp::create(b, r, index(group));
+  Value inGroup = arith::RemUIOp::create(b, r, index(group));
+  Value head = arith::AddIOp::create(
+      b, arith::MulIOp::create(b, kvHead, index(group)), inGroup);
+  Value q = vector::LoadOp::create(b, headVector, query,
+                                   ValueRange{row, token, head, zero});
+  q = arith::MulFOp::create(b, q,
+                            splat(op.getScale().convertToFloat(), headVector));
+  Value visible = arith::AddIOp::create(
+      b, arith::AddIOp::create(b, first, token), index(1));
+  auto loadToken = [&](Value cache, Value position) -> Value {
+    Value token = vector::LoadOp::create(
+        b, narrow, cache, ValueRange{slot, kvHead, position, zero});
+    return arith::ExtFOp::create(b, headVector, token);
+  };
+
+  // Scores, and their maximum.
+  Value masked = arith::ConstantOp::create(b, b.getF32FloatAttr(-1e30f));
+  auto scoreLoop = scf::ForOp::create(b, zero, index(capacity), index(1),
+                                      ValueRange{masked});
+  {
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(scoreLoop.getBody());
+    Value position = scoreLoop.getInductionVar();
+    Value product = arith::MulFOp::create(b, q, loadToken(keyCache, position));
+    Value score = vector::ReductionOp::create(
+        b, vector::CombiningKind::ADD, product, arith::FastMathFlags::reassoc);
+    Value seen =
+        arith::CmpIOp::create(b, arith::CmpIPredicate::ult, position, visible);
+    score = arith::SelectOp::create(b, seen, score, masked);
+    memref::StoreOp::create(b, score, scores,
+                            ValueRange{row, kvHead, r, position});
+    scf::YieldOp::create(b, ValueRange{arith::MaximumFOp::create(
+                                b, scoreLoop.getRegionIterArg(0), score)});
+  }
+  // Weights, and their sum.
+  Value maximum =
+      vector::BroadcastOp::create(b, laneVector, scoreLoop.getResult(0));
+  auto weightLoop = scf::ForOp::create(b, zero, index(capacity), index(lanes),
+                                       ValueRange{splat(0.0f, laneVector)});
+  {
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(weightLoop.getBody());
+    SmallVector<Value> where = {row, kvHead, r, weightLoop.getInductionVar()};
+    Value score = vector::LoadOp::create(b, laneVector, scores, where);
+    Value weight =
+        math::ExpOp::create(b, arith::SubFOp::create(b, score, maximum));
+    vector::StoreOp::create(b, weight, scores, where);
+    scf::YieldOp::create(b, ValueRange{arith::AddFOp::create(
+                                b, weightLoop.getRegionIterArg(0), weight)});
+  }
+  // The weighted sum of values.
+  auto valueLoop = scf::ForOp::create(b, zero, index(capacity), index(1),
+                                      ValueRange{splat(0.0f, headVector)});
+  {
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(valueLoop.getBody());
+    Value position = valueLoop.getInductionVar();
+    Value weight =
+        memref::LoadOp::create(b, scores, ValueRange{row, kvHead, r, position});
+    scf::YieldOp::create(
+        b,
+        ValueRange{vector::FMAOp::create(
+            b, vector::BroadcastOp::create(b, headVector, weight),
+            loadToken(valueCache, position), valueLoop.getRegionIterArg(0))});
+  }
+  Value sum = vector::ReductionOp::create(b, vector::CombiningKind::ADD,
+                                          weightLoop.getResult(0),
+                                          arith::FastMathFlags::reassoc);
+  Value result =
+      arith::DivFOp::create(b, valueLoop.getResult(0),
+                            vector::BroadcastOp::create(b, headVector, sum));
+  vector::StoreOp::create(b, result, output,
+                          ValueRange{row, token, head, zero});
+}
+
+/// (begin, end, q, k, v, positions, [slots], scores, out, caches of the layer)
+func::FuncOp StaticAttention::build(StringRef name) {
+  auto bufferOf = [](Type type) -> Type {
+    auto tensor = cast<RankedTensorType>(type);
+    return MemRefType::get(tensor.getShape(), tensor.getElementType());
+  };
+  SmallVector<Type> inputs(2, b.getIndexType());
+  auto addInput = [&](Type type) { inputs.push_back(bufferOf(type)); };
+  addInput(op.getQuery().getType());
+  addInput(op.getKey().getType());
+  addInput(op.getValue().getType());
+  addInput(op.getPositions().getType());
+  if (op.getSlots())
+    addInput(op.getSlots().getType());
+  addInput(scoresType());
+  addInput(op.getOutput().getType());
+  addInput(layerCacheType());
+  addInput(layerCacheType());
+
+  auto func = func::FuncOp::create(b, name, b.getFunctionType(inputs, {}));
+  func.setPrivate();
+  Block *entry = func.addEntryBlock();
+  b.setInsertionPointToStart(entry);
+  unsigned next = 2;
+  query = entry->getArgument(next++);
+  key = entry->getArgument(next++);
+  value = entry->getArgument(next++);
+  Value positions = entry->getArgument(next++);
+  Value slots = op.getSlots() ? entry->getArgument(next++) : Value();
+  scores = entry->getArgument(next++);
+  output = entry->getArgument(next++);
+  keyCache = entry->getArgument(next++);
+  valueCache = entry->getArgument(next++);
+
+  forEach(entry->getArgument(0), entry->getArgument(1), 1, [&](Value task) {
+    Value row = arith::DivUIOp::create(b, task, index(kvHeads));
+    Value kvHead = arith::RemUIOp::create(b, task, index(kvHeads));
+    Value slot = slots ? loadField(slots, row) : row;
+    Value first = loadField(positions, row);
+    appendTokens(row, kvHead, slot, first);
+    forEach(index(0), index(queries * group), 1,
+            [&](Value r) { attendRow(row, kvHead, slot, first, r); });
+  });
+  func::ReturnOp::create(b);
+  return func;
+}
+
+namespace {
+class StaticBaselinePass
+    : public kvrm::impl::StaticBaselinePassBase<StaticBaselinePass> {
+public:
+  using StaticBaselinePassBase::StaticBaselinePassBase;
+
+  void runOnOperation() override {
+    functions.clear();
+    SymbolTable symbols(getOperation());
+    SmallVector<CachedAttentionOp> ops;
+    getOperation().walk([&](CachedAttentionOp op) { ops.push_back(op); });
+    for (CachedAttentionOp op : ops)
+      if (failed(lower(op, symbols)))
+        return signalPassFailure();
+  }
+
+private:
+  LogicalResult lower(CachedAttentionOp op, SymbolTable &symbols) {
+    auto cache = cast<RankedTensorType>(op.getKeyCache().getType());
+    if (cache.getDimSize(3) % lanes)
+      return op.emitOpError("needs a capacity of whole vectors: ")
+             << cache.getDimSize(3) << " tokens are not a multiple of " << lanes
+             << " lanes";
+    for (auto [value, role] :
+         {std::pair<Value, StringRef>(op.getPositions(), "positions"),
+          {op.getCounts(), "counts"},
+          {op.getSlots(), "slots"},
+          {op.getKeyCache(), "key_cache"},
+          {op.getValueCache(), "value_cache"}}) {
+      auto arg = dyn_cast_or_null<BlockArgument>(value);
+      auto func = op->getParentOfType<func::FuncOp>();
+      if (arg && arg.getOwner() == &func.getBody().front())
+        func.setArgAttr(arg.getArgNumber(), kRoleAttr,
+                        StringAttr::get(op.getContext(), role));
+    }
+
+    StaticAttention attention(op, lanes);
+    // One function serves all layers of a step.
+    func::FuncOp &function = functions[{
+        op->getParentOfType<func::FuncOp>().getOperation(), op.getScaleAttr()}];
+    if (!function) {
+      function = attention.build("static_attention");
+      symbols.insert(function);
+    }
+
+    ImplicitLocOpBuilder b(op.getLoc(), op);
+    auto outputType = cast<RankedTensorType>(op.getOutput().getType());
+    auto makeEmpty = [&](RankedTensorType type) -> Value {
+      return tensor::EmptyOp::create(b, type.getShape(), type.getElementType());
+    };
+    SmallVector<OpFoldResult> offsets(5, b.getIndexAttr(0)), sizes,
+        strides(5, b.getIndexAttr(1));
+    offsets[0] = b.getIndexAttr(op.getLayer());
+    for (int64_t size : cache.getShape())
+      sizes.push_back(b.getIndexAttr(size));
+    sizes[0] = b.getIndexAttr(1);
+    auto layerOf = [&](Value whole) -> Value {
+      return tensor::ExtractSliceOp::create(b, attention.layerCacheType(),
+                                            whole, offsets, sizes, strides);
+    };
+
+    SmallVector<Value> inputs = {op.getQuery(), op.getKey(), op.getValue(),
+                                 op.getPositions()};
+    if (op.getSlots())
+      inputs.push_back(op.getSlots());
+    SmallVector<Value> outputs = {
+        makeEmpty(attention.scoresType()), makeEmpty(outputType),
+        layerOf(op.getKeyCache()), layerOf(op.getValueCache())};
+    auto dispatch = DispatchOp::create(b, ValueRange(outputs).getTypes(),
+                                       function.getSymName(), attention.tasks(),
+                                       inputs, outputs);
+    auto withLayer = [&](unsigned result, Value whole) -> Value {
+      return tensor::InsertSliceOp::create(b, dispatch.getResult(result), whole,
+                                           offsets, sizes, strides);
+    };
+    op.getOutput().replaceAllUsesWith(dispatch.getResult(1));
+    op.getNewKeyCache().replaceAllUsesWith(withLayer(2, op.getKeyCache()));
+    op.getNewValueCache().replaceAllUsesWith(withLayer(3, op.getValueCache()));
+    op.erase();
+    return success();
+  }
+
+  llvm::DenseMap<std::pair<Operation *, Attribute>, func::FuncOp> functions;
+};
+} // namespace

@@ -1,0 +1,88 @@
+//===- Pipelines.cpp - From decoder IR to a target ----------------------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "kvrm/Pipelines/Pipelines.h"
+
+#include "kvrm/Codegen/Passes.h"
+#include "kvrm/Conversion/Passes.h"
+#include "kvrm/Dialect/KVRM/Transforms/Passes.h"
+
+#include "mlir/Conversion/Passes.h"
+#include "mlir/Dialect/MemRef/Transforms/Passes.h"
+#include "mlir/Pass/PassRegistry.h"
+#include "mlir/Transforms/Passes.h"
+
+using namespace mlir;
+using namespace mlir::kvrm;
+
+void kvrm::buildPagedPipeline(OpPassManager &pm,
+                              const HostPipelineOptions &options) {
+  if (options.isStatic) {
+    pm.addPass(createStaticBaselinePass({options.lanes}));
+    return;
+  }
+  PageCachePassOptions paging;
+  paging.page = options.page;
+  paging.transport = options.transport;
+  pm.addPass(createPageCachePass(paging));
+  pm.addPass(createMergeTransportPass());
+  SelectSchedulePassOptions scheduling;
+  scheduling.schedule = options.schedule;
+  scheduling.splits = options.splits;
+  scheduling.kvTile = options.kvTile;
+  pm.addPass(createSelectSchedulePass(scheduling));
+}
+
+void kvrm::buildHostKernelsPipeline(OpPassManager &pm,
+                                    const HostPipelineOptions &options) {
+  if (!options.isStatic)
+    pm.addPass(createGenerateKernelsPass());
+  // Two vectors a panel: at eight rows that is half of AVX-512's registers.
+  pm.addPass(createPackWeightsPass({2 * options.lanes}));
+  pm.addPass(createCSEPass());
+  pm.addPass(createBufferizeStepPass());
+  OutlineDispatchesPassOptions outlining;
+  outlining.lanes = options.lanes;
+  pm.addPass(createOutlineDispatchesPass(outlining));
+}
+
+void kvrm::buildHostLLVMPipeline(OpPassManager &pm,
+                                 const HostPipelineOptions &options) {
+  if (!options.isStatic)
+    pm.addPass(createLowerKernelsToHostPass({options.lanes}));
+  pm.addPass(createConvertKVRMToRuntimePass());
+  pm.addPass(createApproximateMathPass());
+  pm.addPass(createCanonicalizerPass());
+  pm.addPass(createCSEPass());
+  pm.addPass(memref::createExpandStridedMetadataPass());
+  pm.addPass(createSCFToControlFlowPass());
+  pm.addPass(createConvertVectorToLLVMPass());
+  pm.addPass(createConvertMathToLLVMPass());
+  pm.addPass(createFinalizeMemRefToLLVMConversionPass());
+  pm.addPass(createArithToLLVMConversionPass());
+  pm.addPass(createConvertIndexToLLVMPass());
+  pm.addPass(createConvertControlFlowToLLVMPass());
+  pm.addPass(createConvertFuncToLLVMPass());
+  pm.addPass(createReconcileUnrealizedCastsPass());
+  pm.addPass(createCSEPass());
+}
+
+void kvrm::buildHostPipeline(OpPassManager &pm,
+                             const HostPipelineOptions &options) {
+  buildPagedPipeline(pm, options);
+  buildHostKernelsPipeline(pm, options);
+  buildHostLLVMPipeline(pm, options);
+}
+
+void kvrm::registerKVRMPipelines() {
+  PassPipelineRegistration<HostPipelineOptions>(
+      "kvrm-to-host",
+      "Lower static decoder IR to the LLVM dialect for a CPU, over the paged "
+      "runtime or as the static baseline",
+      buildHostPipeline);
+}
