@@ -1,0 +1,190 @@
+//===- RuntimeBench.cpp - Costs of a step outside the kernels ---*- C++ -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// What a decode step pays besides its compiled code. Targets: a plan in 5 us at
+// 8 slots and 20 us at 256 slots.
+//
+//===----------------------------------------------------------------------===//
+
+#include "kvrm/runtime/HostBackend.h"
+#include "kvrm/runtime/Planner.h"
+#include "kvrm/runtime/ThreadPool.h"
+
+#include <benchmark/benchmark.h>
+#include <random>
+
+using namespace kvrm;
+
+namespace {
+
+/// Ragged histories of up to `capacity` tokens in a pool that holds them all.
+class Decoder {
+public:
+  Decoder(int32_t slots, int32_t capacity, kvrm_schedule schedule,
+          int32_t kvHeads)
+      : shape(makeShape(slots, capacity, schedule, kvHeads)),
+        pager(BlockPager::create(
+                  {slots * shape.pagesPerSlot, slots, shape.pagesPerSlot, 16})
+                  .take()),
+        planner(Planner::create(shape).take()),
+        descriptor(StepDescriptor::create(planner.capacity().limits).take()),
+        rows(static_cast<size_t>(slots)), requests(static_cast<size_t>(slots)),
+        copies(static_cast<size_t>(slots)) {
+    restart();
+  }
+
+  static PlanShape makeShape(int32_t slots, int32_t capacity,
+                             kvrm_schedule schedule, int32_t kvHeads) {
+    PlanShape shape;
+    shape.rows = slots;
+    shape.queries = 1;
+    shape.kvHeads = kvHeads;
+    shape.qTile = 1;
+    shape.kvTile = 64;
+    shape.pageTokens = 16;
+    shape.pagesPerSlot = capacity / 16;
+    shape.schedule = schedule;
+    shape.splits = 4;
+    shape.shares = 2;
+    return shape;
+  }
+
+  /// Releases all, and interleaves the growth of new histories, so that they
+  /// lie as real ones do. Lengths are spread over 1/8..3/4 of the capacity.
+  void restart() {
+    std::mt19937 random(3);
+    int32_t capacity = shape.pagesPerSlot * 16;
+    std::vector<int32_t> targets;
+    for (int32_t slot = 0; slot < shape.rows; ++slot) {
+      (void)pager.release(slot).isOk();
+      targets.push_back(capacity / 8 +
+                        static_cast<int32_t>(random() % (capacity * 5 / 8)));
+    }
+    PageCopy copy;
+    for (bool isGrowing = true; isGrowing;) {
+      isGrowing = false;
+      for (int32_t slot = 0; slot < shape.rows; ++slot)
+        if (pager.length(slot) < targets[static_cast<size_t>(slot)]) {
+          (void)pager.append(slot, 1, copy).isOk();
+          isGrowing = true;
+        }
+    }
+    steps = 0;
+  }
+
+  /// The pager's part of a step.
+  void append() {
+    for (int32_t slot = 0; slot < shape.rows; ++slot) {
+      requests[static_cast<size_t>(slot)] = {slot, 1};
+      rows[static_cast<size_t>(slot)] = {slot, pager.length(slot), 1};
+    }
+    int32_t count = 0;
+    (void)pager.appendAll(requests, copies, count).isOk();
+    ++steps;
+  }
+  bool isNearlyFull() const { return steps >= shape.pagesPerSlot * 16 / 8; }
+
+  PlanShape shape;
+  BlockPager pager;
+  Planner planner;
+  StepDescriptor descriptor;
+  std::vector<PlanRow> rows;
+  std::vector<AppendRequest> requests;
+  std::vector<PageCopy> copies;
+  int32_t steps = 0;
+};
+
+} // namespace
+
+/// pager + plan + commit of one decode step, averaged over steps that do and do
+/// not cross page and tile boundaries.
+static void planStep(benchmark::State &state) {
+  auto slots = static_cast<int32_t>(state.range(0));
+  Decoder decoder(slots, static_cast<int32_t>(state.range(1)),
+                  static_cast<kvrm_schedule>(state.range(2)), 8);
+  int64_t plan = 0;
+  int64_t most = 0;
+  int64_t bytes = 0;
+  for (auto _ : state) {
+    if (decoder.isNearlyFull()) {
+      state.PauseTiming();
+      decoder.restart();
+      decoder.append();
+      decoder.planner.plan(decoder.rows, decoder.pager, decoder.descriptor);
+      decoder.descriptor.commit();
+      state.ResumeTiming();
+    }
+    decoder.append();
+    const PlanStats &stats =
+        decoder.planner.plan(decoder.rows, decoder.pager, decoder.descriptor);
+    plan += stats.nanoseconds;
+    most = std::max(most, stats.nanoseconds);
+    bytes += decoder.descriptor.commit();
+  }
+  auto steps = static_cast<double>(state.iterations());
+  state.counters["plan_us"] = static_cast<double>(plan) / steps / 1e3;
+  state.counters["plan_max_us"] = static_cast<double>(most) / 1e3;
+  state.counters["commit_bytes"] = static_cast<double>(bytes) / steps;
+  state.counters["groups"] = decoder.planner.stats().groups;
+  state.counters["items"] = decoder.planner.stats().items;
+}
+BENCHMARK(planStep)
+    ->ArgNames({"slots", "capacity", "schedule"})
+    ->ArgsProduct({{8, 64, 256}, {2048}, {0, 1, 2}})
+    ->Args({8, 32768, 2});
+
+/// A plan in which everything is new: after admission of all slots at once.
+static void planFromNothing(benchmark::State &state) {
+  auto slots = static_cast<int32_t>(state.range(0));
+  Decoder decoder(slots, 2048, KVRM_SCHEDULE_WORKQUEUE, 8);
+  std::vector<PlanRow> idle(static_cast<size_t>(slots));
+  decoder.append();
+  int64_t plan = 0;
+  for (auto _ : state) {
+    plan +=
+        decoder.planner.plan(decoder.rows, decoder.pager, decoder.descriptor)
+            .nanoseconds;
+    decoder.planner.plan(idle, decoder.pager, decoder.descriptor);
+  }
+  state.counters["plan_us"] =
+      static_cast<double>(plan) / static_cast<double>(state.iterations()) / 1e3;
+}
+BENCHMARK(planFromNothing)->Arg(8)->Arg(256);
+
+static void forkAndJoin(benchmark::State &state) {
+  std::unique_ptr<ThreadPool> pool =
+      ThreadPool::create(static_cast<int32_t>(state.range(0))).take();
+  for (auto _ : state)
+    pool->run([](void *, int32_t) {}, nullptr);
+}
+BENCHMARK(forkAndJoin)->Arg(1)->Arg(2)->UseRealTime();
+
+static void appendAndRelease(benchmark::State &state) {
+  BlockPager pager = BlockPager::create({1 << 16, 8, 1 << 12, 16}).take();
+  PageCopy copy;
+  int32_t slot = 0;
+  for (auto _ : state) {
+    if (pager.length(slot) + 16 > (1 << 16))
+      (void)pager.release(slot).isOk();
+    (void)pager.append(slot, 16, copy).isOk();
+    slot = (slot + 1) % 8;
+  }
+}
+BENCHMARK(appendAndRelease);
+
+static void merge(benchmark::State &state) {
+  auto parts = static_cast<int32_t>(state.range(0));
+  std::vector<float> partials(
+      static_cast<size_t>(parts * kvrm_partial_floats(4, 128)), 1.0f);
+  std::vector<float> out(4 * 128);
+  for (auto _ : state) {
+    mergePartials(partials.data(), parts, 4, 128, 4, out.data(), 512, 4);
+    benchmark::DoNotOptimize(out.data());
+  }
+}
+BENCHMARK(merge)->Arg(2)->Arg(8);
