@@ -158,7 +158,7 @@ TEST_P(Sessions, RandomUseMatchesFloat64) {
   auto below = [&](int bound) {
     return static_cast<int>(random() % static_cast<uint32_t>(bound));
   };
-  for (int step = 0; step < 120; ++step) {
+  for (int step = 0; step < 250; ++step) {
     int slot = below(toy::slots);
     int length = pair.session->length(slot);
     switch (below(8)) {
@@ -170,8 +170,10 @@ TEST_P(Sessions, RandomUseMatchesFloat64) {
       break;
     case 2: {
       int source = below(toy::slots);
-      if (length == 0 && source != slot)
-        pair.alias(slot, source, below(pair.session->length(source) + 1));
+      if (source == slot)
+        break;
+      pair.release(slot);
+      pair.alias(slot, source, below(pair.session->length(source) + 1));
       break;
     }
     case 3: {
@@ -197,6 +199,27 @@ TEST_P(Sessions, RandomUseMatchesFloat64) {
     if (HasFatalFailure())
       FAIL() << "step " << step;
   }
+}
+
+TEST_P(Sessions, SharedHistoriesPartWhenWritten) {
+  Pair pair(GetParam().options, {0, GetParam().threads, GetParam().shares});
+  // Ends in the middle of a page, so that whoever writes first needs a copy.
+  pair.prefill(0, {1, 2, 3, 4, 5, 6, 7});
+  pair.alias(1, 0, 7);
+  pair.alias(2, 0, 5);
+  bool isPaged = pair.session->blockPager();
+  pair.decode({8, -1, -1, -1});
+  EXPECT_EQ(pair.session->lastStep().pageCopies, isPaged ? 1 : 0);
+  pair.decode({9, 10, 11, -1});
+  EXPECT_EQ(pair.session->lastStep().pageCopies, isPaged ? 1 : 0)
+      << "1 and 2 share the page; the second to write has it alone";
+  pair.alias(3, 1, 6);
+  pair.prefill(3, {12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22});
+  EXPECT_EQ(pair.session->lastStep().pageCopies, isPaged ? 1 : 0);
+  pair.decode({23, 24, 25, 26});
+  pair.release(0);
+  pair.decode({27, 28, 29, 30});
+  pair.checkLengths();
 }
 
 TEST_P(Sessions, AFullSlotSurvivesTheOthersSteps) {
