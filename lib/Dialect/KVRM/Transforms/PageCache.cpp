@@ -12,6 +12,7 @@
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/IR/Builders.h"
 #include "llvm/ADT/BitVector.h"
+#include "llvm/ADT/SmallPtrSet.h"
 #include "llvm/Support/MathExtras.h"
 
 namespace mlir::kvrm {
@@ -48,8 +49,10 @@ private:
 
 } // namespace
 
-/// Follows a cache from its argument to the result that returns it.
-static LogicalResult followCache(StaticStep &step, Value cache) {
+/// Follows a cache from its argument to the result that returns it, and notes
+/// whose cache it is on the way.
+static LogicalResult followCache(StaticStep &step, Value cache,
+                                 llvm::SmallPtrSetImpl<Operation *> &followed) {
   while (true) {
     if (!cache.hasOneUse()) {
       InFlightDiagnostic diag = emitError(
@@ -62,6 +65,7 @@ static LogicalResult followCache(StaticStep &step, Value cache) {
     OpOperand &use = *cache.getUses().begin();
     if (auto attention = dyn_cast<CachedAttentionOp>(use.getOwner())) {
       bool isKey = &use == &attention.getKeyCacheMutable();
+      followed.insert(attention);
       cache = isKey ? attention.getNewKeyCache() : attention.getNewValueCache();
       continue;
     }
@@ -82,6 +86,10 @@ static FailureOr<StaticStep> analyseStep(func::FuncOp func) {
   func.walk([&](CachedAttentionOp op) { step.attentions.push_back(op); });
   if (step.attentions.empty())
     return step;
+  if (!func.getBody().hasOneBlock()) {
+    func.emitOpError("has control flow; a step to page has one block");
+    return failure();
+  }
 
   auto removeArg = [&](Value value) {
     auto arg = dyn_cast<BlockArgument>(value);
@@ -99,8 +107,18 @@ static FailureOr<StaticStep> analyseStep(func::FuncOp func) {
       first.emitOpError("the first caches of a step must be its arguments");
       return failure();
     }
-    if (failed(followCache(step, cache)))
+    llvm::SmallPtrSet<Operation *, 32> followed;
+    if (failed(followCache(step, cache, followed)))
       return failure();
+    for (CachedAttentionOp op : step.attentions) {
+      if (followed.contains(op))
+        continue;
+      InFlightDiagnostic diag =
+          op.emitOpError("has caches other than the step's first; a step has "
+                         "one pair, which goes through all layers");
+      diag.attachNote(first.getLoc()) << "the first caches are here";
+      return diag;
+    }
   }
   for (CachedAttentionOp op : step.attentions) {
     if (op.getPositions() != step.positions || op.getCounts() != step.counts ||
@@ -168,7 +186,10 @@ LogicalResult PageCachePass::pageStep(StaticStep &step, SessionType sessionType,
 
   Location loc = func.getLoc();
   OpBuilder b = OpBuilder::atBlockBegin(&func.getBody().front());
-  Value session = func.getBody().front().addArgument(sessionType, loc);
+  if (failed(func.insertArgument(func.getNumArguments(), sessionType, {}, loc)))
+    return failure();
+  step.removedArgs.resize(func.getNumArguments());
+  Value session = func.getArguments().back();
   Value descriptor = CommitOp::create(b, loc, descriptorType, session);
   step.positions.replaceAllUsesWith(
       PositionsOp::create(b, loc, step.positions.getType(), descriptor));
@@ -197,20 +218,10 @@ LogicalResult PageCachePass::pageStep(StaticStep &step, SessionType sessionType,
   for (CachedAttentionOp op : llvm::reverse(step.attentions))
     op.erase();
 
-  SmallVector<Type> inputs, results;
-  BitVector erased(func.getBody().front().getNumArguments());
-  for (auto [index, type] : llvm::enumerate(func.getArgumentTypes())) {
-    if (step.removedArgs.test(index))
-      erased.set(index);
-    else
-      inputs.push_back(type);
-  }
-  inputs.push_back(sessionType);
-  for (auto [index, type] : llvm::enumerate(func.getResultTypes()))
-    if (!step.cacheResults.test(index))
-      results.push_back(type);
-  func.getBody().front().eraseArguments(erased);
-  func.setFunctionType(FunctionType::get(func.getContext(), inputs, results));
+  // Attributes of the other arguments and results stay with them.
+  if (failed(func.eraseArguments(step.removedArgs)) ||
+      failed(func.eraseResults(step.cacheResults)))
+    return failure();
   return success();
 }
 
