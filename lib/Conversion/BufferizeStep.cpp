@@ -179,8 +179,10 @@ private:
       op.replaceAllUsesWith(
           ToTensorOp::create(b, op.getType(), view, /*restrict=*/true)
               .getResult());
-      op.erase();
     }
+    // Not before: the first of them may be where `b` inserts.
+    for (ml_program::GlobalLoadConstOp op : loads)
+      op.erase();
 
     SmallVector<Operation *> fields;
     func.walk([&](Operation *op) {

@@ -44,7 +44,7 @@ void kvrm::buildHostKernelsPipeline(OpPassManager &pm,
     pm.addPass(createGenerateKernelsPass());
   // Two vectors a panel: at eight rows that is half of AVX-512's registers.
   pm.addPass(createPackWeightsPass({2 * options.lanes}));
-  pm.addPass(createCSEPass());
+  // No CSE before this: two zero-fills made one would have to be copied.
   pm.addPass(createBufferizeStepPass());
   OutlineDispatchesPassOptions outlining;
   outlining.lanes = options.lanes;
@@ -60,6 +60,7 @@ void kvrm::buildHostLLVMPipeline(OpPassManager &pm,
   pm.addPass(createCanonicalizerPass());
   pm.addPass(createCSEPass());
   pm.addPass(memref::createExpandStridedMetadataPass());
+  pm.addPass(createLowerAffinePass());
   pm.addPass(createSCFToControlFlowPass());
   pm.addPass(createConvertVectorToLLVMPass());
   pm.addPass(createConvertMathToLLVMPass());

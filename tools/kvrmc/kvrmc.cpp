@@ -1,21 +1,180 @@
-#include "kvrm/Frontend/DecoderBuilder.h"
-#include "mlir/IR/MLIRContext.h"
-#include "mlir/IR/Verifier.h"
+//===- kvrmc.cpp - Compile a decoder ahead of time ------------------------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+//   kvrmc MODEL.gguf -o DIR.kvrm [options]     a model to a package
+//   kvrmc synth -o DIR.kvrm [options]          a seeded decoder of any shape
+//
+// With --emit the work stops at a phase and its text goes to -o, or to standard
+// output.
+//
+//===----------------------------------------------------------------------===//
+
+#include "Compile.h"
+
+#include "llvm/Support/CommandLine.h"
+#include "llvm/Support/InitLLVM.h"
 #include "llvm/Support/raw_ostream.h"
-int main(int argc, char **argv) {
-  mlir::MLIRContext ctx(mlir::MLIRContext::Threading::DISABLED);
-  kvrm::DecoderConfig c;
-  kvrm::DecoderShape s;
-  if (argc > 1) {
-    auto m = kvrm::openGGUF(argv[1]);
-    if (!m) { llvm::errs() << toString(m.takeError()) << "\n"; return 1; }
-    c = m->config;
-  } else {
-    kvrm::SynthOptions o; o.headDim = 64; o.hidden = 256;o.feedForward=512;
-    c = kvrm::synthModel(o)->config; s.capacity = 256; s.slots = 4;
+
+using namespace kvrmc;
+namespace cl = llvm::cl;
+
+namespace {
+
+cl::SubCommand synthCommand("synth", "Make a decoder with seeded weights");
+cl::OptionCategory category("kvrmc options");
+
+cl::opt<std::string> model(cl::Positional, cl::desc("MODEL.gguf"),
+                           cl::cat(category));
+cl::opt<std::string> output("o", cl::desc("Package to write, or file to emit"),
+                            cl::value_desc("path"), cl::cat(category),
+                            cl::sub(cl::SubCommand::getAll()));
+cl::opt<Emit> emit(
+    "emit", cl::desc("Stop at a phase:"),
+    cl::values(clEnumValN(Emit::Static, "static", "phase 1: static graph"),
+               clEnumValN(Emit::Paged, "paged", "phase 2: paged session"),
+               clEnumValN(Emit::Kernels, "kernels", "phase 3: tile programs"),
+               clEnumValN(Emit::LLVM, "llvm", "optimised LLVM IR"),
+               clEnumValN(Emit::Package, "package", "the package (default)")),
+    cl::init(Emit::Package), cl::cat(category),
+    cl::sub(cl::SubCommand::getAll()));
+cl::opt<bool> isStatic(
+    "static",
+    cl::desc("Compile the static baseline: KV reserved at slots x capacity"),
+    cl::cat(category), cl::sub(cl::SubCommand::getAll()));
+cl::opt<std::string> target("target", cl::desc("host (default)"),
+                            cl::init("host"), cl::cat(category),
+                            cl::sub(cl::SubCommand::getAll()));
+cl::opt<std::string> arch("arch",
+                          cl::desc("CPU to compile for: native (default), or "
+                                   "a name such as x86-64-v3"),
+                          cl::init("native"), cl::cat(category),
+                          cl::sub(cl::SubCommand::getAll()));
+cl::opt<int64_t> slots("slots", cl::desc("Requests decoded at once (8)"),
+                       cl::init(8), cl::cat(category),
+                       cl::sub(cl::SubCommand::getAll()));
+cl::opt<int64_t> capacity("capacity", cl::desc("Tokens a slot (2048)"),
+                          cl::init(2048), cl::cat(category),
+                          cl::sub(cl::SubCommand::getAll()));
+cl::opt<int64_t> chunk("prefill-chunk",
+                       cl::desc("Prompt tokens of one prefill step (64)"),
+                       cl::init(64), cl::cat(category),
+                       cl::sub(cl::SubCommand::getAll()));
+cl::opt<int64_t> page("page-size", cl::desc("Tokens a page (16)"), cl::init(16),
+                      cl::cat(category), cl::sub(cl::SubCommand::getAll()));
+cl::opt<std::string> schedule("schedule",
+                              cl::desc("auto, rows, split or workqueue"),
+                              cl::init("auto"), cl::cat(category),
+                              cl::sub(cl::SubCommand::getAll()));
+cl::opt<int64_t> splits("splits", cl::desc("Splits of a split schedule (4)"),
+                        cl::init(4), cl::cat(category),
+                        cl::sub(cl::SubCommand::getAll()));
+cl::opt<std::string> transport("transport", cl::desc("native or staged"),
+                               cl::init("native"), cl::cat(category),
+                               cl::sub(cl::SubCommand::getAll()));
+cl::opt<int64_t> kvTile("kv-tile", cl::desc("Cached tokens a tile (64)"),
+                        cl::init(64), cl::cat(category),
+                        cl::sub(cl::SubCommand::getAll()));
+cl::opt<std::string> cacheType("cache-type",
+                               cl::desc("Element of the KV pool: f16, bf16"),
+                               cl::init("f16"), cl::cat(category),
+                               cl::sub(cl::SubCommand::getAll()));
+cl::opt<std::string> weightType("weight-type",
+                                cl::desc("Element of matrices: f16, bf16"),
+                                cl::init("f16"), cl::cat(category),
+                                cl::sub(cl::SubCommand::getAll()));
+cl::opt<bool> quiet("quiet", cl::desc("Say nothing but errors"),
+                    cl::cat(category), cl::sub(cl::SubCommand::getAll()));
+
+// The shape of a synthetic decoder.
+#define KVRMC_SYNTH_OPTION(name, flag, value, text)                            \
+  cl::opt<int64_t> name(flag, cl::desc(text), cl::init(value),                 \
+                        cl::cat(category), cl::sub(synthCommand))
+KVRMC_SYNTH_OPTION(synthLayers, "layers", 4, "Layers (4)");
+KVRMC_SYNTH_OPTION(synthHidden, "hidden", 256, "Hidden width (256)");
+KVRMC_SYNTH_OPTION(synthHeads, "heads", 4, "Query heads (4)");
+KVRMC_SYNTH_OPTION(synthKvHeads, "kv-heads", 2, "KV heads (2)");
+KVRMC_SYNTH_OPTION(synthHeadDim, "head-dim", 64, "Head dimension (64)");
+KVRMC_SYNTH_OPTION(synthFeedForward, "ffn", 512, "Feed-forward width (512)");
+KVRMC_SYNTH_OPTION(synthVocabulary, "vocab", 1024, "Vocabulary (1024)");
+KVRMC_SYNTH_OPTION(synthSeed, "seed", 1, "Seed of the weights (1)");
+#undef KVRMC_SYNTH_OPTION
+
+llvm::Expected<bool> isBF16(llvm::StringRef option, llvm::StringRef value) {
+  if (value == "f16" || value == "bf16")
+    return value == "bf16";
+  return llvm::createStringError("--" + option + ": '" + value +
+                                 "' is neither f16 nor bf16");
+}
+
+llvm::Expected<kvrm::DecoderModel> openModel() {
+  if (!synthCommand) {
+    if (model.empty())
+      return llvm::createStringError(
+          "no model: name a GGUF file, or use 'kvrmc synth'");
+    return kvrm::openGGUF(model);
   }
-  auto m = kvrm::buildDecoder(ctx, c, s);
-  if (!m) { llvm::errs() << toString(m.takeError()) << "\n"; return 1; }
-  if (failed(mlir::verify(**m))) return 1;
-  (*m)->print(llvm::outs());
+  kvrm::SynthOptions options;
+  options.layers = synthLayers;
+  options.hidden = synthHidden;
+  options.heads = synthHeads;
+  options.kvHeads = synthKvHeads;
+  options.headDim = synthHeadDim;
+  options.feedForward = synthFeedForward;
+  options.vocabulary = synthVocabulary;
+  options.context = capacity;
+  options.seed = static_cast<uint64_t>(synthSeed);
+  return kvrm::synthModel(options);
+}
+
+llvm::Error run() {
+  if (target != "host")
+    return llvm::createStringError("--target: '" + target +
+                                   "' is not supported, only host");
+  CompileOptions options;
+  options.output = output;
+  options.emit = emit;
+  options.arch = arch;
+  options.quiet = quiet;
+  options.shape.slots = slots;
+  options.shape.capacity = capacity;
+  options.shape.prefillChunk = chunk;
+  options.pipeline.isStatic = isStatic;
+  options.pipeline.page = page;
+  options.pipeline.transport = transport;
+  options.pipeline.schedule = schedule;
+  options.pipeline.splits = splits;
+  options.pipeline.kvTile = kvTile;
+  llvm::Expected<bool> bf16Cache = isBF16("cache-type", cacheType);
+  if (!bf16Cache)
+    return bf16Cache.takeError();
+  llvm::Expected<bool> bf16Weights = isBF16("weight-type", weightType);
+  if (!bf16Weights)
+    return bf16Weights.takeError();
+  options.shape.bf16Cache = *bf16Cache;
+  options.shape.bf16Weights = *bf16Weights;
+  llvm::Expected<kvrm::DecoderModel> decoder = openModel();
+  if (!decoder)
+    return decoder.takeError();
+  return compile(*decoder, options);
+}
+
+} // namespace
+
+int main(int argc, char **argv) {
+  llvm::InitLLVM init(argc, argv);
+  cl::HideUnrelatedOptions(category);
+  cl::HideUnrelatedOptions(category, synthCommand);
+  cl::ParseCommandLineOptions(
+      argc, argv, "kvrm compiler: a decoder to an ahead-of-time package\n");
+  if (llvm::Error error = run()) {
+    llvm::errs() << "kvrmc: error: " << llvm::toString(std::move(error))
+                 << "\n";
+    return 1;
+  }
+  return 0;
 }
