@@ -48,7 +48,7 @@ void kvrm::mergePartials(const float *partials, int32_t count,
   }
 }
 
-const kvrm_host_api HostBackend::hostApi = {
+constinit const kvrm_host_api HostBackend::hostApi = {
     .commit = [](void *session) { return from(session).commit(); },
     .stage = [](void *session,
                 int32_t transport) { from(session).stage(transport); },
@@ -289,7 +289,8 @@ void HostBackend::attendOn(Worker &worker, int32_t index) {
   auto count = static_cast<int32_t>(current->planner->shareBegins().size()) - 1;
   auto own = static_cast<int32_t>(int64_t(index) * count / workers());
   for (int32_t i = 0; i < count; ++i) {
-    Share &share = shares[static_cast<size_t>((own + i) % count)];
+    int32_t next = (own + i) % count;
+    Share &share = shares[static_cast<size_t>(next)];
     while (share.next.load(std::memory_order_relaxed) < share.end) {
       int32_t item = share.next.fetch_add(1, std::memory_order_relaxed);
       if (item >= share.end)

@@ -45,7 +45,7 @@ public:
   int64_t size() const { return bytes; }
 
 private:
-  void swap(AlignedBuffer &other) {
+  void swap(AlignedBuffer &other) noexcept {
     std::swap(start, other.start);
     std::swap(bytes, other.bytes);
     std::swap(mapping, other.mapping);
