@@ -34,11 +34,12 @@ public:
     }
     if (kvTile < 1 || !llvm::isPowerOf2_64(kvTile)) {
       getOperation()->emitError("kv-tile is ")
-          << kvTile << ", not a power of two";
+          << kvTile.getValue() << ", not a power of two";
       return signalPassFailure();
     }
     if (splits < 1 || splits > 64) {
-      getOperation()->emitError("splits is ") << splits << ", outside 1..64";
+      getOperation()->emitError("splits is ")
+          << splits.getValue() << ", outside 1..64";
       return signalPassFailure();
     }
     getOperation()->walk([&](AttendOp op) {
