@@ -45,8 +45,11 @@ has_plugin = (
     and "address" not in config.kvrm_sanitize
     and "thread" not in config.kvrm_sanitize
 )
-with_plugin = "{} --load-dialect-plugin={p} --load-pass-plugin={p}".format(
-    stock, p=config.kvrm_plugin
+with_plugin = "{} {} {} {}".format(
+    config.kvrm_python or "python3",
+    os.path.join(config.test_source_root, "plugin-opt.py"),
+    stock,
+    config.kvrm_plugin,
 )
 
 # Longest first: lit replaces them in this order.
