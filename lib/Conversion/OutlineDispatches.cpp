@@ -207,7 +207,7 @@ LogicalResult OutlineDispatchesPass::outline(linalg::LinalgOp op,
   auto panel = op->getAttrOfType<IntegerAttr>(KVRMDialect::getPanelAttrName());
   if (panel && panel.getInt() % lanes)
     return op.emitOpError("has panels of ")
-           << panel.getInt() << " rows, not a multiple of " << lanes
+           << panel.getInt() << " rows, not a multiple of " << lanes.getValue()
            << " lanes";
 
   // What the op uses: buffers become arguments, constants are copied.
@@ -293,7 +293,8 @@ LogicalResult OutlineDispatchesPass::outline(linalg::LinalgOp op,
 
 void OutlineDispatchesPass::runOnOperation() {
   if (lanes < 1 || lanes > 64) {
-    getOperation().emitError("lanes is ") << lanes << ", outside 1..64";
+    getOperation().emitError("lanes is ")
+        << lanes.getValue() << ", outside 1..64";
     return signalPassFailure();
   }
   functions.clear();

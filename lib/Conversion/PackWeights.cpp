@@ -29,7 +29,8 @@ public:
 
   void runOnOperation() override {
     if (panel < 1) {
-      getOperation().emitError("panel is ") << panel << ", not positive";
+      getOperation().emitError("panel is ")
+          << panel.getValue() << ", not positive";
       return signalPassFailure();
     }
     SymbolTable symbols(getOperation());

@@ -246,6 +246,11 @@ public:
   using StaticBaselinePassBase::StaticBaselinePassBase;
 
   void runOnOperation() override {
+    if (lanes < 1 || lanes > 64) {
+      getOperation().emitError("lanes is ")
+          << lanes.getValue() << ", outside 1..64";
+      return signalPassFailure();
+    }
     functions.clear();
     SymbolTable symbols(getOperation());
     SmallVector<CachedAttentionOp> ops;
@@ -260,8 +265,8 @@ private:
     auto cache = cast<RankedTensorType>(op.getKeyCache().getType());
     if (cache.getDimSize(3) % lanes)
       return op.emitOpError("needs a capacity of whole vectors: ")
-             << cache.getDimSize(3) << " tokens are not a multiple of " << lanes
-             << " lanes";
+             << cache.getDimSize(3) << " tokens are not a multiple of "
+             << lanes.getValue() << " lanes";
     for (auto [value, role] :
          {std::pair<Value, StringRef>(op.getPositions(), "positions"),
           {op.getCounts(), "counts"},

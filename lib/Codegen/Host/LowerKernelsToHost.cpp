@@ -694,7 +694,8 @@ public:
 
   void runOnOperation() override {
     if (lanes != 4 && lanes != 8 && lanes != 16) {
-      getOperation().emitError("lanes is ") << lanes << ", none of 4, 8 and 16";
+      getOperation().emitError("lanes is ")
+          << lanes.getValue() << ", none of 4, 8 and 16";
       return signalPassFailure();
     }
     for (KernelOp kernel :
@@ -714,12 +715,12 @@ private:
              << stringifyLayout(pool.getLayout());
     if (pool.getPage() % lanes)
       return kernel.emitOpError("for the host needs pages of whole vectors: ")
-             << pool.getPage() << " tokens are not a multiple of " << lanes
-             << " lanes";
+             << pool.getPage() << " tokens are not a multiple of "
+             << lanes.getValue() << " lanes";
     if (pool.getHeadDim() % lanes)
       return kernel.emitOpError("for the host needs heads of whole vectors: ")
-             << pool.getHeadDim() << " elements are not a multiple of " << lanes
-             << " lanes";
+             << pool.getHeadDim() << " elements are not a multiple of "
+             << lanes.getValue() << " lanes";
     return success();
   }
 };
