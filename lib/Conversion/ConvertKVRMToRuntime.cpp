@@ -267,6 +267,18 @@ LogicalResult StepConversion::convert(Operation &op) {
     return convertDispatch(dispatch);
   if (auto launch = dyn_cast<LaunchOp>(op))
     return convertLaunch(launch);
+  if (auto view = dyn_cast<memref::ViewOp>(op)) {
+    // The one view whose distance from its source is not in its type.
+    llvm::APInt shift;
+    auto source = addresses.find(view.getSource());
+    if (!matchPattern(view.getByteShift(), m_ConstantInt(&shift)) ||
+        source == addresses.end())
+      return op.emitOpError("in a step must be at a constant place of an "
+                            "argument");
+    Address whole = source->second;
+    addresses[view] = {whole.base, whole.offset + shift.getSExtValue()};
+    return success();
+  }
   if (isa<memref::AllocOp, memref::DeallocOp, ViewLikeOpInterface,
           func::ReturnOp>(op) ||
       op.hasTrait<OpTrait::ConstantLike>())
