@@ -1,0 +1,47 @@
+# Installs BUILD into WORK, builds the example SOURCE against that, and runs it
+# on a synthetic package. The same tokens have to come from kvrm-run.
+cmake_minimum_required(VERSION 3.24)
+
+function(run)
+  execute_process(COMMAND ${ARGN} OUTPUT_VARIABLE output ERROR_VARIABLE output
+                  RESULT_VARIABLE status)
+  if(NOT status EQUAL 0)
+    message(FATAL_ERROR "${ARGN}: ${status}\n${output}")
+  endif()
+  set(output "${output}" PARENT_SCOPE)
+endfunction()
+
+set(flags)
+if(SANITIZE)
+  set(flags "-fsanitize=${SANITIZE}")
+endif()
+
+file(REMOVE_RECURSE ${WORK})
+run(${CMAKE_COMMAND} --install ${BUILD} --prefix ${WORK}/prefix)
+run(${CMAKE_COMMAND} -S ${SOURCE} -B ${WORK}/build -G ${GENERATOR}
+    -DCMAKE_BUILD_TYPE=Release -DCMAKE_PREFIX_PATH=${WORK}/prefix
+    -DCMAKE_C_COMPILER=${C_COMPILER} -DCMAKE_CXX_COMPILER=${CXX_COMPILER}
+    -DCMAKE_C_FLAGS=${flags} -DCMAKE_CXX_FLAGS=${flags})
+run(${CMAKE_COMMAND} --build ${WORK}/build)
+run(${WORK}/prefix/bin/kvrmc synth --quiet -o ${WORK}/synth.kvrm)
+
+run(${WORK}/build/embed ${WORK}/synth.kvrm 5 6 7)
+string(STRIP "${output}" embedded)
+if(NOT embedded MATCHES "^[0-9]+( [0-9]+)+$")
+  message(FATAL_ERROR "embed printed '${embedded}', not 8 token ids")
+endif()
+run(${WORK}/prefix/bin/kvrm-run generate ${WORK}/synth.kvrm --token-ids 5,6,7
+    --max-tokens 8 --ignore-eos --json)
+string(JSON ids GET "${output}" requests 0 tokens)
+string(REGEX MATCHALL "[0-9]+" ids "${ids}")
+list(JOIN ids " " ids)
+if(NOT embedded STREQUAL ids)
+  message(FATAL_ERROR "embed printed '${embedded}', kvrm-run '${output}'")
+endif()
+
+# What is wrong has to be said in one line, with status 1.
+execute_process(COMMAND ${WORK}/build/embed ${WORK}/none.kvrm
+                OUTPUT_VARIABLE output ERROR_VARIABLE output RESULT_VARIABLE status)
+if(NOT status EQUAL 1 OR NOT output MATCHES "^embed: error: [^\n]*none.kvrm[^\n]*\n$")
+  message(FATAL_ERROR "embed with no package: ${status}, '${output}'")
+endif()
