@@ -124,6 +124,8 @@ private:
   /// Arguments, weights, descriptor fields and results become buffers; the
   /// tensors between them are left to the analysis.
   LogicalResult fixBoundary(func::FuncOp func, int64_t weightBytes) {
+    if (!func.getBody().hasOneBlock())
+      return func.emitOpError("has control flow; a step has one block");
     Block &entry = func.getBody().front();
     auto b = ImplicitLocOpBuilder::atBlockBegin(func.getLoc(), &entry);
     auto bufferOf = [](Type type) {
