@@ -37,8 +37,8 @@ extern "C" {
 
 /// Hard limits. Whatever crosses a boundary is checked against them.
 enum {
-  KVRM_MAX_ROWS = 1024,          ///< rows of one step
-  KVRM_MAX_QUERIES = 512,        ///< query tokens of one row in one step
+  KVRM_MAX_ROWS = 1024,   ///< rows of one step
+  KVRM_MAX_QUERIES = 512, ///< query tokens of one row in one step
   KVRM_MAX_PAGES_PER_SLOT = 65536,
   KVRM_MAX_POOL_PAGES = 1 << 24,
   KVRM_MAX_PAGE_TOKENS = 256,
@@ -46,8 +46,8 @@ enum {
   KVRM_MAX_KV_HEADS = 256,
   KVRM_MAX_HEAD_DIM = 512,
   KVRM_MAX_THREADS = 256,
-  KVRM_MAX_GROUP_PAGES = 64,     ///< a transfer group is cut here
-  KVRM_ALIGNMENT = 64            ///< of pools, arenas, weights, descriptors
+  KVRM_MAX_GROUP_PAGES = 64, ///< a transfer group is cut here
+  KVRM_ALIGNMENT = 64        ///< of pools, arenas, weights, descriptors
 };
 
 /// How history pages reach a kernel.
@@ -147,7 +147,7 @@ typedef struct kvrm_descriptor_layout {
   int64_t groups; ///< kvrm_group[max_groups]
   int64_t items;  ///< kvrm_work_item[max_items]
   int64_t segments; ///< kvrm_merge_segment[max_segments]
-  int64_t bytes;  ///< whole descriptor, a multiple of KVRM_ALIGNMENT
+  int64_t bytes;    ///< whole descriptor, a multiple of KVRM_ALIGNMENT
 } kvrm_descriptor_layout;
 
 static inline int64_t kvrm_align_up(int64_t bytes) {
@@ -158,14 +158,13 @@ static inline kvrm_descriptor_layout
 kvrm_descriptor_layout_of(kvrm_descriptor_limits limits) {
   kvrm_descriptor_layout layout;
   layout.rows = kvrm_align_up((int64_t)sizeof(kvrm_descriptor_header));
-  layout.tables = kvrm_align_up(
-      layout.rows + limits.rows * (int64_t)sizeof(kvrm_row));
-  layout.groups =
-      kvrm_align_up(layout.tables + (int64_t)limits.rows *
-                                        limits.pages_per_slot *
-                                        (int64_t)sizeof(int32_t));
-  layout.items = kvrm_align_up(layout.groups + limits.max_groups *
-                                                   (int64_t)sizeof(kvrm_group));
+  layout.tables =
+      kvrm_align_up(layout.rows + limits.rows * (int64_t)sizeof(kvrm_row));
+  layout.groups = kvrm_align_up(layout.tables + (int64_t)limits.rows *
+                                                    limits.pages_per_slot *
+                                                    (int64_t)sizeof(int32_t));
+  layout.items = kvrm_align_up(layout.groups +
+                               limits.max_groups * (int64_t)sizeof(kvrm_group));
   layout.segments = kvrm_align_up(
       layout.items + limits.max_items * (int64_t)sizeof(kvrm_work_item));
   layout.bytes =
@@ -273,8 +272,8 @@ typedef struct kvrm_step_args {
   const int32_t *positions; ///< [rows] position of the first new token
   const int32_t *counts;    ///< [rows] new tokens (prefill only)
   const int32_t *slots;     ///< [rows] slot of each row (prefill only)
-  uint8_t *k_cache; ///< [layer][slot][kv_head][capacity][head_dim]
-  uint8_t *v_cache; ///< like k_cache
+  uint8_t *k_cache;         ///< [layer][slot][kv_head][capacity][head_dim]
+  uint8_t *v_cache;         ///< like k_cache
 } kvrm_step_args;
 
 /// Type of the entry points `kvrm_decode_step` and `kvrm_prefill` of code.so.
