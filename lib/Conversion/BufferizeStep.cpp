@@ -261,7 +261,14 @@ private:
       return success();
     };
     BufferizationState state;
-    return runOneShotBufferize(func, options, state);
+    if (failed(runOneShotBufferize(func, options, state)))
+      return failure();
+    // A result that is computed in its destination is not copied there.
+    func.walk([](linalg::CopyOp copy) {
+      if (copy.getInputs().front() == copy.getOutputs().front())
+        copy.erase();
+    });
+    return success();
   }
 };
 } // namespace

@@ -1,0 +1,75 @@
+// RUN: kvrm-opt %s --kvrm-pack-weights --kvrm-bufferize-step -split-input-file | FileCheck %s
+
+// The boundary is fixed: tokens, session, weights, logits. A weight is a view
+// at its offset, the logits are written where they are wanted, and the
+// descriptor's fields become buffers.
+
+!session = !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 64, page = 16, element = f16, layout = transposed_keys>>
+!desc = !kvrm.descriptor<rows = 2, queries = 1, pages = 4>
+
+// CHECK: #[[MAP:.*]] = affine_map<(d0, d1) -> (d0)>
+ml_program.global private @first(#ml_program.extern : tensor<16xf32>) : tensor<16xf32>
+ml_program.global private @table(#ml_program.extern : tensor<64x8xf32>) : tensor<64x8xf32>
+
+// CHECK-LABEL: func.func @step(
+// CHECK-SAME: %[[T:[a-z0-9]+]]: memref<2x1xi32> {kvrm.role = "tokens"}
+// CHECK-SAME: %[[S:[a-z0-9]+]]: !session {kvrm.role = "session"}
+// CHECK-SAME: %[[W:[a-z0-9]+]]: memref<2112xi8> {kvrm.role = "weights"}
+// CHECK-SAME: %[[L:[a-z0-9]+]]: memref<2x8xf32> {kvrm.role = "logits"})
+// CHECK: %[[C:.*]] = arith.constant 64 : index
+// CHECK: %[[TABLE:.*]] = memref.view %[[W]][%[[C]]][] : memref<2112xi8> to memref<64x8xf32>
+// CHECK: %[[D:.*]] = kvrm.commit %[[S]]
+// CHECK: %[[P:.*]] = kvrm.positions %[[D]] : !descriptor -> memref<2xi32>
+// CHECK-NOT: memref.alloc
+// CHECK: linalg.generic {{.*}} ins(%[[P]] : memref<2xi32>) outs(%[[L]] : memref<2x8xf32>)
+// CHECK: memref.load %[[TABLE]]
+// CHECK-NOT: tensor
+func.func @step(%tokens: tensor<2x1xi32>, %session: !session) -> tensor<2x8xf32> attributes {kvrm.step} {
+  %desc = kvrm.commit %session : !session -> !desc
+  %positions = kvrm.positions %desc : !desc -> tensor<2xi32>
+  %table = ml_program.global_load_const @table : tensor<64x8xf32>
+  %init = tensor.empty() : tensor<2x8xf32>
+  %rows = linalg.generic {indexing_maps = [affine_map<(r, c) -> (r)>, affine_map<(r, c) -> (r, c)>],
+                          iterator_types = ["parallel", "parallel"]}
+      ins(%positions : tensor<2xi32>) outs(%init : tensor<2x8xf32>) {
+  ^bb0(%position: i32, %unused: f32):
+    %r = arith.index_cast %position : i32 to index
+    %c = linalg.index 1 : index
+    %e = tensor.extract %table[%r, %c] : tensor<64x8xf32>
+    linalg.yield %e : f32
+  } -> tensor<2x8xf32>
+  return %rows : tensor<2x8xf32>
+}
+
+// -----
+
+// Launches are bufferized in place.
+
+!session = !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 64, page = 16, element = f16, layout = transposed_keys>>
+!desc = !kvrm.descriptor<rows = 2, queries = 1, pages = 4>
+
+kvrm.kernel @attend heads 2 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+  %i = kvrm.get_work_item
+  kvrm.return
+}
+
+// CHECK-LABEL: func.func @launches
+// CHECK-SAME: %[[L:[a-z0-9]+]]: memref<2x128xf32> {kvrm.role = "logits"})
+// CHECK: linalg.fill
+// CHECK: %[[A:.*]] = memref.alloc() {{.*}} : memref<2x1x2x64xf32>
+// CHECK: kvrm.launch @attend({{.*}}) ins(%{{.*}} : memref<2x1x2x64xf32>) outs(%[[A]] : memref<2x1x2x64xf32>) {layer = 0 : i64} : !session, !descriptor{{$}}
+// CHECK: linalg.exp {{.*}} outs(%[[L]] : memref<2x128xf32>)
+// CHECK-NEXT: return
+func.func @launches(%tokens: tensor<2x1xi32>, %session: !session) -> tensor<2x128xf32> attributes {kvrm.step} {
+  %zero = arith.constant 0.0 : f32
+  %desc = kvrm.commit %session : !session -> !desc
+  %empty = tensor.empty() : tensor<2x1x2x64xf32>
+  %q = linalg.fill ins(%zero : f32) outs(%empty : tensor<2x1x2x64xf32>) -> tensor<2x1x2x64xf32>
+  %init = tensor.empty() : tensor<2x1x2x64xf32>
+  %o = kvrm.launch @attend(%session, %desc) ins(%q : tensor<2x1x2x64xf32>) outs(%init : tensor<2x1x2x64xf32>)
+      {layer = 0 : i64} : !session, !desc -> tensor<2x1x2x64xf32>
+  %flat = tensor.collapse_shape %o [[0, 1], [2, 3]] : tensor<2x1x2x64xf32> into tensor<2x128xf32>
+  %out = tensor.empty() : tensor<2x128xf32>
+  %r = linalg.exp ins(%flat : tensor<2x128xf32>) outs(%out : tensor<2x128xf32>) -> tensor<2x128xf32>
+  return %r : tensor<2x128xf32>
+}

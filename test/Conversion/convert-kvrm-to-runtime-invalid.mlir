@@ -1,0 +1,45 @@
+// RUN: kvrm-opt %s --convert-kvrm-to-runtime -split-input-file -verify-diagnostics
+
+// expected-error@+1 {{argument 0 has no role that the runtime knows; run kvrm-bufferize-step first}}
+func.func @step(%x: memref<2x1xi32>) attributes {kvrm.step} {
+  return
+}
+
+// -----
+
+// expected-error@+1 {{argument 0 has no role that the runtime knows}}
+func.func @step(%x: memref<2x1xi32> {kvrm.role = "guest"}) attributes {kvrm.step} {
+  return
+}
+
+// -----
+
+func.func @step(%x: memref<2x4xf32> {kvrm.role = "logits"}) attributes {kvrm.step} {
+  // expected-error@+1 {{'linalg.exp' op is left in a step and has no counterpart in the runtime}}
+  linalg.exp ins(%x : memref<2x4xf32>) outs(%x : memref<2x4xf32>)
+  return
+}
+
+// -----
+
+!session = !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 64, page = 16, element = f16, layout = transposed_keys>>
+!desc = !kvrm.descriptor<rows = 2, queries = 1, pages = 4>
+kvrm.kernel @append heads 2 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+  kvrm.append_rows
+  kvrm.return
+}
+func.func @step(%s: !session {kvrm.role = "session"}) attributes {kvrm.step} {
+  %d = kvrm.commit %s : !session -> !desc
+  %k = memref.alloc() : memref<2x1x2x64xf32>
+  // expected-error@+1 {{'kvrm.launch' op runs a kernel that is not lowered for a target}}
+  kvrm.launch @append(%s, %d) ins(%k, %k : memref<2x1x2x64xf32>, memref<2x1x2x64xf32>) {layer = 0 : i64} : !session, !desc
+  return
+}
+
+// -----
+
+// expected-error@+1 {{a symbol 'kvrm_step' exists already}}
+func.func @step() attributes {kvrm.step} {
+  return
+}
+func.func private @kvrm_step()

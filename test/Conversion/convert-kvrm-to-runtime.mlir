@@ -1,0 +1,30 @@
+// RUN: kvrm-opt %s --convert-kvrm-to-runtime | FileCheck %s
+
+!session = !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 64, page = 16, element = f16, layout = transposed_keys>>
+!desc = !kvrm.descriptor<rows = 2, queries = 1, pages = 4>
+
+// One argument, the address of kvrm_step_args; everything else is a call
+// through the table of functions that it holds. Buffers whose lives do not
+// overlap share memory: %a and %b here, 1024 bytes each, and %c is between them.
+
+// CHECK-LABEL: func.func @kvrm_step(
+// CHECK-SAME: %[[ARGS:[a-z0-9]+]]: !llvm.ptr)
+// CHECK-SAME: kvrm.arena_bytes = 2048 : i64
+// CHECK: %[[API:.*]] = llvm.load %[[ARGS]] : !llvm.ptr -> !llvm.ptr
+// CHECK: %[[COMMIT:.*]] = llvm.load %[[API]] : !llvm.ptr -> !llvm.ptr
+// CHECK: llvm.call %[[COMMIT]](%{{.*}}) : !llvm.ptr, (!llvm.ptr) -> !llvm.ptr
+// CHECK-NOT: {{kvrm\.(commit|stage|launch|dispatch)}}
+// CHECK: return
+func.func private @append(%args: !llvm.ptr) {
+  return
+}
+func.func @step(%s: !session {kvrm.role = "session"}) attributes {kvrm.step} {
+  %d = kvrm.commit %s : !session -> !desc
+  %g = kvrm.stage %s, %d {transport = #kvrm.transport<native>} : !session, !desc
+  %a = memref.alloc() {alignment = 64 : i64} : memref<2x1x2x64xf32>
+  %c = memref.alloc() {alignment = 64 : i64} : memref<2x1x2x64xf32>
+  kvrm.launch @append(%s, %d) ins(%a, %c : memref<2x1x2x64xf32>, memref<2x1x2x64xf32>) {layer = 0 : i64} : !session, !desc
+  %b = memref.alloc() {alignment = 64 : i64} : memref<2x1x2x64xf32>
+  kvrm.launch @append(%s, %d) ins(%c, %b : memref<2x1x2x64xf32>, memref<2x1x2x64xf32>) {layer = 1 : i64} : !session, !desc
+  return
+}
