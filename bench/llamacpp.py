@@ -1,0 +1,261 @@
+#!/usr/bin/env python3
+"""Decode tokens/s of kvrm beside llama.cpp: same weights, threads and lengths.
+
+Both read one F16 GGUF, made from the given model, and keep KV in F16. Histories
+of each length are prefilled, then only decode steps are timed; every step makes
+one token and its logits for every slot. Rounds alternate between the two, and
+medians over rounds are reported. Of llama.cpp every variant of flash attention
+and of KV layout runs, and its best one counts, for each line apart.
+
+Needs the packages of bench/requirements.txt and a build of kvrm.
+"""
+
+import argparse
+import ctypes
+import json
+import os
+import random
+import statistics
+import sys
+import tempfile
+import time
+
+import llama_cpp as ll
+
+from common import kvrm_bench, machine, progress, run, summary
+from f16_gguf import convert
+
+
+class LlamaContext:
+    """One llama.cpp context with `slots` sequences in one batch a step."""
+
+    def __init__(self, model, slots, capacity, threads, flash, unified):
+        self.slots = slots
+        self.length = 0
+        self.vocabulary = ll.llama_vocab_n_tokens(ll.llama_model_get_vocab(model))
+        params = ll.llama_context_default_params()
+        params.n_ctx = slots * capacity
+        params.n_batch = params.n_ubatch = 512
+        params.n_seq_max = slots
+        params.n_threads = params.n_threads_batch = threads
+        params.type_k = params.type_v = ll.GGML_TYPE_F16
+        params.flash_attn_type = (
+            ll.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash else ll.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        )
+        params.kv_unified = unified
+        params.no_perf = True
+        self.handle = ll.llama_init_from_model(model, params)
+        if not self.handle:
+            sys.exit("llama.cpp: cannot make a context")
+        self.memory = ll.llama_get_memory(self.handle)
+        self.batch = ll.llama_batch_init(512, 0, slots)
+        self.random = random.Random(1)
+
+    def close(self):
+        ll.llama_batch_free(self.batch)
+        ll.llama_free(self.handle)
+
+    def decode(self, entries):
+        """Runs (token, position, sequence, wants logits) as one batch."""
+        batch = self.batch
+        batch.n_tokens = len(entries)
+        for i, (token, position, sequence, wants) in enumerate(entries):
+            batch.token[i] = token
+            batch.pos[i] = position
+            batch.n_seq_id[i] = 1
+            batch.seq_id[i][0] = sequence
+            batch.logits[i] = wants
+        if ll.llama_decode(self.handle, batch) != 0:
+            sys.exit("llama.cpp: llama_decode failed")
+        ll.llama_synchronize(self.handle)
+
+    def token(self):
+        return self.random.randrange(self.vocabulary)
+
+    def grow_to(self, length):
+        """All histories to `length` random tokens, by cutting or prefilling."""
+        if self.length > length:
+            for slot in range(self.slots):
+                ll.llama_memory_seq_rm(self.memory, slot, length, -1)
+        for slot in range(self.slots):
+            for start in range(self.length, length, 512):
+                end = min(start + 512, length)
+                self.decode([(self.token(), p, slot, p + 1 == end) for p in range(start, end)])
+        self.length = length
+
+    def step(self):
+        """Seconds of one decode step of all slots."""
+        entries = [(self.token(), self.length, slot, True) for slot in range(self.slots)]
+        start = time.perf_counter()
+        self.decode(entries)
+        spent = time.perf_counter() - start
+        self.length += 1
+        return spent
+
+    def rate(self, context, steps, warmup=4):
+        """Decode tokens/s from the median step after `context` tokens."""
+        self.grow_to(context)
+        for _ in range(warmup):
+            self.step()
+        return self.slots / statistics.median(self.step() for _ in range(steps))
+
+    def greedy(self, prompt, count):
+        """`count` likeliest tokens after `prompt`, in sequence 0."""
+        self.decode([(t, i, 0, i + 1 == len(prompt)) for i, t in enumerate(prompt)])
+        out, position, last = [], len(prompt), len(prompt) - 1
+        while True:
+            logits = ll.llama_get_logits_ith(self.handle, last)
+            row = (ctypes.c_float * self.vocabulary).from_address(
+                ctypes.addressof(logits.contents)
+            )
+            values = list(row)
+            out.append(values.index(max(values)))
+            if len(out) == count:
+                break
+            self.decode([(out[-1], position, 0, True)])
+            position, last = position + 1, 0
+        ll.llama_memory_seq_rm(self.memory, 0, 0, -1)
+        return out
+
+
+def variants(slots):
+    """Names and settings of llama.cpp's variants; one sequence has one layout."""
+    for flash in (True, False):
+        for unified in (False, True) if slots > 1 else (False,):
+            name = f"fa={'on' if flash else 'off'}"
+            yield name + (f" unified={'yes' if unified else 'no'}" if slots > 1 else ""), {
+                "flash": flash,
+                "unified": unified,
+            }
+
+
+def same_tokens(args, package, model, threads):
+    """How many of 16 greedy tokens agree, before any timing is believed."""
+    prompt = [504, 3575, 282, 4649, 314]  # "The capital of France is"
+    count = 16
+    context = LlamaContext(model, 1, args.capacity, threads, True, False)
+    theirs = context.greedy(prompt, count)
+    context.close()
+    ours = json.loads(
+        run(
+            os.path.join(args.build, "bin/kvrm-run"), "generate", package, "--json",
+            "--ignore-eos", "--threads", threads, "--max-tokens", count,
+            "--token-ids", ",".join(map(str, prompt)),
+        )  # fmt: skip
+    )["requests"][0]["tokens"]
+    agreed = 0
+    while agreed < count and ours[agreed] == theirs[agreed]:
+        agreed += 1
+    return {"agreed": agreed, "of": count, "kvrm": ours, "llama.cpp": theirs}
+
+
+def measure(args, work):
+    gguf_path = os.path.join(work, "f16.gguf")
+    progress("writing the F16 model")
+    convert(args.model, gguf_path)
+    params = ll.llama_model_default_params()
+    params.n_gpu_layers = 0
+    model = ll.llama_model_load_from_file(gguf_path.encode(), params)
+    if not model:
+        sys.exit(f"llama.cpp: cannot load {gguf_path}")
+    results, check = [], None
+    for slots in args.slots:
+        progress(f"{slots} slots: compiling, then prefilling")
+        package = os.path.join(work, f"slots{slots}.kvrm")
+        run(
+            os.path.join(args.build, "bin/kvrmc"), "--quiet", gguf_path, "-o", package,
+            f"--slots={slots}", f"--capacity={args.capacity}",
+        )  # fmt: skip
+        if check is None:
+            check = same_tokens(args, package, model, args.threads)
+        theirs = {
+            name: LlamaContext(model, slots, args.capacity, args.threads, **settings)
+            for name, settings in variants(slots)
+        }
+        rates = {}
+        for turn in range(args.rounds):
+            progress(f"{slots} slots: round {turn + 1} of {args.rounds}")
+            # kvrm goes through all contexts in one run, so does each variant.
+            bench = kvrm_bench(
+                args.build, package, args.contexts, args.steps, "--warmup", 4,
+                "--threads", args.threads,
+            )  # fmt: skip
+            for row in bench["results"]:
+                key = (row["context"], "kvrm")
+                rates.setdefault(key, []).append(slots * 1e3 / row["step_ms"]["p50"])
+            # From the shortest context up, so that round after round only the
+            # difference is prefilled.
+            for name, context in theirs.items():
+                for length in args.contexts:
+                    rate = context.rate(length, args.steps)
+                    rates.setdefault((length, name), []).append(rate)
+        for context in theirs.values():
+            context.close()
+        for length in args.contexts:
+            ours = summary(rates[length, "kvrm"])
+            all_theirs = {name: summary(rates[length, name]) for name in theirs}
+            best = max(all_theirs, key=lambda name: all_theirs[name]["median"])
+            results.append(
+                {
+                    "slots": slots,
+                    "context": length,
+                    "kvrm": ours,
+                    "llama.cpp": all_theirs[best],
+                    "variant": best,
+                    "ratio": ours["median"] / all_theirs[best]["median"],
+                    "variants": all_theirs,
+                }
+            )
+    return {
+        "machine": machine(),
+        "threads": args.threads,
+        "steps": args.steps,
+        "llama_cpp_python": ll.__version__,
+        "system": ll.llama_print_system_info().decode().strip(),
+        "greedy_tokens": check,
+        "results": results,
+    }
+
+
+def main():
+    number_list = lambda text: sorted(int(part) for part in text.split(","))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", help="GGUF model, of any type")
+    parser.add_argument("--build", default="build", help="build folder of kvrm")
+    parser.add_argument("--slots", type=number_list, default=[1, 8])
+    parser.add_argument("--contexts", type=number_list, default=[128, 2048])
+    parser.add_argument("--capacity", type=int, default=2304)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=32)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--work", help="folder for model and packages, kept")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    args = parser.parse_args()
+    if args.contexts[-1] + args.steps + 4 > args.capacity:
+        parser.error("--capacity is too small for the longest context and the steps")
+
+    # llama.cpp tells much on standard error.
+    silent = ll.llama_log_callback(lambda level, text, data: None)
+    ll.llama_log_set(silent, None)
+    ll.llama_backend_init()
+    if args.work:
+        os.makedirs(args.work, exist_ok=True)
+        out = measure(args, args.work)
+    else:
+        with tempfile.TemporaryDirectory(prefix="kvrm-bench-") as work:
+            out = measure(args, work)
+    if args.json:
+        print(json.dumps(out, indent=2))
+        return
+    check = out["greedy_tokens"]
+    print(f"{out['machine']['cpu']}, {args.threads} threads, load {out['machine']['load_average']:.1f}")
+    print(f"{check['agreed']} of {check['of']} greedy tokens are the same")
+    print(f"{'slots':>5} {'context':>8} {'kvrm':>9} {'llama.cpp':>10} {'ratio':>6}  variant")
+    for row in out["results"]:
+        print(
+            f"{row['slots']:5} {row['context']:8} {row['kvrm']['median']:9.1f} "
+            f"{row['llama.cpp']['median']:10.1f} {row['ratio']:6.2f}  {row['variant']}"
+        )
+
+
+main()
