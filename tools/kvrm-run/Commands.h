@@ -47,9 +47,20 @@ struct BenchOptions {
   uint64_t seed = 1;
 };
 
+struct ScoreOptions {
+  std::vector<std::string> tokenIds; ///< "1,2,3" each
+  /// Tokens fed by prefill: one length for all, or one a sequence; none: 1.
+  std::vector<int32_t> promptLengths;
+  std::string logits; ///< .npy to write
+};
+
 Status generate(const CommonOptions &common, const GenerateOptions &options);
 Status inspect(const CommonOptions &common);
 Status bench(const CommonOptions &common, const BenchOptions &options);
+Status score(const CommonOptions &common, const ScoreOptions &options);
+
+/// Parses "1,2,3", the value of --token-ids.
+Expected<std::vector<int32_t>> parseIds(const std::string &text);
 
 /// The value below which `percent` of 100 of `values` lie; 0 without values.
 double percentile(std::vector<int64_t> values, double percent);

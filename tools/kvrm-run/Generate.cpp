@@ -34,8 +34,7 @@ double run::percentile(std::vector<int64_t> values, double percent) {
   return static_cast<double>(values[std::min(index, values.size() - 1)]);
 }
 
-/// Parses "1,2,3".
-static Expected<std::vector<int32_t>> parseIds(const std::string &text) {
+Expected<std::vector<int32_t>> run::parseIds(const std::string &text) {
   std::vector<int32_t> ids;
   const char *at = text.data();
   const char *end = at + text.size();

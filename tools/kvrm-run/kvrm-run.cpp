@@ -27,13 +27,15 @@ static int fail(const std::string &message) {
 }
 
 static int runMain(int argc, char **argv) {
-  CLI::App app("Runs a kvrm package: text, timings, or what it is.",
-               "kvrm-run");
+  CLI::App app(
+      "Runs a kvrm package: text, likelihoods, timings, or what it is.",
+      "kvrm-run");
   app.set_version_flag("--version", std::string("kvrm-run ") + kvrm_version());
   app.require_subcommand(1);
   run::CommonOptions common;
   run::GenerateOptions generate;
   run::BenchOptions bench;
+  run::ScoreOptions score;
 
   auto addCommon = [&](CLI::App *command, bool runs) {
     command->add_option("package", common.package, "Package folder")
@@ -103,6 +105,26 @@ static int runMain(int argc, char **argv) {
                          "Spread histories evenly over 1..context");
   benchCommand->add_option("--seed", bench.seed, "Seed of the histories");
 
+  CLI::App *scoreCommand = app.add_subcommand(
+      "score", "Feed given tokens; logits and likelihoods of those decoded");
+  addCommon(scoreCommand, true);
+  scoreCommand
+      ->add_option("--token-ids", score.tokenIds,
+                   "A sequence \"1,2,3\"; repeat for several, which run "
+                   "together")
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->take_all();
+  scoreCommand
+      ->add_option("--prompt-length", score.promptLengths,
+                   "Tokens fed by prefill (1), the others one by one; once, or "
+                   "once a sequence")
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->take_all();
+  scoreCommand->add_option("--logits", score.logits,
+                           "Write float32 [sequence][step][vocabulary], .npy");
+
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp &request) {
@@ -120,6 +142,8 @@ static int runMain(int argc, char **argv) {
     status = run::generate(common, generate);
   else if (inspectCommand->parsed())
     status = run::inspect(common);
+  else if (scoreCommand->parsed())
+    status = run::score(common, score);
   else
     status = run::bench(common, bench);
   if (!status.isOk())
