@@ -1,5 +1,4 @@
-//===- Package.cpp - An ahead-of-time package, checked and loaded -*- C++
-//-*-===//
+//===- Package.cpp - An ahead-of-time package, checked and loaded ---------===//
 //
 // Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
 // See LICENSE for licence information.
@@ -10,13 +9,13 @@
 #include "kvrm/runtime/Package.h"
 
 #include <algorithm>
-#include <array>
 #include <bit>
 #include <cerrno>
 #include <cstring>
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -43,7 +42,7 @@ Status kvrm::checkCpuFeatures(const std::vector<std::string> &features,
 #if defined(__x86_64__)
   __builtin_cpu_init();
 #define KVRM_FEATURE(name) {name, __builtin_cpu_supports(name) != 0}
-  const Feature known[] = {
+  static const Feature table[] = {
       KVRM_FEATURE("sse2"),
       KVRM_FEATURE("sse3"),
       KVRM_FEATURE("ssse3"),
@@ -81,13 +80,14 @@ Status kvrm::checkCpuFeatures(const std::vector<std::string> &features,
       KVRM_FEATURE("amx-bf16"),
   };
 #undef KVRM_FEATURE
+  const std::span<const Feature> known(table);
 #else
-  const std::array<Feature, 0> known{};
+  const std::span<const Feature> known;
 #endif
   for (const std::string &name : features) {
-    const auto *found = std::ranges::find_if(
+    auto found = std::ranges::find_if(
         known, [&](const Feature &feature) { return name == feature.name; });
-    if (found == std::end(known))
+    if (found == known.end())
       return makeError(StatusCode::Incompatible, where, ": target.requires: '",
                        name, "' is not a CPU feature that this runtime knows");
     if (!found->isThere)
