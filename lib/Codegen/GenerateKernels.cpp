@@ -128,10 +128,13 @@ KernelOp GenerateKernelsPass::getOrCreateKernel(const KernelShape &shape,
   if (shape.transport == Transport::Staged)
     os << "_staged";
 
+  // Two steps may attend alike under descriptors of different shapes; the table
+  // then gives the second kernel a name of its own.
+  SymbolTable symbols(getOperation());
   auto b = ImplicitLocOpBuilder::atBlockBegin(loc, getOperation().getBody());
   kernel = KernelOp::create(b, name, StringAttr(), shape.heads, shape.tile,
                             shape.transport, shape.session, shape.descriptor);
-  SymbolTable(getOperation()).insert(kernel);
+  symbols.insert(kernel);
   b.setInsertionPointToStart(&kernel.getBody().emplaceBlock());
   if (shape.scale)
     writeAttention(b, kernel, shape.scale);
