@@ -85,15 +85,15 @@ template <int Rows, int Queries> void append(const kvrm_kernel_args *args) {
 template <int Rows, int Queries, int QTile>
 void attention(const kvrm_kernel_args *args, const kvrm_work_item *item,
                float *scratch, uint8_t *stage) {
-  constexpr int R = QTile * group;
+  constexpr int rows = QTile * group;
   const kvrm_row &row = rowsOf(args->descriptor, Rows)[item->row];
   const int32_t *table = tableOf(args->descriptor, Rows, item->row);
   float *m = scratch;
-  float *l = m + R;
-  float *acc = l + R;
-  std::fill(m, m + R, empty);
-  std::fill(l, l + R, 0.0f);
-  std::fill(acc, acc + R * headDim, 0.0f);
+  float *l = m + rows;
+  float *acc = l + rows;
+  std::fill(m, m + rows, empty);
+  std::fill(l, l + rows, 0.0f);
+  std::fill(acc, acc + rows * headDim, 0.0f);
   auto queryOf = [&](int r) { return item->query_tile * QTile + r / group; };
   auto offsetOf = [&](int r) {
     return ((int64_t(item->row) * Queries + queryOf(r)) * heads +
@@ -121,7 +121,7 @@ void attention(const kvrm_kernel_args *args, const kvrm_work_item *item,
       const auto *k = reinterpret_cast<const uint16_t *>(kPage);
       const auto *v = reinterpret_cast<const uint16_t *>(vPage);
       int offset = token % pageTokens;
-      for (int r = 0; r < R; ++r) {
+      for (int r = 0; r < rows; ++r) {
         if (queryOf(r) >= row.count || token > row.position + queryOf(r))
           continue;
         const float *q = args->q + offsetOf(r);
@@ -142,11 +142,11 @@ void attention(const kvrm_kernel_args *args, const kvrm_work_item *item,
   }
   if (item->partial >= 0) {
     float *state =
-        args->partials + item->partial * kvrm_partial_floats(R, headDim);
-    std::memcpy(state, scratch, sizeof(float) * R * (headDim + 2));
+        args->partials + item->partial * kvrm_partial_floats(rows, headDim);
+    std::memcpy(state, scratch, sizeof(float) * rows * (headDim + 2));
     return;
   }
-  for (int r = 0; r < R; ++r)
+  for (int r = 0; r < rows; ++r)
     if (queryOf(r) < row.count)
       for (int d = 0; d < headDim; ++d)
         args->out[offsetOf(r) + d] = acc[r * headDim + d] / l[r];
