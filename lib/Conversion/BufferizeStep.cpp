@@ -13,6 +13,7 @@
 #include "mlir/Dialect/Bufferization/Transforms/OneShotAnalysis.h"
 #include "mlir/Dialect/Bufferization/Transforms/Transforms.h"
 #include "mlir/Dialect/MLProgram/IR/MLProgram.h"
+#include "mlir/Dialect/Utils/StaticValueUtils.h"
 #include "mlir/IR/ImplicitLocOpBuilder.h"
 
 namespace mlir::kvrm {
@@ -249,6 +250,23 @@ private:
     return success();
   }
 
+  /// What was computed in its destination is copied onto itself: the same
+  /// buffer, or the same view of it made twice.
+  static void eraseSelfCopies(func::FuncOp func) {
+    func.walk([](linalg::CopyOp copy) {
+      Value source = copy.getInputs().front(),
+            target = copy.getOutputs().front();
+      auto from = source.getDefiningOp<memref::SubViewOp>();
+      auto to = target.getDefiningOp<memref::SubViewOp>();
+      bool sameView = from && to && from.getSource() == to.getSource() &&
+                      from.getType() == to.getType() &&
+                      isEqualConstantIntOrValueArray(from.getMixedOffsets(),
+                                                     to.getMixedOffsets());
+      if (source == target || sameView)
+        copy.erase();
+    });
+  }
+
   LogicalResult bufferize(func::FuncOp func) {
     IRRewriter rewriter(func.getContext());
     if (failed(eliminateEmptyTensors(rewriter, func)))
@@ -263,11 +281,7 @@ private:
     BufferizationState state;
     if (failed(runOneShotBufferize(func, options, state)))
       return failure();
-    // A result that is computed in its destination is not copied there.
-    func.walk([](linalg::CopyOp copy) {
-      if (copy.getInputs().front() == copy.getOutputs().front())
-        copy.erase();
-    });
+    eraseSelfCopies(func);
     return success();
   }
 };

@@ -36,6 +36,13 @@ namespace mlir::kvrm {
 using namespace mlir;
 using namespace mlir::kvrm;
 
+/// How far ahead of its use a weight is asked for. The multiplications between
+/// two loads of weights leave the hardware prefetcher too little in flight: on
+/// a Zen 5 core, 134 M f16 weights against eight rows took 22 ms a step without
+/// prefetch, 12 ms at 4 KiB, 10 ms from 8 to 16 KiB; against one row 7 ms all
+/// the same (the time of the memory).
+static constexpr int64_t kPrefetchBytes = 12 * 1024;
+
 /// The buffer that `value` is a view of.
 static Value rootOf(Value value) {
   while (Operation *op = value.getDefiningOp()) {
@@ -105,6 +112,8 @@ void OutlineDispatchesPass::lowerContraction(linalg::LinalgOp op, Value begin,
     return rhs ? arith::AddIOp::create(b, lhs, index(rhs)) : lhs;
   };
 
+  int64_t rowBytes = panel * weightType.getElementTypeBitWidth() / 8;
+  int64_t prefetchRows = kPrefetchBytes / rowBytes;
   auto panelLoop = scf::ForOp::create(b, begin, end, index(1));
   b.setInsertionPointToStart(panelLoop.getBody());
   Value p = panelLoop.getInductionVar();
@@ -133,6 +142,9 @@ void OutlineDispatchesPass::lowerContraction(linalg::LinalgOp op, Value begin,
         MutableArrayRef<Value> chain = MutableArrayRef(acc).slice(
             (u % chains) * accumulators, accumulators);
         SmallVector<Value> weights;
+        memref::PrefetchOp::create(
+            b, weight, ValueRange{p, addIndex(step, prefetchRows), index(0)},
+            /*isWrite=*/false, /*localityHint=*/3, /*isDataCache=*/true);
         for (int64_t v = 0; v < vectors; ++v) {
           Value loaded = vector::LoadOp::create(
               b, narrow, weight, ValueRange{p, step, index(v * lanes)});

@@ -75,7 +75,18 @@ private:
     body(loop.getInductionVar());
   }
   void appendTokens(Value row, Value kvHead, Value slot, Value first);
-  void attendRow(Value row, Value kvHead, Value slot, Value first, Value r);
+  void attendRows(Value row, Value kvHead, Value slot, Value firstPosition,
+                  Value firstRow, int64_t count);
+  Value reduce(Value start, function_ref<Value(Value, Value)> body);
+  /// Query rows that share a pass over the cache: as many of one token as have
+  /// room in registers.
+  int64_t rowsAtOnce() const {
+    int64_t room = std::max<int64_t>(1, 16 * lanes / headDim), count = 1;
+    for (int64_t candidate = 1; candidate <= std::min(group, room); ++candidate)
+      if (group % candidate == 0)
+        count = candidate;
+    return count;
+  }
 
   CachedAttentionOp op;
   ImplicitLocOpBuilder b;
@@ -109,87 +120,126 @@ void StaticAttention::appendTokens(Value row, Value kvHead, Value slot,
   });
 }
 
-/// Query row r (token r / group, head r % group) over the whole capacity.
-void StaticAttention::attendRow(Value row, Value kvHead, Value slot,
-                                Value first, Value r) {
+/// Query rows [first, first + count) of one token over the whole capacity. Each
+/// key and value is loaded and widened once for all of them.
+void StaticAttention::attendRows(Value row, Value kvHead, Value slot,
+                                 Value firstPosition, Value firstRow,
+                                 int64_t count) {
   auto headVector = floats(headDim), laneVector = floats(lanes);
   auto narrow = VectorType::get(
       {headDim}, cast<ShapedType>(keyCache.getType()).getElementType());
   Value zero = index(0);
-  Value token = arith::DivUIOp::create(b, r, index(group));
-  Value inGroup = arith::RemUIOp::create(b, r, index(group));
-  Value head = arith::AddIOp::create(
-      b, arith::MulIOp::create(b, kvHead, index(group)), inGroup);
-  Value q = vector::LoadOp::create(b, headVector, query,
-                                   ValueRange{row, token, head, zero});
-  q = arith::MulFOp::create(b, q,
-                            splat(op.getScale().convertToFloat(), headVector));
+  Value token = arith::DivUIOp::create(b, firstRow, index(group));
+  Value firstHead =
+      arith::AddIOp::create(b, arith::MulIOp::create(b, kvHead, index(group)),
+                            arith::RemUIOp::create(b, firstRow, index(group)));
   Value visible = arith::AddIOp::create(
-      b, arith::AddIOp::create(b, first, token), index(1));
-  auto loadToken = [&](Value cache, Value position) -> Value {
-    Value token = vector::LoadOp::create(
-        b, narrow, cache, ValueRange{slot, kvHead, position, zero});
-    return arith::ExtFOp::create(b, headVector, token);
+      b, arith::AddIOp::create(b, firstPosition, token), index(1));
+  auto plus = [&](Value base, int64_t offset) -> Value {
+    return arith::AddIOp::create(b, base, index(offset));
   };
+  auto loadToken = [&](Value cache, Value position) -> Value {
+    Value stored = vector::LoadOp::create(
+        b, narrow, cache, ValueRange{slot, kvHead, position, zero});
+    return arith::ExtFOp::create(b, headVector, stored);
+  };
+  SmallVector<Value> queriesOf;
+  for (int64_t i = 0; i < count; ++i) {
+    Value loaded = vector::LoadOp::create(
+        b, headVector, query, ValueRange{row, token, plus(firstHead, i), zero});
+    queriesOf.push_back(arith::MulFOp::create(
+        b, loaded, splat(op.getScale().convertToFloat(), headVector)));
+  }
 
-  // Scores, and their maximum.
-  Value masked = arith::ConstantOp::create(b, b.getF32FloatAttr(-1e30f));
-  auto scoreLoop = scf::ForOp::create(b, zero, index(capacity), index(1),
-                                      ValueRange{masked});
-  {
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(scoreLoop.getBody());
-    Value position = scoreLoop.getInductionVar();
-    Value product = arith::MulFOp::create(b, q, loadToken(keyCache, position));
-    Value score = vector::ReductionOp::create(
-        b, vector::CombiningKind::ADD, product, arith::FastMathFlags::reassoc);
-    Value seen =
-        arith::CmpIOp::create(b, arith::CmpIPredicate::ult, position, visible);
-    score = arith::SelectOp::create(b, seen, score, masked);
-    memref::StoreOp::create(b, score, scores,
-                            ValueRange{row, kvHead, r, position});
-    scf::YieldOp::create(b, ValueRange{arith::MaximumFOp::create(
-                                b, scoreLoop.getRegionIterArg(0), score)});
+  // Scores.
+  forEach(zero, index(capacity), 1, [&](Value position) {
+    Value keyVector = loadToken(keyCache, position);
+    for (int64_t i = 0; i < count; ++i) {
+      Value product = arith::MulFOp::create(b, queriesOf[i], keyVector);
+      Value score =
+          vector::ReductionOp::create(b, vector::CombiningKind::ADD, product,
+                                      arith::FastMathFlags::reassoc);
+      memref::StoreOp::create(
+          b, score, scores,
+          ValueRange{row, kvHead, plus(firstRow, i), position});
+    }
+  });
+
+  // Masked maximum, weights, and their sum.
+  SmallVector<Value> sums;
+  auto indexVector = VectorType::get({lanes}, b.getIndexType());
+  for (int64_t i = 0; i < count; ++i) {
+    Value r = plus(firstRow, i);
+    auto maskedScore = [&](Value position) -> Value {
+      Value score = vector::LoadOp::create(
+          b, laneVector, scores, ValueRange{row, kvHead, r, position});
+      Value positions = arith::AddIOp::create(
+          b, vector::StepOp::create(b, indexVector),
+          vector::BroadcastOp::create(b, indexVector, position));
+      Value seen = arith::CmpIOp::create(
+          b, arith::CmpIPredicate::ult, positions,
+          vector::BroadcastOp::create(b, indexVector, visible));
+      return arith::SelectOp::create(b, seen, score, splat(-1e30f, laneVector));
+    };
+    Value maxima =
+        reduce(splat(-1e30f, laneVector), [&](Value position, Value carried) {
+          return arith::MaximumFOp::create(b, carried, maskedScore(position))
+              .getResult();
+        });
+    Value maximum = vector::BroadcastOp::create(
+        b, laneVector,
+        vector::ReductionOp::create(b, vector::CombiningKind::MAXIMUMF, maxima)
+            .getResult());
+    Value sum = reduce(
+        splat(0.0f, laneVector), [&](Value position, Value carried) -> Value {
+          Value weight = math::ExpOp::create(
+              b, arith::SubFOp::create(b, maskedScore(position), maximum));
+          vector::StoreOp::create(b, weight, scores,
+                                  ValueRange{row, kvHead, r, position});
+          return arith::AddFOp::create(b, carried, weight);
+        });
+    sums.push_back(vector::ReductionOp::create(
+        b, vector::CombiningKind::ADD, sum, arith::FastMathFlags::reassoc));
   }
-  // Weights, and their sum.
-  Value maximum =
-      vector::BroadcastOp::create(b, laneVector, scoreLoop.getResult(0));
-  auto weightLoop = scf::ForOp::create(b, zero, index(capacity), index(lanes),
-                                       ValueRange{splat(0.0f, laneVector)});
-  {
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(weightLoop.getBody());
-    SmallVector<Value> where = {row, kvHead, r, weightLoop.getInductionVar()};
-    Value score = vector::LoadOp::create(b, laneVector, scores, where);
-    Value weight =
-        math::ExpOp::create(b, arith::SubFOp::create(b, score, maximum));
-    vector::StoreOp::create(b, weight, scores, where);
-    scf::YieldOp::create(b, ValueRange{arith::AddFOp::create(
-                                b, weightLoop.getRegionIterArg(0), weight)});
-  }
+
   // The weighted sum of values.
-  auto valueLoop = scf::ForOp::create(b, zero, index(capacity), index(1),
-                                      ValueRange{splat(0.0f, headVector)});
+  SmallVector<Value> start(count, splat(0.0f, headVector));
+  auto valueLoop =
+      scf::ForOp::create(b, zero, index(capacity), index(1), start);
   {
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(valueLoop.getBody());
     Value position = valueLoop.getInductionVar();
-    Value weight =
-        memref::LoadOp::create(b, scores, ValueRange{row, kvHead, r, position});
-    scf::YieldOp::create(
-        b,
-        ValueRange{vector::FMAOp::create(
-            b, vector::BroadcastOp::create(b, headVector, weight),
-            loadToken(valueCache, position), valueLoop.getRegionIterArg(0))});
+    Value valueVector = loadToken(valueCache, position);
+    SmallVector<Value> next;
+    for (int64_t i = 0; i < count; ++i) {
+      Value weight = memref::LoadOp::create(
+          b, scores, ValueRange{row, kvHead, plus(firstRow, i), position});
+      next.push_back(vector::FMAOp::create(
+          b, vector::BroadcastOp::create(b, headVector, weight), valueVector,
+          valueLoop.getRegionIterArg(i)));
+    }
+    scf::YieldOp::create(b, next);
   }
-  Value sum = vector::ReductionOp::create(b, vector::CombiningKind::ADD,
-                                          weightLoop.getResult(0),
-                                          arith::FastMathFlags::reassoc);
-  Value result =
-      arith::DivFOp::create(b, valueLoop.getResult(0),
-                            vector::BroadcastOp::create(b, headVector, sum));
-  vector::StoreOp::create(b, result, output,
-                          ValueRange{row, token, head, zero});
+  for (int64_t i = 0; i < count; ++i) {
+    Value result = arith::DivFOp::create(
+        b, valueLoop.getResult(i),
+        vector::BroadcastOp::create(b, headVector, sums[i]));
+    vector::StoreOp::create(b, result, output,
+                            ValueRange{row, token, plus(firstHead, i), zero});
+  }
+}
+
+/// Folds vectors of `lanes` positions over the whole capacity.
+Value StaticAttention::reduce(Value start,
+                              function_ref<Value(Value, Value)> body) {
+  auto loop = scf::ForOp::create(b, index(0), index(capacity), index(lanes),
+                                 ValueRange{start});
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(loop.getBody());
+  scf::YieldOp::create(
+      b, ValueRange{body(loop.getInductionVar(), loop.getRegionIterArg(0))});
+  return loop.getResult(0);
 }
 
 /// (begin, end, q, k, v, positions, [slots], scores, out, caches of the layer)
@@ -232,8 +282,9 @@ func::FuncOp StaticAttention::build(StringRef name) {
     Value slot = slots ? loadField(slots, row) : row;
     Value first = loadField(positions, row);
     appendTokens(row, kvHead, slot, first);
-    forEach(index(0), index(queries * group), 1,
-            [&](Value r) { attendRow(row, kvHead, slot, first, r); });
+    int64_t count = rowsAtOnce();
+    forEach(index(0), index(queries * group), count,
+            [&](Value r) { attendRows(row, kvHead, slot, first, r, count); });
   });
   func::ReturnOp::create(b);
   return func;
