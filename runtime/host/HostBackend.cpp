@@ -371,7 +371,7 @@ void HostBackend::stageTileFor(Worker &worker, const kvrm_kernel_args &args,
       KVRM_CHECK(physical >= 0 && physical < bounds.pages, "page in the pool");
       int32_t run = 1;
       while (p + run < end &&
-             table[static_cast<size_t>(p + run)] == physical + run)
+             table[static_cast<size_t>(int64_t(p) + run)] == physical + run)
         ++run;
       std::memcpy(stage + which * area + (p - first) * pageBytes,
                   pages + physical * pageBytes,
