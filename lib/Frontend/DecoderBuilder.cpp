@@ -211,11 +211,10 @@ Value StepBuilder::splitHeads(Value x, int64_t heads) {
 Value StepBuilder::gatherRope(StringRef tableName, Value positions) {
   int64_t half = config.headDim / 2;
   Value table = weight(tableName, {shape.capacity, half}, b.getF32Type());
-  AffineExpr row = b.getAffineDimExpr(0), query = b.getAffineDimExpr(1);
+  AffineExpr row = b.getAffineDimExpr(0);
   Value gathered = elementwise(
       {rows, queries, half}, {positions}, {AffineMap::get(3, 0, row)},
       [&](OpBuilder &nested, Location loc, ValueRange args) -> Value {
-        (void)query;
         Value first = arith::IndexCastOp::create(
             nested, loc, nested.getIndexType(), args[0]);
         Value token = linalg::IndexOp::create(nested, loc, 1);

@@ -41,6 +41,9 @@ namespace mlir::kvrm {
 using namespace mlir;
 using namespace mlir::kvrm;
 
+/// Bytes that one prefetch brings in.
+static constexpr int64_t kCacheLine = 64;
+
 /// Below any score, and finite: differences of two such stay defined.
 static constexpr float kMasked = -1e30f;
 
@@ -75,7 +78,8 @@ public:
         descriptorLayout(kvrm_descriptor_layout_of(
             {static_cast<int32_t>(kernel.getDescriptorType().getRows()),
              static_cast<int32_t>(kernel.getDescriptorType().getPages()), 0, 0,
-             0})) {}
+             0})),
+        prefetches(kernel.getTransport() == Transport::Native) {}
 
   void lower();
 
@@ -156,6 +160,13 @@ private:
     });
   }
 
+  /// Asks for `bytes` from `pointer` on.
+  void prefetch(Value pointer, int64_t bytes) {
+    for (int64_t line = 0; line < bytes; line += kCacheLine)
+      LLVM::Prefetch::create(b, at(pointer, line), /*rw=*/0, /*hint=*/3,
+                             /*cache=*/1);
+  }
+
   // Addresses.
   Value scratchAt(int64_t floats) { return at(scratch, floats * 4); }
   Value rowAddress(Value row) {
@@ -221,6 +232,8 @@ private:
   Value queryBase, outputOffset; ///< of the query tile's first row
   Value headOffset;              ///< of the KV head in a pool, bytes
   Value visibleEnd;              ///< one past the last token any row sees
+  Value tileEnd;                 ///< one past the item's last tile
+  bool prefetches; ///< pages are read where they lie, by address known early
 };
 
 } // namespace
@@ -323,6 +336,7 @@ void KernelLowering::lowerTileRange(TileRangeOp op) {
   indices.map(op.getBegin(), begin);
   indices.map(op.getFull(), full);
   indices.map(op.getEnd(), end);
+  tileEnd = end;
 }
 
 void KernelLowering::lowerSoftmaxInit() {
@@ -362,12 +376,22 @@ void KernelLowering::scoreVectors(Value tile, Value firstVector, int64_t count,
     keys.push_back(at(tilePage(/*values=*/false, tile, pageIndex),
                       mul(inPage, lanes * 2)));
   }
+  // The values of the tile arrive while its keys are multiplied: page i of this
+  // vector's pages, a little an iteration.
   constexpr int64_t unroll = 4;
+  SmallVector<Value> ahead;
+  if (prefetches && !masked)
+    for (int64_t i = 0; i < count; i += std::max<int64_t>(perPage, 1))
+      ahead.push_back(tilePage(/*values=*/true, tile,
+                               divide(add(firstVector, i), perPage)));
+  int64_t aheadBytes = pool.getPageBytes() / (headDim / unroll);
   SmallVector<Value> zeros(count * rows, splat(0.0f));
   SmallVector<Value> sums =
       loop(constant(headDim), unroll, zeros, [&](Value d, ValueRange carried) {
         SmallVector<Value> acc(carried);
         Value keyOffset = mul(d, page * 2), queryOffset = mul(d, 4);
+        for (Value pageAhead : ahead)
+          prefetch(at(pageAhead, mul(d, aheadBytes / unroll)), aheadBytes);
         for (int64_t u = 0; u < unroll; ++u) {
           SmallVector<Value> widened;
           for (Value key : keys)
@@ -481,6 +505,9 @@ void KernelLowering::lowerAccumulate(AccumulateOp op) {
       op.getMasked() ? divideUp(visible, page) : constant(tokens / page);
   int64_t unroll = op.getMasked() ? 1 : 4;
   Value weights = scratchAt(scratchLayout.scores);
+  // The next tile's keys arrive meanwhile; the last tile asks for its own.
+  Value lastTile = sub(tileEnd, constant(int64_t{1}));
+  Value nextTile = min(add(tile, 1), lastTile);
 
   for (int64_t first = 0; first < vectors; first += count) {
     auto accumulatorAt = [&](int64_t r, int64_t i) {
@@ -501,8 +528,14 @@ void KernelLowering::lowerAccumulate(AccumulateOp op) {
       Value inPage = op.getMasked()
                          ? min(constant(page), sub(visible, firstToken))
                          : constant(page);
+      Value ahead;
+      if (prefetches && !op.getMasked() && first == 0)
+        ahead = tilePage(/*values=*/false, nextTile, pageIndex);
+      int64_t aheadBytes = pool.getPageBytes() / (page / unroll);
       return loop(inPage, unroll, carried, [&](Value t, ValueRange inner) {
         SmallVector<Value> acc(inner);
+        if (ahead)
+          prefetch(at(ahead, mul(t, aheadBytes / unroll)), aheadBytes);
         Value weightOffset = mul(add(firstToken, t), 4);
         Value valueOffset = mul(t, headDim * 2);
         for (int64_t u = 0; u < unroll; ++u) {
