@@ -203,6 +203,18 @@ private:
     return width;
   }
 
+  Value pointerField(int64_t offset) {
+    return load(pointerType(), at(args, offset));
+  }
+  /// What append and attention alike find in their arguments.
+  void bindPool() {
+    descriptor = pointerField(offsetof(kvrm_kernel_args, descriptor));
+    keyPool = pointerField(offsetof(kvrm_kernel_args, k_pool));
+    valuePool = pointerField(offsetof(kvrm_kernel_args, v_pool));
+    headStride =
+        load(b.getI64Type(), at(args, offsetof(kvrm_kernel_args, head_stride)));
+  }
+
   // The tile program.
   void beginAttention(func::FuncOp func);
   void lowerBlock(Block &block);
@@ -299,14 +311,7 @@ void KernelLowering::beginAttention(func::FuncOp func) {
   item = func.getArgument(1);
   scratch = func.getArgument(2);
   stage = func.getArgument(3);
-  auto pointerField = [&](int64_t offset) {
-    return load(pointerType(), at(args, offset));
-  };
-  descriptor = pointerField(offsetof(kvrm_kernel_args, descriptor));
-  keyPool = pointerField(offsetof(kvrm_kernel_args, k_pool));
-  valuePool = pointerField(offsetof(kvrm_kernel_args, v_pool));
-  headStride =
-      load(b.getI64Type(), at(args, offsetof(kvrm_kernel_args, head_stride)));
+  bindPool();
   row = loadField32(item, offsetof(kvrm_work_item, row));
   kvHead = loadField32(item, offsetof(kvrm_work_item, kv_head));
   queryTile = loadField32(item, offsetof(kvrm_work_item, query_tile));
@@ -584,8 +589,7 @@ void KernelLowering::lowerStoreSoftmax() {
   {
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(branch.thenBlock());
-    Value out = load(pointerType(), at(args, offsetof(kvrm_kernel_args, out)));
-    out = at(out, outputOffset);
+    Value out = at(pointerField(offsetof(kvrm_kernel_args, out)), outputOffset);
     for (int64_t r = 0; r < rows; ++r) {
       Value inverse = arith::DivFOp::create(b, floatConstant(1.0f), sumOf(r));
       copyRow(r, at(out, queryRowOffset(r)), splat(inverse));
@@ -593,8 +597,7 @@ void KernelLowering::lowerStoreSoftmax() {
   }
   OpBuilder::InsertionGuard guard(b);
   b.setInsertionPointToStart(branch.elseBlock());
-  Value partials =
-      load(pointerType(), at(args, offsetof(kvrm_kernel_args, partials)));
+  Value partials = pointerField(offsetof(kvrm_kernel_args, partials));
   Value base =
       at(partials, mul(partial, kvrm_partial_floats(rows, headDim) * 4));
   for (int64_t r = 0; r < rows; ++r) {
@@ -645,14 +648,7 @@ void KernelLowering::lowerBlock(Block &block) {
 /// values go out as they are, keys one element a token column.
 void KernelLowering::lowerAppend(func::FuncOp func) {
   args = func.getArgument(0);
-  auto pointerField = [&](int64_t offset) {
-    return load(pointerType(), at(args, offset));
-  };
-  descriptor = pointerField(offsetof(kvrm_kernel_args, descriptor));
-  keyPool = pointerField(offsetof(kvrm_kernel_args, k_pool));
-  valuePool = pointerField(offsetof(kvrm_kernel_args, v_pool));
-  headStride =
-      load(b.getI64Type(), at(args, offsetof(kvrm_kernel_args, head_stride)));
+  bindPool();
   Value keys = pointerField(offsetof(kvrm_kernel_args, k));
   Value values = pointerField(offsetof(kvrm_kernel_args, v));
   DescriptorType type = kernel.getDescriptorType();
