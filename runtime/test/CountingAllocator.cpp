@@ -19,6 +19,21 @@
 extern std::atomic<int64_t> allocations;
 std::atomic<int64_t> allocations{0};
 
+#ifdef __has_feature
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define KVRM_HAS_MALLOC_HOOK
+#endif
+#elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define KVRM_HAS_MALLOC_HOOK
+#endif
+
+#ifdef KVRM_HAS_MALLOC_HOOK
+// These replace operator new themselves, and tell of each allocation.
+extern "C" void __sanitizer_malloc_hook(const volatile void *, size_t);
+extern "C" void __sanitizer_malloc_hook(const volatile void *, size_t) {
+  allocations.fetch_add(1, std::memory_order_relaxed);
+}
+#else
 void *operator new(size_t bytes) {
   allocations.fetch_add(1, std::memory_order_relaxed);
   if (void *memory = std::malloc(bytes ? bytes : 1))
@@ -27,3 +42,4 @@ void *operator new(size_t bytes) {
 }
 void operator delete(void *memory) noexcept { std::free(memory); }
 void operator delete(void *memory, size_t) noexcept { std::free(memory); }
+#endif
