@@ -204,7 +204,7 @@ Expected<PackageWriter> PackageWriter::create(StringRef requested) {
   return PackageWriter(std::string(path), std::string(temporary));
 }
 
-PackageWriter::PackageWriter(PackageWriter &&other)
+PackageWriter::PackageWriter(PackageWriter &&other) noexcept
     : path(std::move(other.path)), temporary(std::move(other.temporary)),
       files(std::move(other.files)) {
   other.temporary.clear();

@@ -86,7 +86,7 @@ public:
   /// Makes the temporary folder. Refuses a `path` that exists and is not a
   /// kvrm package or an empty folder.
   static llvm::Expected<PackageWriter> create(llvm::StringRef path);
-  PackageWriter(PackageWriter &&other);
+  PackageWriter(PackageWriter &&other) noexcept;
   PackageWriter &operator=(PackageWriter &&) = delete;
   /// Removes the temporary folder unless the package was committed.
   ~PackageWriter();
