@@ -10,6 +10,7 @@
 
 #include "gtest/gtest.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -60,7 +61,7 @@ TEST(Quantization, Floats) {
   std::memcpy(bytes, values, sizeof(values));
   float out[3];
   dequantize(GGMLType::F32, bytes, 3, out);
-  EXPECT_EQ(std::memcmp(out, values, sizeof(values)), 0);
+  EXPECT_TRUE(std::ranges::equal(out, values));
 
   const uint8_t half[] = {0x00, 0x3e, 0x00, 0xc0}; // 1.5, -2
   dequantize(GGMLType::F16, half, 2, out);

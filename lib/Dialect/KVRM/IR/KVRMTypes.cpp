@@ -53,7 +53,8 @@ LogicalResult PoolType::verify(function_ref<InFlightDiagnostic()> emitError,
 }
 
 LogicalResult SessionType::verify(function_ref<InFlightDiagnostic()> emitError,
-                                  int64_t slots, int64_t pages, PoolType pool) {
+                                  int64_t slots, int64_t pages,
+                                  PoolType /*pool*/) {
   return failure(
       failed(checkRange(emitError, "slots", slots, KVRM_MAX_ROWS)) ||
       failed(checkRange(emitError, "pages", pages, KVRM_MAX_PAGES_PER_SLOT)));
