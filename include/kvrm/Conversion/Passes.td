@@ -117,10 +117,13 @@ def ConvertKVRMToRuntimePass
 }
 
 def ApproximateMathPass : Pass<"kvrm-approximate-math"> {
-  let summary = "Expand exponentials to polynomials";
+  let summary = "Expand exponentials and conversions of bfloat16";
   let description = [{
     Replaces `math.exp` by its polynomial approximation of a few units in the
-    last place, which vectorises; a call of the C library would not.
+    last place, which vectorises; a call of the C library would not. Conversions
+    between `f32` and `bf16` become integer arithmetic, with rounding to nearest
+    even: without AVX512-BF16 they would be calls of the compiler's library, one
+    for each element, and a package is linked with none.
   }];
   let dependentDialects = ["::mlir::arith::ArithDialect",
                            "::mlir::math::MathDialect",
