@@ -46,15 +46,19 @@ llvm::Expected<HostTarget> HostTarget::create(StringRef arch) {
   } else {
     result.cpu = arch.str();
   }
+  // A target machine would answer an unknown name with warnings of its own.
+  std::unique_ptr<llvm::MCSubtargetInfo> known(
+      target->createMCSubtargetInfo(triple, "", ""));
+  if (!known || !known->isCPUStringValid(result.cpu))
+    return llvm::createStringError(
+        "--arch: '" + arch + "' is no CPU that LLVM knows for " + triple.str());
   llvm::TargetOptions options;
   options.AllowFPOpFusion = llvm::FPOpFusion::Standard;
   result.machine.reset(target->createTargetMachine(
       triple, result.cpu, result.features, options, llvm::Reloc::PIC_,
       std::nullopt, llvm::CodeGenOptLevel::Aggressive));
-  if (!result.machine ||
-      !result.machine->getMCSubtargetInfo()->isCPUStringValid(result.cpu))
-    return llvm::createStringError(
-        "--arch: '" + arch + "' is no CPU that LLVM knows for " + triple.str());
+  if (!result.machine)
+    return llvm::createStringError("--arch: LLVM cannot target '" + arch + "'");
 
   const llvm::MCSubtargetInfo &subtarget =
       *result.machine->getMCSubtargetInfo();
