@@ -18,7 +18,11 @@
 
 #include "llvm/Support/CommandLine.h"
 #include "llvm/Support/InitLLVM.h"
+#include "llvm/Support/Path.h"
 #include "llvm/Support/raw_ostream.h"
+
+#include <cstdio>
+#include <unistd.h>
 
 using namespace kvrmc;
 namespace cl = llvm::cl;
@@ -165,16 +169,53 @@ llvm::Error run() {
 
 } // namespace
 
+/// Every failure is one line on standard error.
+static int fail(llvm::StringRef message) {
+  std::string line = message.str();
+  for (char &c : line)
+    if (c == '\n')
+      c = ' ';
+  llvm::errs() << "kvrmc: error: " << line << "\n";
+  return 1;
+}
+
+/// Parses the command line. LLVM hands some of its messages back and prints
+/// others to standard error at once; both end up in `message`.
+static bool parseCommandLine(int argc, char **argv, std::string &message) {
+  llvm::raw_string_ostream handedBack(message);
+  std::FILE *printed = std::tmpfile();
+  int standardError = printed ? ::dup(STDERR_FILENO) : -1;
+  if (standardError >= 0)
+    ::dup2(::fileno(printed), STDERR_FILENO);
+  bool isParsed = cl::ParseCommandLineOptions(
+      argc, argv, "kvrm compiler: a decoder to an ahead-of-time package\n",
+      &handedBack);
+  if (standardError >= 0) {
+    ::dup2(standardError, STDERR_FILENO);
+    ::close(standardError);
+    std::rewind(printed);
+    char text[1024];
+    size_t count = std::fread(text, 1, sizeof(text), printed);
+    message.insert(0, text, count);
+  }
+  if (printed)
+    std::fclose(printed);
+  return isParsed;
+}
+
 int main(int argc, char **argv) {
   llvm::InitLLVM init(argc, argv);
   cl::HideUnrelatedOptions(category);
   cl::HideUnrelatedOptions(category, synthCommand);
-  cl::ParseCommandLineOptions(
-      argc, argv, "kvrm compiler: a decoder to an ahead-of-time package\n");
-  if (llvm::Error error = run()) {
-    llvm::errs() << "kvrmc: error: " << llvm::toString(std::move(error))
-                 << "\n";
-    return 1;
+  std::string message;
+  if (!parseCommandLine(argc, argv, message)) {
+    // The first line says what is wrong, others what else is wrong.
+    llvm::StringRef first = llvm::StringRef(message).split('\n').first;
+    first.consume_front(llvm::sys::path::filename(argv[0]));
+    first.consume_front(":");
+    return fail(first.trim());
   }
+  if (llvm::Error error = run())
+    return fail(llvm::toString(std::move(error)));
   return 0;
 }
