@@ -43,7 +43,9 @@ static Error failure(StringRef path, const Twine &message) {
 
 void kvrm::writeManifest(llvm::raw_ostream &os,
                          const PackageManifest &manifest) {
-  json::OStream out(os, /*IndentSize=*/2);
+  std::string text;
+  llvm::raw_string_ostream body(text);
+  json::OStream out(body, /*IndentSize=*/2);
   out.object([&] {
     out.attribute("format", "kvrm-package");
     out.attribute("abi_version", KVRM_ABI_VERSION);
@@ -103,7 +105,12 @@ void kvrm::writeManifest(llvm::raw_ostream &os,
         });
     });
   });
-  os << "\n";
+  // The last field is the checksum of all before it.
+  StringRef object(text);
+  object.consume_back("\n}");
+  std::string sealed = object.str() + ",\n  ";
+  os << sealed << "\"xxh3\": \""
+     << llvm::formatv("{0:x-16}", llvm::xxh3_64bits(sealed)) << "\"\n}\n";
 }
 
 void kvrm::writeTokenizer(llvm::raw_ostream &os,

@@ -35,7 +35,7 @@ protected:
     Expected<Manifest> parsed = parseManifest(changed.dump(), "M");
     return parsed ? "" : parsed.status().message();
   }
-  void writeManifest() { toy::write(path + "/manifest.json", manifest.dump()); }
+  void writeManifest() { toy::writeManifest(path, manifest); }
   std::string loadError() {
     Expected<std::shared_ptr<const Package>> package = Package::load(path);
     return package ? "" : package.status().message();
@@ -243,6 +243,30 @@ TEST_F(Packages, PathsThatAreNoPackage) {
   EXPECT_EQ(loadError(), path + "/manifest.json: there is no such file");
 }
 
+TEST_F(Packages, ManifestsAreCheckedToTheLastByte) {
+  std::string name = path + "/manifest.json";
+  std::string text;
+  {
+    std::ifstream file(name, std::ios::binary);
+    text.assign(std::istreambuf_iterator<char>(file), {});
+  }
+  ASSERT_TRUE(Package::readManifest(path));
+  for (size_t i = 0; i < text.size(); ++i) {
+    std::string damaged = text;
+    damaged[i] = static_cast<char>(damaged[i] ^ 1);
+    toy::write(name, damaged);
+    EXPECT_FALSE(Package::readManifest(path)) << "byte " << i;
+  }
+  toy::write(name, manifest.dump(2));
+  EXPECT_EQ(loadError(), name + ": has no checksum at its end");
+  std::string edited = text;
+  size_t at = edited.find("\"test\"");
+  ASSERT_NE(at, std::string::npos);
+  toy::write(name, edited.replace(at, 6, "\"Test\""));
+  EXPECT_EQ(loadError(), name + ": checksum differs from the one at its end; "
+                                "the file is damaged");
+}
+
 TEST_F(Packages, FilesAreCheckedToTheLastByte) {
   std::string code = path + "/code.so";
   auto size = std::filesystem::file_size(code);
@@ -289,6 +313,10 @@ TEST_F(Packages, WeightsHeadersAreChecked) {
                     "128");
   EXPECT_EQ(weightsError(tensors(one("[32,64]"), data)),
             where + "tensor 'w': offset 32 is not a multiple of 64");
+  EXPECT_EQ(weightsError(tensors(R"({"w":{"data_offsets":[0,10]},)"
+                                 R"("__pad.0":{"data_offsets":[10,64]}})",
+                                 data)),
+            "");
 }
 
 TEST_F(Packages, OtherMachinesAreRefused) {

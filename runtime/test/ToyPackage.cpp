@@ -43,6 +43,17 @@ std::string toy::checksum(const std::string &path) {
   return text;
 }
 
+void toy::writeManifest(const std::string &folder, const json &manifest) {
+  std::string text = manifest.dump(2);
+  text.resize(text.size() - 2); // "\n}"
+  text += ",\n  ";
+  char sum[17];
+  std::snprintf(
+      sum, sizeof(sum), "%016llx",
+      static_cast<unsigned long long>(XXH3_64bits(text.data(), text.size())));
+  write(folder + "/manifest.json", text + "\"xxh3\": \"" + sum + "\"\n}\n");
+}
+
 json toy::manifestOf(const PackageOptions &options, const std::string &folder) {
   auto entry = [&](const char *name, const char *symbol, int rows, int queries,
                    int qTile) {
@@ -123,6 +134,6 @@ std::string toy::makePackage(const PackageOptions &options) {
   std::string data(64, '\0');
   std::memcpy(data.data(), &softmaxScale, sizeof(float));
   write(pattern + "/weights.safetensors", weights + data);
-  write(pattern + "/manifest.json", manifestOf(options, pattern).dump(2));
+  writeManifest(pattern, manifestOf(options, pattern));
   return pattern;
 }

@@ -30,6 +30,9 @@ std::string checksum(const std::string &path);
 nlohmann::json manifestOf(const PackageOptions &options,
                           const std::string &folder);
 
+/// Writes manifest.json with its checksum.
+void writeManifest(const std::string &folder, const nlohmann::json &manifest);
+
 /// Writes a file.
 void write(const std::string &path, const std::string &bytes);
 
