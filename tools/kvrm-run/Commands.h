@@ -32,7 +32,8 @@ struct GenerateOptions {
   std::string promptsFile;
   std::vector<std::string> tokenIds; ///< "1,2,3" each
   std::string system;
-  int32_t maxTokens = 128;
+  /// Most tokens to generate: one number for all, or one a prompt; none: 128.
+  std::vector<int32_t> maxTokens;
   SamplingSettings sampling;
   bool isChat = false;
   bool ignoresEos = false;

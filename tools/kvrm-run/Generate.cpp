@@ -134,6 +134,11 @@ Status run::generate(const CommonOptions &common,
   if (prompts.size() + options.tokenIds.size() > maxRequests)
     return invalidArgument(prompts.size() + options.tokenIds.size(),
                            " prompts are more than the limit ", maxRequests);
+  if (options.maxTokens.size() > 1 &&
+      options.maxTokens.size() != prompts.size() + options.tokenIds.size())
+    return invalidArgument(
+        "--max-tokens: ", options.maxTokens.size(), " numbers for ",
+        prompts.size() + options.tokenIds.size(), " prompts");
   if (!options.system.empty() && !options.isChat)
     return invalidArgument("--system needs --chat");
 
@@ -165,7 +170,12 @@ Status run::generate(const CommonOptions &common,
   auto add = [&](std::vector<int32_t> ids) -> Status {
     GenerationRequest request;
     request.prompt = std::move(ids);
-    request.maxTokens = options.maxTokens;
+    auto index = static_cast<size_t>(runner.size());
+    if (!options.maxTokens.empty())
+      request.maxTokens =
+          options.maxTokens[options.maxTokens.size() == 1 ? 0 : index];
+    else
+      request.maxTokens = 128;
     request.sampling = options.sampling;
     // Equal prompts of one run are to differ when sampled.
     request.sampling.seed += static_cast<uint64_t>(runner.size());

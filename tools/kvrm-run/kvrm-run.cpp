@@ -71,8 +71,12 @@ static int runMain(int argc, char **argv) {
       ->expected(1)
       ->allow_extra_args(false)
       ->take_all();
-  generateCommand->add_option("-n,--max-tokens", generate.maxTokens,
-                              "Most tokens to generate a prompt");
+  generateCommand
+      ->add_option("-n,--max-tokens", generate.maxTokens,
+                   "Most tokens to generate (128); once, or once a prompt")
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->take_all();
   generateCommand->add_option("--temperature", generate.sampling.temperature,
                               "0 = greedy");
   generateCommand->add_option("--top-p", generate.sampling.topP,
