@@ -19,7 +19,7 @@ config.test_source_root = os.path.dirname(__file__)
 config.excludes = ["unit", "reference", "Inputs", "CMakeLists.txt"]
 if plugin_run:
     # Nothing here runs kvrm-opt, so that a second run would be the first again.
-    config.excludes += ["Docs", "Tools"]
+    config.excludes += ["Docs", "EndToEnd", "Tools"]
 
 tools = config.kvrm_tools_dir
 llvm = config.llvm_tools_dir
