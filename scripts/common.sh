@@ -157,7 +157,7 @@ run_tests() {
     -j "$jobs" --timeout 600 --output-on-failure --no-tests=error \
     --output-junit "$results/ctest.xml" </dev/null >"$results/ctest.log" 2>&1 || {
     status=1
-    grep -vE '(Start +[0-9]+:|Passed +[0-9.]+ sec)' "$results/ctest.log" || true
+    grep -vE '(Start +[0-9]+:|(Passed|Skipped) +[0-9.]+ sec)' "$results/ctest.log" || true
   }
   for folder in "$@"; do
     say "running the lit tests of $folder"
