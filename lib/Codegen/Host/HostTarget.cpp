@@ -70,9 +70,20 @@ llvm::Expected<HostTarget> HostTarget::create(StringRef arch) {
       return llvm::createStringError(
           "--arch: '" + arch + "' lacks AVX2, FMA or F16C, which kernels need");
     result.lanes = has("avx512f") && has("avx512vl") ? 16 : 8;
-    for (StringRef feature :
-         {"avx", "avx2", "fma", "f16c", "bmi", "bmi2", "avx512f", "avx512bw",
-          "avx512cd", "avx512dq", "avx512vl", "avx512bf16", "avx512vnni"})
+    // What the optimiser may use of this CPU; the runtime knows the same names.
+    for (StringRef feature : {"popcnt",       "lzcnt",
+                              "movbe",        "avx",
+                              "avx2",         "fma",
+                              "f16c",         "bmi",
+                              "bmi2",         "avx512f",
+                              "avx512bw",     "avx512cd",
+                              "avx512dq",     "avx512vl",
+                              "avx512vbmi",   "avx512vbmi2",
+                              "avx512ifma",   "avx512vnni",
+                              "avx512bitalg", "avx512bf16",
+                              "avx512fp16",   "avx512vpopcntdq",
+                              "avxvnni",      "gfni",
+                              "vaes",         "vpclmulqdq"})
       if (has(feature))
         result.required.push_back(feature.str());
   }
