@@ -20,15 +20,14 @@ extern std::atomic<int64_t> allocations;
 std::atomic<int64_t> allocations{0};
 
 #ifdef __has_feature
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#if __has_feature(thread_sanitizer)
 #define KVRM_HAS_MALLOC_HOOK
 #endif
-#elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define KVRM_HAS_MALLOC_HOOK
 #endif
 
 #ifdef KVRM_HAS_MALLOC_HOOK
-// These replace operator new themselves, and tell of each allocation.
+// Clang's thread sanitizer has an operator new of its own that cannot be
+// replaced, and tells of each allocation.
 extern "C" void __sanitizer_malloc_hook(const volatile void *, size_t);
 extern "C" void __sanitizer_malloc_hook(const volatile void *, size_t) {
   allocations.fetch_add(1, std::memory_order_relaxed);
