@@ -33,7 +33,7 @@ packages=(
 # A tool may have come from elsewhere than apt.
 has_package() {
   case $1 in
-    g++ | cmake | pkg-config | python3) command -v "$1" >/dev/null && return ;;
+    g++ | cmake | git | pkg-config | python3) command -v "$1" >/dev/null && return ;;
     ninja-build) command -v ninja >/dev/null && return ;;
     python3-venv)
       python3 -c 'import ensurepip, venv' 2>/dev/null && return ;;
