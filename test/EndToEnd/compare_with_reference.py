@@ -6,8 +6,10 @@
 
 Eight prompts are continued greedily for 64 tokens, together in the slots of one
 package, and every token must be the one that test/reference/reference.py
-chooses. Then the reference's tokens are fed, and the logits of every step are
-compared.
+chooses. Then the reference's tokens are fed, and the choice and the logits of
+every step are compared. A choice may differ only where the reference's two best
+logits are a tie, less than 1e-3 apart; every such place is printed, and with
+--strict it is a failure too.
 
 The reference rounds K and V to f16, as the package's cache does. That is what
 the errors measured here come from: a last bit of f32 decides which way a value
@@ -35,6 +37,8 @@ import reference  # noqa: E402
 MOST_OF_LARGEST = 2e-3
 MOST_OF_NORM = 5e-3
 MEAN_OF_NORM = 1e-3
+# Logits closer than this are a tie. Rounding K and V moves them by 20 times it.
+TIE = 1e-3
 
 PROMPTS = [
     "Gravity",
@@ -114,6 +118,11 @@ def reference_of(args, prompts):
         return data["tokens"].tolist(), data["margins"], data["logits"]
 
 
+def lead(row, token):
+    """By how much the best logit leads that of a token."""
+    return float(row.max()) - float(row[token])
+
+
 def logit_errors(got, want):
     """Of every step: max|d| / max|logit| and |d| / |logits|."""
     steps = want.shape[0] * want.shape[1]
@@ -131,6 +140,7 @@ def main():
     parser = harness.parser(__doc__.split("\n", maxsplit=1)[0])
     harness.add_model(parser)
     parser.add_argument("--quick", action="store_true", help="3 configurations")
+    parser.add_argument("--strict", action="store_true", help="no ties")
     parser.add_argument("--only", default="", help="configurations with this name")
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--arch", default="native")
@@ -146,7 +156,7 @@ def main():
 
     prompts = tokens = None
     print(
-        f"{'configuration':22} {'tokens':>9} {'max|d|/max':>11} {'|d|/|ref|':>10} "
+        f"{'configuration':22} {'equal':>5} {'forced':>7} {'max|d|/max':>11} {'|d|/|ref|':>10} "
         f"{'mean':>9} {'perplexity':>10} {'tok/s':>7}"
     )
     for name, options in configurations(args.quick):
@@ -161,24 +171,36 @@ def main():
             prompts = [request["prompt_tokens"] for request in told["requests"]]
             tokens, margins, logits = reference_of(args, prompts)
         told = tools.generate(package, prompts, args.tokens, "--ignore-eos")
+        tie = 0.0 if args.strict else TIE
         equal = 0
         for i, request in enumerate(told["requests"]):
             got, want = request["tokens"], tokens[i]
-            equal += sum(a == b for a, b in zip(got, want))
-            if got != want:
-                at = next(
-                    (s for s in range(len(want)) if got[s : s + 1] != want[s : s + 1])
-                )
-                report.check(
-                    False,
+            at = next(
+                (s for s in range(len(want)) if got[s : s + 1] != want[s : s + 1]),
+                len(want),
+            )
+            equal += at
+            if at < len(want):
+                gap = lead(logits[i][at], got[at]) if at < len(got) else np.inf
+                what = (
                     f"{name}: prompt {i}: token {at} is {got[at : at + 1]}, the "
-                    f"reference's {want[at]} leads by {margins[i][at]:.3g}",
+                    f"reference's {want[at]} leads it by {gap:.3g}"
                 )
-            else:
-                report.check(True, "")
+                if report.check(gap < tie, what):
+                    print(f"tie: {what}")
         file = tools.path("logits.npy")
         forced = [p + t[:-1] for p, t in zip(prompts, tokens)]
         scored = tools.score(package, forced, [len(p) for p in prompts], file)
+        agreed = 0
+        for i, sequence in enumerate(scored["sequences"]):
+            for at, choice in enumerate(sequence["choices"]):
+                agreed += choice == tokens[i][at]
+                gap = lead(logits[i][at], choice)
+                report.check(
+                    choice == tokens[i][at] or gap < tie,
+                    f"{name}: prompt {i}: token {at}, after the reference's, is "
+                    f"{choice}, the reference's {tokens[i][at]} leads it by {gap:.3g}",
+                )
         largest, norm = logit_errors(np.load(file, mmap_mode="r"), logits)
         report.check(
             largest.max() <= MOST_OF_LARGEST
@@ -188,7 +210,7 @@ def main():
             f"{norm.max():.3g} in the norm, {norm.mean():.3g} on average",
         )
         print(
-            f"{name:22} {equal:4}/{args.tokens * len(prompts):4} "
+            f"{name:22} {equal:5} {agreed:7} "
             f"{largest.max():11.3e} {norm.max():10.3e} {norm.mean():9.2e} "
             f"{scored['perplexity']:10.4f} "
             f"{told['timing']['decode_tokens_per_s']:7.1f}",
@@ -202,8 +224,8 @@ def main():
     lengths = ", ".join(str(len(p)) for p in prompts)
     flat = np.sort(np.asarray(margins).ravel())
     print(
-        f"prompts of {lengths} tokens; the reference's best logit leads by "
-        f"{flat[0]:.4f} at least ({', '.join(f'{m:.4f}' for m in flat[1:4])} next), "
+        f"of {args.tokens * len(prompts)} tokens for prompts of {lengths}; the "
+        f"reference's best logit leads by {flat[0]:.4f} at least ({', '.join(f'{m:.4f}' for m in flat[1:4])} next), "
         f"largest logit {np.abs(logits).max():.1f}"
     )
     report.finish()
