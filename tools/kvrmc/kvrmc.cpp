@@ -193,7 +193,7 @@ static bool parseCommandLine(int argc, char **argv, std::string &message) {
   if (standardError >= 0) {
     ::dup2(standardError, STDERR_FILENO);
     ::close(standardError);
-    std::rewind(printed);
+    (void)std::fseek(printed, 0, SEEK_SET);
     char text[1024];
     size_t count = std::fread(text, 1, sizeof(text), printed);
     message.insert(0, text, count);

@@ -168,7 +168,7 @@ llvm::Error HostTarget::writeSharedLibrary(llvm::Module &module,
   int status = llvm::sys::ExecuteAndWait(*linker, args, std::nullopt, {},
                                          /*SecondsToWait=*/60,
                                          /*MemoryLimit=*/0, &message);
-  llvm::sys::fs::remove(object);
+  (void)llvm::sys::fs::remove(object);
   if (status != 0)
     return llvm::createStringError(*linker + " failed with status " +
                                    llvm::Twine(status) + " " + message);
