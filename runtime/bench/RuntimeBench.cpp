@@ -16,6 +16,7 @@
 #include "kvrm/runtime/ThreadPool.h"
 
 #include <benchmark/benchmark.h>
+#include <chrono>
 #include <random>
 
 using namespace kvrm;
@@ -26,8 +27,8 @@ namespace {
 class Decoder {
 public:
   Decoder(int32_t slots, int32_t capacity, kvrm_schedule schedule,
-          int32_t kvHeads)
-      : shape(makeShape(slots, capacity, schedule, kvHeads)),
+          int32_t kvHeads, int32_t shares = 2)
+      : shape(makeShape(slots, capacity, schedule, kvHeads, shares)),
         pager(BlockPager::create(
                   {slots * shape.pagesPerSlot, slots, shape.pagesPerSlot, 16})
                   .take()),
@@ -39,7 +40,8 @@ public:
   }
 
   static PlanShape makeShape(int32_t slots, int32_t capacity,
-                             kvrm_schedule schedule, int32_t kvHeads) {
+                             kvrm_schedule schedule, int32_t kvHeads,
+                             int32_t shares) {
     PlanShape shape;
     shape.rows = slots;
     shape.queries = 1;
@@ -50,7 +52,7 @@ public:
     shape.pagesPerSlot = capacity / 16;
     shape.schedule = schedule;
     shape.splits = 4;
-    shape.shares = 2;
+    shape.shares = shares;
     return shape;
   }
 
@@ -137,6 +139,43 @@ BENCHMARK(planStep)
     ->ArgNames({"slots", "capacity", "schedule"})
     ->ArgsProduct({{8, 64, 256}, {2048}, {0, 1, 2}})
     ->Args({8, 32768, 2});
+
+/// The same for a device of 132 multiprocessors, where a commit is the words
+/// that changed.
+static void planDeltaStep(benchmark::State &state) {
+  auto slots = static_cast<int32_t>(state.range(0));
+  Decoder decoder(slots, 2048, KVRM_SCHEDULE_WORKQUEUE, 8, 132);
+  std::vector<kvrm_delta_word> words(
+      static_cast<size_t>(decoder.descriptor.deltaCapacity(false)));
+  int64_t plan = 0;
+  int64_t collect = 0;
+  int64_t count = 0;
+  for (auto _ : state) {
+    if (decoder.isNearlyFull()) {
+      state.PauseTiming();
+      decoder.restart();
+      decoder.append();
+      decoder.planner.plan(decoder.rows, decoder.pager, decoder.descriptor);
+      decoder.descriptor.commit();
+      state.ResumeTiming();
+    }
+    decoder.append();
+    plan +=
+        decoder.planner.plan(decoder.rows, decoder.pager, decoder.descriptor)
+            .nanoseconds;
+    auto start = std::chrono::steady_clock::now();
+    count += decoder.descriptor.collectDelta(
+        words, {.isWhole = false, .hasGroups = false});
+    collect += std::chrono::duration_cast<std::chrono::nanoseconds>(
+                   std::chrono::steady_clock::now() - start)
+                   .count();
+  }
+  auto steps = static_cast<double>(state.iterations());
+  state.counters["plan_us"] = static_cast<double>(plan) / steps / 1e3;
+  state.counters["collect_us"] = static_cast<double>(collect) / steps / 1e3;
+  state.counters["delta_bytes"] = 16 + static_cast<double>(count * 8) / steps;
+}
+BENCHMARK(planDeltaStep)->Arg(8)->Arg(64)->Arg(256);
 
 /// A plan in which everything is new: after admission of all slots at once.
 static void planFromNothing(benchmark::State &state) {

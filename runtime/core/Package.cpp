@@ -8,27 +8,17 @@
 
 #include "kvrm/runtime/Package.h"
 
+#include "CheckedFile.h"
+
 #include <algorithm>
-#include <bit>
-#include <cerrno>
-#include <cstdio>
-#include <cstring>
 #include <dlfcn.h>
-#include <fcntl.h>
 #include <nlohmann/json.hpp>
 #include <span>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#define XXH_INLINE_ALL
-#include <xxhash.h>
 
 using namespace kvrm;
 using nlohmann::json;
 
-static constexpr int64_t maxManifestBytes = 1 << 20;
 static constexpr int64_t maxTensorHeaderBytes = 64 << 20;
-static constexpr int64_t readChunk = 4 << 20;
 
 //===----------------------------------------------------------------------===//
 // CPU
@@ -116,107 +106,6 @@ static Status checkTriple(const std::string &triple, std::string_view where) {
 // Files
 //===----------------------------------------------------------------------===//
 
-namespace {
-
-/// An open file that knows its name, size and, at the end, checksum.
-class CheckedFile {
-public:
-  CheckedFile() = default;
-  CheckedFile(CheckedFile &&other) noexcept
-      : descriptor(std::exchange(other.descriptor, -1)),
-        hash(std::exchange(other.hash, nullptr)), path(std::move(other.path)),
-        size(other.size) {}
-  CheckedFile(const CheckedFile &) = delete;
-  CheckedFile &operator=(const CheckedFile &) = delete;
-  CheckedFile &operator=(CheckedFile &&) = delete;
-  ~CheckedFile() {
-    if (descriptor >= 0)
-      ::close(descriptor);
-    if (hash)
-      XXH3_freeState(hash);
-  }
-
-  static Expected<CheckedFile> open(const std::string &path) {
-    CheckedFile file;
-    file.path = path;
-    file.descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    if (file.descriptor < 0) {
-      if (errno == ENOENT || errno == ENOTDIR)
-        return makeError(StatusCode::NotFound, path, ": there is no such file");
-      return makeError(StatusCode::IoError, path,
-                       ": cannot open: ", std::strerror(errno));
-    }
-    struct stat info{};
-    if (fstat(file.descriptor, &info) != 0)
-      return makeError(StatusCode::IoError, path, ": ", std::strerror(errno));
-    if (!S_ISREG(info.st_mode))
-      return makeError(StatusCode::Corrupt, path, ": is not a regular file");
-    file.size = info.st_size;
-    file.hash = XXH3_createState();
-    if (!file.hash)
-      return makeError(StatusCode::ResourceExhausted, path, ": no memory");
-    XXH3_64bits_reset(file.hash);
-    return file;
-  }
-
-  Status checkSize(const FileInfo &want) const {
-    if (size == want.bytes)
-      return Status::ok();
-    return makeError(StatusCode::Corrupt, path, ": is ", size,
-                     " bytes long, the manifest says ", want.bytes);
-  }
-
-  /// Reads the next `bytes` bytes, in pieces that are hashed while in cache.
-  Status read(uint8_t *to, int64_t bytes) {
-    for (int64_t done = 0; done < bytes;) {
-      int64_t want = std::min(bytes - done, readChunk);
-      ssize_t got = ::read(descriptor, to + done, static_cast<size_t>(want));
-      if (got < 0 && errno == EINTR)
-        continue;
-      if (got < 0)
-        return makeError(StatusCode::IoError, path,
-                         ": cannot read: ", std::strerror(errno));
-      if (got == 0)
-        return makeError(StatusCode::Corrupt, path, ": ends early");
-      XXH3_64bits_update(hash, to + done, static_cast<size_t>(got));
-      done += got;
-    }
-    return Status::ok();
-  }
-
-  Status checkHash(const FileInfo &want) const {
-    if (XXH3_64bits_digest(hash) == want.xxh3)
-      return Status::ok();
-    return makeError(StatusCode::Corrupt, path,
-                     ": checksum differs from the manifest's; the file is "
-                     "damaged");
-  }
-
-  /// Reads all of it for its checksum alone.
-  Status checkAll(const FileInfo &want) {
-    KVRM_TRY(checkSize(want));
-    std::vector<uint8_t> chunk(
-        static_cast<size_t>(std::min(std::max<int64_t>(size, 1), readChunk)));
-    for (int64_t done = 0; done < size;) {
-      int64_t next = std::min(size - done, static_cast<int64_t>(chunk.size()));
-      KVRM_TRY(read(chunk.data(), next));
-      done += next;
-    }
-    return checkHash(want);
-  }
-
-  int64_t bytes() const { return size; }
-  const std::string &name() const { return path; }
-
-private:
-  int descriptor = -1;
-  XXH3_state_t *hash = nullptr;
-  std::string path;
-  int64_t size = 0;
-};
-
-} // namespace
-
 /// Checks that every tensor lies in the data section at a multiple of 64.
 static Status checkTensors(std::string_view header, int64_t dataBytes,
                            const std::string &path) {
@@ -282,56 +171,13 @@ static Expected<AlignedBuffer> loadWeights(const std::string &path,
 // Package
 //===----------------------------------------------------------------------===//
 
-static std::string join(const std::string &folder, std::string_view name) {
-  std::string path = folder;
-  if (!path.empty() && path.back() != '/')
-    path += '/';
-  return path.append(name);
-}
-
-/// Checks the checksum that a manifest ends with, of all bytes before it.
-static Status checkSeal(std::string_view text, const std::string &path) {
-  constexpr std::string_view start = "\"xxh3\": \"";
-  constexpr std::string_view end = "\"\n}\n";
-  constexpr size_t digits = 16;
-  constexpr size_t size = start.size() + digits + end.size();
-  if (text.size() < size)
-    return makeError(StatusCode::Corrupt, path, ": has no checksum at its end");
-  std::string_view body = text.substr(0, text.size() - size);
-  std::string_view seal = text.substr(body.size());
-  if (!seal.starts_with(start) || !seal.ends_with(end))
-    return makeError(StatusCode::Corrupt, path, ": has no checksum at its end");
-  char sum[digits + 1];
-  std::snprintf(
-      sum, sizeof(sum), "%016llx",
-      static_cast<unsigned long long>(XXH3_64bits(body.data(), body.size())));
-  if (seal.substr(start.size(), digits) != sum)
-    return makeError(StatusCode::Corrupt, path,
-                     ": checksum differs from the one at its end; the file is "
-                     "damaged");
-  return Status::ok();
-}
-
 Expected<Manifest> Package::readManifest(const std::string &path) {
-  struct stat info{};
-  if (stat(path.c_str(), &info) != 0)
-    return makeError(StatusCode::NotFound, path, ": there is no such package");
-  if (!S_ISDIR(info.st_mode))
-    return makeError(StatusCode::Corrupt, path,
-                     ": is not a package (a folder with manifest.json)");
-  std::string where = join(path, "manifest.json");
-  Expected<CheckedFile> file = CheckedFile::open(where);
-  KVRM_TRY(file.status());
-  if (file->bytes() > maxManifestBytes)
-    return makeError(StatusCode::Corrupt, where, ": is ", file->bytes(),
-                     " bytes long, over the limit ", maxManifestBytes);
-  std::string text(static_cast<size_t>(file->bytes()), '\0');
-  KVRM_TRY(file->read(reinterpret_cast<uint8_t *>(text.data()), file->bytes()));
-  // What is wrong with a field, another ABI above all, says more than that the
-  // checksum is.
-  Expected<Manifest> manifest = parseManifest(text, where);
+  std::string where;
+  Expected<std::string> text = readManifestText(path, "package", where);
+  KVRM_TRY(text.status());
+  Expected<Manifest> manifest = parseManifest(*text, where);
   KVRM_TRY(manifest.status());
-  KVRM_TRY(checkSeal(text, where));
+  KVRM_TRY(checkSeal(*text, where));
   return manifest;
 }
 
@@ -339,7 +185,7 @@ Expected<std::shared_ptr<const Package>>
 Package::load(const std::string &path) {
   Expected<Manifest> manifest = readManifest(path);
   KVRM_TRY(manifest.status());
-  std::string where = join(path, "manifest.json");
+  std::string where = joinPath(path, "manifest.json");
   KVRM_TRY(checkTriple(manifest->triple, where));
   KVRM_TRY(checkCpuFeatures(manifest->requiredFeatures, where));
 
@@ -347,7 +193,7 @@ Package::load(const std::string &path) {
   package->info = manifest.take();
   package->folder = path;
   for (const FileInfo &info : package->info.files) {
-    std::string name = join(path, info.name);
+    std::string name = joinPath(path, info.name);
     if (info.name == "weights.safetensors") {
       Expected<AlignedBuffer> weights = loadWeights(name, info);
       KVRM_TRY(weights.status());
@@ -360,7 +206,7 @@ Package::load(const std::string &path) {
   }
 
   // A name without a slash would be looked up in the library path.
-  std::string code = join(path, "code.so");
+  std::string code = joinPath(path, "code.so");
   if (code.find('/') == std::string::npos)
     code.insert(0, "./");
   package->code = dlopen(code.c_str(), RTLD_NOW | RTLD_LOCAL);
@@ -388,6 +234,6 @@ Package::~Package() {
 }
 
 std::string Package::tokenizerPath() const {
-  return info.file("tokenizer.json") ? join(folder, "tokenizer.json")
+  return info.file("tokenizer.json") ? joinPath(folder, "tokenizer.json")
                                      : std::string();
 }

@@ -36,9 +36,11 @@ Expected<PlanCapacity> Planner::capacityOf(const PlanShape &shape) {
                       KVRM_MAX_PAGES_PER_SLOT));
   KVRM_TRY(checkLimit("splits", shape.splits, 1024));
   KVRM_TRY(checkLimit("shares", shape.shares, 1 << 16));
-  if (shape.kvTile % shape.pageTokens != 0)
+  if (shape.kvTile % shape.pageTokens != 0 &&
+      shape.pageTokens % shape.kvTile != 0)
     return invalidArgument("plan: kv_tile ", shape.kvTile,
-                           " is not a multiple of page_tokens ",
+                           " is neither a multiple nor a divisor of "
+                           "page_tokens ",
                            shape.pageTokens);
 
   int64_t outputs = int64_t(shape.rows) * shape.kvHeads *
@@ -75,6 +77,7 @@ Expected<PlanCapacity> Planner::capacityOf(const PlanShape &shape) {
   capacity.limits.max_groups = shape.rows * shape.pagesPerSlot;
   capacity.limits.max_items = static_cast<int32_t>(items);
   capacity.limits.max_segments = static_cast<int32_t>(segments);
+  capacity.limits.max_shares = shape.shares;
   capacity.partials = static_cast<int32_t>(partials);
   return capacity;
 }
@@ -362,6 +365,17 @@ void Planner::planItems(StepDescriptor &descriptor) {
   KVRM_CHECK(partials <= room.partials, "partials fit their memory");
   for (int32_t rest = share + 1; rest <= work.shares; ++rest)
     shareBegin[static_cast<size_t>(rest)] = items;
+  for (int32_t index = 0; index < work.shares; ++index) {
+    kvrm_share value{};
+    int32_t begin = shareBegin[static_cast<size_t>(index)];
+    int32_t end = shareBegin[static_cast<size_t>(index) + 1];
+    if (begin < end) {
+      value.first = itemRoom[static_cast<size_t>(begin)];
+      value.item_begin = begin;
+      value.item_end = end;
+    }
+    descriptor.setShare(index, value);
+  }
 
   descriptor.markItems(0, items);
   descriptor.markSegments(0, segments);

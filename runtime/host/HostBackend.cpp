@@ -261,16 +261,15 @@ void HostBackend::attend(int32_t layer, kvrm_attention_kernel kernel,
   if (current->transport == KVRM_TRANSPORT_STAGED)
     attendArgs.stage_tile = stageTile;
   attendKernel = kernel;
-  std::span<const int32_t> begins = current->planner->shareBegins();
-  auto count = static_cast<int32_t>(begins.size()) - 1;
-  KVRM_CHECK(count <= bounds.shares, "shares fit the backend");
-  for (int32_t i = 0; i < count; ++i) {
-    shares[static_cast<size_t>(i)].next.store(begins[static_cast<size_t>(i)],
-                                              std::memory_order_relaxed);
-    shares[static_cast<size_t>(i)].end = begins[static_cast<size_t>(i) + 1];
+  std::span<const kvrm_share> planned = current->descriptor->committedShares();
+  KVRM_CHECK(static_cast<int64_t>(planned.size()) <= bounds.shares,
+             "shares fit the backend");
+  for (size_t i = 0; i < planned.size(); ++i) {
+    shares[i].next.store(planned[i].item_begin, std::memory_order_relaxed);
+    shares[i].end = planned[i].item_end;
   }
   // A single item gains nothing from a fork.
-  if (begins.back() <= 1)
+  if (current->descriptor->committedHeader().items <= 1)
     attendOn(perWorker[0], 0);
   else
     pool->run(
@@ -286,7 +285,7 @@ void HostBackend::attend(int32_t layer, kvrm_attention_kernel kernel,
 void HostBackend::attendOn(Worker &worker, int32_t index) {
   kvrm_kernel_args args = attendArgs;
   args.context = &worker;
-  auto count = static_cast<int32_t>(current->planner->shareBegins().size()) - 1;
+  int32_t count = current->descriptor->limits().max_shares;
   auto own = static_cast<int32_t>(int64_t(index) * count / workers());
   for (int32_t i = 0; i < count; ++i) {
     int32_t next = (own + i) % count;
@@ -356,6 +355,7 @@ void HostBackend::stageTileFor(Worker &worker, const kvrm_kernel_args &args,
   std::span<const int32_t> table =
       current->descriptor->committedTable(item.row);
   int32_t tilePages = shape.kvTile / shape.pageTokens;
+  KVRM_CHECK(tilePages > 0, "a staged tile is whole pages");
   int32_t first = tile * tilePages;
   int32_t end =
       std::min(first + tilePages,

@@ -48,8 +48,43 @@ public:
       ASSERT_TRUE(status.isOk()) << status.message();
     }
     planner.plan(rows, pager, descriptor);
-    bytes = descriptor.commit();
+    if (usesDelta)
+      commitDelta();
+    else
+      bytes = descriptor.commit();
     check();
+  }
+
+  /// Commits by words, and keeps `mirror` as a device would.
+  void commitDelta() {
+    const kvrm_descriptor_layout &layout = descriptor.layout();
+    auto size = static_cast<size_t>(layout.bytes);
+    if (mirror.empty())
+      mirror.assign(descriptor.committed(), descriptor.committed() + size);
+    std::vector<uint8_t> before = mirror;
+    delta.resize(static_cast<size_t>(descriptor.deltaCapacity()));
+    words = descriptor.collectDelta(delta, options);
+    int64_t last = -1;
+    for (int32_t i = 0; i < words; ++i) {
+      auto [index, value] = delta[size_t(i)];
+      ASSERT_GT(int64_t(index), last) << "each word once, in order";
+      last = index;
+      int64_t offset = int64_t(index) * 4;
+      ASSERT_LT(offset, layout.bytes);
+      EXPECT_FALSE(!options.hasGroups && offset >= layout.groups &&
+                   offset < layout.items);
+      uint32_t old = 0;
+      std::memcpy(&old, before.data() + offset, 4);
+      EXPECT_TRUE(options.isWhole || old != value) << "only what changed";
+      std::memcpy(mirror.data() + offset, &value, 4);
+    }
+    auto same = [&](int64_t begin, int64_t end) {
+      return std::memcmp(mirror.data() + begin, descriptor.committed() + begin,
+                         static_cast<size_t>(end - begin)) == 0;
+    };
+    EXPECT_TRUE(same(0, layout.groups));
+    EXPECT_TRUE(!options.hasGroups || same(layout.groups, layout.items));
+    EXPECT_TRUE(same(layout.items, layout.bytes));
   }
 
   /// Checks everything that a committed descriptor promises.
@@ -73,6 +108,7 @@ public:
     EXPECT_TRUE(same(layout.items, header.items * sizeof(kvrm_work_item)));
     EXPECT_TRUE(
         same(layout.segments, header.segments * sizeof(kvrm_merge_segment)));
+    EXPECT_TRUE(same(layout.shares, shape.shares * sizeof(kvrm_share)));
     checkRows();
     checkGroups();
     checkItems();
@@ -198,20 +234,31 @@ public:
     EXPECT_LE(descriptor.committedHeader().partials,
               planner.capacity().partials);
 
-    std::span<const int32_t> shares = planner.shareBegins();
-    ASSERT_EQ(shares.size(), size_t(shape.shares) + 1);
-    EXPECT_EQ(shares.front(), 0);
-    EXPECT_EQ(shares.back(), int32_t(items.size()));
-    for (size_t s = 0; s + 1 < shares.size(); ++s) {
-      EXPECT_LE(shares[s], shares[s + 1]);
+    std::span<const kvrm_share> shares = descriptor.committedShares();
+    ASSERT_EQ(shares.size(), size_t(shape.shares));
+    EXPECT_EQ(descriptor.committedHeader().shares, shape.shares);
+    int32_t nextItem = 0;
+    for (const kvrm_share &share : shares) {
+      kvrm_share want{};
+      if (share.item_begin < share.item_end) {
+        ASSERT_EQ(share.item_begin, nextItem);
+        ASSERT_LE(size_t(share.item_end), items.size());
+        nextItem = share.item_end;
+        want.first = items[size_t(share.item_begin)];
+        want.item_begin = share.item_begin;
+        want.item_end = share.item_end;
+      }
+      EXPECT_EQ(std::memcmp(&share, &want, sizeof(want)), 0)
+          << "an empty share is zero, another repeats its first item";
       int64_t tiles = 0;
-      for (int32_t i = shares[s]; i < shares[s + 1]; ++i)
+      for (int32_t i = share.item_begin; i < share.item_end; ++i)
         tiles += items[size_t(i)].tile_end - items[size_t(i)].tile_begin;
       if (shape.schedule == KVRM_SCHEDULE_WORKQUEUE) {
         EXPECT_LE(tiles, (total + shape.shares - 1) / shape.shares);
         EXPECT_GE(tiles, total / shape.shares);
       }
     }
+    EXPECT_EQ(nextItem, int32_t(items.size()));
   }
 
   PlanShape shape;
@@ -220,6 +267,11 @@ public:
   StepDescriptor descriptor;
   std::vector<PlanRow> rows;
   int64_t bytes = 0;
+  bool usesDelta = false;
+  StepDescriptor::DeltaOptions options;
+  int32_t words = 0;
+  std::vector<kvrm_delta_word> delta;
+  std::vector<uint8_t> mirror;
 };
 
 class Schedules : public testing::TestWithParam<kvrm_schedule> {};
@@ -292,10 +344,14 @@ TEST_P(Schedules, RandomStepsKeepEveryPromise) {
     shape.qTile = 1 + below(shape.queries);
     shape.pageTokens = 1 << below(5);
     shape.kvTile = shape.pageTokens * (1 + below(4));
+    if (below(4) == 0)
+      shape.kvTile = std::max(1, shape.pageTokens >> (1 + below(3)));
     shape.pagesPerSlot = 8 + below(100);
     shape.shares = 1 + below(12);
     shape.splits = 1 + below(6);
     Bench bench(shape, shape.rows, shape.rows * shape.pagesPerSlot);
+    bench.usesDelta = round % 2 == 1;
+    bench.options.hasGroups = round % 4 == 1;
     int32_t capacity = shape.pagesPerSlot * shape.pageTokens;
     for (int step = 0; step < 300; ++step) {
       std::vector<std::pair<int32_t, int32_t>> rows;
@@ -326,6 +382,7 @@ TEST_P(Schedules, RandomStepsKeepEveryPromise) {
         else
           rows.emplace_back(slot, count);
       }
+      bench.options.isWhole = below(16) == 0;
       bench.step(rows);
       if (HasFailure())
         FAIL() << "round " << round << " step " << step;
@@ -348,7 +405,8 @@ TEST(Planner, RefusesShapesOutOfRange) {
   PlanShape shape = decodeShape(KVRM_SCHEDULE_ROWS);
   shape.kvTile = 40;
   EXPECT_EQ(Planner::create(shape).status().message(),
-            "plan: kv_tile 40 is not a multiple of page_tokens 16");
+            "plan: kv_tile 40 is neither a multiple nor a divisor of "
+            "page_tokens 16");
   shape = decodeShape(KVRM_SCHEDULE_ROWS);
   shape.rows = 0;
   EXPECT_EQ(Planner::create(shape).status().message(),
@@ -390,9 +448,48 @@ TEST(Descriptor, CommitBytesFollowTheChange) {
   EXPECT_EQ(bench.bytes, 64 + 32 + 4 + 16);
 }
 
+TEST(Descriptor, DeltaIsTheWordsThatChanged) {
+  Bench bench(decodeShape(KVRM_SCHEDULE_WORKQUEUE), 8, 1024);
+  bench.usesDelta = true;
+  std::vector<std::pair<int32_t, int32_t>> all;
+  for (int32_t slot = 0; slot < 8; ++slot) {
+    PageCopy copy;
+    ASSERT_TRUE(bench.pager.append(slot, 1025, copy).isOk());
+    all.emplace_back(slot, 1);
+  }
+  bench.step(all);
+  bench.step(all);
+  EXPECT_EQ(bench.words, 1 + 8 * 3) << "epoch; position, length, offset";
+  bench.options.isWhole = true;
+  bench.step(all);
+  EXPECT_EQ(bench.words, bench.descriptor.deltaCapacity());
+  bench.options.hasGroups = false;
+  bench.step(all);
+  const kvrm_descriptor_layout &layout = bench.descriptor.layout();
+  EXPECT_EQ(bench.words, (layout.bytes - (layout.items - layout.groups)) / 4);
+  bench.options.isWhole = false;
+  bench.step(all);
+  EXPECT_EQ(bench.words, 1 + 8 * 3);
+}
+
+TEST(Descriptor, SharesFollowTheItems) {
+  Bench bench(decodeShape(KVRM_SCHEDULE_WORKQUEUE), 8, 1024);
+  bench.step({{0, 1}});
+  // Three heads of one tile: two of five shares are empty.
+  int32_t used = 0;
+  for (const kvrm_share &share : bench.descriptor.committedShares())
+    used += share.item_begin < share.item_end;
+  EXPECT_EQ(used, 3);
+  bench.step({});
+  for (const kvrm_share &share : bench.descriptor.committedShares())
+    EXPECT_EQ(share.item_end, 0);
+}
+
 TEST(Descriptor, RefusesLimitsOutOfRange) {
-  EXPECT_EQ(StepDescriptor::create({0, 1, 1, 1, 1}).status().message(),
+  EXPECT_EQ(StepDescriptor::create({0, 1, 1, 1, 1, 1}).status().message(),
             "descriptor: rows: 0 is outside 1..1024");
-  EXPECT_EQ(StepDescriptor::create({1, 0, 1, 1, 1}).status().message(),
+  EXPECT_EQ(StepDescriptor::create({1, 0, 1, 1, 1, 1}).status().message(),
             "descriptor: pages_per_slot: 0 is outside 1..65536");
+  EXPECT_EQ(StepDescriptor::create({1, 1, 1, 1, 1, 0}).status().message(),
+            "descriptor: max_shares: 0 is outside 1..2147483647");
 }

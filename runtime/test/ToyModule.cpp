@@ -50,12 +50,12 @@ struct Values {
 #ifndef TOY_STATIC
 
 const kvrm_row *rowsOf(const uint8_t *descriptor, int rows) {
-  auto layout = kvrm_descriptor_layout_of({rows, pagesPerSlot, 0, 0, 0});
+  auto layout = kvrm_descriptor_layout_of({rows, pagesPerSlot, 0, 0, 0, 0});
   return reinterpret_cast<const kvrm_row *>(descriptor + layout.rows);
 }
 
 const int32_t *tableOf(const uint8_t *descriptor, int rows, int row) {
-  auto layout = kvrm_descriptor_layout_of({rows, pagesPerSlot, 0, 0, 0});
+  auto layout = kvrm_descriptor_layout_of({rows, pagesPerSlot, 0, 0, 0, 0});
   return reinterpret_cast<const int32_t *>(descriptor + layout.tables) +
          row * pagesPerSlot;
 }

@@ -9,6 +9,7 @@
 
 #include "ToyPackage.h"
 #include "ToyModel.h"
+#include "kvrm/runtime/abi.h"
 
 #include <cstdio>
 #include <cstdlib>
@@ -84,7 +85,7 @@ json toy::manifestOf(const PackageOptions &options, const std::string &folder) {
   json features = json::array();
 #endif
   return {{"format", "kvrm-package"},
-          {"abi_version", 1},
+          {"abi_version", KVRM_ABI_VERSION},
           {"producer", "test"},
           {"mode", options.mode},
           {"target",

@@ -78,7 +78,7 @@ public:
         descriptorLayout(kvrm_descriptor_layout_of(
             {static_cast<int32_t>(kernel.getDescriptorType().getRows()),
              static_cast<int32_t>(kernel.getDescriptorType().getPages()), 0, 0,
-             0})),
+             0, 0})),
         prefetches(kernel.getTransport() == Transport::Native) {}
 
   void lower();

@@ -49,11 +49,11 @@ struct PlanShape {
   int32_t kvHeads = 0;
   int32_t qTile = 0;      ///< query tokens of a query tile
   int32_t kvTile = 0;     ///< history tokens of a tile
-  int32_t pageTokens = 0; ///< divides kvTile
+  int32_t pageTokens = 0; ///< a multiple or a divisor of kvTile
   int32_t pagesPerSlot = 0;
   kvrm_schedule schedule = KVRM_SCHEDULE_ROWS;
   int32_t splits = 1; ///< of `split`
-  int32_t shares = 1; ///< parts that workers start from
+  int32_t shares = 1; ///< parts that workers, or blocks of a grid, start from
 };
 
 /// Capacities that hold every plan of a shape.
@@ -100,9 +100,6 @@ public:
   const PlanCapacity &capacity() const { return room; }
   const PlanStats &stats() const { return last; }
 
-  /// Share s of the last plan is items [shareBegins()[s], shareBegins()[s+1]).
-  std::span<const int32_t> shareBegins() const { return shareBegin; }
-
 private:
   /// What the descriptor holds of a row, from earlier plans.
   struct RowState {
@@ -132,7 +129,7 @@ private:
   PlanStats last;
   std::vector<RowState> states;
   std::vector<int32_t> plannedTiles; ///< a row, of the items in place
-  std::vector<int32_t> shareBegin;
+  std::vector<int32_t> shareBegin;   ///< of planItems: item it starts at
   AlignedBuffer groupScratch;
   bool itemsValid = false;
 };

@@ -13,6 +13,10 @@
 // abi.h). Only what differs since the last commit is copied, so the bytes of a
 // commit follow the change and not the capacity.
 //
+// A descriptor that is read on a device has a second way to commit:
+// collectDelta() makes the same step here, and writes down the words that it
+// changed, for a copy elsewhere to follow.
+//
 // The block table of an idle row means nothing: it is left as it was, so that a
 // slot that skips a step costs nothing.
 //
@@ -58,7 +62,8 @@ public:
 
   // What the planner writes. Whoever writes marks what was written.
 
-  /// The planned header; magic, version, epoch and rows are not the planner's.
+  /// The planned header; magic, version, epoch, rows and shares are not the
+  /// planner's.
   kvrm_descriptor_header &header() {
     return *reinterpret_cast<kvrm_descriptor_header *>(planned.data());
   }
@@ -91,6 +96,13 @@ public:
     return section<kvrm_merge_segment>(planned, offsets.segments,
                                        bounds.max_segments);
   }
+  const kvrm_share &share(int32_t index) const {
+    KVRM_CHECK(index >= 0 && index < bounds.max_shares, "share in range");
+    return reinterpret_cast<const kvrm_share *>(planned.data() +
+                                                offsets.shares)[index];
+  }
+  /// Writes and marks a share if it differs.
+  void setShare(int32_t index, const kvrm_share &value);
   void markGroups(int32_t begin, int32_t end) { groupsDirty.add(begin, end); }
   void markItems(int32_t begin, int32_t end) { itemsDirty.add(begin, end); }
   void markSegments(int32_t begin, int32_t end) {
@@ -100,6 +112,29 @@ public:
   /// Makes the planned copy the committed one and raises the epoch. Returns the
   /// bytes copied.
   int64_t commit();
+
+  /// Which words collectDelta() writes down. What it leaves out is committed
+  /// here all the same.
+  struct DeltaOptions {
+    /// All, for a copy of which nothing is known, not only what changed.
+    bool isWhole = false;
+    /// The groups section too; only the staged transport reads it.
+    bool hasGroups = true;
+  };
+  /// Commits as commit() does, and writes each word that this changed to `out`,
+  /// in ascending order; a word is 4 bytes. Returns how many. `out` has room
+  /// for deltaCapacity(options.hasGroups).
+  int32_t collectDelta(std::span<kvrm_delta_word> out, DeltaOptions options);
+  int32_t collectDelta(std::span<kvrm_delta_word> out) {
+    return collectDelta(out, DeltaOptions());
+  }
+  /// Words of the whole descriptor, with the groups section or without.
+  int64_t deltaCapacity(bool hasGroups = true) const {
+    int64_t bytes = hasGroups
+                        ? offsets.bytes
+                        : offsets.bytes - (offsets.items - offsets.groups);
+    return bytes / int64_t(sizeof(uint32_t));
+  }
 
   // What kernels and the transport read.
 
@@ -130,6 +165,12 @@ public:
                                              committedHeader().segments);
   }
 
+  /// One entry a share, empty ones included.
+  std::span<const kvrm_share> committedShares() const {
+    return section<const kvrm_share>(current, offsets.shares,
+                                     bounds.max_shares);
+  }
+
 private:
   StepDescriptor() = default;
 
@@ -139,9 +180,9 @@ private:
     return {reinterpret_cast<T *>(buffer.data() + offset),
             static_cast<size_t>(count)};
   }
-  int64_t copy(int64_t offset, int64_t bytes);
-  int64_t copyRange(int64_t offset, int64_t elementBytes, DirtyRange &range,
-                    int32_t inUse);
+  /// Raises the epoch, hands `copy` every range (offset, bytes) that may differ
+  /// between the two copies, and forgets that it may.
+  template <typename Copy> void commitRanges(Copy copy);
 
   kvrm_descriptor_limits bounds{};
   kvrm_descriptor_layout offsets{};
@@ -152,6 +193,7 @@ private:
   DirtyRange groupsDirty;
   DirtyRange itemsDirty;
   DirtyRange segmentsDirty;
+  DirtyRange sharesDirty;
 };
 
 } // namespace kvrm

@@ -32,7 +32,7 @@
 extern "C" {
 #endif
 
-#define KVRM_ABI_VERSION 1
+#define KVRM_ABI_VERSION 2
 #define KVRM_DESCRIPTOR_MAGIC 0x44525643u /* "CVRD" in a little-endian dump */
 
 /// Hard limits. Whatever crosses a boundary is checked against them.
@@ -47,6 +47,7 @@ enum {
   KVRM_MAX_HEAD_DIM = 512,
   KVRM_MAX_THREADS = 256,
   KVRM_MAX_GROUP_PAGES = 64, ///< a transfer group is cut here
+  KVRM_MAX_CLUSTER = 8,      ///< blocks of a cluster that attend together
   KVRM_ALIGNMENT = 64        ///< of pools, arenas, weights, descriptors
 };
 
@@ -81,7 +82,8 @@ typedef struct kvrm_descriptor_header {
   int32_t items;        ///< work items in use
   int32_t segments;     ///< merge segments in use
   int32_t partials;     ///< partial states the items write
-  int32_t reserved[6];
+  int32_t shares;       ///< capacity of the shares section
+  int32_t reserved[5];
 } kvrm_descriptor_header; // 64 bytes
 
 /// One row of the step. An idle row has count 0, length 0, and slot -1.
@@ -129,6 +131,16 @@ typedef struct kvrm_merge_segment {
   int32_t reserved[3];
 } kvrm_merge_segment; // 32 bytes
 
+/// Where one worker, or one block of a persistent grid, starts: items
+/// [item_begin, item_end). `first` repeats items[item_begin], so that a block
+/// finds its first pages one load earlier; it means nothing in an empty share.
+typedef struct kvrm_share {
+  kvrm_work_item first;
+  int32_t item_begin;
+  int32_t item_end;
+  int32_t reserved[6];
+} kvrm_share; // 64 bytes
+
 /// Capacities that fix a descriptor's layout.
 typedef struct kvrm_descriptor_limits {
   int32_t rows;           ///< rows of the step
@@ -136,6 +148,7 @@ typedef struct kvrm_descriptor_limits {
   int32_t max_groups;
   int32_t max_items;
   int32_t max_segments;
+  int32_t max_shares;
 } kvrm_descriptor_limits;
 
 /// Byte offsets of a descriptor's sections from its start, and its size. The
@@ -147,6 +160,7 @@ typedef struct kvrm_descriptor_layout {
   int64_t groups; ///< kvrm_group[max_groups]
   int64_t items;  ///< kvrm_work_item[max_items]
   int64_t segments; ///< kvrm_merge_segment[max_segments]
+  int64_t shares;   ///< kvrm_share[max_shares]
   int64_t bytes;    ///< whole descriptor, a multiple of KVRM_ALIGNMENT
 } kvrm_descriptor_layout;
 
@@ -167,9 +181,11 @@ kvrm_descriptor_layout_of(kvrm_descriptor_limits limits) {
                                limits.max_groups * (int64_t)sizeof(kvrm_group));
   layout.segments = kvrm_align_up(
       layout.items + limits.max_items * (int64_t)sizeof(kvrm_work_item));
-  layout.bytes =
+  layout.shares =
       kvrm_align_up(layout.segments +
                     limits.max_segments * (int64_t)sizeof(kvrm_merge_segment));
+  layout.bytes = kvrm_align_up(layout.shares +
+                               limits.max_shares * (int64_t)sizeof(kvrm_share));
   return layout;
 }
 
@@ -181,8 +197,10 @@ kvrm_descriptor_layout_of(kvrm_descriptor_limits limits) {
 //
 // Inside a page, host packages keep V token-major ([token][head_dim]) and K
 // transposed ([head_dim][token]), so that both products of attention run with
-// vector lanes along the contiguous dimension. Only generated kernels and the
-// runtime's one import/export pair know this.
+// vector lanes along the contiguous dimension. Kernels for NVIDIA GPUs keep
+// both token-major, with the 16-byte chunk c of token t at chunk c ^ (t & 7),
+// so that a bulk copy of a page lands in shared memory free of bank conflicts.
+// Only generated kernels and the runtime's one import/export pair know this.
 
 //===----------------------------------------------------------------------===//
 // Generated kernels
@@ -236,6 +254,58 @@ typedef void (*kvrm_append_kernel)(const kvrm_kernel_args *args);
 
 /// Runs tasks [begin, end) of a parallel region.
 typedef void (*kvrm_parallel_fn)(void *context, int64_t begin, int64_t end);
+
+//===----------------------------------------------------------------------===//
+// Generated device kernels
+//===----------------------------------------------------------------------===//
+
+/// One word of a commit: descriptor word `index` (of 4 bytes) becomes `value`.
+typedef struct kvrm_delta_word {
+  uint32_t index;
+  uint32_t value;
+} kvrm_delta_word; // 8 bytes
+
+/// A commit as it travels to a device: this header, then `words` delta words,
+/// each index once. One copy moves it; the commit kernel, first in a captured
+/// step, applies it.
+typedef struct kvrm_delta_header {
+  uint32_t words;
+  uint32_t reserved[3];
+} kvrm_delta_header; // 16 bytes
+
+/// What a device kernel is launched with. Each field is one 8-byte kernel
+/// parameter, in this order, for every kernel alike; pointers are device
+/// addresses. All of it is fixed when a step is captured. Elements of q, out, k
+/// and v are those of the pool.
+typedef struct kvrm_device_args {
+  uint64_t delta;      ///< kvrm_delta_header and its words
+  uint64_t descriptor; ///< the committed descriptor, and its sections:
+  uint64_t rows;       ///< kvrm_row[rows]
+  uint64_t tables;     ///< int32_t[rows][pages_per_slot]
+  uint64_t groups;     ///< kvrm_group[]
+  uint64_t items;      ///< kvrm_work_item[]
+  uint64_t segments;   ///< kvrm_merge_segment[]
+  uint64_t shares;     ///< kvrm_share[], one a block of the persistent grid
+  uint64_t k_pool;     ///< this layer's K: [kv_head][page][page bytes]
+  uint64_t v_pool;     ///< this layer's V
+  uint64_t q;          ///< [rows][queries][q_heads][head_dim]
+  uint64_t out;        ///< like q
+  uint64_t k;          ///< [rows][queries][kv_heads][head_dim], to append
+  uint64_t v;          ///< like k
+  /// Partial p at p * kvrm_partial_floats(...), in floats: acc[R][head_dim],
+  /// then (m, l)[R].
+  uint64_t partials;
+  uint64_t arrivals; ///< uint32_t[segments][KVRM_ARRIVALS], 0 between launches
+  int64_t head_stride; ///< bytes from one KV head's pages to the next's
+  int64_t pages_per_slot;
+  /// For KVRM_TRANSPORT_STAGED, else 0: like k_pool, with page p of row r at
+  /// page r * pages_per_slot + p.
+  uint64_t staged_k;
+  uint64_t staged_v;
+} kvrm_device_args;
+
+/// Arrival counters of one merge segment.
+enum { KVRM_ARRIVALS = 32 };
 
 //===----------------------------------------------------------------------===//
 // The compiled step

@@ -1,0 +1,94 @@
+//===- FakeCuda.h - A CUDA driver over host memory --------------*- C++ -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// A shared library that stands in for libcuda.so.1. It keeps to what the driver
+// promises, at its least helpful: memory starts as garbage, and work on a
+// stream is done when somebody waits for it and not before. It runs the commit
+// and append kernels, told by their symbols. What is asked of it that a driver
+// would not do is a violation.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef KVRM_TEST_FAKECUDA_H
+#define KVRM_TEST_FAKECUDA_H
+
+#include "kvrm/runtime/abi.h"
+
+#include <array>
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <vector>
+
+namespace fake {
+
+/// One launch of a kernel, or one node of a captured graph.
+struct Launch {
+  std::string symbol;
+  std::array<uint32_t, 3> grid{};
+  std::array<uint32_t, 3> block{};
+  uint32_t sharedBytes = 0;
+  uint32_t cluster = 0; ///< 0 = not said
+  bool isProgrammatic = false;
+  bool isCaptured = false;
+  kvrm_device_args args{};
+};
+
+/// What the fake pretends, what it is to do wrong, and what it saw.
+struct Control {
+  // The machine.
+  int32_t version = 12040;
+  int32_t devices = 1;
+  int32_t initResult = 0;
+  int32_t major = 9;
+  int32_t minor = 0;
+  int32_t multiprocessors = 3;
+  int32_t sharedBytes = 232448;
+  int64_t memoryBytes = int64_t(1) << 30;
+  int64_t pinnedBytes = int64_t(1) << 30;
+  int32_t activeBlocks = 2;
+  int32_t activeClusters = 4;
+  int32_t maxThreads = 1024; ///< of any kernel
+
+  // Faults.
+  int64_t failAt = 0;        ///< the how manieth call fails, once; 0 = none
+  const char *failCall = ""; ///< or all calls of this name do
+  int32_t failResult = 999;
+  const char *missingCall = "";
+
+  /// Work is done at once, and nothing is recorded: then no call allocates.
+  bool isEager = false;
+
+  // What happened.
+  int64_t calls = 0;  ///< that may be made to fail
+  int64_t copies = 0; ///< from the host
+  int64_t graphLaunches = 0;
+  const char *lastFailed = "";  ///< call that was made to fail
+  std::vector<Launch> launches; ///< not those of launched graphs
+  std::vector<std::string> violations;
+
+  // What was not given back.
+  int64_t live = 0;
+  int64_t liveBytes = 0;
+  int64_t livePinned = 0;
+
+  /// Forgets all but what is live.
+  void reset() {
+    Control fresh;
+    fresh.live = live;
+    fresh.liveBytes = liveBytes;
+    fresh.livePinned = livePinned;
+    *this = fresh;
+  }
+};
+
+} // namespace fake
+
+extern "C" fake::Control *fakeCudaControl();
+
+#endif // KVRM_TEST_FAKECUDA_H
