@@ -41,6 +41,66 @@ static Error failure(StringRef path, const Twine &message) {
 // JSON files
 //===----------------------------------------------------------------------===//
 
+/// Writes the object in `text`; its last field is the checksum of all before
+/// it.
+static void seal(llvm::raw_ostream &os, StringRef text) {
+  text.consume_back("\n}");
+  std::string sealed = text.str() + ",\n  ";
+  os << sealed << "\"xxh3\": \""
+     << llvm::formatv("{0:x-16}", llvm::xxh3_64bits(sealed)) << "\"\n}\n";
+}
+
+static void writeFiles(json::OStream &out,
+                       llvm::ArrayRef<PackageManifest::File> files) {
+  out.attributeArray("files", [&] {
+    for (const PackageManifest::File &file : files)
+      out.object([&] {
+        out.attribute("name", file.name);
+        out.attribute("bytes", static_cast<int64_t>(file.bytes));
+        out.attribute("xxh3", llvm::formatv("{0:x-16}", file.xxh3).str());
+      });
+  });
+}
+
+void kvrm::writeManifest(llvm::raw_ostream &os,
+                         const KernelSetManifest &manifest) {
+  std::string text;
+  llvm::raw_string_ostream body(text);
+  json::OStream out(body, /*IndentSize=*/2);
+  out.object([&] {
+    out.attribute("format", "kvrm-kernels");
+    out.attribute("abi_version", KVRM_ABI_VERSION);
+    out.attribute("producer", manifest.producer);
+    out.attributeObject("target", [&] {
+      out.attribute("kind", manifest.targetKind);
+      out.attribute("arch", manifest.arch);
+    });
+    out.attributeObject("attention", [&] {
+      out.attribute("heads", manifest.heads);
+      out.attribute("kv_heads", manifest.kvHeads);
+      out.attribute("head_dim", manifest.headDim);
+      out.attribute("page_tokens", manifest.pageTokens);
+      out.attribute("element", manifest.element);
+      out.attribute("queries", manifest.queries);
+      out.attribute("q_tile", manifest.queryTile);
+      out.attribute("kv_tile", manifest.kvTile);
+    });
+    out.attributeArray("kernels", [&] {
+      for (const KernelSetManifest::Kernel &kernel : manifest.kernels)
+        out.object([&] {
+          out.attribute("name", kernel.name);
+          out.attribute("symbol", kernel.symbol);
+          out.attribute("threads", kernel.threads);
+          out.attribute("shared_bytes", kernel.sharedBytes);
+          out.attribute("blocks_per_sm", kernel.blocksPerSM);
+          out.attribute("max_cluster", kernel.maxCluster);
+        });
+    });
+    writeFiles(out, manifest.files);
+  });
+  seal(os, text);
+}
+
 void kvrm::writeManifest(llvm::raw_ostream &os,
                          const PackageManifest &manifest) {
   std::string text;
@@ -96,21 +156,9 @@ void kvrm::writeManifest(llvm::raw_ostream &os,
           out.attribute("scratch_bytes", entry.scratchBytes);
         });
     });
-    out.attributeArray("files", [&] {
-      for (const PackageManifest::File &file : manifest.files)
-        out.object([&] {
-          out.attribute("name", file.name);
-          out.attribute("bytes", static_cast<int64_t>(file.bytes));
-          out.attribute("xxh3", llvm::formatv("{0:x-16}", file.xxh3).str());
-        });
-    });
+    writeFiles(out, manifest.files);
   });
-  // The last field is the checksum of all before it.
-  StringRef object(text);
-  object.consume_back("\n}");
-  std::string sealed = object.str() + ",\n  ";
-  os << sealed << "\"xxh3\": \""
-     << llvm::formatv("{0:x-16}", llvm::xxh3_64bits(sealed)) << "\"\n}\n";
+  seal(os, text);
 }
 
 void kvrm::writeTokenizer(llvm::raw_ostream &os,
@@ -178,7 +226,8 @@ static bool isReplaceable(StringRef path) {
   SmallString<256> manifest(path);
   llvm::sys::path::append(manifest, "manifest.json");
   auto text = llvm::MemoryBuffer::getFile(manifest);
-  return text && (*text)->getBuffer().contains("\"kvrm-package\"");
+  return text && ((*text)->getBuffer().contains("\"kvrm-package\"") ||
+                  (*text)->getBuffer().contains("\"kvrm-kernels\""));
 }
 
 Expected<PackageWriter> PackageWriter::create(StringRef requested) {
@@ -312,6 +361,15 @@ static std::error_code moveInto(const std::string &from,
 }
 
 Error PackageWriter::commit(PackageManifest manifest) {
+  return commitManifest(std::move(manifest));
+}
+
+Error PackageWriter::commit(KernelSetManifest manifest) {
+  return commitManifest(std::move(manifest));
+}
+
+template <typename Manifest>
+Error PackageWriter::commitManifest(Manifest manifest) {
   manifest.files = files;
   if (Error error =
           writeFile(pathOf("manifest.json"), [&](llvm::raw_ostream &os) {

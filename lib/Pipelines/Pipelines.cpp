@@ -13,6 +13,7 @@
 #include "kvrm/Dialect/KVRM/Transforms/Passes.h"
 
 #include "mlir/Conversion/Passes.h"
+#include "mlir/Dialect/GPU/IR/GPUDialect.h"
 #include "mlir/Dialect/MemRef/Transforms/Passes.h"
 #include "mlir/Pass/PassRegistry.h"
 #include "mlir/Transforms/Passes.h"
@@ -80,7 +81,55 @@ void kvrm::buildHostPipeline(OpPassManager &pm,
   buildHostLLVMPipeline(pm, options);
 }
 
+void kvrm::buildNVVMKernelsPipeline(OpPassManager &pm,
+                                    const NVVMPipelineOptions &options) {
+  PageCachePassOptions paging;
+  paging.page = options.page;
+  paging.layout = "swizzled";
+  pm.addPass(createPageCachePass(paging));
+  pm.addPass(createMergeTransportPass());
+  // Two columns of eight query rows: more would not leave registers for the
+  // keys in flight.
+  SelectSchedulePassOptions scheduling;
+  scheduling.schedule = "workqueue";
+  scheduling.kvTile = options.kvTile;
+  scheduling.maxQueryRows = 16;
+  pm.addPass(createSelectSchedulePass(scheduling));
+  pm.addPass(createGenerateKernelsPass());
+}
+
+void kvrm::buildNVVMPipeline(OpPassManager &pm,
+                             const NVVMPipelineOptions &options) {
+  LowerKernelsToNVVMPassOptions lowering;
+  lowering.arch = options.arch;
+  lowering.warps = options.warps;
+  lowering.stages = options.stages;
+  lowering.blocksPerSM = options.blocksPerSM;
+  pm.addPass(createLowerKernelsToNVVMPass(lowering));
+  auto &kernels = pm.nest<gpu::GPUModuleOp>();
+  kernels.addPass(createCanonicalizerPass());
+  kernels.addPass(createCSEPass());
+  kernels.addPass(createSCFToControlFlowPass());
+  kernels.addPass(createArithToLLVMConversionPass());
+  // Nothing outside the kernels is in this dialect.
+  pm.addPass(createConvertControlFlowToLLVMPass());
+  auto &device = pm.nest<gpu::GPUModuleOp>();
+  device.addPass(createConvertNVVMToLLVMPass());
+  device.addPass(createReconcileUnrealizedCastsPass());
+}
+
+void kvrm::buildToNVVMPipeline(OpPassManager &pm,
+                               const NVVMPipelineOptions &options) {
+  buildNVVMKernelsPipeline(pm, options);
+  buildNVVMPipeline(pm, options);
+}
+
 void kvrm::registerKVRMPipelines() {
+  PassPipelineRegistration<NVVMPipelineOptions>(
+      "kvrm-to-nvvm",
+      "Lower static decoder IR to attention kernels for NVIDIA GPUs, in the "
+      "LLVM and NVVM dialects",
+      buildToNVVMPipeline);
   PassPipelineRegistration<HostPipelineOptions>(
       "kvrm-to-host",
       "Lower static decoder IR to the LLVM dialect for a CPU, over the paged "

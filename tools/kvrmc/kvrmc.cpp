@@ -15,6 +15,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Compile.h"
+#include "CompileAttention.h"
 
 #include "llvm/Support/CommandLine.h"
 #include "llvm/Support/InitLLVM.h"
@@ -30,13 +31,16 @@ namespace cl = llvm::cl;
 namespace {
 
 cl::SubCommand synthCommand("synth", "Make a decoder with seeded weights");
+cl::SubCommand attentionCommand("attention",
+                                "Compile attention kernels for an NVIDIA GPU");
 cl::OptionCategory category("kvrmc options");
 
 cl::opt<std::string> model(cl::Positional, cl::desc("MODEL.gguf"),
                            cl::cat(category));
 cl::opt<std::string> output("o", cl::desc("Package to write, or file to emit"),
                             cl::value_desc("path"), cl::cat(category),
-                            cl::sub(cl::SubCommand::getAll()));
+                            cl::sub(cl::SubCommand::getTopLevel()),
+                            cl::sub(synthCommand));
 cl::opt<Emit> emit(
     "emit", cl::desc("Stop at a phase:"),
     cl::values(clEnumValN(Emit::Static, "static", "phase 1: static graph"),
@@ -45,54 +49,68 @@ cl::opt<Emit> emit(
                clEnumValN(Emit::LLVM, "llvm", "optimised LLVM IR"),
                clEnumValN(Emit::Package, "package", "the package (default)")),
     cl::init(Emit::Package), cl::cat(category),
-    cl::sub(cl::SubCommand::getAll()));
+    cl::sub(cl::SubCommand::getTopLevel()), cl::sub(synthCommand));
 cl::opt<bool> isStatic(
     "static",
     cl::desc("Compile the static baseline: KV reserved at slots x capacity"),
-    cl::cat(category), cl::sub(cl::SubCommand::getAll()));
+    cl::cat(category), cl::sub(cl::SubCommand::getTopLevel()),
+    cl::sub(synthCommand));
 cl::opt<std::string> target("target", cl::desc("host (default)"),
                             cl::init("host"), cl::cat(category),
-                            cl::sub(cl::SubCommand::getAll()));
+                            cl::sub(cl::SubCommand::getTopLevel()),
+                            cl::sub(synthCommand));
 cl::opt<std::string> arch("arch",
                           cl::desc("CPU to compile for: native (default), or "
                                    "a name such as x86-64-v3"),
                           cl::init("native"), cl::cat(category),
-                          cl::sub(cl::SubCommand::getAll()));
+                          cl::sub(cl::SubCommand::getTopLevel()),
+                          cl::sub(synthCommand));
 cl::opt<int64_t> slots("slots", cl::desc("Requests decoded at once (8)"),
                        cl::init(8), cl::cat(category),
-                       cl::sub(cl::SubCommand::getAll()));
+                       cl::sub(cl::SubCommand::getTopLevel()),
+                       cl::sub(synthCommand));
 cl::opt<int64_t> capacity("capacity", cl::desc("Tokens a slot (2048)"),
                           cl::init(2048), cl::cat(category),
-                          cl::sub(cl::SubCommand::getAll()));
+                          cl::sub(cl::SubCommand::getTopLevel()),
+                          cl::sub(synthCommand));
 cl::opt<int64_t> chunk("prefill-chunk",
                        cl::desc("Prompt tokens of one prefill step (64)"),
                        cl::init(64), cl::cat(category),
-                       cl::sub(cl::SubCommand::getAll()));
+                       cl::sub(cl::SubCommand::getTopLevel()),
+                       cl::sub(synthCommand));
 cl::opt<int64_t> page("page-size", cl::desc("Tokens a page (16)"), cl::init(16),
-                      cl::cat(category), cl::sub(cl::SubCommand::getAll()));
+                      cl::cat(category), cl::sub(cl::SubCommand::getTopLevel()),
+                      cl::sub(synthCommand));
 cl::opt<std::string> schedule("schedule",
                               cl::desc("auto, rows, split or workqueue"),
                               cl::init("auto"), cl::cat(category),
-                              cl::sub(cl::SubCommand::getAll()));
+                              cl::sub(cl::SubCommand::getTopLevel()),
+                              cl::sub(synthCommand));
 cl::opt<int64_t> splits("splits", cl::desc("Splits of a split schedule (4)"),
                         cl::init(4), cl::cat(category),
-                        cl::sub(cl::SubCommand::getAll()));
+                        cl::sub(cl::SubCommand::getTopLevel()),
+                        cl::sub(synthCommand));
 cl::opt<std::string> transport("transport", cl::desc("native or staged"),
                                cl::init("native"), cl::cat(category),
-                               cl::sub(cl::SubCommand::getAll()));
+                               cl::sub(cl::SubCommand::getTopLevel()),
+                               cl::sub(synthCommand));
 cl::opt<int64_t> kvTile("kv-tile", cl::desc("Cached tokens a tile (64)"),
                         cl::init(64), cl::cat(category),
-                        cl::sub(cl::SubCommand::getAll()));
+                        cl::sub(cl::SubCommand::getTopLevel()),
+                        cl::sub(synthCommand));
 cl::opt<std::string> cacheType("cache-type",
                                cl::desc("Element of the KV pool: f16, bf16"),
                                cl::init("f16"), cl::cat(category),
-                               cl::sub(cl::SubCommand::getAll()));
+                               cl::sub(cl::SubCommand::getTopLevel()),
+                               cl::sub(synthCommand));
 cl::opt<std::string> weightType("weight-type",
                                 cl::desc("Element of matrices: f16, bf16"),
                                 cl::init("f16"), cl::cat(category),
-                                cl::sub(cl::SubCommand::getAll()));
+                                cl::sub(cl::SubCommand::getTopLevel()),
+                                cl::sub(synthCommand));
 cl::opt<bool> quiet("quiet", cl::desc("Say nothing but errors"),
-                    cl::cat(category), cl::sub(cl::SubCommand::getAll()));
+                    cl::cat(category), cl::sub(cl::SubCommand::getTopLevel()),
+                    cl::sub(synthCommand));
 
 // The shape of a synthetic decoder.
 #define KVRMC_SYNTH_OPTION(name, flag, value, text)                            \
@@ -107,6 +125,55 @@ KVRMC_SYNTH_OPTION(synthFeedForward, "ffn", 512, "Feed-forward width (512)");
 KVRMC_SYNTH_OPTION(synthVocabulary, "vocab", 1024, "Vocabulary (1024)");
 KVRMC_SYNTH_OPTION(synthSeed, "seed", 1, "Seed of the weights (1)");
 #undef KVRMC_SYNTH_OPTION
+
+// Attention kernels alone.
+#define KVRMC_ATTENTION_OPTION(type, name, flag, value, text)                  \
+  cl::opt<type> name(flag, cl::desc(text), cl::init(value), cl::cat(category), \
+                     cl::sub(attentionCommand))
+KVRMC_ATTENTION_OPTION(int64_t, attentionHeads, "heads", 32,
+                       "Query heads (32)");
+KVRMC_ATTENTION_OPTION(int64_t, attentionKvHeads, "kv-heads", 8,
+                       "KV heads (8)");
+KVRMC_ATTENTION_OPTION(int64_t, attentionHeadDim, "head-dim", 128,
+                       "Head dimension, 64 or 128 (128)");
+KVRMC_ATTENTION_OPTION(int64_t, attentionQueries, "queries", 1,
+                       "Query tokens a slot and step (1)");
+KVRMC_ATTENTION_OPTION(int64_t, attentionPage, "page-size", 16,
+                       "Tokens a page: 16, 32 or 64 (16)");
+KVRMC_ATTENTION_OPTION(int64_t, attentionKvTile, "kv-tile", 64,
+                       "Cached tokens a tile of work (64)");
+KVRMC_ATTENTION_OPTION(int64_t, attentionWarps, "warps", 8,
+                       "Warps of a block (8)");
+KVRMC_ATTENTION_OPTION(int64_t, attentionStages, "stages", 0,
+                       "Strips in flight a warp; 0: all that fit (0)");
+KVRMC_ATTENTION_OPTION(int64_t, attentionBlocksPerSM, "blocks-per-sm", 1,
+                       "Blocks that share a multiprocessor (1)");
+KVRMC_ATTENTION_OPTION(std::string, attentionElement, "cache-type", "f16",
+                       "Element of pool, queries and output: f16, bf16");
+KVRMC_ATTENTION_OPTION(std::string, attentionArch, "arch", "sm_90",
+                       "sm_80 or sm_90 (sm_90)");
+KVRMC_ATTENTION_OPTION(bool, attentionStaged, "staged", false,
+                       "Kernels over staged pages too, to compare");
+KVRMC_ATTENTION_OPTION(bool, attentionResources, "resources", false,
+                       "Print registers and spills, as ptxas reports them");
+KVRMC_ATTENTION_OPTION(bool, attentionQuiet, "quiet", false,
+                       "Say nothing but errors");
+#undef KVRMC_ATTENTION_OPTION
+cl::opt<std::string>
+    attentionOutput("o", cl::desc("Kernel set to write, or file to emit"),
+                    cl::value_desc("path"), cl::cat(category),
+                    cl::sub(attentionCommand));
+cl::opt<AttentionEmit> attentionEmit(
+    "emit", cl::desc("Stop at a phase:"),
+    cl::values(
+        clEnumValN(AttentionEmit::Static, "static", "phase 1: static graph"),
+        clEnumValN(AttentionEmit::Kernels, "kernels", "phase 3: tile programs"),
+        clEnumValN(AttentionEmit::LLVM, "llvm", "optimised LLVM IR"),
+        clEnumValN(AttentionEmit::PTX, "ptx", "PTX"),
+        clEnumValN(AttentionEmit::Package, "package",
+                   "the kernel set (default)")),
+    cl::init(AttentionEmit::Package), cl::cat(category),
+    cl::sub(attentionCommand));
 
 llvm::Expected<bool> isBF16(llvm::StringRef option, llvm::StringRef value) {
   if (value == "f16" || value == "bf16")
@@ -135,7 +202,33 @@ llvm::Expected<kvrm::DecoderModel> openModel() {
   return kvrm::synthModel(options);
 }
 
+llvm::Error runAttention() {
+  AttentionOptions options;
+  options.output = attentionOutput;
+  options.emit = attentionEmit;
+  options.arch = attentionArch;
+  options.heads = attentionHeads;
+  options.kvHeads = attentionKvHeads;
+  options.headDim = attentionHeadDim;
+  options.queries = attentionQueries;
+  options.pipeline.page = attentionPage;
+  options.pipeline.kvTile = attentionKvTile;
+  options.pipeline.warps = attentionWarps;
+  options.pipeline.stages = attentionStages;
+  options.pipeline.blocksPerSM = attentionBlocksPerSM;
+  options.isStaged = attentionStaged;
+  options.quiet = attentionQuiet;
+  options.printsResources = attentionResources;
+  llvm::Expected<bool> element = isBF16("cache-type", attentionElement);
+  if (!element)
+    return element.takeError();
+  options.isBF16 = *element;
+  return compileAttention(options);
+}
+
 llvm::Error run() {
+  if (attentionCommand)
+    return runAttention();
   if (target != "host")
     return llvm::createStringError("--target: '" + target +
                                    "' is not supported, only host");

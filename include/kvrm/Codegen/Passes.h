@@ -13,7 +13,9 @@
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/GPU/IR/GPUDialect.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/LLVMIR/NVVMDialect.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
@@ -26,6 +28,13 @@ namespace mlir::kvrm {
 #define GEN_PASS_DECL
 #define GEN_PASS_REGISTRATION
 #include "kvrm/Codegen/Passes.h.inc"
+
+/// How a device kernel is launched, on its llvm.func: "commit", "append",
+/// "stage", "attend_workqueue", "attend_cluster" or "attend_workqueue_staged";
+/// threads of a block; dynamic shared memory of a block.
+constexpr StringRef kKernelRoleAttr = "kvrm.role";
+constexpr StringRef kKernelThreadsAttr = "kvrm.threads";
+constexpr StringRef kKernelSharedBytesAttr = "kvrm.shared_bytes";
 
 /// Scratch memory, in bytes, that a worker needs for an attention kernel of
 /// `queryRows` query rows.

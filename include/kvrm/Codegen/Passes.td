@@ -54,4 +54,40 @@ def LowerKernelsToHostPass
     "::mlir::scf::SCFDialect", "::mlir::vector::VectorDialect"];
 }
 
+def LowerKernelsToNVVMPass
+    : Pass<"kvrm-lower-kernels-to-nvvm", "::mlir::ModuleOp"> {
+  let summary = "Lower tile programs to kernels for NVIDIA GPUs";
+  let description = [{
+    Adds `gpu.module @kvrm_kernels`, with kernels in the LLVM, NVVM and SCF
+    dialects. Each takes the fields of `kvrm_device_args` (abi.h). For a tile
+    program that attends there are two: `_workqueue`, a persistent grid over the
+    shares that the runtime planned, and `_cluster`, in which one cluster of
+    blocks attends to one row, KV head and query tile; both write final results,
+    merging partial softmax states on the way. A tile program that appends
+    becomes one kernel, and one more, `commit`, applies what changed in a step's
+    descriptor. The tile programs stay: steps launch kernels by their names.
+
+    Warps attend to strips of 16 or 32 tokens on their own, with matrix units
+    (`nvvm.mma.sync`), out of a ring of shared memory that copies from pages
+    keep full: bulk copies that complete on an mbarrier for `sm_90`, `cp.async`
+    for `sm_80`. On `sm_90` kernels use programmatic dependent launch, and fetch
+    history before the kernels that make the queries have finished. The pool
+    must have the layout `swizzled`.
+  }];
+  let options = [
+    Option<"arch", "arch", "std::string", /*default=*/[{"sm_90"}],
+           "GPU architecture: sm_80 or sm_90">,
+    Option<"warps", "warps", "int64_t", /*default=*/"8",
+           "Warps of an attention block, a power of two">,
+    Option<"stages", "stages", "int64_t", /*default=*/"0",
+           "Strips that a warp keeps in flight; 0: what shared memory allows">,
+    Option<"blocksPerSM", "blocks-per-sm", "int64_t", /*default=*/"1",
+           "Attention blocks that share a multiprocessor">,
+  ];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::gpu::GPUDialect",
+    "::mlir::LLVM::LLVMDialect", "::mlir::NVVM::NVVMDialect",
+    "::mlir::scf::SCFDialect"];
+}
+
 #endif // KVRM_CODEGEN_PASSES_TD

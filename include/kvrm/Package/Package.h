@@ -78,7 +78,35 @@ struct PackageManifest {
   std::vector<File> files;
 };
 
+/// manifest.json of a set of attention kernels for a device; docs/package.md
+/// has its fields.
+struct KernelSetManifest {
+  struct Kernel {
+    std::string name; ///< its role: commit, append, attend_workqueue, ...
+    std::string symbol;
+    int64_t threads = 0;
+    int64_t sharedBytes = 0;
+    int64_t blocksPerSM = 1;
+    int64_t maxCluster = 1;
+  };
+
+  std::string producer;
+  std::string targetKind = "nvptx";
+  std::string arch;
+  int64_t heads = 0;
+  int64_t kvHeads = 0;
+  int64_t headDim = 0;
+  int64_t pageTokens = 0;
+  std::string element = "f16";
+  int64_t queries = 1;
+  int64_t queryTile = 1;
+  int64_t kvTile = 0;
+  std::vector<Kernel> kernels;
+  std::vector<PackageManifest::File> files;
+};
+
 void writeManifest(llvm::raw_ostream &os, const PackageManifest &manifest);
+void writeManifest(llvm::raw_ostream &os, const KernelSetManifest &manifest);
 void writeTokenizer(llvm::raw_ostream &os, const TokenizerData &tokenizer);
 
 class PackageWriter {
@@ -106,8 +134,10 @@ public:
 
   /// Writes manifest.json and renames the folder to its final name.
   llvm::Error commit(PackageManifest manifest);
+  llvm::Error commit(KernelSetManifest manifest);
 
 private:
+  template <typename Manifest> llvm::Error commitManifest(Manifest manifest);
   PackageWriter(std::string path, std::string temporary)
       : path(std::move(path)), temporary(std::move(temporary)) {}
 

@@ -45,6 +45,28 @@ struct HostPipelineOptions : public PassPipelineOptions<HostPipelineOptions> {
 };
 
 /// Phase 1 to phase 2, or to the static baseline.
+/// Options of `kvrm-to-nvvm`.
+struct NVVMPipelineOptions : public PassPipelineOptions<NVVMPipelineOptions> {
+  Option<int64_t> page{*this, "page", llvm::cl::desc("Tokens a page"),
+                       llvm::cl::init(16)};
+  Option<int64_t> kvTile{*this, "kv-tile",
+                         llvm::cl::desc("Cached tokens a tile"),
+                         llvm::cl::init(64)};
+  Option<std::string> arch{*this, "arch", llvm::cl::desc("sm_80 or sm_90"),
+                           llvm::cl::init("sm_90")};
+  Option<int64_t> warps{*this, "warps",
+                        llvm::cl::desc("Warps of an attention block"),
+                        llvm::cl::init(8)};
+  Option<int64_t> stages{*this, "stages",
+                         llvm::cl::desc("Strips in flight a warp; 0 = all "
+                                        "that shared memory allows"),
+                         llvm::cl::init(0)};
+  Option<int64_t> blocksPerSM{*this, "blocks-per-sm",
+                              llvm::cl::desc("Attention blocks that share a "
+                                             "multiprocessor"),
+                              llvm::cl::init(1)};
+};
+
 void buildPagedPipeline(OpPassManager &pm, const HostPipelineOptions &options);
 
 /// Phase 2 to phase 3: tile programs, packed weights, buffers, dispatches.
@@ -57,6 +79,18 @@ void buildHostLLVMPipeline(OpPassManager &pm,
 
 /// All three: `kvrm-to-host`.
 void buildHostPipeline(OpPassManager &pm, const HostPipelineOptions &options);
+
+/// Phase 1 to phase 3 for an NVIDIA GPU: tile programs, launches of them, and
+/// the dense part as it was.
+void buildNVVMKernelsPipeline(OpPassManager &pm,
+                              const NVVMPipelineOptions &options);
+
+/// Tile programs to `gpu.module @kvrm_kernels` in the LLVM and NVVM dialects,
+/// ready for NVPTXTarget.
+void buildNVVMPipeline(OpPassManager &pm, const NVVMPipelineOptions &options);
+
+/// `kvrm-to-nvvm`: both of the above.
+void buildToNVVMPipeline(OpPassManager &pm, const NVVMPipelineOptions &options);
 
 void registerKVRMPipelines();
 

@@ -1,0 +1,853 @@
+//===- AttentionToNVVM.cpp - Attention tile programs for NVIDIA GPUs ------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// One warp at a time attends to a strip of 16 or 32 tokens of an item's tiles:
+// strips are dealt to the warps of a block (of a cluster) in turn, and each
+// warp keeps an online softmax state of its own in registers. Nothing is shared
+// between warps until the end of an item, when their states merge.
+//
+//   ring      every warp owns `stages` strips of shared memory and keeps copies
+//             of pages in flight into them, across items (PageRing.h)
+//   products  S^T = K Q^T and O^T = V^T P^T on m16n8k16: tokens, then head_dim,
+//             along m, and up to eight query rows, those of a KV head, along n.
+//             The result of the first product is the second's operand B after
+//             one movmatrix.
+//   merge     warps through shared memory; blocks of a cluster by writing their
+//             share to each other's shared memory, one cluster barrier; blocks
+//             of the workqueue through partials in the L2, by whichever arrives
+//             last, each warp for a slice of the output of its own
+//
+// Two numbers. A strip is 8 KiB of K and V; at 3.0 TB/s over 132
+// multiprocessors one has 360 ns for it, 630 cycles of four schedulers. A strip
+// of one query tile takes about 230 instructions: a tenth of what they issue.
+// Bytes are the limit, so that what matters is that copies are in flight: 24
+// strips, 192 KiB, a multiprocessor.
+//
+//===----------------------------------------------------------------------===//
+
+#include "DeviceKernel.h"
+#include "PageRing.h"
+
+#include "mlir/Dialect/SCF/IR/SCF.h"
+#include "llvm/Support/MathExtras.h"
+
+#include <cmath>
+
+using namespace mlir;
+using namespace mlir::kvrm;
+
+/// Below any score, and finite: differences of two such stay defined.
+static constexpr float kMasked = -1e30f;
+
+namespace {
+
+/// How blocks find their work and merge.
+enum class Assignment { Workqueue, Cluster };
+
+/// Byte offsets into a block's shared memory.
+struct SharedLayout {
+  SharedLayout(const StripShape &strip, int64_t rows, int64_t headDim,
+               int64_t warps, int64_t stages, Assignment assignment) {
+    ring = 0;
+    int64_t at = warps * stages * strip.stageBytes();
+    rowFloats = headDim + 4; // four lanes' rows start in different banks
+    accumulators = at;
+    at += warps * rows * rowFloats * 4;
+    received = at;
+    if (assignment == Assignment::Cluster)
+      at += rows * headDim * 4;
+    receivedStates = at;
+    if (assignment == Assignment::Cluster)
+      at += KVRM_MAX_CLUSTER * rows * 8;
+    states = at;
+    at += warps * rows * 8;
+    barriers = at;
+    at += warps * stages * 8;
+    bytes = at;
+  }
+  int64_t ring;           ///< [warps][stages][strip], at 0 for alignment
+  int64_t accumulators;   ///< f32 [warps][rows][rowFloats]
+  int64_t received;       ///< f32 x 4 [blocks of the cluster][slice]
+  int64_t receivedStates; ///< (m, l) [blocks of the cluster][rows]
+  int64_t states;         ///< (m, l) [warps][rows]
+  int64_t barriers;       ///< mbarrier [warps][stages]
+  int64_t bytes;
+  int64_t rowFloats;
+};
+
+/// A running softmax state in registers, for query rows 8n + 2t and 8n + 2t + 1
+/// of lane 4g + t; accumulators of head_dim 16i + g and 16i + g + 8.
+struct StateRegisters {
+  SmallVector<std::array<Variable, 2>> maximum, sum;     ///< [n]
+  SmallVector<SmallVector<std::array<Variable, 4>>> acc; ///< [n][i]
+};
+
+class AttentionLowering {
+public:
+  AttentionLowering(KernelOp kernel, gpu::GPUModuleOp module,
+                    const DeviceOptions &options, Assignment assignment);
+  void lower();
+  int64_t sharedBytes() const { return shared.bytes; }
+
+private:
+  // Shapes.
+  int64_t queryColumns() const { return llvm::divideCeil(rows, 8); }
+  int64_t tokenBlocks() const { return strip.tokens / 16; }
+  int64_t dimBlocks() const { return headDim / 16; }
+  /// Groups of four output elements; a thread merges one at a time.
+  int64_t outputQuads() const { return rows * headDim / 4; }
+
+  // Phases of the kernel.
+  void start();
+  void forEachItem(function_ref<void()> body);
+  void lowerBody(Block &body);
+  void lowerLoop(scf::ForOp loop);
+
+  // Ops of the tile program.
+  void lowerTileRange(TileRangeOp op);
+  void lowerLoadQuery();
+  void lowerSoftmaxInit();
+  void lowerScore(ScoreOp op);
+  void lowerOnlineSoftmax();
+  void lowerAccumulate(AccumulateOp op);
+  void lowerStoreSoftmax();
+
+  // Merging.
+  void storeWarpStates();
+  struct Merged {
+    Value row;    ///< query row of the quad
+    Value column; ///< its first head_dim
+    Value maximum, sum;
+    Quad acc;
+  };
+  Merged mergeWarps(Value quad);
+  void mergeCluster();
+  void mergeWorkqueue();
+  void writePartial(Value quad, const Merged &state);
+  void mergePartials(Value quad);
+  void writeOutput(Value row, Value column, const Quad &acc, Value sum);
+  /// Address of a part of the block's shared memory.
+  Value sharedAt(int64_t offset) { return b.add(sharedBase, offset); }
+  Value rescale(Value from, Value to) { return b.exp2(b.fsub(from, to)); }
+  Quad scaleAdd(const Quad &sum, const Quad &acc, Value weight);
+
+  KernelOp kernel;
+  PoolType pool;
+  DeviceOptions options;
+  Assignment assignment;
+  int64_t rows, headDim, group;
+  StripShape strip;
+  int64_t stages;
+  SharedLayout shared;
+  DeviceKernel device;
+  DeviceBuilder &b;
+
+  Value sharedBase, thread, lane, warp;
+  Value laneRow, laneColumn; ///< g and t of the matrix layouts
+  Value blocks, rank;        ///< of the cluster; 1 and 0 in the workqueue
+  std::optional<PageRing> ring;
+  ItemReader items;
+  Value itemBegin, itemEnd;
+
+  // The item being attended to.
+  Variable itemIndex;
+  WorkItemVariables item;
+  Value visibleEnd;    ///< one past the last token that any query row sees
+  Value firstPosition; ///< of the item's first query token
+  Variable nextStrip;  ///< of this warp
+  Variable dealt;      ///< strips of the items before
+  DenseMap<Value, Value> bounds; ///< index values of the tile program: strips
+
+  SmallVector<SmallVector<std::array<Value, 2>>> query; ///< [n][k]
+  StateRegisters state;
+
+  // The strip being attended to.
+  Value stage;                           ///< shared address of its keys
+  SmallVector<SmallVector<Quad>> scores; ///< [token block][n], then weights
+};
+
+} // namespace
+
+static int64_t chooseStages(const StripShape &strip, int64_t rows,
+                            int64_t headDim, const DeviceOptions &options,
+                            Assignment assignment) {
+  if (options.stages > 0)
+    return options.stages;
+  int64_t stages = 1;
+  while (stages < 8 && SharedLayout(strip, rows, headDim, options.warps,
+                                    stages + 1, assignment)
+                               .bytes <= options.sharedBytes())
+    ++stages;
+  return stages;
+}
+
+static StringRef suffixOf(Assignment assignment) {
+  return assignment == Assignment::Workqueue ? "_workqueue" : "_cluster";
+}
+
+static std::string roleOf(KernelOp kernel, Assignment assignment) {
+  std::string role = ("attend" + suffixOf(assignment)).str();
+  return kernel.getTransport() == Transport::Staged ? role + "_staged" : role;
+}
+
+AttentionLowering::AttentionLowering(KernelOp kernel, gpu::GPUModuleOp module,
+                                     const DeviceOptions &options,
+                                     Assignment assignment)
+    : kernel(kernel), pool(kernel.getPool()), options(options),
+      assignment(assignment), rows(kernel.getQueryRows()),
+      headDim(pool.getHeadDim()), group(kernel.getGroupSize()), strip(pool),
+      stages(chooseStages(strip, rows, headDim, options, assignment)),
+      shared(strip, rows, headDim, options.warps, stages, assignment),
+      device(module, kernel.getLoc(),
+             (kernel.getSymName() + suffixOf(assignment)).str(),
+             roleOf(kernel, assignment), options.warps * kWarpLanes,
+             shared.bytes, options),
+      b(device.b), items(device, kernel) {}
+
+//===----------------------------------------------------------------------===//
+// The kernel around the tile program
+//===----------------------------------------------------------------------===//
+
+void AttentionLowering::start() {
+  sharedBase = device.sharedMemory();
+  thread = b.threadId();
+  lane = b.bitAnd(thread, kWarpLanes - 1);
+  warp = b.shuffle(b.shiftRight(thread, 5), b.i32(0)); // now the same in all
+  laneRow = b.shiftRight(lane, 2);
+  laneColumn = b.bitAnd(lane, 3);
+
+  Value work; // of the block, or of the cluster
+  if (assignment == Assignment::Cluster && options.isHopper()) {
+    blocks = b.clusterSize();
+    rank = b.clusterRank();
+    work = b.div(b.blockId(), blocks);
+    b.arriveCluster();
+  } else {
+    blocks = b.i32(1);
+    rank = b.i32(0);
+    work = b.blockId();
+  }
+  Value turn = b.add(b.mul(warp, blocks), rank);
+  Value warps = b.mul(blocks, options.warps);
+
+  ring.emplace(
+      device, kernel, options, stages, lane, turn, warps,
+      b.add(b.mul(warp, stages * strip.stageBytes()), sharedAt(shared.ring)),
+      b.add(b.mul(warp, stages * 8), sharedAt(shared.barriers)));
+  item = WorkItemVariables(b);
+  if (assignment == Assignment::Cluster) {
+    itemBegin = b.i32(0);
+    itemEnd = b.i32(1);
+    items.setFromOutput(item, work);
+  } else {
+    std::tie(itemBegin, itemEnd) = items.setFromShare(item, work);
+  }
+  itemIndex = b.variable(itemBegin);
+  nextStrip = b.variable(b.getI32Type());
+  dealt = b.variable(b.i32(0));
+  ring->begin(items, item, itemBegin, itemEnd);
+  // History that earlier steps wrote may be fetched before the kernels that
+  // make this step's queries, keys and values have finished. A staging copy is
+  // itself the work of such a kernel.
+  if (options.isHopper()) {
+    if (kernel.getTransport() == Transport::Native)
+      ring->fill(/*onlyHistory=*/true);
+    b.launchDependents();
+    b.waitForPrerequisites();
+    ring->afterPrerequisites();
+  }
+  ring->fill(/*onlyHistory=*/false);
+
+  for (int64_t n = 0; n < queryColumns(); ++n) {
+    auto pair = [&] {
+      return std::array<Variable, 2>{b.variable(b.getF32Type()),
+                                     b.variable(b.getF32Type())};
+    };
+    state.maximum.push_back(pair());
+    state.sum.push_back(pair());
+    auto &acc = state.acc.emplace_back();
+    for (int64_t i = 0; i < dimBlocks(); ++i) {
+      auto &quad = acc.emplace_back();
+      for (Variable &element : quad)
+        element = b.variable(b.getF32Type());
+    }
+  }
+}
+
+void AttentionLowering::forEachItem(function_ref<void()> body) {
+  if (assignment == Assignment::Cluster) {
+    // Nothing to do for an idle row, or a query tile past the row's tokens.
+    Value firstToken = b.mul(item.queryTile.get(), kernel.getTile().getQ());
+    b.ifThen(b.lessThan(firstToken, item.count.get()), body);
+    return;
+  }
+  b.whileLoop([&] { return b.lessThan(itemIndex.get(), itemEnd); },
+              [&] {
+                body();
+                Value next = b.add(itemIndex.get(), 1);
+                itemIndex.set(next);
+                b.ifThen(b.lessThan(next, itemEnd),
+                         [&] { items.setFromItem(item, next); });
+              });
+}
+
+void AttentionLowering::lower() {
+  start();
+  if (assignment == Assignment::Cluster && options.isHopper())
+    b.waitCluster(); // all blocks have started: their memory may be written
+  forEachItem([&] { lowerBody(kernel.getBody().front()); });
+  device.finish();
+}
+
+void AttentionLowering::lowerBody(Block &body) {
+  for (Operation &op : body) {
+    if (auto range = dyn_cast<TileRangeOp>(op))
+      lowerTileRange(range);
+    else if (isa<LoadQueryOp>(op))
+      lowerLoadQuery();
+    else if (isa<SoftmaxInitOp>(op))
+      lowerSoftmaxInit();
+    else if (auto loop = dyn_cast<scf::ForOp>(op))
+      lowerLoop(loop);
+    else if (auto score = dyn_cast<ScoreOp>(op))
+      lowerScore(score);
+    else if (isa<OnlineSoftmaxOp>(op))
+      lowerOnlineSoftmax();
+    else if (auto accumulate = dyn_cast<AccumulateOp>(op))
+      lowerAccumulate(accumulate);
+    else if (isa<StoreSoftmaxOp>(op))
+      lowerStoreSoftmax();
+    // get_work_item, load_tile, constants and terminators emit nothing: the
+    // loop around them has made their results.
+  }
+}
+
+/// A loop over tiles becomes one over this warp's strips of them. The loops of
+/// an item share one cursor: where one stops the next goes on.
+void AttentionLowering::lowerLoop(scf::ForOp loop) {
+  Value end = bounds.lookup(loop.getUpperBound());
+  b.whileLoop([&] { return b.lessThan(nextStrip.get(), end); },
+              [&] {
+                stage = ring->waitForStrip();
+                lowerBody(*loop.getBody());
+                b.syncWarp(); // all lanes have read the stage
+                ring->release();
+                nextStrip.set(ring->stripAfter(nextStrip.get()));
+              });
+}
+
+void AttentionLowering::lowerTileRange(TileRangeOp op) {
+  StripRange range = items.rangeOf(item);
+  firstPosition = range.firstPosition;
+  visibleEnd = range.visibleEnd;
+  nextStrip.set(ring->firstStripOf(range, dealt.get()));
+  dealt.set(b.add(dealt.get(), b.sub(range.end, range.begin)));
+  bounds[op.getBegin()] = range.begin;
+  bounds[op.getFull()] = range.fullEnd;
+  bounds[op.getEnd()] = range.end;
+}
+
+//===----------------------------------------------------------------------===//
+// Ops of the tile program
+//===----------------------------------------------------------------------===//
+
+/// Element offset of query row `row` in q and out, for the current item.
+static Value queryElement(DeviceBuilder &b, KernelOp kernel,
+                          const WorkItemVariables &item, Value row) {
+  int64_t group = kernel.getGroupSize();
+  Value token = b.add(b.mul(item.queryTile.get(), kernel.getTile().getQ()),
+                      b.div(row, group));
+  Value head = b.add(b.mul(item.kvHead.get(), group),
+                     group == 1 ? b.i32(0) : b.rem(row, group));
+  Value index = b.add(
+      b.mul(item.row.get(), kernel.getDescriptorType().getQueries()), token);
+  index = b.add(b.mul(index, kernel.getHeads()), head);
+  return b.mul(b.widen(index), kernel.getPool().getHeadDim());
+}
+
+/// Operand B of the first product: lane 4g + t holds query row 8n + g, at
+/// head_dim 16k + 2t and 16k + 2t + 8.
+void AttentionLowering::lowerLoadQuery() {
+  query.assign(queryColumns(), {});
+  for (int64_t n = 0; n < queryColumns(); ++n) {
+    Value row = b.add(laneRow, 8 * n);
+    Value isRow = b.lessThan(row, rows);
+    Value safe = b.select(isRow, row, b.i32(0));
+    Value element = queryElement(b, kernel, item, safe);
+    Value base = b.at(
+        device.parameter(offsetof(kvrm_device_args, q)),
+        b.shiftLeft(b.add(element, b.widen(b.shiftLeft(laneColumn, 1))), 1));
+    for (int64_t k = 0; k < dimBlocks(); ++k) {
+      std::array<Value, 2> words;
+      for (int64_t half = 0; half < 2; ++half)
+        words[half] = b.select(
+            isRow, b.load(b.getI32Type(), b.at(base, 32 * k + 16 * half), 4),
+            b.i32(0));
+      query[n].push_back(words);
+    }
+  }
+}
+
+void AttentionLowering::lowerSoftmaxInit() {
+  for (int64_t n = 0; n < queryColumns(); ++n) {
+    for (int64_t half = 0; half < 2; ++half) {
+      state.maximum[n][half].set(b.f32(kMasked));
+      state.sum[n][half].set(b.f32(0));
+    }
+    for (auto &quad : state.acc[n])
+      for (Variable &element : quad)
+        element.set(b.f32(0));
+  }
+}
+
+void AttentionLowering::lowerScore(ScoreOp op) {
+  // Rows of a fragment lie `rowBytes` apart, their 16-byte chunks permuted by
+  // the token; the permutation of block k is that of block 0 XOR 2k.
+  Value laneToken = b.bitAnd(lane, 15), laneChunk = b.shiftRight(lane, 4);
+  Value chunk = b.bitXor(laneChunk, b.bitAnd(lane, 7));
+  Value base = b.add(
+      stage, b.add(b.mul(laneToken, strip.rowBytes()), b.shiftLeft(chunk, 4)));
+  scores.assign(tokenBlocks(), {});
+  for (int64_t m = 0; m < tokenBlocks(); ++m) {
+    Value zero = b.f32(0);
+    scores[m].assign(queryColumns(), Quad{zero, zero, zero, zero});
+    SmallVector<Quad> odd = scores[m];
+    Value blockBase = b.add(base, m * 16 * strip.rowBytes());
+    for (int64_t k = 0; k < dimBlocks(); ++k) {
+      Quad keys = b.loadMatrix(b.bitXor(blockBase, 32 * k), false);
+      // Two sums, so that products wait half as long for one another.
+      SmallVector<Quad> &sums = k % 2 ? odd : scores[m];
+      for (int64_t n = 0; n < queryColumns(); ++n)
+        sums[n] = b.multiply(keys, query[n][k][0], query[n][k][1], sums[n],
+                             pool.getElement());
+    }
+    for (int64_t n = 0; n < queryColumns(); ++n)
+      for (int64_t i = 0; i < 4; ++i)
+        scores[m][n][i] = b.fadd(scores[m][n][i], odd[n][i]);
+  }
+
+  Value scale = b.f32(static_cast<float>(op.getScale().convertToDouble() *
+                                         std::log2(std::exp(1.0))));
+  for (int64_t m = 0; m < tokenBlocks(); ++m)
+    for (int64_t n = 0; n < queryColumns(); ++n)
+      for (int64_t i = 0; i < 4; ++i) {
+        Value score = b.fmul(scores[m][n][i], scale);
+        if (op.getMasked()) {
+          // Elements 0 and 1 are of token g, 2 and 3 of token g + 8; even ones
+          // of query row 8n + 2t, odd ones of the next.
+          Value token =
+              b.add(b.add(b.mul(nextStrip.get(), strip.tokens), laneRow),
+                    16 * m + (i < 2 ? 0 : 8));
+          Value row = b.add(b.shiftLeft(laneColumn, 1), 8 * n + i % 2);
+          Value end = b.min(visibleEnd,
+                            b.add(b.add(firstPosition, b.div(row, group)), 1));
+          score = b.select(b.lessThan(token, end), score, b.f32(kMasked));
+        }
+        scores[m][n][i] = score;
+      }
+}
+
+void AttentionLowering::lowerOnlineSoftmax() {
+  for (int64_t n = 0; n < queryColumns(); ++n) {
+    std::array<Value, 2> alpha;
+    for (int64_t half = 0; half < 2; ++half) {
+      Value old = state.maximum[n][half].get(), next;
+      for (int64_t m = 0; m < tokenBlocks(); ++m) {
+        Value two = b.fmax(scores[m][n][half], scores[m][n][half + 2]);
+        next = next ? b.fmax(next, two) : two;
+      }
+      for (int64_t mask = 4; mask < kWarpLanes; mask *= 2)
+        next = b.fmax(next, b.shuffleXor(next, mask));
+      next = b.fmax(next, old);
+      alpha[half] = rescale(old, next);
+      state.maximum[n][half].set(next);
+      // A row that has met no token yet keeps weights of nothing.
+      Value floor = b.fmax(next, b.f32(kMasked / 2));
+      Value sum = b.fmul(state.sum[n][half].get(), alpha[half]);
+      for (int64_t m = 0; m < tokenBlocks(); ++m)
+        for (int64_t i = half; i < 4; i += 2) {
+          Value weight = rescale(scores[m][n][i], floor);
+          scores[m][n][i] = weight;
+          sum = b.fadd(sum, weight);
+        }
+      state.sum[n][half].set(sum);
+    }
+    for (auto &quad : state.acc[n])
+      for (int64_t i = 0; i < 4; ++i)
+        quad[i].set(b.fmul(quad[i].get(), alpha[i % 2]));
+  }
+}
+
+void AttentionLowering::lowerAccumulate(AccumulateOp op) {
+  Value laneToken =
+      b.add(b.bitAnd(lane, 7), b.shiftLeft(b.shiftRight(lane, 4), 3));
+  Value laneChunk = b.bitAnd(b.shiftRight(lane, 3), 1);
+  Value chunk = b.bitXor(laneChunk, b.bitAnd(lane, 7));
+  Value base =
+      b.add(b.add(stage, strip.halfBytes()),
+            b.add(b.mul(laneToken, strip.rowBytes()), b.shiftLeft(chunk, 4)));
+  for (int64_t m = 0; m < tokenBlocks(); ++m) {
+    SmallVector<std::array<Value, 2>> weights;
+    for (int64_t n = 0; n < queryColumns(); ++n) {
+      const Quad &p = scores[m][n];
+      weights.push_back(
+          {b.transpose(b.roundPair(p[0], p[1], pool.getElement())),
+           b.transpose(b.roundPair(p[2], p[3], pool.getElement()))});
+    }
+    // Memory past the history holds anything, and 0 times infinity is not 0:
+    // tokens 2t, 2t + 1 and 2t + 8, 2t + 9 are cleared where no row sees them.
+    std::array<Value, 2> keep;
+    if (op.getMasked()) {
+      Value token = b.add(b.mul(nextStrip.get(), strip.tokens),
+                          b.add(b.shiftLeft(laneColumn, 1), 16 * m));
+      for (int64_t half = 0; half < 2; ++half) {
+        Value first = b.add(token, 8 * half);
+        Value low =
+            b.select(b.lessThan(first, visibleEnd), b.i32(0xffff), b.i32(0));
+        Value high =
+            b.select(b.lessThan(b.add(first, 1), visibleEnd),
+                     b.i32(static_cast<int32_t>(0xffff0000u)), b.i32(0));
+        keep[half] = b.bitOr(low, high);
+      }
+    }
+    Value blockBase = b.add(base, m * 16 * strip.rowBytes());
+    for (int64_t i = 0; i < dimBlocks(); ++i) {
+      Quad values = b.loadMatrix(b.bitXor(blockBase, 32 * i), true);
+      if (op.getMasked())
+        for (int64_t j = 0; j < 4; ++j)
+          values[j] = b.bitAnd(values[j], keep[j / 2]);
+      for (int64_t n = 0; n < queryColumns(); ++n) {
+        auto &acc = state.acc[n][i];
+        Quad sum =
+            b.multiply(values, weights[n][0], weights[n][1],
+                       {acc[0].get(), acc[1].get(), acc[2].get(), acc[3].get()},
+                       pool.getElement());
+        for (int64_t j = 0; j < 4; ++j)
+          acc[j].set(sum[j]);
+      }
+    }
+  }
+}
+
+//===----------------------------------------------------------------------===//
+// Merging
+//===----------------------------------------------------------------------===//
+
+void AttentionLowering::lowerStoreSoftmax() {
+  // States of the item before have been read.
+  if (assignment == Assignment::Workqueue)
+    b.ifThen(b.lessThan(itemBegin, itemIndex.get()), [&] { b.syncBlock(); });
+  storeWarpStates();
+  b.syncBlock();
+  if (assignment == Assignment::Cluster)
+    mergeCluster();
+  else
+    mergeWorkqueue();
+}
+
+/// Writes this warp's state to shared memory.
+void AttentionLowering::storeWarpStates() {
+  for (int64_t n = 0; n < queryColumns(); ++n)
+    for (int64_t half = 0; half < 2; ++half) {
+      Value sum = state.sum[n][half].get();
+      for (int64_t mask = 4; mask < kWarpLanes; mask *= 2)
+        sum = b.fadd(sum, b.shuffleXor(sum, mask));
+      Value row = b.add(b.shiftLeft(laneColumn, 1), 8 * n + half);
+      Value index = b.add(b.mul(warp, rows), row);
+      b.ifThen(b.lessThan(row, rows), [&] {
+        b.ifThen(b.equal(laneRow, 0), [&] {
+          b.storeShared(b.pack({state.maximum[n][half].get(), sum}),
+                        b.add(b.shiftLeft(index, 3), sharedAt(shared.states)),
+                        8);
+        });
+        Value base = b.add(
+            b.mul(index, shared.rowFloats * 4),
+            b.add(b.shiftLeft(laneRow, 2), sharedAt(shared.accumulators)));
+        for (int64_t i = 0; i < dimBlocks(); ++i)
+          for (int64_t upper = 0; upper < 2; ++upper)
+            b.storeShared(state.acc[n][i][2 * upper + half].get(),
+                          b.add(base, (16 * i + 8 * upper) * 4), 4);
+      });
+    }
+}
+
+Quad AttentionLowering::scaleAdd(const Quad &sum, const Quad &acc,
+                                 Value weight) {
+  Quad result;
+  for (int64_t i = 0; i < 4; ++i)
+    result[i] = b.fma(acc[i], weight, sum[i]);
+  return result;
+}
+
+static Quad toQuad(ArrayRef<Value> values) {
+  return {values[0], values[1], values[2], values[3]};
+}
+
+/// Merges the warps' states of one quad of the output.
+AttentionLowering::Merged AttentionLowering::mergeWarps(Value quad) {
+  Merged merged;
+  merged.row = b.div(quad, headDim / 4);
+  merged.column = b.shiftLeft(b.rem(quad, headDim / 4), 2);
+  SmallVector<SmallVector<Value>> states;
+  auto pairType = VectorType::get({2}, b.getF32Type());
+  auto quadType = VectorType::get({4}, b.getF32Type());
+  for (int64_t w = 0; w < options.warps; ++w) {
+    Value index = b.add(merged.row, w * rows);
+    states.push_back(b.unpack(b.loadShared(
+        pairType, b.add(b.shiftLeft(index, 3), sharedAt(shared.states)), 8)));
+    Value maximum = states.back()[0];
+    merged.maximum = w ? b.fmax(merged.maximum, maximum) : maximum;
+  }
+  Value zero = b.f32(0);
+  merged.sum = zero;
+  merged.acc = {zero, zero, zero, zero};
+  for (int64_t w = 0; w < options.warps; ++w) {
+    Value weight = rescale(states[w][0], merged.maximum);
+    merged.sum = b.fma(states[w][1], weight, merged.sum);
+    Value index = b.add(merged.row, w * rows);
+    Value address = b.add(b.add(b.mul(index, shared.rowFloats * 4),
+                                sharedAt(shared.accumulators)),
+                          b.shiftLeft(merged.column, 2));
+    merged.acc =
+        scaleAdd(merged.acc,
+                 toQuad(b.unpack(b.loadShared(quadType, address, 16))), weight);
+  }
+  return merged;
+}
+
+/// Writes acc / sum of one quad, if the query token is one of the step's.
+void AttentionLowering::writeOutput(Value row, Value column, const Quad &acc,
+                                    Value sum) {
+  Value token = b.add(b.mul(item.queryTile.get(), kernel.getTile().getQ()),
+                      b.div(row, group));
+  b.ifThen(b.lessThan(token, item.count.get()), [&] {
+    Value inverse = b.reciprocal(sum);
+    Value low = b.roundPair(b.fmul(acc[0], inverse), b.fmul(acc[1], inverse),
+                            pool.getElement());
+    Value high = b.roundPair(b.fmul(acc[2], inverse), b.fmul(acc[3], inverse),
+                             pool.getElement());
+    Value element = b.add(queryElement(b, kernel, item, row), b.widen(column));
+    b.store(b.pack({low, high}),
+            b.at(device.parameter(offsetof(kvrm_device_args, out)),
+                 b.shiftLeft(element, 1)),
+            8);
+  });
+}
+
+/// Every block writes each quad of its state to the block that finishes it;
+/// after one cluster barrier all that a block reads is its own.
+void AttentionLowering::mergeCluster() {
+  int64_t quads = outputQuads();
+  Value threads = b.i32(options.warps * kWarpLanes);
+  Value slice = b.div(b.i32(quads), blocks);
+  b.forLoop(thread, b.i32(quads), threads, [&](Value quad) {
+    Merged merged = mergeWarps(quad);
+    b.ifThenElse(
+        b.equal(blocks, 1),
+        [&] { writeOutput(merged.row, merged.column, merged.acc, merged.sum); },
+        [&] {
+          if (!options.isHopper())
+            return;
+          Value target = b.div(quad, slice), inSlice = b.rem(quad, slice);
+          Value received = b.add(b.mul(rank, slice), inSlice);
+          b.storeRemote(
+              b.pack(ArrayRef<Value>(merged.acc)),
+              b.add(b.shiftLeft(received, 4), sharedAt(shared.received)),
+              target, 16);
+          Value isFirst =
+              b.bitOr(b.equal(merged.column, 0), b.equal(inSlice, 0));
+          b.ifThen(isFirst, [&] {
+            Value index = b.add(b.mul(rank, rows), merged.row);
+            b.storeRemote(
+                b.pack({merged.maximum, merged.sum}),
+                b.add(b.shiftLeft(index, 3), sharedAt(shared.receivedStates)),
+                target, 8);
+          });
+        });
+  });
+  if (!options.isHopper())
+    return;
+  b.ifThen(b.lessThan(b.i32(1), blocks), [&] {
+    b.arriveCluster();
+    b.waitCluster();
+    auto pairType = VectorType::get({2}, b.getF32Type());
+    auto quadType = VectorType::get({4}, b.getF32Type());
+    b.forLoop(thread, slice, threads, [&](Value inSlice) {
+      Value quad = b.add(b.mul(rank, slice), inSlice);
+      Value row = b.div(quad, headDim / 4);
+      Value column = b.shiftLeft(b.rem(quad, headDim / 4), 2);
+      // All loads first; blocks that are not there have weight 0.
+      SmallVector<SmallVector<Value>> states, values;
+      Value maximum, sum = b.f32(0);
+      Quad acc = {sum, sum, sum, sum};
+      for (int64_t i = 0; i < KVRM_MAX_CLUSTER; ++i) {
+        Value from = b.min(b.i32(i), b.sub(blocks, 1));
+        states.push_back(b.unpack(
+            b.loadShared(pairType,
+                         b.add(b.shiftLeft(b.add(b.mul(from, rows), row), 3),
+                               sharedAt(shared.receivedStates)),
+                         8)));
+        values.push_back(b.unpack(b.loadShared(
+            quadType,
+            b.add(b.shiftLeft(b.add(b.mul(from, slice), inSlice), 4),
+                  sharedAt(shared.received)),
+            16)));
+        maximum = i ? b.fmax(maximum, states[i][0]) : states[i][0];
+      }
+      for (int64_t i = 0; i < KVRM_MAX_CLUSTER; ++i) {
+        Value weight = b.select(b.lessThan(b.i32(i), blocks),
+                                rescale(states[i][0], maximum), b.f32(0));
+        sum = b.fma(states[i][1], weight, sum);
+        acc = scaleAdd(acc, toQuad(values[i]), weight);
+      }
+      writeOutput(row, column, acc, sum);
+    });
+  });
+}
+
+/// A whole item goes to the output. Of a cut one each warp writes its slice of
+/// the partial; the warp that arrives last at a slice merges it.
+void AttentionLowering::mergeWorkqueue() {
+  int64_t quads = outputQuads();
+  Value threads = b.i32(options.warps * kWarpLanes);
+  // Whole warps go on together: they shuffle below.
+  Value end = b.i32(llvm::alignTo(quads, kWarpLanes));
+  b.forLoop(thread, end, threads, [&](Value index) {
+    Value isQuad = b.lessThan(index, quads);
+    Value quad = quads % kWarpLanes ? b.select(isQuad, index, b.i32(0)) : index;
+    Merged merged = mergeWarps(quad);
+    b.ifThenElse(
+        b.lessThan(item.partial.get(), 0),
+        [&] {
+          b.ifThen(isQuad, [&] {
+            writeOutput(merged.row, merged.column, merged.acc, merged.sum);
+          });
+        },
+        [&] {
+          b.ifThen(isQuad, [&] { writePartial(quad, merged); });
+          b.syncWarp();
+          Value segment = item.segment.get();
+          Value slice = b.shiftRight(index, 5);
+          Value counter =
+              b.at(device.parameter(offsetof(kvrm_device_args, arrivals)),
+                   b.widen(b.shiftLeft(
+                       b.add(b.mul(segment, KVRM_ARRIVALS), slice), 2)));
+          Value record =
+              b.at(device.parameter(offsetof(kvrm_device_args, segments)),
+                   b.mul(b.widen(segment), sizeof(kvrm_merge_segment)));
+          Value partials =
+              b.load(b.getI32Type(),
+                     b.at(record, offsetof(kvrm_merge_segment, partials)), 4);
+          Variable before = b.variable(b.i32(0));
+          b.ifThen(b.equal(lane, 0),
+                   [&] { before.set(b.atomicAdd(counter, b.i32(1))); });
+          Value isLast =
+              b.equal(b.add(b.shuffle(before.get(), b.i32(0)), 1), partials);
+          b.syncWarp();
+          b.ifThen(isLast, [&] {
+            b.ifThen(b.equal(lane, 0), [&] { b.store(b.i32(0), counter, 4); });
+            b.ifThen(isQuad, [&] { mergePartials(quad); });
+          });
+        });
+  });
+}
+
+/// Address of partial `index`: acc [rows][head_dim], then (m, l) [rows].
+static Value partialAddress(DeviceBuilder &b, DeviceKernel &device, Value index,
+                            int64_t rows, int64_t headDim) {
+  return b.at(device.parameter(offsetof(kvrm_device_args, partials)),
+              b.mul(b.widen(index), kvrm_partial_floats(rows, headDim) * 4));
+}
+
+void AttentionLowering::writePartial(Value quad, const Merged &merged) {
+  Value partial = partialAddress(b, device, item.partial.get(), rows, headDim);
+  b.store(b.pack(ArrayRef<Value>(merged.acc)),
+          b.at(partial, b.widen(b.shiftLeft(quad, 4))), 16);
+  b.ifThen(b.equal(merged.column, 0), [&] {
+    b.store(b.pack({merged.maximum, merged.sum}),
+            b.at(b.at(partial, b.widen(b.shiftLeft(merged.row, 3))),
+                 rows * headDim * 4),
+            8);
+  });
+}
+
+void AttentionLowering::mergePartials(Value quad) {
+  // So many partials' loads are in flight at once. One row of 8 KV heads on 132
+  // multiprocessors has up to 18 partials a head: one trip to the L2 is enough.
+  constexpr int64_t batch = 18;
+  Value row = b.div(quad, headDim / 4);
+  Value column = b.shiftLeft(b.rem(quad, headDim / 4), 2);
+  Value record =
+      b.at(device.parameter(offsetof(kvrm_device_args, segments)),
+           b.mul(b.widen(item.segment.get()), sizeof(kvrm_merge_segment)));
+  Value first =
+      b.load(b.getI32Type(),
+             b.at(record, offsetof(kvrm_merge_segment, first_partial)), 4);
+  Value count = b.load(b.getI32Type(),
+                       b.at(record, offsetof(kvrm_merge_segment, partials)), 4);
+  Value base = partialAddress(b, device, first, rows, headDim);
+  Value stride = b.i64(kvrm_partial_floats(rows, headDim) * 4);
+  Value accBase = b.at(base, b.widen(b.shiftLeft(quad, 4)));
+  Value stateBase =
+      b.at(b.at(base, b.widen(b.shiftLeft(row, 3))), rows * headDim * 4);
+  Variable maximum = b.variable(b.f32(kMasked));
+  Variable sum = b.variable(b.f32(0));
+  std::array<Variable, 4> acc;
+  for (Variable &element : acc)
+    element = b.variable(b.f32(0));
+  auto pairType = VectorType::get({2}, b.getF32Type());
+  auto quadType = VectorType::get({4}, b.getF32Type());
+  b.forLoop(b.i32(0), count, b.i32(batch), [&](Value begin) {
+    SmallVector<SmallVector<Value>> states, values;
+    Value lastIndex = b.sub(count, 1);
+    Value next = maximum.get();
+    for (int64_t i = 0; i < batch; ++i) {
+      Value index = b.add(begin, i);
+      Value offset = b.mul(b.widen(b.min(index, lastIndex)), stride);
+      states.push_back(b.unpack(b.load(pairType, b.at(stateBase, offset), 8)));
+      values.push_back(b.unpack(b.load(quadType, b.at(accBase, offset), 16)));
+      next = b.fmax(next, states.back()[0]);
+    }
+    Value keep = rescale(maximum.get(), next);
+    maximum.set(next);
+    Value total = b.fmul(sum.get(), keep);
+    Quad merged;
+    for (int64_t j = 0; j < 4; ++j)
+      merged[j] = b.fmul(acc[j].get(), keep);
+    for (int64_t i = 0; i < batch; ++i) {
+      Value weight = b.select(b.lessThan(b.add(begin, i), count),
+                              rescale(states[i][0], next), b.f32(0));
+      total = b.fma(states[i][1], weight, total);
+      merged = scaleAdd(merged, toQuad(values[i]), weight);
+    }
+    sum.set(total);
+    for (int64_t j = 0; j < 4; ++j)
+      acc[j].set(merged[j]);
+  });
+  writeOutput(row, column,
+              {acc[0].get(), acc[1].get(), acc[2].get(), acc[3].get()},
+              sum.get());
+}
+
+LogicalResult kvrm::lowerAttentionToNVVM(KernelOp kernel,
+                                         gpu::GPUModuleOp module,
+                                         const DeviceOptions &options) {
+  for (Assignment assignment : {Assignment::Workqueue, Assignment::Cluster}) {
+    // Staging is there to be measured; one schedule is enough for that.
+    if (assignment == Assignment::Cluster &&
+        kernel.getTransport() == Transport::Staged)
+      continue;
+    AttentionLowering lowering(kernel, module, options, assignment);
+    if (lowering.sharedBytes() > options.sharedBytes())
+      return kernel.emitOpError("needs ")
+             << lowering.sharedBytes() << " bytes of shared memory a block; sm_"
+             << options.sm << " has " << options.sharedBytes();
+    lowering.lower();
+  }
+  return success();
+}

@@ -1,0 +1,274 @@
+//===- DeviceBuilder.h - Writing code for one GPU thread --------*- C++ -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// A builder with the vocabulary of a GPU thread: global and shared memory, warp
+// shuffles, matrix fragments, bulk copies and their barriers. Kernels written
+// with it read like the program a thread runs.
+//
+// State that changes in loops lives in Variables, stack slots that LLVM turns
+// into registers, so that loops and branches need not pass it on by hand.
+// Shared memory is addressed by i32 byte offsets, global memory by pointers of
+// address space 1 and i64 byte offsets.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef KVRM_CODEGEN_NVVM_DEVICEBUILDER_H
+#define KVRM_CODEGEN_NVVM_DEVICEBUILDER_H
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/LLVMIR/LLVMDialect.h"
+#include "mlir/Dialect/LLVMIR/NVVMDialect.h"
+#include "mlir/IR/ImplicitLocOpBuilder.h"
+
+#include <array>
+
+namespace mlir::kvrm {
+
+/// Four registers of a 16 x 16 operand A, or four f32 of a 16 x 8 result.
+using Quad = std::array<Value, 4>;
+
+/// Threads of a warp.
+constexpr int64_t kWarpLanes = 32;
+
+class DeviceBuilder : public ImplicitLocOpBuilder {
+public:
+  /// A register that code may write more than once.
+  class Variable {
+  public:
+    Variable() = default;
+    Value get() const { return LLVM::LoadOp::create(*b, type, slot); }
+    void set(Value value) const { LLVM::StoreOp::create(*b, value, slot); }
+
+  private:
+    friend class DeviceBuilder;
+    DeviceBuilder *b = nullptr;
+    Value slot;
+    Type type;
+  };
+
+  /// Starts the body of a kernel; its variables go into its entry block.
+  DeviceBuilder(Location loc, LLVM::LLVMFuncOp function);
+
+  Variable variable(Type type);
+  Variable variable(Value initial) {
+    Variable result = variable(initial.getType());
+    result.set(initial);
+    return result;
+  }
+
+  // Constants and arithmetic. A literal takes the type of the other operand.
+  Value i32(int64_t value) {
+    return arith::ConstantOp::create(*this, getI32IntegerAttr(value));
+  }
+  Value i64(int64_t value) {
+    return arith::ConstantOp::create(*this, getI64IntegerAttr(value));
+  }
+  Value f32(float value) {
+    return arith::ConstantOp::create(*this, getF32FloatAttr(value));
+  }
+  Value like(Value other, int64_t value) {
+    return arith::ConstantOp::create(*this,
+                                     getIntegerAttr(other.getType(), value));
+  }
+  Value add(Value lhs, Value rhs) {
+    return arith::AddIOp::create(*this, lhs, rhs);
+  }
+  Value add(Value lhs, int64_t rhs) {
+    return rhs ? add(lhs, like(lhs, rhs)) : lhs;
+  }
+  Value sub(Value lhs, Value rhs) {
+    return arith::SubIOp::create(*this, lhs, rhs);
+  }
+  Value sub(Value lhs, int64_t rhs) { return sub(lhs, like(lhs, rhs)); }
+  Value mul(Value lhs, Value rhs) {
+    return arith::MulIOp::create(*this, lhs, rhs);
+  }
+  Value mul(Value lhs, int64_t rhs) {
+    return rhs == 1 ? lhs : mul(lhs, like(lhs, rhs));
+  }
+  /// Of values that are not negative.
+  Value div(Value lhs, int64_t rhs) {
+    return rhs == 1 ? lhs : arith::DivUIOp::create(*this, lhs, like(lhs, rhs));
+  }
+  Value div(Value lhs, Value rhs) {
+    return arith::DivUIOp::create(*this, lhs, rhs);
+  }
+  Value rem(Value lhs, int64_t rhs) {
+    return arith::RemUIOp::create(*this, lhs, like(lhs, rhs));
+  }
+  Value rem(Value lhs, Value rhs) {
+    return arith::RemUIOp::create(*this, lhs, rhs);
+  }
+  Value divUp(Value lhs, int64_t rhs) { return div(add(lhs, rhs - 1), rhs); }
+  Value bitAnd(Value lhs, Value rhs) {
+    return arith::AndIOp::create(*this, lhs, rhs);
+  }
+  Value bitAnd(Value lhs, int64_t rhs) { return bitAnd(lhs, like(lhs, rhs)); }
+  Value bitOr(Value lhs, Value rhs) {
+    return arith::OrIOp::create(*this, lhs, rhs);
+  }
+  Value bitXor(Value lhs, Value rhs) {
+    return arith::XOrIOp::create(*this, lhs, rhs);
+  }
+  Value bitXor(Value lhs, int64_t rhs) {
+    return rhs ? bitXor(lhs, like(lhs, rhs)) : lhs;
+  }
+  Value shiftLeft(Value lhs, int64_t rhs) {
+    return arith::ShLIOp::create(*this, lhs, like(lhs, rhs));
+  }
+  Value shiftRight(Value lhs, int64_t rhs) {
+    return arith::ShRUIOp::create(*this, lhs, like(lhs, rhs));
+  }
+  Value min(Value lhs, Value rhs) {
+    return arith::MinSIOp::create(*this, lhs, rhs);
+  }
+  Value max(Value lhs, Value rhs) {
+    return arith::MaxSIOp::create(*this, lhs, rhs);
+  }
+  Value lessThan(Value lhs, Value rhs) {
+    return arith::CmpIOp::create(*this, arith::CmpIPredicate::slt, lhs, rhs);
+  }
+  Value lessThan(Value lhs, int64_t rhs) {
+    return lessThan(lhs, like(lhs, rhs));
+  }
+  Value equal(Value lhs, Value rhs) {
+    return arith::CmpIOp::create(*this, arith::CmpIPredicate::eq, lhs, rhs);
+  }
+  Value equal(Value lhs, int64_t rhs) { return equal(lhs, like(lhs, rhs)); }
+  Value select(Value condition, Value lhs, Value rhs) {
+    return arith::SelectOp::create(*this, condition, lhs, rhs);
+  }
+  Value widen(Value value) {
+    return arith::ExtSIOp::create(*this, getI64Type(), value);
+  }
+  Value fadd(Value lhs, Value rhs) {
+    return arith::AddFOp::create(*this, lhs, rhs);
+  }
+  Value fsub(Value lhs, Value rhs) {
+    return arith::SubFOp::create(*this, lhs, rhs);
+  }
+  Value fmul(Value lhs, Value rhs) {
+    return arith::MulFOp::create(*this, lhs, rhs);
+  }
+  Value fma(Value lhs, Value rhs, Value sum) {
+    return LLVM::FMAOp::create(*this, lhs, rhs, sum);
+  }
+  Value fmax(Value lhs, Value rhs) {
+    return arith::MaxNumFOp::create(*this, lhs, rhs);
+  }
+  /// 2^x, to 2 ulp, by the special-function unit; results below 2^-126 are 0.
+  Value exp2(Value x) {
+    return ptx("ex2.approx.ftz.f32 $0, $1;", "=f,f", {x}, getF32Type());
+  }
+  /// 1/x to 1 ulp.
+  Value reciprocal(Value x) {
+    return ptx("rcp.approx.ftz.f32 $0, $1;", "=f,f", {x}, getF32Type());
+  }
+
+  // Control flow.
+  void ifThen(Value condition, function_ref<void()> then);
+  void ifThenElse(Value condition, function_ref<void()> then,
+                  function_ref<void()> otherwise);
+  void whileLoop(function_ref<Value()> condition, function_ref<void()> body);
+  void forLoop(Value begin, Value end, Value step,
+               function_ref<void(Value)> body);
+
+  // Who am I.
+  Value threadId() { return NVVM::ThreadIdXOp::create(*this, getI32Type()); }
+  Value blockId() { return NVVM::BlockIdXOp::create(*this, getI32Type()); }
+  Value blockIdY() { return NVVM::BlockIdYOp::create(*this, getI32Type()); }
+  Value gridSize() { return NVVM::GridDimXOp::create(*this, getI32Type()); }
+  Value clusterRank() { return NVVM::ClusterId::create(*this, getI32Type()); }
+  Value clusterSize() { return NVVM::ClusterDim::create(*this, getI32Type()); }
+
+  // Global memory: pointers of address space 1.
+  Type globalPointer() { return LLVM::LLVMPointerType::get(getContext(), 1); }
+  Value at(Value base, Value byteOffset) {
+    return LLVM::GEPOp::create(*this, base.getType(), getI8Type(), base,
+                               ArrayRef<LLVM::GEPArg>{byteOffset});
+  }
+  Value at(Value base, int64_t byteOffset) {
+    return byteOffset ? at(base, i64(byteOffset)) : base;
+  }
+  Value load(Type type, Value pointer, unsigned alignment = 0);
+  void store(Value value, Value pointer, unsigned alignment = 0);
+  /// `count` consecutive 32-bit integers, aligned as a whole.
+  SmallVector<Value> loadWords(Value pointer, int64_t count);
+  /// Sum that other blocks see in order with their own: returns what was there.
+  Value atomicAdd(Value pointer, Value value);
+
+  // Shared memory: byte addresses in i32.
+  Value sharedPointer(Value address);
+  Value loadShared(Type type, Value address, unsigned alignment = 0) {
+    return load(type, sharedPointer(address), alignment);
+  }
+  void storeShared(Value value, Value address, unsigned alignment = 0) {
+    store(value, sharedPointer(address), alignment);
+  }
+  /// Writes `value` to the same address of another block of the cluster.
+  void storeRemote(Value value, Value address, Value rank, unsigned alignment);
+
+  // Vectors of registers.
+  SmallVector<Value> unpack(Value vector);
+  Value pack(ValueRange elements);
+
+  // Warps. All lanes must take part.
+  Value shuffle(Value value, Value lane);
+  Value shuffleXor(Value value, int64_t mask);
+  void syncWarp() { NVVM::SyncWarpOp::create(*this, i32(-1)); }
+  void syncBlock() { NVVM::Barrier0Op::create(*this); }
+  /// Four 8 x 8 matrices of 16-bit elements from rows at the lanes' addresses.
+  Quad loadMatrix(Value address, bool transposed);
+  /// c + a * b for 16 x 16 a and 16 x 8 b, in f32; `element` is f16 or bf16.
+  Quad multiply(const Quad &a, Value b0, Value b1, const Quad &c, Type element);
+  /// Transposes an 8 x 8 matrix of 16-bit elements, two a lane.
+  Value transpose(Value pair) {
+    return ptx("movmatrix.sync.aligned.m8n8.trans.b16 $0, $1;", "=r,r", {pair},
+               getI32Type());
+  }
+  /// Two f32 rounded to `element`, the first in the low half.
+  Value roundPair(Value low, Value high, Type element);
+
+  // Barriers in shared memory and the copies that complete on them (sm_90).
+  void initBarrier(Value address, int64_t arrivals);
+  void fenceBarrierInit() { NVVM::FenceMbarrierInitOp::create(*this); }
+  void expectBytes(Value barrier, Value bytes);
+  void waitBarrier(Value barrier, Value parity);
+  void bulkCopy(Value sharedAddress, Value source, Value bytes, Value barrier);
+  // 16 bytes a lane, completing in groups (sm_80).
+  void copyChunk(Value sharedAddress, Value source);
+  void commitCopies() { NVVM::CpAsyncCommitGroupOp::create(*this); }
+  void waitCopies(int64_t groupsLeft) {
+    NVVM::CpAsyncWaitGroupOp::create(*this, groupsLeft);
+  }
+
+  // Programmatic dependent launch (sm_90).
+  void launchDependents() {
+    NVVM::GriddepcontrolOp::create(*this,
+                                   NVVM::GridDepActionKind::launch_dependents);
+  }
+  void waitForPrerequisites() {
+    NVVM::GriddepcontrolOp::create(*this, NVVM::GridDepActionKind::wait);
+  }
+  // Barrier of a cluster; whole warps arrive and wait together.
+  void arriveCluster() { NVVM::ClusterArriveOp::create(*this, getUnitAttr()); }
+  void waitCluster() { NVVM::ClusterWaitOp::create(*this, getUnitAttr()); }
+
+private:
+  /// PTX without side effects, for what NVVM has no op.
+  Value ptx(StringRef text, StringRef constraints, ValueRange operands,
+            Type result);
+
+  Block *entry;
+};
+
+using Variable = DeviceBuilder::Variable;
+
+} // namespace mlir::kvrm
+
+#endif // KVRM_CODEGEN_NVVM_DEVICEBUILDER_H

@@ -1,0 +1,92 @@
+//===- DeviceKernel.h - One generated GPU kernel ----------------*- C++ -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// What all generated kernels share: their signature (kvrm_device_args in abi.h,
+// a parameter a field) and the attributes that say how to launch them.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef KVRM_CODEGEN_NVVM_DEVICEKERNEL_H
+#define KVRM_CODEGEN_NVVM_DEVICEKERNEL_H
+
+#include "DeviceBuilder.h"
+
+#include "kvrm/Codegen/Passes.h"
+#include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
+#include "kvrm/runtime/abi.h"
+
+#include "mlir/Dialect/GPU/IR/GPUDialect.h"
+
+namespace mlir::kvrm {
+
+/// What the generator is told about the GPU.
+struct DeviceOptions {
+  int64_t sm = 90; ///< compute capability, times ten
+  int64_t warps = 8;
+  int64_t stages = 0; ///< strips in flight a warp; 0 = what memory allows
+  int64_t blocksPerSM = 1;
+
+  /// Bulk copies, clusters and programmatic dependent launch.
+  bool isHopper() const { return sm >= 90; }
+  /// Shared memory that blocks of one multiprocessor may have in all, as the
+  /// CUDA programming guide gives it by compute capability, less the 1 KiB a
+  /// block that the system takes.
+  int64_t sharedBytes() const {
+    int64_t bytes = isHopper() ? 228 : sm == 80 || sm == 87 ? 164 : 100;
+    return bytes * 1024 / blocksPerSM - 1024;
+  }
+};
+
+/// A kernel being written, and its parameters.
+class DeviceKernel {
+public:
+  DeviceKernel(gpu::GPUModuleOp module, Location loc, StringRef name,
+               StringRef role, int64_t threads, int64_t sharedBytes,
+               const DeviceOptions &options);
+  /// Ends the body.
+  void finish() { LLVM::ReturnOp::create(b, ValueRange{}); }
+
+  /// The parameter at `offset` of kvrm_device_args: a global pointer, or i64.
+  Value parameter(size_t offset) {
+    return function.getArgument(static_cast<unsigned>(offset / 8));
+  }
+
+  /// Address of the block's dynamic shared memory, 1024-byte aligned.
+  Value sharedMemory();
+
+private:
+  gpu::GPUModuleOp module;
+  LLVM::LLVMFuncOp function;
+
+public:
+  DeviceBuilder b;
+};
+
+/// Writes the attention kernels of a tile program: `_workqueue`, whose blocks
+/// take the shares of the descriptor, and `_cluster`, in which one cluster
+/// attends to one row, KV head and query tile. Fails, with an error, if they
+/// need more shared memory than the GPU has.
+LogicalResult lowerAttentionToNVVM(KernelOp kernel, gpu::GPUModuleOp module,
+                                   const DeviceOptions &options);
+
+/// Writes the kernel that appends new keys and values.
+void lowerAppendToNVVM(KernelOp kernel, gpu::GPUModuleOp module,
+                       const DeviceOptions &options);
+
+/// Writes the kernel that copies transfer groups to the staging memory that
+/// `kernel`, of transport staged, attends to.
+void writeStageKernel(KernelOp kernel, gpu::GPUModuleOp module,
+                      const DeviceOptions &options);
+
+/// Writes the kernel that applies a commit's delta to the descriptor.
+void writeCommitKernel(Location loc, gpu::GPUModuleOp module,
+                       const DeviceOptions &options);
+
+} // namespace mlir::kvrm
+
+#endif // KVRM_CODEGEN_NVVM_DEVICEKERNEL_H

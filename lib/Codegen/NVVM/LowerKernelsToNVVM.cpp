@@ -1,0 +1,120 @@
+//===- LowerKernelsToNVVM.cpp - Tile programs to GPU kernels --------------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "DeviceKernel.h"
+#include "WorkItems.h"
+
+#include "kvrm/Codegen/Passes.h"
+
+#include "llvm/Support/MathExtras.h"
+
+namespace mlir::kvrm {
+#define GEN_PASS_DEF_LOWERKERNELSTONVVMPASS
+#include "kvrm/Codegen/Passes.h.inc"
+} // namespace mlir::kvrm
+
+using namespace mlir;
+using namespace mlir::kvrm;
+
+namespace {
+class LowerKernelsToNVVMPass
+    : public kvrm::impl::LowerKernelsToNVVMPassBase<LowerKernelsToNVVMPass> {
+public:
+  using LowerKernelsToNVVMPassBase::LowerKernelsToNVVMPassBase;
+  void runOnOperation() override;
+
+private:
+  FailureOr<DeviceOptions> readOptions();
+};
+} // namespace
+
+/// What the generated code takes for granted.
+static LogicalResult checkKernel(KernelOp kernel) {
+  PoolType pool = kernel.getPool();
+  if (pool.getLayout() != Layout::Swizzled)
+    return kernel.emitOpError(
+               "needs a pool of layout swizzled for this target, "
+               "got ")
+           << stringifyLayout(pool.getLayout());
+  if (pool.getHeadDim() != 64 && pool.getHeadDim() != 128)
+    return kernel.emitOpError("has head_dim ")
+           << pool.getHeadDim() << "; this target takes 64 and 128";
+  if (pool.getPage() != 16 && pool.getPage() != 32 && pool.getPage() != 64)
+    return kernel.emitOpError("has pages of ")
+           << pool.getPage() << " tokens; this target takes 16, 32 and 64";
+  if (kernel.getBody().front().getOps<AppendRowsOp>().empty()) {
+    constexpr int64_t maxQueryRows = 16;
+    if (kernel.getQueryRows() > maxQueryRows)
+      return kernel.emitOpError("has ")
+             << kernel.getQueryRows() << " query rows a tile; this target "
+             << "takes at most " << maxQueryRows;
+    if (kernel.getTile().getKv() % StripShape(pool).tokens != 0)
+      return kernel.emitOpError("has a KV tile of ")
+             << kernel.getTile().getKv() << " tokens; this target takes "
+             << "multiples of " << StripShape(pool).tokens;
+  }
+  return success();
+}
+
+FailureOr<DeviceOptions> LowerKernelsToNVVMPass::readOptions() {
+  DeviceOptions result;
+  StringRef digits = arch;
+  if (!digits.consume_front("sm_") || digits.getAsInteger(10, result.sm) ||
+      (result.sm != 80 && result.sm != 90)) {
+    emitError(getOperation().getLoc())
+        << "arch: '" << arch.getValue() << "' is not sm_80 or sm_90";
+    return failure();
+  }
+  if (warps < 1 || warps > 16 || !llvm::isPowerOf2_64(warps)) {
+    emitError(getOperation().getLoc())
+        << "warps: " << warps.getValue() << " is not a power of two up to 16";
+    return failure();
+  }
+  if (stages < 0 || stages > 16) {
+    emitError(getOperation().getLoc())
+        << "stages: " << stages.getValue() << " is outside 0..16";
+    return failure();
+  }
+  if (blocksPerSM < 1 || blocksPerSM > 8) {
+    emitError(getOperation().getLoc())
+        << "blocks-per-sm: " << blocksPerSM.getValue() << " is outside 1..8";
+    return failure();
+  }
+  result.warps = warps;
+  result.stages = stages;
+  result.blocksPerSM = blocksPerSM;
+  return result;
+}
+
+void LowerKernelsToNVVMPass::runOnOperation() {
+  ModuleOp module = getOperation();
+  FailureOr<DeviceOptions> options = readOptions();
+  if (failed(options))
+    return signalPassFailure();
+  auto kernels = llvm::to_vector(module.getOps<KernelOp>());
+  for (KernelOp kernel : kernels)
+    if (failed(checkKernel(kernel)))
+      return signalPassFailure();
+  if (kernels.empty())
+    return;
+
+  OpBuilder builder = OpBuilder::atBlockEnd(module.getBody());
+  auto device =
+      gpu::GPUModuleOp::create(builder, module.getLoc(), "kvrm_kernels");
+  writeCommitKernel(module.getLoc(), device, *options);
+  for (KernelOp kernel : kernels) {
+    if (!kernel.getBody().front().getOps<AppendRowsOp>().empty()) {
+      lowerAppendToNVVM(kernel, device, *options);
+      continue;
+    }
+    if (failed(lowerAttentionToNVVM(kernel, device, *options)))
+      return signalPassFailure();
+    if (kernel.getTransport() == Transport::Staged)
+      writeStageKernel(kernel, device, *options);
+  }
+}

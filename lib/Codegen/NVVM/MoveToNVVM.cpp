@@ -1,0 +1,163 @@
+//===- MoveToNVVM.cpp - Kernels that move words and tokens ----------------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "DeviceKernel.h"
+
+using namespace mlir;
+using namespace mlir::kvrm;
+
+/// Threads of a block; enough for a token of 8 KV heads at head_dim 128 in one
+/// go of 16 bytes a thread.
+static constexpr int64_t kThreads = 256;
+
+/// Thread i of the grid writes words i, i + threads of the grid, ...
+void kvrm::writeCommitKernel(Location loc, gpu::GPUModuleOp module,
+                             const DeviceOptions &options) {
+  DeviceKernel kernel(module, loc, "commit", "commit", kThreads, 0, options);
+  DeviceBuilder &b = kernel.b;
+  Value delta = kernel.parameter(offsetof(kvrm_device_args, delta));
+  Value descriptor = kernel.parameter(offsetof(kvrm_device_args, descriptor));
+  Value words = b.load(b.getI32Type(),
+                       b.at(delta, offsetof(kvrm_delta_header, words)), 4);
+  Value first = b.add(b.mul(b.blockId(), kThreads), b.threadId());
+  b.forLoop(first, words, b.mul(b.gridSize(), kThreads), [&](Value index) {
+    Value offset = b.add(b.mul(b.widen(index), sizeof(kvrm_delta_word)),
+                         sizeof(kvrm_delta_header));
+    SmallVector<Value> word = b.loadWords(b.at(delta, offset), 2);
+    b.store(word[1], b.at(descriptor, b.shiftLeft(b.widen(word[0]), 2)), 4);
+  });
+  kernel.finish();
+}
+
+/// Block (x, y) appends query token y of row x, a chunk of 16 bytes of K and of
+/// V a thread and turn.
+void kvrm::lowerAppendToNVVM(KernelOp source, gpu::GPUModuleOp module,
+                             const DeviceOptions &options) {
+  DeviceKernel kernel(module, source.getLoc(), source.getSymName(), "append",
+                      kThreads, 0, options);
+  DeviceBuilder &b = kernel.b;
+  PoolType pool = source.getPool();
+  int64_t headDim = pool.getHeadDim(), page = pool.getPage();
+  int64_t chunksPerHead = headDim * 2 / 16;
+  Value row = b.blockId(), token = b.blockIdY();
+  // The attention that follows may fetch history while tokens arrive.
+  if (options.isHopper()) {
+    b.launchDependents();
+    b.waitForPrerequisites();
+  }
+  Value rowData = b.at(kernel.parameter(offsetof(kvrm_device_args, rows)),
+                       b.mul(b.widen(row), sizeof(kvrm_row)));
+  SmallVector<Value> fields = b.loadWords(rowData, 4);
+  Value position = b.add(fields[1], token), count = fields[2];
+  b.ifThen(b.lessThan(token, count), [&] {
+    Value perSlot =
+        kernel.parameter(offsetof(kvrm_device_args, pages_per_slot));
+    Value entry =
+        b.add(b.mul(b.widen(row), perSlot), b.widen(b.div(position, page)));
+    Value physical =
+        b.load(b.getI32Type(),
+               b.at(kernel.parameter(offsetof(kvrm_device_args, tables)),
+                    b.shiftLeft(entry, 2)),
+               4);
+    Value inPage = b.rem(position, page);
+    Value target = b.add(b.mul(b.widen(physical), pool.getPageBytes()),
+                         b.mul(b.widen(inPage), headDim * 2));
+    Value tokenIndex =
+        b.add(b.mul(row, source.getDescriptorType().getQueries()), token);
+    Value from = b.mul(b.widen(tokenIndex), pool.getKvHeads() * headDim * 2);
+    auto chunkType = VectorType::get({4}, b.getI32Type());
+    b.forLoop(b.threadId(), b.i32(pool.getKvHeads() * chunksPerHead),
+              b.i32(kThreads), [&](Value chunk) {
+                Value head = b.div(chunk, chunksPerHead);
+                Value inHead = b.sub(chunk, b.mul(head, chunksPerHead));
+                Value swizzled = b.bitXor(inHead, b.bitAnd(inPage, 7));
+                Value stride =
+                    kernel.parameter(offsetof(kvrm_device_args, head_stride));
+                Value to = b.add(b.add(b.mul(b.widen(head), stride), target),
+                                 b.widen(b.shiftLeft(swizzled, 4)));
+                Value at = b.add(from, b.widen(b.shiftLeft(chunk, 4)));
+                for (auto [source, pool] :
+                     {std::pair(offsetof(kvrm_device_args, k),
+                                offsetof(kvrm_device_args, k_pool)),
+                      std::pair(offsetof(kvrm_device_args, v),
+                                offsetof(kvrm_device_args, v_pool))})
+                  b.store(
+                      b.load(chunkType, b.at(kernel.parameter(source), at), 16),
+                      b.at(kernel.parameter(pool), to), 16);
+              });
+  });
+  kernel.finish();
+}
+
+/// Each warp copies a transfer group of one KV head, of K or of V, to where the
+/// group's row has its pages in order: 16 bytes a lane, several in flight.
+void kvrm::writeStageKernel(KernelOp source, gpu::GPUModuleOp module,
+                            const DeviceOptions &options) {
+  DeviceKernel kernel(module, source.getLoc(),
+                      (source.getSymName() + "_stage").str(), "stage", kThreads,
+                      0, options);
+  DeviceBuilder &b = kernel.b;
+  PoolType pool = source.getPool();
+  constexpr int64_t inFlight = 4, step = 16 * kWarpLanes;
+  if (options.isHopper()) {
+    b.launchDependents();
+    b.waitForPrerequisites();
+  }
+  Value lane = b.bitAnd(b.threadId(), kWarpLanes - 1);
+  Value warp = b.add(b.mul(b.blockId(), kThreads / kWarpLanes),
+                     b.shiftRight(b.threadId(), 5));
+  Value warps = b.mul(b.gridSize(), kThreads / kWarpLanes);
+  Value groups =
+      b.load(b.getI32Type(),
+             b.at(kernel.parameter(offsetof(kvrm_device_args, descriptor)),
+                  offsetof(kvrm_descriptor_header, groups)),
+             4);
+  Value perSlot = kernel.parameter(offsetof(kvrm_device_args, pages_per_slot));
+  auto chunkType = VectorType::get({4}, b.getI32Type());
+  b.forLoop(warp, b.mul(groups, 2 * pool.getKvHeads()), warps, [&](Value unit) {
+    Value half = b.bitAnd(unit, 1);
+    Value pair = b.shiftRight(unit, 1);
+    Value index = b.div(pair, pool.getKvHeads());
+    Value head = b.sub(pair, b.mul(index, pool.getKvHeads()));
+    // row, logical_page, physical_page, pages
+    SmallVector<Value> group =
+        b.loadWords(b.at(kernel.parameter(offsetof(kvrm_device_args, groups)),
+                         b.mul(b.widen(index), sizeof(kvrm_group))),
+                    4);
+    Value isValue = b.equal(half, 1);
+    auto pick = [&](size_t keys, size_t values) {
+      return b.select(isValue, kernel.parameter(values),
+                      kernel.parameter(keys));
+    };
+    Value headOffset =
+        b.mul(b.widen(head),
+              kernel.parameter(offsetof(kvrm_device_args, head_stride)));
+    Value laneOffset = b.add(headOffset, b.widen(b.shiftLeft(lane, 4)));
+    Value from =
+        b.at(pick(offsetof(kvrm_device_args, k_pool),
+                  offsetof(kvrm_device_args, v_pool)),
+             b.add(laneOffset, b.mul(b.widen(group[2]), pool.getPageBytes())));
+    Value page = b.add(b.mul(b.widen(group[0]), perSlot), b.widen(group[1]));
+    Value to = b.at(pick(offsetof(kvrm_device_args, staged_k),
+                         offsetof(kvrm_device_args, staged_v)),
+                    b.add(laneOffset, b.mul(page, pool.getPageBytes())));
+    static_assert(16 * 64 * 2 % (inFlight * step) == 0,
+                  "the smallest page is a whole number of rounds");
+    b.forLoop(b.i32(0), b.mul(group[3], pool.getPageBytes()),
+              b.i32(inFlight * step), [&](Value offset) {
+                SmallVector<Value> chunks;
+                Value at = b.widen(offset);
+                for (int64_t i = 0; i < inFlight; ++i)
+                  chunks.push_back(
+                      b.load(chunkType, b.at(b.at(from, at), i * step), 16));
+                for (int64_t i = 0; i < inFlight; ++i)
+                  b.store(chunks[i], b.at(b.at(to, at), i * step), 16);
+              });
+  });
+  kernel.finish();
+}

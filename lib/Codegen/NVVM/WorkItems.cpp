@@ -1,0 +1,120 @@
+//===- WorkItems.cpp - Finding a block's work -----------------------------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "WorkItems.h"
+
+#include "llvm/Support/MathExtras.h"
+
+using namespace mlir;
+using namespace mlir::kvrm;
+
+WorkItemVariables::WorkItemVariables(DeviceBuilder &b) {
+  for (Variable *field : {&row, &kvHead, &queryTile, &tileBegin, &tileEnd,
+                          &partial, &segment, &position, &count, &length})
+    *field = b.variable(b.getI32Type());
+}
+
+void WorkItemVariables::copy(const WorkItemVariables &other) const {
+  row.set(other.row.get());
+  kvHead.set(other.kvHead.get());
+  queryTile.set(other.queryTile.get());
+  tileBegin.set(other.tileBegin.get());
+  tileEnd.set(other.tileEnd.get());
+  partial.set(other.partial.get());
+  segment.set(other.segment.get());
+  position.set(other.position.get());
+  count.set(other.count.get());
+  length.set(other.length.get());
+}
+
+ItemReader::ItemReader(DeviceKernel &device, KernelOp kernel)
+    : device(device), b(device.b), kernel(kernel), strip(kernel.getPool()) {}
+
+void ItemReader::setFields(const WorkItemVariables &item, Value address) {
+  static_assert(offsetof(kvrm_work_item, row) == 0 &&
+                offsetof(kvrm_work_item, kv_head) == 4 &&
+                offsetof(kvrm_work_item, query_tile) == 8 &&
+                offsetof(kvrm_work_item, tile_begin) == 12 &&
+                offsetof(kvrm_work_item, tile_end) == 16 &&
+                offsetof(kvrm_work_item, partial) == 20 &&
+                offsetof(kvrm_work_item, segment) == 24);
+  SmallVector<Value> low = b.loadWords(address, 4);
+  SmallVector<Value> high = b.loadWords(b.at(address, 16), 4);
+  item.row.set(low[0]);
+  item.kvHead.set(low[1]);
+  item.queryTile.set(low[2]);
+  item.tileBegin.set(low[3]);
+  item.tileEnd.set(high[0]);
+  item.partial.set(high[1]);
+  item.segment.set(high[2]);
+}
+
+void ItemReader::setRow(const WorkItemVariables &item) {
+  static_assert(offsetof(kvrm_row, position) == 4 &&
+                offsetof(kvrm_row, count) == 8 &&
+                offsetof(kvrm_row, length) == 12);
+  Value rows = device.parameter(offsetof(kvrm_device_args, rows));
+  SmallVector<Value> words = b.loadWords(
+      b.at(rows, b.mul(b.widen(item.row.get()), sizeof(kvrm_row))), 4);
+  item.position.set(words[1]);
+  item.count.set(words[2]);
+  item.length.set(words[3]);
+}
+
+std::pair<Value, Value> ItemReader::setFromShare(const WorkItemVariables &item,
+                                                 Value index) {
+  Value share = b.at(device.parameter(offsetof(kvrm_device_args, shares)),
+                     b.mul(b.widen(index), sizeof(kvrm_share)));
+  SmallVector<Value> bounds =
+      b.loadWords(b.at(share, offsetof(kvrm_share, item_begin)), 2);
+  setFields(item, b.at(share, offsetof(kvrm_share, first)));
+  setRow(item); // row 0 in an empty share
+  return {bounds[0], bounds[1]};
+}
+
+void ItemReader::setFromItem(const WorkItemVariables &item, Value index) {
+  setFields(item, b.at(device.parameter(offsetof(kvrm_device_args, items)),
+                       b.mul(b.widen(index), sizeof(kvrm_work_item))));
+  setRow(item);
+}
+
+void ItemReader::setFromOutput(const WorkItemVariables &item, Value index) {
+  int64_t queryTiles = llvm::divideCeil(kernel.getDescriptorType().getQueries(),
+                                        kernel.getTile().getQ());
+  int64_t heads = kernel.getPool().getKvHeads();
+  Value pair = b.div(index, queryTiles);
+  item.queryTile.set(b.sub(index, b.mul(pair, queryTiles)));
+  Value row = b.div(pair, heads);
+  item.kvHead.set(b.sub(pair, b.mul(row, heads)));
+  item.row.set(row);
+  item.partial.set(b.i32(-1));
+  item.segment.set(b.i32(-1));
+  item.tileBegin.set(b.i32(0));
+  item.tileEnd.set(b.i32(KVRM_MAX_PAGES_PER_SLOT));
+  setRow(item);
+}
+
+StripRange ItemReader::rangeOf(const WorkItemVariables &item) {
+  int64_t queries = kernel.getTile().getQ();
+  int64_t perTile = kernel.getTile().getKv() / strip.tokens;
+  Value firstToken = b.mul(item.queryTile.get(), queries);
+  StripRange range;
+  range.firstPosition = b.add(item.position.get(), firstToken);
+  // A query tile past the row's tokens has nothing to see.
+  range.visibleEnd = b.select(
+      b.lessThan(firstToken, item.count.get()),
+      b.min(b.add(range.firstPosition, queries), item.length.get()), b.i32(0));
+  range.begin = b.mul(item.tileBegin.get(), perTile);
+  range.end = b.min(b.mul(item.tileEnd.get(), perTile),
+                    b.divUp(range.visibleEnd, strip.tokens));
+  range.end = b.max(range.end, range.begin);
+  range.fullEnd =
+      b.min(range.end, b.div(b.add(range.firstPosition, 1), strip.tokens));
+  range.historyEnd = b.min(range.end, b.div(item.position.get(), strip.tokens));
+  return range;
+}

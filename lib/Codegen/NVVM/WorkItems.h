@@ -1,0 +1,81 @@
+//===- WorkItems.h - Finding a block's work ---------------------*- C++ -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// How a block reads work items and rows of the descriptor, and which strips of
+// a history an item covers.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef KVRM_CODEGEN_NVVM_WORKITEMS_H
+#define KVRM_CODEGEN_NVVM_WORKITEMS_H
+
+#include "DeviceKernel.h"
+
+namespace mlir::kvrm {
+
+/// The tokens that one warp attends to at once: 8 KiB of K and V.
+struct StripShape {
+  explicit StripShape(PoolType pool)
+      : tokens(2048 / pool.getHeadDim()), headDim(pool.getHeadDim()),
+        page(pool.getPage()) {}
+  int64_t rowBytes() const { return headDim * 2; }
+  int64_t halfBytes() const { return tokens * rowBytes(); } ///< K, or V
+  int64_t stageBytes() const { return 2 * halfBytes(); }
+  int64_t pageBytes() const { return page * rowBytes(); }
+  /// Pages that a strip touches; a page may hold several strips.
+  int64_t pages() const { return std::max<int64_t>(1, tokens / page); }
+
+  int64_t tokens; ///< 16 at head_dim 128, 32 at 64
+  int64_t headDim;
+  int64_t page;
+};
+
+/// A work item and what its row says.
+struct WorkItemVariables {
+  WorkItemVariables() = default;
+  explicit WorkItemVariables(DeviceBuilder &b);
+  void copy(const WorkItemVariables &other) const;
+
+  Variable row, kvHead, queryTile, tileBegin, tileEnd, partial, segment;
+  Variable position, count, length;
+};
+
+/// Strips [begin, end) of a history; all query rows see those below fullEnd
+/// whole, and earlier steps wrote those below historyEnd.
+struct StripRange {
+  Value begin, fullEnd, end, historyEnd;
+  Value firstPosition; ///< of the item's first query token
+  Value visibleEnd;    ///< one past the last token that any query row sees
+};
+
+class ItemReader {
+public:
+  ItemReader(DeviceKernel &device, KernelOp kernel);
+
+  /// Reads the share of block `index`; returns its items' begin and end.
+  std::pair<Value, Value> setFromShare(const WorkItemVariables &item,
+                                       Value index);
+  void setFromItem(const WorkItemVariables &item, Value index);
+  /// The whole of output tile `index`: row, then KV head, then query tile.
+  void setFromOutput(const WorkItemVariables &item, Value index);
+
+  StripRange rangeOf(const WorkItemVariables &item);
+
+private:
+  void setFields(const WorkItemVariables &item, Value address);
+  void setRow(const WorkItemVariables &item);
+
+  DeviceKernel &device;
+  DeviceBuilder &b;
+  KernelOp kernel;
+  StripShape strip;
+};
+
+} // namespace mlir::kvrm
+
+#endif // KVRM_CODEGEN_NVVM_WORKITEMS_H

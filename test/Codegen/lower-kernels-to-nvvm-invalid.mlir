@@ -1,0 +1,63 @@
+// RUN: kvrm-opt %s --kvrm-lower-kernels-to-nvvm -split-input-file -verify-diagnostics
+
+// expected-error@+1 {{'kvrm.kernel' op needs a pool of layout swizzled for this target, got transposed_keys}}
+kvrm.kernel @append heads 4 tile <q = 1, kv = 64> transport <native>
+    on !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 128, page = 16, element = f16, layout = transposed_keys>>
+    at !kvrm.descriptor<rows = 2, queries = 1, pages = 4> {
+  kvrm.append_rows
+  kvrm.return
+}
+
+// -----
+
+// expected-error@+1 {{'kvrm.kernel' op has head_dim 192; this target takes 64 and 128}}
+kvrm.kernel @append heads 4 tile <q = 1, kv = 64> transport <native>
+    on !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 192, page = 16, element = f16, layout = swizzled>>
+    at !kvrm.descriptor<rows = 2, queries = 1, pages = 4> {
+  kvrm.append_rows
+  kvrm.return
+}
+
+// -----
+
+// expected-error@+1 {{'kvrm.kernel' op has pages of 8 tokens; this target takes 16, 32 and 64}}
+kvrm.kernel @append heads 4 tile <q = 1, kv = 64> transport <native>
+    on !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 128, page = 8, element = f16, layout = swizzled>>
+    at !kvrm.descriptor<rows = 2, queries = 1, pages = 4> {
+  kvrm.append_rows
+  kvrm.return
+}
+
+// -----
+
+// expected-error@+1 {{'kvrm.kernel' op has pages of 128 tokens; this target takes 16, 32 and 64}}
+kvrm.kernel @append heads 4 tile <q = 1, kv = 128> transport <native>
+    on !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 128, page = 128, element = f16, layout = swizzled>>
+    at !kvrm.descriptor<rows = 2, queries = 1, pages = 4> {
+  kvrm.append_rows
+  kvrm.return
+}
+
+// -----
+
+// expected-error@+1 {{'kvrm.kernel' op has 17 query rows a tile; this target takes at most 16}}
+kvrm.kernel @attend heads 34 tile <q = 1, kv = 64> transport <native>
+    on !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 128, page = 16, element = f16, layout = swizzled>>
+    at !kvrm.descriptor<rows = 2, queries = 1, pages = 4> {
+  %item = kvrm.get_work_item
+  %s = kvrm.softmax_init : !kvrm.softmax<17x128>
+  kvrm.store_softmax %s, %item : !kvrm.softmax<17x128>
+  kvrm.return
+}
+
+// -----
+
+// expected-error@+1 {{'kvrm.kernel' op has a KV tile of 16 tokens; this target takes multiples of 32}}
+kvrm.kernel @attend heads 4 tile <q = 1, kv = 16> transport <native>
+    on !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 64, page = 16, element = f16, layout = swizzled>>
+    at !kvrm.descriptor<rows = 2, queries = 1, pages = 4> {
+  %item = kvrm.get_work_item
+  %s = kvrm.softmax_init : !kvrm.softmax<2x64>
+  kvrm.store_softmax %s, %item : !kvrm.softmax<2x64>
+  kvrm.return
+}

@@ -1,0 +1,21 @@
+// RUN: not kvrm-opt %s --kvrm-lower-kernels-to-nvvm=arch=sm_70 2>&1 | FileCheck %s --check-prefix=ARCH
+// RUN: not kvrm-opt %s --kvrm-lower-kernels-to-nvvm=warps=3 2>&1 | FileCheck %s --check-prefix=WARPS
+// RUN: not kvrm-opt %s --kvrm-lower-kernels-to-nvvm=warps=32 2>&1 | FileCheck %s --check-prefix=WARPS
+// RUN: not kvrm-opt %s --kvrm-lower-kernels-to-nvvm=stages=17 2>&1 | FileCheck %s --check-prefix=STAGES
+// RUN: not kvrm-opt %s --kvrm-lower-kernels-to-nvvm=blocks-per-sm=0 2>&1 | FileCheck %s --check-prefix=BLOCKS
+// RUN: not kvrm-opt %s --kvrm-lower-kernels-to-nvvm="warps=16 stages=16" 2>&1 | FileCheck %s --check-prefix=SHARED
+
+// ARCH: error: arch: 'sm_70' is not sm_80 or sm_90
+// WARPS: error: warps: {{3|32}} is not a power of two up to 16
+// STAGES: error: stages: 17 is outside 0..16
+// BLOCKS: error: blocks-per-sm: 0 is outside 1..8
+// SHARED: error: 'kvrm.kernel' op needs {{[0-9]+}} bytes of shared memory a block; sm_90 has 232448
+
+kvrm.kernel @attend heads 4 tile <q = 1, kv = 64> transport <native>
+    on !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 128, page = 16, element = f16, layout = swizzled>>
+    at !kvrm.descriptor<rows = 2, queries = 1, pages = 4> {
+  %item = kvrm.get_work_item
+  %s = kvrm.softmax_init : !kvrm.softmax<2x128>
+  kvrm.store_softmax %s, %item : !kvrm.softmax<2x128>
+  kvrm.return
+}
