@@ -49,8 +49,7 @@ kvrm.kernel @append heads 2 tile <q = 1, kv = 16> transport <native> on !session
 // CHECK: nvvm.inline_ptx "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes
 // CHECK: nvvm.griddepcontrol launch_dependents
 // CHECK-NEXT: nvvm.griddepcontrol wait
-// CHECK-NEXT: nvvm.fence.proxy {kind = #nvvm.proxy_kind<async>}
-// CHECK: nvvm.mbarrier.try_wait.parity
+// CHECK: mbarrier.try_wait.parity
 // CHECK: nvvm.ldmatrix %{{.*}} {eltType = #nvvm.ld_st_matrix_elt_type<b16>, layout = #nvvm.mma_layout<row>, num = 4 : i32
 // CHECK: nvvm.mma.sync
 // CHECK-SAME: shape = #nvvm.shape<m = 16, n = 8, k = 16>

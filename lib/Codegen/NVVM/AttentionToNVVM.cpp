@@ -259,7 +259,6 @@ void AttentionLowering::start() {
       ring->fill(/*onlyHistory=*/true);
     b.launchDependents();
     b.waitForPrerequisites();
-    ring->afterPrerequisites();
   }
   ring->fill(/*onlyHistory=*/false);
 

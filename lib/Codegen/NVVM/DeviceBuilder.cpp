@@ -189,15 +189,24 @@ void DeviceBuilder::expectBytes(Value barrier, Value bytes) {
 }
 
 void DeviceBuilder::waitBarrier(Value barrier, Value parity) {
-  constexpr int64_t ticks = 10000000;
-  NVVM::MBarrierTryWaitParityOp::create(*this, sharedPointer(barrier), parity,
-                                        i32(ticks));
+  // nvvm.mbarrier.try_wait.parity asks for a time hint, and a warp that sleeps
+  // wakes up late; a loop around nvvm.mbarrier.try_wait is not known to be
+  // uniform, and its lanes part.
+  NVVM::InlinePtxOp::create(
+      *this, TypeRange{}, ValueRange{barrier, parity}, ValueRange{},
+      "{\n"
+      ".reg .pred done;\n"
+      "wait:\n"
+      "mbarrier.try_wait.parity.shared.b64 done, [$0], $1;\n"
+      "@!done bra.uni wait;\n"
+      "}",
+      Value());
 }
 
 void DeviceBuilder::bulkCopy(Value sharedAddress, Value source, Value bytes,
                              Value barrier) {
-  // A block of its own is the cluster rank 0 of its own cluster's window; PTX
-  // before 8.6 knows this copy with a cluster destination alone.
+  // A block's own shared memory is part of its cluster's window, the only
+  // destination that PTX before 8.6 knows.
   NVVM::InlinePtxOp::create(
       *this, TypeRange{}, ValueRange{sharedAddress, source, bytes, barrier},
       ValueRange{},

@@ -111,14 +111,17 @@ void PageRing::readTable() {
 }
 
 void PageRing::fill(bool onlyHistory) {
-  b.forLoop(b.i32(0), b.i32(stages), b.i32(1), [&](Value) {
-    b.ifThen(b.lessThan(issued.get(), stages), [&] { produce(onlyHistory); });
-  });
-}
-
-void PageRing::afterPrerequisites() {
-  NVVM::FenceProxyOp::create(b, NVVM::ProxyKind::async,
-                             NVVM::SharedSpaceAttr());
+  auto produceAll = [&] {
+    b.forLoop(b.i32(0), b.i32(stages), b.i32(1), [&](Value) {
+      b.ifThen(b.lessThan(issued.get(), stages), [&] { produce(onlyHistory); });
+    });
+  };
+  if (onlyHistory || !options.isHopper())
+    return produceAll();
+  // Few warps have room and work left: queries are waiting to be loaded.
+  Value isLeft = b.bitAnd(b.lessThan(issued.get(), stages),
+                          b.lessThan(nextStrip.get(), stripEnd.get()));
+  b.ifThen(isLeft, produceAll);
 }
 
 /// Starts the copy of one strip, if there is one.

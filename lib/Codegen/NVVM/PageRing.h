@@ -39,8 +39,6 @@ public:
   /// Starts copies until the ring is full or there is nothing more; with
   /// `onlyHistory`, until a strip holds tokens of this step.
   void fill(bool onlyHistory);
-  /// Makes what earlier kernels wrote visible to copies.
-  void afterPrerequisites();
 
   /// Waits for this warp's next strip; returns its shared address.
   Value waitForStrip();
