@@ -104,6 +104,12 @@ int32_t BlockPager::takePage(int32_t preferred, int32_t wanted) {
     if (first > 0)
       offset = std::min(length / 2, std::max(length - wanted, 0));
   }
+  takeFrom(first, offset);
+  return first + offset;
+}
+
+/// Takes a page of the extent at `first`.
+void BlockPager::takeFrom(int32_t first, int32_t offset) {
   int32_t length = pageAt(first).extent;
   removeExtent(first);
   if (offset > 0)
@@ -115,7 +121,6 @@ int32_t BlockPager::takePage(int32_t preferred, int32_t wanted) {
   KVRM_CHECK(pageAt(page).references == 0, "no page has two first owners");
   pageAt(page).references = 1;
   --freeCount;
-  return page;
 }
 
 /// One table less names the page; frees it, joined to its free neighbours, when
@@ -205,6 +210,40 @@ Status BlockPager::reserve(int32_t slot, int32_t tokens) {
   if (pages - at(slot).pages > freeCount)
     return {StatusCode::ResourceExhausted, "out of KV pages"};
   grow(slot, pages);
+  return Status::ok();
+}
+
+Status BlockPager::reservePages(int32_t slot, std::span<const int32_t> taken) {
+  KVRM_TRY(checkSlot(slot));
+  Slot &state = at(slot);
+  if (taken.size() > static_cast<size_t>(bounds.pagesPerSlot - state.pages))
+    return invalidArgument("slot ", slot, ": ", taken.size(), " pages after ",
+                           state.pages, " exceed the block table's ",
+                           bounds.pagesPerSlot);
+  Status status;
+  size_t checked = 0;
+  for (int32_t page : taken) {
+    if (page < 0 || page >= bounds.pages)
+      status =
+          invalidArgument("page ", page, " is outside 0..", bounds.pages - 1);
+    else if (pageAt(page).references > 0 || writers[static_cast<size_t>(page)])
+      status = invalidArgument("page ", page, " is not free");
+    if (!status.isOk())
+      break;
+    writers[static_cast<size_t>(page)] = 1;
+    ++checked;
+  }
+  for (int32_t page : taken.first(checked))
+    writers[static_cast<size_t>(page)] = 0;
+  KVRM_TRY(status);
+  int32_t *table = &tables[tableBegin(slot)];
+  for (int32_t page : taken) {
+    int32_t first = page;
+    while (first > 0 && pageAt(first - 1).references == 0)
+      --first;
+    takeFrom(first, page - first);
+    table[state.pages++] = page;
+  }
   return Status::ok();
 }
 

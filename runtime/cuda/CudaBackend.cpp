@@ -213,14 +213,16 @@ Status CudaBackend::takeMemory() {
     KVRM_TRY(take(tensors[i], copies * tensorBytes[i], names[i]));
   }
 
-  for (DeltaSlot &slot : ring) {
-    Expected<PinnedBuffer> memory =
-        PinnedBuffer::create(gpu, deltaBytes, "descriptor delta");
-    KVRM_TRY(memory.status());
-    slot.memory = memory.take();
+  for (DeltaLap &lap : ring) {
+    for (PinnedBuffer &slot : lap.memory) {
+      Expected<PinnedBuffer> memory =
+          PinnedBuffer::create(gpu, deltaBytes, "descriptor delta");
+      KVRM_TRY(memory.status());
+      slot = memory.take();
+    }
     Expected<CudaEvent> event = CudaEvent::create(gpu, /*isTimed=*/false);
     KVRM_TRY(event.status());
-    slot.copied = event.take();
+    lap.copied = event.take();
   }
   Expected<PinnedBuffer> scratch =
       PinnedBuffer::create(gpu, pageBytes, "page import");
@@ -262,12 +264,15 @@ const PlanStats &CudaBackend::plan(std::span<const PlanRow> rows) {
 
 Status CudaBackend::commit() {
   auto start = std::chrono::steady_clock::now();
-  DeltaSlot &slot = ring[nextSlot];
-  KVRM_TRY(slot.isUnknown ? queue.synchronize() : slot.copied.synchronize());
-  slot.isUnknown = false;
-  nextSlot = (nextSlot + 1) % deltaSlots;
+  DeltaLap &lap = ring[nextSlot / DeltaLap::slots];
+  size_t slot = nextSlot % DeltaLap::slots;
+  if (slot == 0) {
+    KVRM_TRY(lap.isUnknown ? queue.synchronize() : lap.copied.synchronize());
+    lap.isUnknown = false;
+  }
+  nextSlot = (nextSlot + 1) % (ring.size() * DeltaLap::slots);
 
-  auto *header = reinterpret_cast<kvrm_delta_header *>(slot.memory.data());
+  auto *header = reinterpret_cast<kvrm_delta_header *>(lap.memory[slot].data());
   std::span<kvrm_delta_word> words(
       reinterpret_cast<kvrm_delta_word *>(header + 1),
       static_cast<size_t>(step->deltaCapacity(bounds.usesStaging)));
@@ -281,11 +286,13 @@ Status CudaBackend::commit() {
   lastCommit.isWhole = isPending;
   isPending = true;
 
-  // Until the event says otherwise the copy may be reading the slot.
-  slot.isUnknown = true;
+  // Until the event says otherwise copies may be reading the lap's slots.
+  lap.isUnknown = true;
   KVRM_TRY(queue.copyIn(delta.span().part(0, lastCommit.bytes), header));
-  KVRM_TRY(slot.copied.record(queue));
-  slot.isUnknown = false;
+  if (slot + 1 == DeltaLap::slots) {
+    KVRM_TRY(lap.copied.record(queue));
+    lap.isUnknown = false;
+  }
   lastCommit.nanoseconds = std::chrono::duration_cast<std::chrono::nanoseconds>(
                                std::chrono::steady_clock::now() - start)
                                .count();

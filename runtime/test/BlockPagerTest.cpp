@@ -47,6 +47,39 @@ TEST(BlockPager, RefusesLimitsOutOfRange) {
             "pager: pageTokens: 257 is outside 1..256");
 }
 
+TEST(BlockPager, TakesGivenPages) {
+  BlockPager pager = makePager({64, 3, 32, 16});
+  append(pager, 0, 20);
+  std::vector<int32_t> own = pagesOf(pager, 0);
+  std::vector<int32_t> given = {40, 63, 17, 41, 30};
+  ASSERT_TRUE(pager.reservePages(1, given).isOk());
+  EXPECT_EQ(pagesOf(pager, 1), given);
+  EXPECT_EQ(pager.freePages(), 64 - 2 - 5);
+  EXPECT_TRUE(pager.checkInvariants().isOk());
+  auto message = [&](std::vector<int32_t> pages) {
+    Status status = pager.reservePages(2, pages);
+    EXPECT_EQ(pager.freePages(), 64 - 2 - 5);
+    return status.message();
+  };
+  EXPECT_EQ(message({3, 64}), "page 64 is outside 0..63");
+  EXPECT_EQ(message({-1}), "page -1 is outside 0..63");
+  EXPECT_EQ(message({3, 40}), "page 40 is not free");
+  EXPECT_EQ(message({3, own[0]}),
+            "page " + std::to_string(own[0]) + " is not free");
+  EXPECT_EQ(message({3, 4, 3}), "page 3 is not free");
+  EXPECT_EQ(message(std::vector<int32_t>(33)),
+            "slot 2: 33 pages after 0 exceed the block table's 32");
+  EXPECT_TRUE(pager.checkInvariants().isOk());
+  // What is reserved is filled first; then the pager chooses.
+  append(pager, 1, 80);
+  EXPECT_EQ(pagesOf(pager, 1), given);
+  append(pager, 1, 1);
+  EXPECT_EQ(pagesOf(pager, 1).back(), 31);
+  EXPECT_TRUE(pager.release(1).isOk());
+  EXPECT_TRUE(pager.checkInvariants().isOk());
+  EXPECT_EQ(pager.freePages(), 62);
+}
+
 TEST(BlockPager, KeepsInterleavedHistoriesInLongRuns) {
   BlockPager pager = makePager({1024, 8, 128, 16});
   for (int32_t token = 0; token < 2048; ++token)

@@ -418,7 +418,10 @@ TEST_F(Gpu, KernelsAgreeWithFloat64) {
   const char *path = std::getenv("KVRM_KERNELS");
   if (!path)
     GTEST_SKIP() << "KVRM_KERNELS is not set";
-  Expected<KernelSet> set = KernelSet::load(path);
+  // A list with colons between, for gpu/; the first is enough here.
+  std::string folders = path;
+  Expected<KernelSet> set =
+      KernelSet::load(folders.substr(0, folders.find(':')));
   ASSERT_TRUE(set) << set.status().message();
   CudaShape shape;
   shape.layers = 2;

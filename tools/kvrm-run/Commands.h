@@ -48,6 +48,31 @@ struct BenchOptions {
   uint64_t seed = 1;
 };
 
+/// What `bench attention` takes.
+struct AttentionBenchOptions {
+  std::string kernels; ///< folder of a kernel set
+  std::string rows = "all";
+  std::string pdl = "both";
+  std::string schedules = "all";
+  std::string calibration; ///< file; empty = the work queue always
+  std::string pages = "scattered";
+  std::vector<uint64_t> seeds{2, 3, 4, 5, 6}; ///< of serving
+  uint64_t seed = 2;                          ///< of the rows
+  double bandwidth = 3028;                    ///< of memory, in GB/s
+  int32_t replays = 30;
+  int32_t steps = 100;
+  bool isServing = false;
+  bool isStaged = false;
+  bool isJson = false;
+  bool isVerbose = false;
+};
+
+struct CalibrateOptions {
+  std::string kernels; ///< folder of a kernel set
+  std::string output;  ///< file to write
+  bool isVerbose = false;
+};
+
 struct ScoreOptions {
   std::vector<std::string> tokenIds; ///< "1,2,3" each
   /// Tokens fed by prefill: one length for all, or one a sequence; none: 1.
@@ -58,6 +83,8 @@ struct ScoreOptions {
 Status generate(const CommonOptions &common, const GenerateOptions &options);
 Status inspect(const CommonOptions &common);
 Status bench(const CommonOptions &common, const BenchOptions &options);
+Status benchAttention(const AttentionBenchOptions &options);
+Status calibrate(const CalibrateOptions &options);
 Status score(const CommonOptions &common, const ScoreOptions &options);
 
 /// Parses "1,2,3", the value of --token-ids.

@@ -37,9 +37,12 @@ static int runMain(int argc, char **argv) {
   run::BenchOptions bench;
   run::ScoreOptions score;
 
+  run::AttentionBenchOptions attention;
+  run::CalibrateOptions calibrate;
+
   auto addCommon = [&](CLI::App *command, bool runs) {
-    command->add_option("package", common.package, "Package folder")
-        ->required();
+    // Required, but for `bench attention`, which has none.
+    command->add_option("package", common.package, "Package folder");
     command->add_flag("--json", common.isJson, "Print one JSON object");
     if (!runs)
       return;
@@ -109,6 +112,51 @@ static int runMain(int argc, char **argv) {
                          "Spread histories evenly over 1..context");
   benchCommand->add_option("--seed", bench.seed, "Seed of the histories");
 
+  CLI::App *attentionCommand = benchCommand->add_subcommand(
+      "attention", "Time attention kernels on a GPU");
+  attentionCommand
+      ->add_option("kernels", attention.kernels, "Kernel set, a folder")
+      ->required();
+  attentionCommand->add_option("--rows", attention.rows,
+                               "all, none, or names, e.g. B1x2048,zipf-B8");
+  attentionCommand->add_option("--pdl", attention.pdl,
+                               "Programmatic dependent launch: on, off, both");
+  attentionCommand->add_option("--schedules", attention.schedules,
+                               "all, or e.g. workqueue,cluster8");
+  attentionCommand->add_option("--calibration", attention.calibration,
+                               "What `calibrate` wrote, for the policy");
+  attentionCommand->add_option("--pages", attention.pages,
+                               "State of the pool: fresh, holes, scattered");
+  attentionCommand->add_option("--seed", attention.seed, "Seed of the rows");
+  attentionCommand
+      ->add_option("--seeds", attention.seeds, "Seeds of --serving, e.g. 2,3")
+      ->delimiter(',')
+      ->allow_extra_args(false);
+  attentionCommand->add_option("--bandwidth", attention.bandwidth,
+                               "Of the device's memory, in GB/s");
+  attentionCommand->add_option("--replays", attention.replays,
+                               "Replays that a time is the median of");
+  attentionCommand->add_flag("--serving", attention.isServing,
+                             "Time whole steps too");
+  attentionCommand->add_option("--steps", attention.steps,
+                               "Steps of each serving");
+  attentionCommand->add_flag("--staged", attention.isStaged,
+                             "Time the staged schedule too");
+  attentionCommand->add_flag("--json", attention.isJson,
+                             "Print one JSON object");
+  attentionCommand->add_flag("-v,--verbose", attention.isVerbose,
+                             "Tell what is measured on standard error");
+
+  CLI::App *calibrateCommand = app.add_subcommand(
+      "calibrate", "Measure what the choice of a schedule needs on a GPU");
+  calibrateCommand
+      ->add_option("kernels", calibrate.kernels, "Kernel set, a folder")
+      ->required();
+  calibrateCommand->add_option("-o,--output", calibrate.output,
+                               "File to write");
+  calibrateCommand->add_flag("-v,--verbose", calibrate.isVerbose,
+                             "Tell what is measured on standard error");
+
   CLI::App *scoreCommand = app.add_subcommand(
       "score", "Feed given tokens; logits and likelihoods of those decoded");
   addCommon(scoreCommand, true);
@@ -141,8 +189,15 @@ static int runMain(int argc, char **argv) {
     return fail(std::string(error.what()) + " (see kvrm-run --help)");
   }
 
+  if (common.package.empty() && !attentionCommand->parsed() &&
+      !calibrateCommand->parsed())
+    return fail("package is required (see kvrm-run --help)");
   Status status;
-  if (generateCommand->parsed())
+  if (attentionCommand->parsed())
+    status = run::benchAttention(attention);
+  else if (calibrateCommand->parsed())
+    status = run::calibrate(calibrate);
+  else if (generateCommand->parsed())
     status = run::generate(common, generate);
   else if (inspectCommand->parsed())
     status = run::inspect(common);

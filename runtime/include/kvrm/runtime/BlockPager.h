@@ -69,6 +69,12 @@ public:
   /// shrinks. Errors: InvalidArgument, ResourceExhausted; then nothing changed.
   Status reserve(int32_t slot, int32_t tokens);
 
+  /// The same with `taken`, free pages in this order, instead of pages of the
+  /// pager's choice. For tests and benchmarks that need a pool in a certain
+  /// state: takes time linear in the extents that the pages lie in. Errors:
+  /// InvalidArgument; then nothing changed.
+  Status reservePages(int32_t slot, std::span<const int32_t> taken);
+
   /// Extends the history of `slot` by `tokens` >= 0. If its last page is partly
   /// filled and shared, that page is replaced and `copy` says which to copy.
   /// Errors: InvalidArgument, ResourceExhausted; then nothing changed.
@@ -155,6 +161,7 @@ private:
   void grow(int32_t slot, int32_t pages);
   PageCopy applyAppend(int32_t slot, int32_t tokens);
   int32_t takePage(int32_t preferred, int32_t wanted);
+  void takeFrom(int32_t first, int32_t offset);
   void dropPage(int32_t page);
   void insertExtent(int32_t first, int32_t length);
   void removeExtent(int32_t first);

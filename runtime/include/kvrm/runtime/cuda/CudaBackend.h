@@ -214,13 +214,14 @@ private:
     CudaKernel code;
     KernelInfo info;
   };
-  /// A pinned delta, and the copy that still reads it.
-  struct DeltaSlot {
-    PinnedBuffer memory;
-    CudaEvent copied;
+  /// Pinned deltas, and the copies that still read them. An event takes longer
+  /// to record than a delta to collect, so that one tells of several.
+  struct DeltaLap {
+    static constexpr size_t slots = 4;
+    std::array<PinnedBuffer, slots> memory;
+    CudaEvent copied;       ///< all of them
     bool isUnknown = false; ///< in flight without an event to tell
   };
-  static constexpr size_t deltaSlots = 4;
   static constexpr size_t schedules = 6;
 
   CudaBackend() = default;
@@ -263,7 +264,7 @@ private:
   DeviceBuffer partialStates;
   DeviceBuffer arrivals;
   std::array<DeviceBuffer, 4> tensors;
-  std::array<DeltaSlot, deltaSlots> ring;
+  std::array<DeltaLap, 2> ring;
   PinnedBuffer pageScratch;
   bool isScratchBusy = false; ///< a copy may still use it
   std::array<CudaGraph, schedules> graphs;

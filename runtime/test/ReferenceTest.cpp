@@ -1,0 +1,100 @@
+//===- ReferenceTest.cpp - Tests of what kernels are compared with --------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "kvrm/runtime/Reference.h"
+
+#include <bit>
+#include <cmath>
+#include <gtest/gtest.h>
+#include <random>
+#include <vector>
+
+using namespace kvrm;
+
+TEST(Reference, KnowsEveryElement) {
+  for (uint32_t bits = 0; bits < 1 << 16; ++bits) {
+    auto half = static_cast<uint16_t>(bits);
+    for (kvrm_element element : {KVRM_F16, KVRM_BF16}) {
+      double value = elementValue(element, half);
+      if (std::isnan(value)) {
+        EXPECT_TRUE(
+            std::isnan(elementValue(element, elementOf(element, value))));
+        continue;
+      }
+      EXPECT_EQ(elementOf(element, value), half) << bits;
+    }
+  }
+  EXPECT_EQ(elementValue(KVRM_F16, 0x3c00), 1);
+  EXPECT_EQ(elementValue(KVRM_F16, 0x0001), std::ldexp(1, -24));
+  EXPECT_EQ(elementValue(KVRM_F16, 0xfbff), -65504);
+  EXPECT_EQ(elementValue(KVRM_BF16, 0xbf80), -1);
+  // Ties go to even, and over the largest is infinite.
+  EXPECT_EQ(elementOf(KVRM_F16, 1 + std::ldexp(1, -11)), 0x3c00);
+  EXPECT_EQ(elementOf(KVRM_F16, 1 + std::ldexp(3, -11)), 0x3c02);
+  EXPECT_EQ(elementOf(KVRM_F16, 65519), 0x7bff);
+  EXPECT_EQ(elementOf(KVRM_F16, 65520), 0x7c00);
+  EXPECT_EQ(elementOf(KVRM_BF16, 1 + std::ldexp(1, -8)), 0x3f80);
+  EXPECT_EQ(elementOf(KVRM_F16, std::ldexp(1, -26)), 0);
+}
+
+TEST(Reference, IsTheDefinition) {
+  std::mt19937 random(1);
+  for (kvrm_element element : {KVRM_F16, KVRM_BF16})
+    for (size_t dim : {8u, 64u, 128u}) {
+      constexpr size_t tokens = 77;
+      auto fill = [&](size_t count, double size) {
+        std::vector<uint16_t> elements(count * dim);
+        for (uint16_t &bits : elements)
+          bits =
+              elementOf(element, size * (double(random() % 2001) / 1000 - 1));
+        return elements;
+      };
+      std::vector<uint16_t> k = fill(tokens, 1), v = fill(tokens, 1);
+      std::vector<uint16_t> q = fill(3, 20);
+      // Denormal numbers count too.
+      q[0] = k[0] = v[0] = 0x0003;
+      std::vector<const uint16_t *> queries = {&q[0], &q[dim], &q[2 * dim]};
+      std::vector<int32_t> visible = {1, 77, 30};
+      std::vector<double> out(3 * dim);
+      attendReference(
+          {element, static_cast<int32_t>(dim), k, v, queries, visible}, out);
+      for (size_t i = 0; i < 3; ++i) {
+        std::vector<double> want(dim);
+        double total = 0;
+        for (size_t t = 0; t < static_cast<size_t>(visible[i]); ++t) {
+          double score = 0;
+          for (size_t d = 0; d < dim; ++d)
+            score += elementValue(element, queries[i][d]) *
+                     elementValue(element, k[t * dim + d]);
+          double weight = std::exp(score / std::sqrt(double(dim)));
+          total += weight;
+          for (size_t d = 0; d < dim; ++d)
+            want[d] += weight * elementValue(element, v[t * dim + d]);
+        }
+        for (size_t d = 0; d < dim; ++d)
+          EXPECT_NEAR(out[i * dim + d], want[d] / total, 1e-12);
+      }
+    }
+}
+
+TEST(Reference, CountsErrors) {
+  ErrorStats stats;
+  std::vector<uint16_t> got = {0x3c00, 0x0000, 0xffff, 0x7c00};
+  stats.add(KVRM_F16, got, std::vector<double>{1.001, 0, 0, 0});
+  EXPECT_EQ(stats.poisoned, 2);
+  EXPECT_EQ(stats.count, 2);
+  EXPECT_NEAR(stats.most, 1e-3, 1e-9);
+  EXPECT_NEAR(stats.mean(), 5e-4, 1e-9);
+  EXPECT_FALSE(stats.isGood(KVRM_F16));
+  ErrorStats good;
+  good.add(KVRM_F16, std::span(got).first(2), std::vector<double>{1, 0});
+  EXPECT_TRUE(good.isGood(KVRM_F16));
+  good.merge(stats);
+  EXPECT_EQ(good.poisoned, 2);
+  EXPECT_EQ(good.count, 4);
+}

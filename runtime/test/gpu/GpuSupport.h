@@ -1,0 +1,229 @@
+//===- GpuSupport.h - What tests on a GPU share -----------------*- C++ -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// Tests of compiled kernels run for each folder in KVRM_KERNELS, a list with
+// colons between, and are skipped without it or without a GPU. KVRM_GPU_SEED
+// sets the seed, which is printed, KVRM_GPU_STEPS the steps of the long
+// test, and KVRM_GPU_LONGEST the longest history of the others.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef KVRM_TEST_GPU_GPUSUPPORT_H
+#define KVRM_TEST_GPU_GPUSUPPORT_H
+
+#include "kvrm/runtime/Reference.h"
+#include "kvrm/runtime/ThreadPool.h"
+#include "kvrm/runtime/cuda/CudaBackend.h"
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <gtest/gtest.h>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace gpu {
+
+inline int64_t numberOf(const char *variable, int64_t fallback) {
+  const char *text = std::getenv(variable);
+  return text && *text ? std::atoll(text) : fallback;
+}
+
+inline uint64_t seed() {
+  return static_cast<uint64_t>(numberOf("KVRM_GPU_SEED", 1));
+}
+
+inline std::vector<std::string> kernelFolders() {
+  std::vector<std::string> folders;
+  const char *text = std::getenv("KVRM_KERNELS");
+  std::string rest = text ? text : "";
+  while (!rest.empty()) {
+    size_t colon = rest.find(':');
+    if (colon != 0)
+      folders.push_back(rest.substr(0, colon));
+    rest = colon == std::string::npos ? "" : rest.substr(colon + 1);
+  }
+  return folders;
+}
+
+inline void expectOk(const kvrm::Status &status) {
+  EXPECT_TRUE(status.isOk()) << status.message();
+}
+
+/// Fast, and the same everywhere.
+class Random {
+public:
+  explicit Random(uint64_t seed) : state(seed * 0x9e3779b97f4a7c15u + 1) {}
+  uint64_t next() {
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    return state * 0x2545f4914f6cdd1du;
+  }
+  int32_t between(int32_t low, int32_t high) {
+    return low + static_cast<int32_t>((next() >> 32) %
+                                      static_cast<uint64_t>(high - low + 1));
+  }
+  bool oneIn(int32_t count) { return between(1, count) == 1; }
+
+private:
+  uint64_t state;
+};
+
+/// Elements of one type, by table.
+class Elements {
+public:
+  explicit Elements(const kvrm::KernelManifest &m) : type(m.element) {
+    for (size_t i = 0; i < unit.size(); ++i)
+      unit[i] = kvrm::elementOf(
+          type, (2 * static_cast<double>(i) + 1) / double(unit.size()) - 1);
+    // A key times this makes a query whose score of that key is about 15, far
+    // above all others.
+    double factor = 45 / std::sqrt(double(m.headDim));
+    lookup.resize(1 << 16);
+    for (size_t bits = 0; bits < lookup.size(); ++bits)
+      lookup[bits] = kvrm::elementOf(
+          type, kvrm::elementValue(type, static_cast<uint16_t>(bits)) * factor);
+    for (size_t i = 0; i < spread.size(); ++i)
+      spread[i] = kvrm::elementOf(type, 3 * kvrm::elementValue(type, unit[i]));
+  }
+
+  /// Numbers in -1..1, never a NaN, which poison is.
+  void fill(Random &random, std::span<uint16_t> out) const {
+    fillFrom(unit, random, out);
+  }
+  /// Queries whose scores are spread by about 1.
+  void fillQuery(Random &random, std::span<uint16_t> out) const {
+    fillFrom(spread, random, out);
+  }
+  /// A query that finds `key`.
+  void fillLookup(std::span<const uint16_t> key,
+                  std::span<uint16_t> out) const {
+    for (size_t i = 0; i < out.size(); ++i)
+      out[i] = lookup[key[i]];
+  }
+
+  kvrm_element type;
+
+private:
+  using Table = std::array<uint16_t, 4096>;
+  static void fillFrom(const Table &table, Random &random,
+                       std::span<uint16_t> out) {
+    for (size_t i = 0; i < out.size();) {
+      uint64_t bits = random.next();
+      for (int part = 0; part < 5 && i < out.size(); ++part, bits >>= 12)
+        out[i++] = table[bits & 4095];
+    }
+  }
+
+  Table unit{}, spread{};
+  std::vector<uint16_t> lookup;
+};
+
+/// Runs `task(i)` for all i below `count`, on all CPUs.
+template <typename Task>
+void parallel(kvrm::ThreadPool &threads, size_t count, Task task) {
+  struct Context {
+    Task &task;
+    size_t count;
+    std::atomic<size_t> next{0};
+  } context{task, count};
+  threads.run(
+      [](void *opaque, int32_t) {
+        auto &shared = *static_cast<Context *>(opaque);
+        for (size_t i; (i = shared.next++) < shared.count;)
+          shared.task(i);
+      },
+      &context);
+}
+
+/// A device, or a skipped test.
+class Kernels : public testing::Test {
+protected:
+  void SetUp() override {
+    kvrm::Expected<std::shared_ptr<const kvrm::CudaDriver>> driver =
+        kvrm::CudaDriver::load();
+    if (!driver)
+      GTEST_SKIP() << driver.status().message();
+    kvrm::Expected<std::shared_ptr<const kvrm::CudaDevice>> opened =
+        kvrm::CudaDevice::create(driver.take());
+    ASSERT_TRUE(opened) << opened.status().message();
+    device = opened.take();
+    if (kernelFolders().empty())
+      GTEST_SKIP() << "KVRM_KERNELS names no kernel sets";
+    for (const std::string &folder : kernelFolders()) {
+      kvrm::Expected<kvrm::KernelSet> set = kvrm::KernelSet::load(folder);
+      ASSERT_TRUE(set) << set.status().message();
+      expectOk(set->checkDevice(device->info()));
+      sets.push_back(set.take());
+    }
+    kvrm::Expected<std::unique_ptr<kvrm::ThreadPool>> pool =
+        kvrm::ThreadPool::create(0);
+    ASSERT_TRUE(pool) << pool.status().message();
+    threads = pool.take();
+    std::printf("seed %llu\n", static_cast<unsigned long long>(seed()));
+  }
+
+  std::shared_ptr<const kvrm::CudaDevice> device;
+  std::vector<kvrm::KernelSet> sets;
+  std::unique_ptr<kvrm::ThreadPool> threads;
+};
+
+/// The schedules that a set has and the device holds, captured.
+inline std::vector<kvrm::CudaSchedule> captureAll(kvrm::CudaBackend &backend) {
+  using kvrm::CudaSchedule;
+  std::vector<CudaSchedule> all = {CudaSchedule::workqueue()};
+  for (int32_t blocks : {1, 2, 4, 8})
+    if (blocks <= backend.manifest().kernel("attend_cluster")->maxCluster)
+      all.push_back(CudaSchedule::clusters(blocks));
+  if (backend.shape().usesStaging)
+    all.push_back(CudaSchedule::staged());
+  std::vector<CudaSchedule> captured;
+  for (CudaSchedule schedule : all) {
+    kvrm::Status status = backend.capture(schedule);
+    if (status.isOk())
+      captured.push_back(schedule);
+    else
+      EXPECT_EQ(status.code(), kvrm::StatusCode::Incompatible)
+          << status.message();
+  }
+  return captured;
+}
+
+inline std::string nameOf(kvrm::CudaSchedule schedule) {
+  if (schedule.isStaged)
+    return "staged";
+  return schedule.cluster == 0 ? "workqueue"
+                               : "cluster" + std::to_string(schedule.cluster);
+}
+
+template <typename T> std::span<const uint8_t> bytesOf(std::span<T> values) {
+  return {reinterpret_cast<const uint8_t *>(values.data()),
+          values.size_bytes()};
+}
+template <typename T> std::span<uint8_t> bytesOf(std::vector<T> &values) {
+  return {reinterpret_cast<uint8_t *>(values.data()),
+          values.size() * sizeof(T)};
+}
+
+/// Called between launches: partial states mean nothing any more.
+inline void spoilPartials(kvrm::CudaBackend &backend) {
+  expectOk(backend.stream().fill(backend.partials(), 0xff));
+}
+
+/// What 0xff bytes are: no number in f16 or bf16.
+constexpr uint16_t poison = 0xffff;
+
+} // namespace gpu
+
+#endif // KVRM_TEST_GPU_GPUSUPPORT_H
