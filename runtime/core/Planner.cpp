@@ -9,6 +9,7 @@
 
 #include "kvrm/runtime/Planner.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 
@@ -90,6 +91,9 @@ Expected<Planner> Planner::create(const PlanShape &shape) {
   planner.room = *capacity;
   planner.states.resize(static_cast<size_t>(shape.rows));
   planner.plannedTiles.resize(static_cast<size_t>(shape.rows));
+  planner.ends.resize(static_cast<size_t>(shape.rows) *
+                      static_cast<size_t>(shape.kvHeads));
+  planner.grownTiles.resize(static_cast<size_t>(shape.shares));
   planner.shareBegin.resize(static_cast<size_t>(shape.shares) + 1);
   Expected<AlignedBuffer> scratch = AlignedBuffer::create(
       int64_t(capacity->limits.max_groups) * int64_t(sizeof(kvrm_group)),
@@ -120,17 +124,7 @@ const PlanStats &Planner::plan(std::span<const PlanRow> rows,
     rebuildGroups(firstStale, pager, descriptor);
 
   // Items depend on lengths only through numbers of tiles.
-  bool keep = itemsValid && work.queries == 1;
-  if (work.queries == 1) {
-    for (int32_t i = 0; i < work.rows; ++i) {
-      const RowState &state = states[static_cast<size_t>(i)];
-      int32_t tiles = state.count > 0 ? tilesOf(state, 0) : 0;
-      int32_t &planned = plannedTiles[static_cast<size_t>(i)];
-      keep &= planned == tiles;
-      planned = tiles;
-      last.tiles += int64_t(tiles) * work.kvHeads;
-    }
-  }
+  bool keep = itemsValid && work.queries == 1 && growItems(descriptor);
   if (!keep)
     planItems(descriptor);
 
@@ -272,6 +266,60 @@ int32_t Planner::tilesOf(const RowState &row, int32_t queryTile) const {
   return ceilDivide(seen, work.kvTile);
 }
 
+/// Keeps the items of the last plan, if rows have the tiles that they had or a
+/// few more: those go to the items that end the rows' histories. Returns false
+/// if a share would have too much, or a row came, went or shrank.
+bool Planner::growItems(StepDescriptor &descriptor) {
+  // How often a history is split depends on its tiles.
+  int64_t most = work.schedule == KVRM_SCHEDULE_SPLIT
+                     ? 0
+                     : balancedTiles / work.shares / growthPerTile;
+  bool hasGrown = false;
+  for (int32_t i = 0; i < work.rows; ++i) {
+    const RowState &state = states[static_cast<size_t>(i)];
+    int32_t tiles = state.count > 0 ? tilesOf(state, 0) : 0;
+    int32_t planned = plannedTiles[static_cast<size_t>(i)];
+    last.tiles += int64_t(tiles) * work.kvHeads;
+    if (tiles == planned)
+      continue;
+    if (planned == 0 || tiles < planned || tiles - planned > most)
+      return false;
+    hasGrown = true;
+    for (int32_t head = 0; head < work.kvHeads; ++head) {
+      const RowEnd &end = ends[static_cast<size_t>(i * work.kvHeads + head)];
+      int32_t &grown = grownTiles[static_cast<size_t>(end.share)];
+      grown += tiles - planned;
+      if (grown > most)
+        return false;
+    }
+  }
+  if (!hasGrown)
+    return true;
+
+  std::span<kvrm_work_item> items = descriptor.items();
+  for (int32_t i = 0; i < work.rows; ++i) {
+    const RowState &state = states[static_cast<size_t>(i)];
+    int32_t tiles = state.count > 0 ? tilesOf(state, 0) : 0;
+    int32_t &planned = plannedTiles[static_cast<size_t>(i)];
+    for (int32_t head = 0; tiles != planned && head < work.kvHeads; ++head) {
+      const RowEnd &end = ends[static_cast<size_t>(i * work.kvHeads + head)];
+      kvrm_work_item &item = items[static_cast<size_t>(end.item)];
+      KVRM_CHECK(item.row == i && item.kv_head == head &&
+                     item.tile_end == planned,
+                 "the item ends its row's history");
+      item.tile_end = tiles;
+      descriptor.markItems(end.item, end.item + 1);
+      if (shareBegin[static_cast<size_t>(end.share)] == end.item) {
+        kvrm_share value = descriptor.share(end.share);
+        value.first = item;
+        descriptor.setShare(end.share, value);
+      }
+    }
+    planned = tiles;
+  }
+  return true;
+}
+
 void Planner::planItems(StepDescriptor &descriptor) {
   std::span<kvrm_work_item> itemRoom = descriptor.items();
   std::span<kvrm_merge_segment> segmentRoom = descriptor.segments();
@@ -307,6 +355,8 @@ void Planner::planItems(StepDescriptor &descriptor) {
     item.tile_end = tileEnd;
     item.segment = segment;
     item.partial = segment < 0 ? -1 : partials++;
+    ends[static_cast<size_t>(item.row * work.kvHeads + item.kv_head)] = {items,
+                                                                         share};
     itemRoom[static_cast<size_t>(items++)] = item;
     at += tileEnd - tileBegin;
   };
@@ -377,6 +427,13 @@ void Planner::planItems(StepDescriptor &descriptor) {
     descriptor.setShare(index, value);
   }
 
+  balancedTiles = total;
+  std::ranges::fill(grownTiles, 0);
+  for (int32_t row = 0; row < work.rows; ++row) {
+    const RowState &state = states[static_cast<size_t>(row)];
+    plannedTiles[static_cast<size_t>(row)] =
+        state.count > 0 ? tilesOf(state, 0) : 0;
+  }
   descriptor.markItems(0, items);
   descriptor.markSegments(0, segments);
   kvrm_descriptor_header &header = descriptor.header();

@@ -159,12 +159,21 @@ int32_t StepDescriptor::collectDelta(std::span<kvrm_delta_word> out,
   commitRanges([&](int64_t offset, int64_t bytes) {
     uint32_t begin = indexOf(offset);
     uint32_t end = indexOf(offset + bytes);
-    bool isWritten =
-        !options.isWhole &&
-        (options.hasGroups || begin < groupsBegin || begin >= groupsEnd);
+    // Scattered pools have groups by the ten thousand, and each new page moves
+    // those behind it.
+    if (!options.hasGroups && begin >= groupsBegin && begin < groupsEnd)
+      return;
+    bool isWritten = !options.isWhole;
+    // Most of a range is as it was; equal blocks are passed over whole.
+    constexpr uint32_t block = 16;
     for (uint32_t i = begin; i < end; ++i) {
-      if (to[i] == from[i])
-        continue;
+      if (to[i] == from[i]) {
+        while (i + block < end &&
+               std::memcmp(to + i, from + i, block * sizeof(uint32_t)) == 0)
+          i += block;
+        if (to[i] == from[i])
+          continue;
+      }
       to[i] = from[i];
       if (isWritten)
         *write++ = {i, from[i]};

@@ -23,7 +23,10 @@
 //
 // Both are incremental. A step in which no history crosses a page boundary
 // leaves tables and groups as they were; one in which none crosses a tile
-// boundary leaves the items. No call of plan() allocates.
+// boundary leaves the items. While no share grows by more than 1/16, growth
+// goes to the items that end the rows' histories, and nothing else changes: of
+// large batches some row crosses a boundary in every step. No call of plan()
+// allocates.
 //
 //===----------------------------------------------------------------------===//
 
@@ -115,12 +118,22 @@ private:
     bool isStale = false; ///< groups need rebuilding in this plan
   };
 
+  /// Where the history of a row ends: the last item of a KV head, its share.
+  struct RowEnd {
+    int32_t item = 0;
+    int32_t share = 0;
+  };
+
+  /// Tiles of a share to one that may be added before shares are made anew.
+  static constexpr int64_t growthPerTile = 16;
+
   Planner() = default;
 
   bool syncRow(int32_t index, const PlanRow &row, const BlockPager &pager,
                StepDescriptor &descriptor);
   void rebuildGroups(int32_t first, const BlockPager &pager,
                      StepDescriptor &descriptor);
+  bool growItems(StepDescriptor &descriptor);
   void planItems(StepDescriptor &descriptor);
   int32_t tilesOf(const RowState &row, int32_t queryTile) const;
 
@@ -129,6 +142,9 @@ private:
   PlanStats last;
   std::vector<RowState> states;
   std::vector<int32_t> plannedTiles; ///< a row, of the items in place
+  std::vector<RowEnd> ends;          ///< of a (row, KV head), one query tile
+  int64_t balancedTiles = 0;         ///< when the items were made
+  std::vector<int32_t> grownTiles;   ///< of a share, since then
   std::vector<int32_t> shareBegin;   ///< of planItems: item it starts at
   AlignedBuffer groupScratch;
   bool itemsValid = false;

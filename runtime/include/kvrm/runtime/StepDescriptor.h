@@ -113,12 +113,13 @@ public:
   /// bytes copied.
   int64_t commit();
 
-  /// Which words collectDelta() writes down. What it leaves out is committed
-  /// here all the same.
+  /// Which words collectDelta() writes down.
   struct DeltaOptions {
     /// All, for a copy of which nothing is known, not only what changed.
     bool isWhole = false;
-    /// The groups section too; only the staged transport reads it.
+    /// The groups section too; only the staged transport reads it. Without it
+    /// the committed copy's groups are not kept up to date here either. The
+    /// same in every call.
     bool hasGroups = true;
   };
   /// Commits as commit() does, and writes each word that this changed to `out`,
