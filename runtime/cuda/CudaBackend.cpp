@@ -198,10 +198,6 @@ Status CudaBackend::takeMemory() {
                     kvrm_partial_floats(queryRows, info.headDim) *
                     int64_t(sizeof(float)),
                 "partials"));
-  KVRM_TRY(take(arrivals,
-                std::max<int64_t>(room.limits.max_segments, 1) * KVRM_ARRIVALS *
-                    int64_t(sizeof(uint32_t)),
-                "arrival counters"));
   constexpr std::array<const char *, 4> names = {"queries", "outputs",
                                                  "new keys", "new values"};
   for (size_t i = 0; i < tensors.size(); ++i) {
@@ -231,7 +227,8 @@ Status CudaBackend::takeMemory() {
 
   // The device starts with the committed descriptor and with nothing to apply.
   KVRM_TRY(queue.fill(delta.span().part(0, sizeof(kvrm_delta_header)), 0));
-  KVRM_TRY(queue.fill(arrivals.span(), 0));
+  static_assert(KVRM_EMPTY_PARTIAL == 0xffffffffu);
+  KVRM_TRY(queue.fill(partialStates.span(), 0xff));
   for (const DeviceBuffer &tensor : tensors)
     KVRM_TRY(queue.fill(tensor.span(), 0));
   KVRM_TRY(queue.copyIn(descriptorCopy.span(), step->committed()));
@@ -450,7 +447,6 @@ kvrm_device_args CudaBackend::argsOf(int32_t layer) const {
   args.k = tensor(CudaTensor::K, layer).address;
   args.v = tensor(CudaTensor::V, layer).address;
   args.partials = partialStates.address();
-  args.arrivals = arrivals.address();
   args.head_stride = strideBytes;
   args.pages_per_slot = step->limits().pages_per_slot;
   if (bounds.usesStaging) {

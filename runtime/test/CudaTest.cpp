@@ -527,7 +527,7 @@ TEST_F(Cuda, GeometryAndAttributes) {
       EXPECT_EQ(args.partials, gpu->partials().address);
       EXPECT_EQ(args.head_stride, 52 * 2048);
       EXPECT_EQ(args.pages_per_slot, 13);
-      EXPECT_NE(args.arrivals, 0u);
+      EXPECT_NE(args.partials, 0u);
       EXPECT_NE(args.staged_k, 0u);
       EXPECT_EQ(args.staged_v - args.staged_k, uint64_t(2 * 52 * 2048));
     }

@@ -2,7 +2,7 @@
 // RUN: kvrm-opt %s --kvrm-lower-kernels-to-nvvm=arch=sm_80 | FileCheck %s --check-prefix=SM80
 // RUN: kvrm-opt %s --kvrm-lower-kernels-to-nvvm="warps=4 stages=2 blocks-per-sm=2" | FileCheck %s --check-prefix=SMALL
 
-// Every kernel takes the 20 fields of kvrm_device_args.
+// Every kernel takes the 19 fields of kvrm_device_args.
 
 !session = !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 128, page = 16, element = f16, layout = swizzled>>
 !desc = !kvrm.descriptor<rows = 2, queries = 1, pages = 4>
@@ -48,7 +48,7 @@ kvrm.kernel @append heads 2 tile <q = 1, kv = 16> transport <native> on !session
 // CHECK: nvvm.mbarrier.arrive.expect_tx
 // CHECK: nvvm.inline_ptx "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes
 // CHECK: nvvm.griddepcontrol launch_dependents
-// CHECK-NEXT: nvvm.griddepcontrol wait
+// CHECK: nvvm.griddepcontrol wait
 // CHECK: mbarrier.try_wait.parity
 // CHECK: nvvm.ldmatrix %{{.*}} {eltType = #nvvm.ld_st_matrix_elt_type<b16>, layout = #nvvm.mma_layout<row>, num = 4 : i32
 // CHECK: nvvm.mma.sync
@@ -57,8 +57,9 @@ kvrm.kernel @append heads 2 tile <q = 1, kv = 16> transport <native> on !session
 // CHECK: movmatrix
 // CHECK: nvvm.ldmatrix %{{.*}} {eltType = #nvvm.ld_st_matrix_elt_type<b16>, layout = #nvvm.mma_layout<col>, num = 4 : i32
 // CHECK: nvvm.mma.sync
-// Partials merge by whoever arrives last.
-// CHECK: llvm.atomicrmw add %{{.*}} syncscope("device") acq_rel
+// Partials are mailboxes, that whoever ends a segment waits for.
+// CHECK: llvm.store volatile %{{.*}} {alignment = 16 : i64} : vector<4xi32>, !llvm.ptr<1>
+// CHECK: llvm.load volatile %{{.*}} {alignment = 16 : i64} : !llvm.ptr<1> -> vector<4xi32>
 // CHECK-NOT: {{kvrm\.|load_tile}}
 // CHECK: llvm.return
 

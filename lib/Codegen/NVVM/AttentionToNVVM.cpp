@@ -19,8 +19,10 @@
 //             one movmatrix.
 //   merge     warps through shared memory; blocks of a cluster by writing their
 //             share to each other's shared memory, one cluster barrier; blocks
-//             of the workqueue through partials in the L2, by whichever arrives
-//             last, each warp for a slice of the output of its own
+//             of the workqueue through partials in the L2. Those are mailboxes:
+//             every word is a NaN that no one computes until it is written, so
+//             that whoever merges waits for the words themselves, and who
+//             writes them needs no fence, no counter and no answer.
 //
 // Two numbers. A strip is 8 KiB of K and V; at 3.0 TB/s over 132
 // multiprocessors one has 360 ns for it, 630 cycles of four schedulers. A strip
@@ -128,8 +130,15 @@ private:
   Merged mergeWarps(Value quad);
   void mergeCluster();
   void mergeWorkqueue();
-  void writePartial(Value quad, const Merged &state);
-  void mergePartials(Value quad);
+  /// Where one quad of a partial lies, and its row's (m, l).
+  struct Mailbox {
+    Value acc, state;
+  };
+  Mailbox mailboxOf(Value partial, Value quad);
+  void postPartial(Value quad, const Merged &merged);
+  void readSegment();
+  void finishSegment();
+  void mergePartials(Value first, Value count);
   void writeOutput(Value row, Value column, const Quad &acc, Value sum);
   /// Address of a part of the block's shared memory.
   Value sharedAt(int64_t offset) { return b.add(sharedBase, offset); }
@@ -153,6 +162,9 @@ private:
   std::optional<PageRing> ring;
   ItemReader items;
   Value itemBegin, itemEnd;
+  // The segment that the block's first item ends; no partials if it ends none.
+  WorkItemVariables ended;
+  Variable firstPartial, partialCount;
 
   // The item being attended to.
   Variable itemIndex;
@@ -258,8 +270,11 @@ void AttentionLowering::start() {
     if (kernel.getTransport() == Transport::Native)
       ring->fill(/*onlyHistory=*/true);
     b.launchDependents();
-    b.waitForPrerequisites();
   }
+  if (assignment == Assignment::Workqueue)
+    readSegment();
+  if (options.isHopper())
+    b.waitForPrerequisites();
   ring->fill(/*onlyHistory=*/false);
 
   for (int64_t n = 0; n < queryColumns(); ++n) {
@@ -300,6 +315,8 @@ void AttentionLowering::lower() {
   if (assignment == Assignment::Cluster && options.isHopper())
     b.waitCluster(); // all blocks have started: their memory may be written
   forEachItem([&] { lowerBody(kernel.getBody().front()); });
+  if (assignment == Assignment::Workqueue)
+    finishSegment();
   device.finish();
 }
 
@@ -709,128 +726,188 @@ void AttentionLowering::mergeCluster() {
   });
 }
 
-/// A whole item goes to the output. Of a cut one each warp writes its slice of
-/// the partial; the warp that arrives last at a slice merges it.
+/// A whole item goes to the output, a part of one to its partial.
 void AttentionLowering::mergeWorkqueue() {
+  b.forLoop(thread, b.i32(outputQuads()), b.i32(options.warps * kWarpLanes),
+            [&](Value quad) {
+              Merged merged = mergeWarps(quad);
+              b.ifThenElse(
+                  b.lessThan(item.partial.get(), 0),
+                  [&] {
+                    writeOutput(merged.row, merged.column, merged.acc,
+                                merged.sum);
+                  },
+                  [&] { postPartial(quad, merged); });
+            });
+}
+
+/// The words of floats, none of which is KVRM_EMPTY_PARTIAL: that NaN becomes
+/// another.
+static Value mailboxWords(DeviceBuilder &b, ArrayRef<Value> floats) {
+  SmallVector<Value> words;
+  for (Value value : floats)
+    words.push_back(arith::MinUIOp::create(
+        b, LLVM::BitcastOp::create(b, b.getI32Type(), value),
+        b.i32(static_cast<int32_t>(KVRM_EMPTY_PARTIAL - 1))));
+  return b.pack(words);
+}
+
+AttentionLowering::Mailbox AttentionLowering::mailboxOf(Value partial,
+                                                        Value quad) {
+  Value base =
+      b.at(device.parameter(offsetof(kvrm_device_args, partials)),
+           b.mul(b.widen(partial), kvrm_partial_floats(rows, headDim) * 4));
+  Value row = b.div(quad, headDim / 4);
+  return {b.at(base, b.widen(b.shiftLeft(quad, 4))),
+          b.at(b.at(base, b.widen(b.shiftLeft(row, 3))), rows * headDim * 4)};
+}
+
+void AttentionLowering::postPartial(Value quad, const Merged &merged) {
+  Mailbox mailbox = mailboxOf(item.partial.get(), quad);
+  b.storeVolatile(mailboxWords(b, merged.acc), mailbox.acc, 16);
+  b.ifThen(b.equal(merged.column, 0), [&] {
+    b.storeVolatile(mailboxWords(b, {merged.maximum, merged.sum}),
+                    mailbox.state, 8);
+  });
+}
+
+/// Finds out, long before it is needed, whether the block's first item ends a
+/// segment.
+void AttentionLowering::readSegment() {
+  ended = WorkItemVariables(b);
+  ended.copy(item);
+  firstPartial = b.variable(b.i32(0));
+  partialCount = b.variable(b.i32(0));
+  Value segment = item.segment.get();
+  b.ifThen(
+      b.bitAnd(b.lessThan(itemBegin, itemEnd), b.lessThan(b.i32(-1), segment)),
+      [&] {
+        Value record =
+            b.at(device.parameter(offsetof(kvrm_device_args, segments)),
+                 b.mul(b.widen(segment), sizeof(kvrm_merge_segment)));
+        auto field = [&](size_t offset) {
+          return b.load(b.getI32Type(),
+                        b.at(record, static_cast<int64_t>(offset)), 4);
+        };
+        Value first = field(offsetof(kvrm_merge_segment, first_partial));
+        Value count = field(offsetof(kvrm_merge_segment, partials));
+        Value isEnd =
+            b.equal(item.partial.get(), b.sub(b.add(first, count), 1));
+        firstPartial.set(first);
+        partialCount.set(b.select(isEnd, count, b.i32(0)));
+      });
+}
+
+/// A block that has done all its items merges the segment that its first item
+/// ends, if it ends one: earlier blocks have posted, or will post, the other
+/// parts. Blocks start in the order of their numbers, so that whom one waits
+/// for has started; decoupled look-back scans and stream-K products of matrices
+/// rest on the same.
+void AttentionLowering::finishSegment() {
+  Value count = partialCount.get();
+  b.ifThen(b.lessThan(b.i32(0), count), [&] {
+    item.copy(ended);
+    mergePartials(firstPartial.get(), count);
+  });
+}
+
+void AttentionLowering::mergePartials(Value first, Value count) {
+  // So many partials are awaited at once. One row of 8 KV heads on 132
+  // multiprocessors has up to 18 a head: one trip to the L2 is enough.
+  constexpr int64_t batch = 18;
   int64_t quads = outputQuads();
-  Value threads = b.i32(options.warps * kWarpLanes);
-  // Whole warps go on together: they shuffle below.
+  auto pairType = VectorType::get({2}, b.getI32Type());
+  auto quadType = VectorType::get({4}, b.getI32Type());
+  Value lastIndex = b.sub(count, 1);
+  Variable maximum = b.variable(b.getF32Type());
+  Variable sum = b.variable(b.getF32Type());
+  std::array<Variable, 4> acc;
+  for (Variable &element : acc)
+    element = b.variable(b.getF32Type());
+  SmallVector<std::array<Variable, 6>> words(batch); // acc, then m and l
+  for (auto &partial : words)
+    for (Variable &word : partial)
+      word = b.variable(b.getI32Type());
+
+  // Whole warps go on together: they wait for each other below.
   Value end = b.i32(llvm::alignTo(quads, kWarpLanes));
+  Value threads = b.i32(options.warps * kWarpLanes);
   b.forLoop(thread, end, threads, [&](Value index) {
     Value isQuad = b.lessThan(index, quads);
     Value quad = quads % kWarpLanes ? b.select(isQuad, index, b.i32(0)) : index;
-    Merged merged = mergeWarps(quad);
-    b.ifThenElse(
-        b.lessThan(item.partial.get(), 0),
-        [&] {
-          b.ifThen(isQuad, [&] {
-            writeOutput(merged.row, merged.column, merged.acc, merged.sum);
-          });
-        },
-        [&] {
-          b.ifThen(isQuad, [&] { writePartial(quad, merged); });
-          b.syncWarp();
-          Value segment = item.segment.get();
-          Value slice = b.shiftRight(index, 5);
-          Value counter =
-              b.at(device.parameter(offsetof(kvrm_device_args, arrivals)),
-                   b.widen(b.shiftLeft(
-                       b.add(b.mul(segment, KVRM_ARRIVALS), slice), 2)));
-          Value record =
-              b.at(device.parameter(offsetof(kvrm_device_args, segments)),
-                   b.mul(b.widen(segment), sizeof(kvrm_merge_segment)));
-          Value partials =
-              b.load(b.getI32Type(),
-                     b.at(record, offsetof(kvrm_merge_segment, partials)), 4);
-          Variable before = b.variable(b.i32(0));
-          b.ifThen(b.equal(lane, 0),
-                   [&] { before.set(b.atomicAdd(counter, b.i32(1))); });
-          Value isLast =
-              b.equal(b.add(b.shuffle(before.get(), b.i32(0)), 1), partials);
-          b.syncWarp();
-          b.ifThen(isLast, [&] {
-            b.ifThen(b.equal(lane, 0), [&] { b.store(b.i32(0), counter, 4); });
-            b.ifThen(isQuad, [&] { mergePartials(quad); });
+    Value row = b.div(quad, headDim / 4);
+    Value column = b.shiftLeft(b.rem(quad, headDim / 4), 2);
+    maximum.set(b.f32(kMasked));
+    sum.set(b.f32(0));
+    for (Variable &element : acc)
+      element.set(b.f32(0));
+    b.forLoop(b.i32(0), count, b.i32(batch), [&](Value begin) {
+      SmallVector<Mailbox> mailboxes;
+      for (int64_t i = 0; i < batch; ++i)
+        mailboxes.push_back(
+            mailboxOf(b.add(first, b.min(b.add(begin, i), lastIndex)), quad));
+      b.whileLoop(
+          [&] {
+            Value largest;
+            for (int64_t i = 0; i < batch; ++i) {
+              SmallVector<Value> loaded =
+                  b.unpack(b.loadVolatile(quadType, mailboxes[i].acc, 16));
+              loaded.append(
+                  b.unpack(b.loadVolatile(pairType, mailboxes[i].state, 8)));
+              for (auto [word, variable] : llvm::zip_equal(loaded, words[i])) {
+                variable.set(word);
+                largest =
+                    largest
+                        ? arith::MaxUIOp::create(b, largest, word).getResult()
+                        : word;
+              }
+            }
+            return b.equal(largest, static_cast<int32_t>(KVRM_EMPTY_PARTIAL));
+          },
+          [] {});
+      // All lanes have what they waited for. The next launch expects its
+      // mailboxes empty.
+      b.syncWarp();
+      Value empty = b.i32(static_cast<int32_t>(KVRM_EMPTY_PARTIAL));
+      for (int64_t i = 0; i < batch; ++i)
+        b.ifThen(b.bitAnd(isQuad, b.lessThan(b.add(begin, i), count)), [&] {
+          b.store(b.pack({empty, empty, empty, empty}), mailboxes[i].acc, 16);
+          b.ifThen(b.equal(column, 0), [&] {
+            b.store(b.pack({empty, empty}), mailboxes[i].state, 8);
           });
         });
+      auto floatOf = [&](int64_t i, int64_t word) -> Value {
+        return LLVM::BitcastOp::create(b, b.getF32Type(), words[i][word].get());
+      };
+      Value next = maximum.get();
+      for (int64_t i = 0; i < batch; ++i)
+        next = b.fmax(next, floatOf(i, 4));
+      Value keep = rescale(maximum.get(), next);
+      maximum.set(next);
+      Value total = b.fmul(sum.get(), keep);
+      Quad merged;
+      for (int64_t j = 0; j < 4; ++j)
+        merged[j] = b.fmul(acc[j].get(), keep);
+      for (int64_t i = 0; i < batch; ++i) {
+        Value isThere = b.lessThan(b.add(begin, i), count);
+        Value weight =
+            b.select(isThere, rescale(floatOf(i, 4), next), b.f32(0));
+        total = b.fma(floatOf(i, 5), weight, total);
+        merged = scaleAdd(
+            merged,
+            {floatOf(i, 0), floatOf(i, 1), floatOf(i, 2), floatOf(i, 3)},
+            weight);
+      }
+      sum.set(total);
+      for (int64_t j = 0; j < 4; ++j)
+        acc[j].set(merged[j]);
+    });
+    b.ifThen(isQuad, [&] {
+      writeOutput(row, column,
+                  {acc[0].get(), acc[1].get(), acc[2].get(), acc[3].get()},
+                  sum.get());
+    });
   });
-}
-
-/// Address of partial `index`: acc [rows][head_dim], then (m, l) [rows].
-static Value partialAddress(DeviceBuilder &b, DeviceKernel &device, Value index,
-                            int64_t rows, int64_t headDim) {
-  return b.at(device.parameter(offsetof(kvrm_device_args, partials)),
-              b.mul(b.widen(index), kvrm_partial_floats(rows, headDim) * 4));
-}
-
-void AttentionLowering::writePartial(Value quad, const Merged &merged) {
-  Value partial = partialAddress(b, device, item.partial.get(), rows, headDim);
-  b.store(b.pack(ArrayRef<Value>(merged.acc)),
-          b.at(partial, b.widen(b.shiftLeft(quad, 4))), 16);
-  b.ifThen(b.equal(merged.column, 0), [&] {
-    b.store(b.pack({merged.maximum, merged.sum}),
-            b.at(b.at(partial, b.widen(b.shiftLeft(merged.row, 3))),
-                 rows * headDim * 4),
-            8);
-  });
-}
-
-void AttentionLowering::mergePartials(Value quad) {
-  // So many partials' loads are in flight at once. One row of 8 KV heads on 132
-  // multiprocessors has up to 18 partials a head: one trip to the L2 is enough.
-  constexpr int64_t batch = 18;
-  Value row = b.div(quad, headDim / 4);
-  Value column = b.shiftLeft(b.rem(quad, headDim / 4), 2);
-  Value record =
-      b.at(device.parameter(offsetof(kvrm_device_args, segments)),
-           b.mul(b.widen(item.segment.get()), sizeof(kvrm_merge_segment)));
-  Value first =
-      b.load(b.getI32Type(),
-             b.at(record, offsetof(kvrm_merge_segment, first_partial)), 4);
-  Value count = b.load(b.getI32Type(),
-                       b.at(record, offsetof(kvrm_merge_segment, partials)), 4);
-  Value base = partialAddress(b, device, first, rows, headDim);
-  Value stride = b.i64(kvrm_partial_floats(rows, headDim) * 4);
-  Value accBase = b.at(base, b.widen(b.shiftLeft(quad, 4)));
-  Value stateBase =
-      b.at(b.at(base, b.widen(b.shiftLeft(row, 3))), rows * headDim * 4);
-  Variable maximum = b.variable(b.f32(kMasked));
-  Variable sum = b.variable(b.f32(0));
-  std::array<Variable, 4> acc;
-  for (Variable &element : acc)
-    element = b.variable(b.f32(0));
-  auto pairType = VectorType::get({2}, b.getF32Type());
-  auto quadType = VectorType::get({4}, b.getF32Type());
-  b.forLoop(b.i32(0), count, b.i32(batch), [&](Value begin) {
-    SmallVector<SmallVector<Value>> states, values;
-    Value lastIndex = b.sub(count, 1);
-    Value next = maximum.get();
-    for (int64_t i = 0; i < batch; ++i) {
-      Value index = b.add(begin, i);
-      Value offset = b.mul(b.widen(b.min(index, lastIndex)), stride);
-      states.push_back(b.unpack(b.load(pairType, b.at(stateBase, offset), 8)));
-      values.push_back(b.unpack(b.load(quadType, b.at(accBase, offset), 16)));
-      next = b.fmax(next, states.back()[0]);
-    }
-    Value keep = rescale(maximum.get(), next);
-    maximum.set(next);
-    Value total = b.fmul(sum.get(), keep);
-    Quad merged;
-    for (int64_t j = 0; j < 4; ++j)
-      merged[j] = b.fmul(acc[j].get(), keep);
-    for (int64_t i = 0; i < batch; ++i) {
-      Value weight = b.select(b.lessThan(b.add(begin, i), count),
-                              rescale(states[i][0], next), b.f32(0));
-      total = b.fma(states[i][1], weight, total);
-      merged = scaleAdd(merged, toQuad(values[i]), weight);
-    }
-    sum.set(total);
-    for (int64_t j = 0; j < 4; ++j)
-      acc[j].set(merged[j]);
-  });
-  writeOutput(row, column,
-              {acc[0].get(), acc[1].get(), acc[2].get(), acc[3].get()},
-              sum.get());
 }
 
 LogicalResult kvrm::lowerAttentionToNVVM(KernelOp kernel,

@@ -84,12 +84,6 @@ SmallVector<Value> DeviceBuilder::loadWords(Value pointer, int64_t count) {
                      static_cast<unsigned>(count * 4)));
 }
 
-Value DeviceBuilder::atomicAdd(Value pointer, Value value) {
-  return LLVM::AtomicRMWOp::create(*this, LLVM::AtomicBinOp::add, pointer,
-                                   value, LLVM::AtomicOrdering::acq_rel,
-                                   "device");
-}
-
 Value DeviceBuilder::sharedPointer(Value address) {
   return LLVM::IntToPtrOp::create(
       *this, LLVM::LLVMPointerType::get(getContext(), 3), address);

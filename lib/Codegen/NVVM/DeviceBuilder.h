@@ -199,8 +199,15 @@ public:
   void store(Value value, Value pointer, unsigned alignment = 0);
   /// `count` consecutive 32-bit integers, aligned as a whole.
   SmallVector<Value> loadWords(Value pointer, int64_t count);
-  /// Sum that other blocks see in order with their own: returns what was there.
-  Value atomicAdd(Value pointer, Value value);
+  /// Accesses of words that other blocks write, or wait for, at the same time.
+  Value loadVolatile(Type type, Value pointer, unsigned alignment) {
+    return LLVM::LoadOp::create(*this, type, pointer, alignment,
+                                /*isVolatile=*/true);
+  }
+  void storeVolatile(Value value, Value pointer, unsigned alignment) {
+    LLVM::StoreOp::create(*this, value, pointer, alignment,
+                          /*isVolatile=*/true);
+  }
 
   // Shared memory: byte addresses in i32.
   Value sharedPointer(Value address);

@@ -284,7 +284,7 @@ private:
         std::vector<uint16_t> out(queries.size());
         expectOk(backend.read(gpu::bytesOf(out), whole(CudaTensor::Out)));
         compare(out);
-        gpu::spoilPartials(backend);
+        gpu::expectEmptyPartials(backend);
         if (testing::Test::HasFailure())
           return;
       }

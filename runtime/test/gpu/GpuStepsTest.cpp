@@ -75,7 +75,7 @@ public:
       if (step % 500 == 499 || step + 1 == count)
         comparePool();
       if (step % 50 == 49)
-        gpu::spoilPartials(gpu);
+        gpu::expectEmptyPartials(gpu);
       quiet = std::max(quiet - 1, 0);
       if (testing::Test::HasFailure())
         return;

@@ -216,9 +216,16 @@ template <typename T> std::span<uint8_t> bytesOf(std::vector<T> &values) {
           values.size() * sizeof(T)};
 }
 
-/// Called between launches: partial states mean nothing any more.
-inline void spoilPartials(kvrm::CudaBackend &backend) {
-  expectOk(backend.stream().fill(backend.partials(), 0xff));
+/// Called between launches: kernels leave all partial states empty.
+inline void expectEmptyPartials(kvrm::CudaBackend &backend) {
+  std::vector<uint32_t> words(
+      static_cast<size_t>(backend.partials().bytes / 4));
+  expectOk(backend.read(bytesOf(words), backend.partials()));
+  auto found = std::ranges::find_if(
+      words, [](uint32_t word) { return word != KVRM_EMPTY_PARTIAL; });
+  EXPECT_TRUE(found == words.end())
+      << "word " << found - words.begin() << " of " << words.size()
+      << " of the partial states was left behind";
 }
 
 /// What 0xff bytes are: no number in f16 or bf16.

@@ -132,7 +132,9 @@ typedef struct kvrm_merge_segment {
 } kvrm_merge_segment; // 32 bytes
 
 /// Where one worker, or one block of a persistent grid, starts: items
-/// [item_begin, item_end). `first` repeats items[item_begin], so that a block
+/// [item_begin, item_end). Under KVRM_SCHEDULE_WORKQUEUE the parts of a segment
+/// lie in successive shares, one in each; its last is the first item of its
+/// share. `first` repeats items[item_begin], so that a block
 /// finds its first pages one load earlier; it means nothing in an empty share.
 typedef struct kvrm_share {
   kvrm_work_item first;
@@ -293,9 +295,9 @@ typedef struct kvrm_device_args {
   uint64_t k;          ///< [rows][queries][kv_heads][head_dim], to append
   uint64_t v;          ///< like k
   /// Partial p at p * kvrm_partial_floats(...), in floats: acc[R][head_dim],
-  /// then (m, l)[R].
+  /// then (m, l)[R]. Mailboxes: between launches every word is
+  /// KVRM_EMPTY_PARTIAL. The runtime fills them so once; kernels leave them so.
   uint64_t partials;
-  uint64_t arrivals; ///< uint32_t[segments][KVRM_ARRIVALS], 0 between launches
   int64_t head_stride; ///< bytes from one KV head's pages to the next's
   int64_t pages_per_slot;
   /// For KVRM_TRANSPORT_STAGED, else 0: like k_pool, with page p of row r at
@@ -304,8 +306,8 @@ typedef struct kvrm_device_args {
   uint64_t staged_v;
 } kvrm_device_args;
 
-/// Arrival counters of one merge segment.
-enum { KVRM_ARRIVALS = 32 };
+/// A word of a partial that nobody has written. Kernels never write it.
+#define KVRM_EMPTY_PARTIAL 0xffffffffu
 
 //===----------------------------------------------------------------------===//
 // The compiled step

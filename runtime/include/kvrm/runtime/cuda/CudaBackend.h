@@ -262,7 +262,6 @@ private:
   DeviceBuffer descriptorCopy;
   DeviceBuffer delta;
   DeviceBuffer partialStates;
-  DeviceBuffer arrivals;
   std::array<DeviceBuffer, 4> tensors;
   std::array<DeltaLap, 2> ring;
   PinnedBuffer pageScratch;
