@@ -164,6 +164,17 @@ private:
   Status &status;
 };
 
+/// The JSON object that a file holds. Errors: Corrupt, naming the file.
+inline Expected<nlohmann::json> parseObject(std::string_view text,
+                                            std::string_view file) {
+  auto root = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (root.is_discarded())
+    return makeError(StatusCode::Corrupt, file, ": is not valid JSON");
+  if (!root.is_object())
+    return makeError(StatusCode::Corrupt, file, ": is not a JSON object");
+  return root;
+}
+
 inline bool isPlainName(const std::string &name) {
   return !name.empty() && name.size() <= 255 && name[0] != '.' &&
          std::ranges::all_of(name, [](unsigned char c) {

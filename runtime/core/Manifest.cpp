@@ -83,13 +83,10 @@ static EntryInfo readEntry(ObjectReader &reader, const Manifest &manifest) {
 
 Expected<Manifest> kvrm::parseManifest(std::string_view text,
                                        std::string_view where) {
-  json root = json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (root.is_discarded())
-    return makeError(StatusCode::Corrupt, where, ": is not valid JSON");
-  if (!root.is_object())
-    return makeError(StatusCode::Corrupt, where, ": is not a JSON object");
+  Expected<nlohmann::json> root = parseObject(text, where);
+  KVRM_TRY(root.status());
   Status status;
-  ObjectReader reader(root, "", where, status);
+  ObjectReader reader(*root, "", where, status);
   Manifest manifest;
 
   reader.oneOf("format", std::array{"kvrm-package"});

@@ -488,13 +488,10 @@ static ScheduleCosts readCosts(ObjectReader &reader) {
 
 Expected<Calibration> kvrm::parseCalibration(std::string_view text,
                                              std::string_view where) {
-  json root = json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (root.is_discarded())
-    return makeError(StatusCode::Corrupt, where, ": is not valid JSON");
-  if (!root.is_object())
-    return makeError(StatusCode::Corrupt, where, ": is not a JSON object");
+  Expected<nlohmann::json> root = parseObject(text, where);
+  KVRM_TRY(root.status());
   Status status;
-  ObjectReader reader(root, "", where, status);
+  ObjectReader reader(*root, "", where, status);
   Calibration result;
   reader.oneOf("format", std::array{"kvrm-calibration"});
   int64_t version = reader.integer("version", 0, INT32_MAX);

@@ -91,13 +91,10 @@ static KernelInfo readKernel(ObjectReader &fields) {
 
 Expected<KernelManifest> kvrm::parseKernelManifest(std::string_view text,
                                                    std::string_view where) {
-  json root = json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (root.is_discarded())
-    return makeError(StatusCode::Corrupt, where, ": is not valid JSON");
-  if (!root.is_object())
-    return makeError(StatusCode::Corrupt, where, ": is not a JSON object");
+  Expected<nlohmann::json> root = parseObject(text, where);
+  KVRM_TRY(root.status());
   Status status;
-  ObjectReader reader(root, "", where, status);
+  ObjectReader reader(*root, "", where, status);
   KernelManifest manifest;
 
   reader.oneOf("format", std::array{"kvrm-kernels"});
