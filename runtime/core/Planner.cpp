@@ -286,7 +286,7 @@ bool Planner::growItems(StepDescriptor &descriptor) {
       return false;
     hasGrown = true;
     for (int32_t head = 0; head < work.kvHeads; ++head) {
-      const RowEnd &end = ends[static_cast<size_t>(i * work.kvHeads + head)];
+      const RowEnd &end = endOf(i, head);
       int32_t &grown = grownTiles[static_cast<size_t>(end.share)];
       grown += tiles - planned;
       if (grown > most)
@@ -302,7 +302,7 @@ bool Planner::growItems(StepDescriptor &descriptor) {
     int32_t tiles = state.count > 0 ? tilesOf(state, 0) : 0;
     int32_t &planned = plannedTiles[static_cast<size_t>(i)];
     for (int32_t head = 0; tiles != planned && head < work.kvHeads; ++head) {
-      const RowEnd &end = ends[static_cast<size_t>(i * work.kvHeads + head)];
+      const RowEnd &end = endOf(i, head);
       kvrm_work_item &item = items[static_cast<size_t>(end.item)];
       KVRM_CHECK(item.row == i && item.kv_head == head &&
                      item.tile_end == planned,
@@ -355,8 +355,7 @@ void Planner::planItems(StepDescriptor &descriptor) {
     item.tile_end = tileEnd;
     item.segment = segment;
     item.partial = segment < 0 ? -1 : partials++;
-    ends[static_cast<size_t>(item.row * work.kvHeads + item.kv_head)] = {items,
-                                                                         share};
+    endOf(item.row, item.kv_head) = {items, share};
     itemRoom[static_cast<size_t>(items++)] = item;
     at += tileEnd - tileBegin;
   };

@@ -134,6 +134,10 @@ private:
   void rebuildGroups(int32_t first, const BlockPager &pager,
                      StepDescriptor &descriptor);
   bool growItems(StepDescriptor &descriptor);
+  RowEnd &endOf(int32_t row, int32_t head) {
+    return ends[static_cast<size_t>(row) * static_cast<size_t>(work.kvHeads) +
+                static_cast<size_t>(head)];
+  }
   void planItems(StepDescriptor &descriptor);
   int32_t tilesOf(const RowState &row, int32_t queryTile) const;
 
