@@ -187,7 +187,6 @@ public:
   Value clusterSize() { return NVVM::ClusterDim::create(*this, getI32Type()); }
 
   // Global memory: pointers of address space 1.
-  Type globalPointer() { return LLVM::LLVMPointerType::get(getContext(), 1); }
   Value at(Value base, Value byteOffset) {
     return LLVM::GEPOp::create(*this, base.getType(), getI8Type(), base,
                                ArrayRef<LLVM::GEPArg>{byteOffset});
