@@ -195,7 +195,8 @@ void BlockPager::grow(int32_t slot, int32_t pages) {
   while (state.pages < pages) {
     int32_t preferred = state.pages > 0 ? table[state.pages - 1] + 1 : -1;
     KVRM_CHECK(table[state.pages] == -1, "table entry is free");
-    table[state.pages] = takePage(preferred, pages - state.pages);
+    table[state.pages] =
+        takePage(preferred, std::max(pages, state.expected) - state.pages);
     ++state.pages;
   }
 }
@@ -211,6 +212,11 @@ Status BlockPager::reserve(int32_t slot, int32_t tokens) {
     return {StatusCode::ResourceExhausted, "out of KV pages"};
   grow(slot, pages);
   return Status::ok();
+}
+
+void BlockPager::expect(int32_t slot, int32_t tokens) {
+  KVRM_CHECK(tokens >= 0, "tokens are not negative");
+  at(slot).expected = std::min(pagesFor(tokens), bounds.pagesPerSlot);
 }
 
 Status BlockPager::reservePages(int32_t slot, std::span<const int32_t> taken) {
@@ -257,7 +263,8 @@ PageCopy BlockPager::applyAppend(int32_t slot, int32_t tokens) {
     int32_t *table = &tables[tableBegin(slot)];
     copy.source = table[index];
     int32_t wanted =
-        pagesFor(int64_t(state.length) + tokens) - static_cast<int32_t>(index);
+        std::max(pagesFor(int64_t(state.length) + tokens), state.expected) -
+        static_cast<int32_t>(index);
     copy.target = takePage(index > 0 ? table[index - 1] + 1 : -1, wanted);
     dropPage(copy.source);
     KVRM_CHECK(pageAt(copy.source).references > 0,
@@ -388,6 +395,7 @@ Status BlockPager::trim(int32_t slot, int32_t length) {
 
 Status BlockPager::release(int32_t slot) {
   KVRM_TRY(checkSlot(slot));
+  at(slot).expected = 0;
   return trim(slot, 0);
 }
 

@@ -76,6 +76,33 @@ Session::create(std::shared_ptr<const Package> package,
     return invalidArgument("threads: ", config.threads, " is outside 0..",
                            int32_t(KVRM_MAX_THREADS));
 
+  if (m.isPaged) {
+    if (config.keptHistories < 0 ||
+        config.keptHistories > KVRM_MAX_ROWS - m.slots)
+      return invalidArgument("kept histories: ", config.keptHistories,
+                             " is outside 0..", KVRM_MAX_ROWS - m.slots);
+    if (config.parkingPlaces < 0 || config.parkingPlaces > KVRM_MAX_ROWS)
+      return invalidArgument("parking places: ", config.parkingPlaces,
+                             " is outside 0..", int32_t(KVRM_MAX_ROWS));
+    int64_t leastPages = config.parkingPlaces > 0 ? 1 : 0;
+    if (config.parkingPages < leastPages ||
+        config.parkingPages > KVRM_MAX_POOL_PAGES)
+      return invalidArgument("parking pages: ", config.parkingPages,
+                             " is outside ", leastPages, "..",
+                             int32_t(KVRM_MAX_POOL_PAGES));
+  }
+  DecoderShape &bounds = session->bounds;
+  bounds.slots = bounds.histories = m.slots;
+  bounds.capacity = m.capacity;
+  bounds.vocabulary = m.vocabulary;
+  bounds.prefillChunk = m.prefill.queries;
+  if (m.isPaged) {
+    bounds.histories += config.keptHistories;
+    bounds.parkingPlaces = config.parkingPlaces;
+    bounds.pageTokens = m.pageTokens;
+    bounds.poolPages = static_cast<int32_t>(pages);
+  }
+
   // Workers first: shares follow their number.
   HostShape shape;
   shape.layers = m.layers;
@@ -83,7 +110,9 @@ Session::create(std::shared_ptr<const Package> package,
   shape.kvHeads = m.kvHeads;
   shape.headDim = m.headDim;
   shape.pageTokens = m.pageTokens;
-  shape.pages = m.isPaged ? static_cast<int32_t>(pages) : 0;
+  shape.pages = bounds.poolPages;
+  if (bounds.parkingPlaces > 0)
+    shape.parkingPages = static_cast<int32_t>(config.parkingPages);
   shape.threads = config.threads > 0 ? config.threads : usableCpus();
   shape.shares = config.shares > 0 ? config.shares : shape.threads;
   const Package &loaded = *session->package;
@@ -124,9 +153,16 @@ Session::create(std::shared_ptr<const Package> package,
 
   if (m.isPaged) {
     Expected<BlockPager> pager = BlockPager::create(
-        {shape.pages, m.slots, m.pagesPerSlot(), m.pageTokens});
+        {shape.pages, bounds.histories, m.pagesPerSlot(), m.pageTokens});
     KVRM_TRY(pager.status());
     session->pager.emplace(pager.take());
+    if (bounds.parkingPlaces > 0) {
+      Expected<BlockPager> parking =
+          BlockPager::create({shape.parkingPages, bounds.parkingPlaces,
+                              m.pagesPerSlot(), m.pageTokens});
+      KVRM_TRY(parking.status());
+      session->parking.emplace(parking.take());
+    }
     session->reservedBytes = shape.pages * session->backend->tokenPageBytes();
   } else {
     session->staticLengths.resize(static_cast<size_t>(m.slots));
@@ -149,6 +185,23 @@ Session::create(std::shared_ptr<const Package> package,
 Status Session::checkSlot(int32_t slot) const {
   if (slot < 0 || slot >= slots())
     return invalidArgument("slot ", slot, " is outside 0..", slots() - 1);
+  return Status::ok();
+}
+
+Status Session::checkHistory(int32_t history) const {
+  if (history < 0 || history >= bounds.histories)
+    return invalidArgument("history ", history, " is outside 0..",
+                           bounds.histories - 1);
+  return Status::ok();
+}
+
+Status Session::checkPlace(int32_t place, bool isTaken) const {
+  if (place < 0 || place >= bounds.parkingPlaces)
+    return invalidArgument("parking place ", place, " is outside 0..",
+                           bounds.parkingPlaces - 1);
+  if ((parking->length(place) > 0) != isTaken)
+    return invalidArgument("parking place ", place,
+                           isTaken ? " is empty" : " is taken");
   return Status::ok();
 }
 
@@ -350,49 +403,121 @@ Status Session::decode(std::span<const int32_t> tokens, float *logits) {
 // Histories
 //===----------------------------------------------------------------------===//
 
-int32_t Session::length(int32_t slot) const {
-  KVRM_CHECK(slot >= 0 && slot < slots(), "slot in range");
-  return pager ? pager->length(slot) : staticLengths[static_cast<size_t>(slot)];
+int32_t Session::length(int32_t history) const {
+  KVRM_CHECK(history >= 0 && history < bounds.histories, "history in range");
+  return pager ? pager->length(history)
+               : staticLengths[static_cast<size_t>(history)];
 }
 
 int32_t Session::pagesNeeded(int32_t slot, int32_t tokens) const {
   return pager ? pager->pagesNeeded(slot, tokens) : 0;
 }
 
-Status Session::release(int32_t slot) {
-  KVRM_TRY(checkSlot(slot));
+void Session::expect(int32_t slot, int32_t tokens) {
+  KVRM_CHECK(slot >= 0 && slot < slots(), "slot in range");
   if (pager)
-    return pager->release(slot);
-  staticLengths[static_cast<size_t>(slot)] = 0;
+    pager->expect(slot, tokens);
+}
+
+Status Session::release(int32_t history) {
+  KVRM_TRY(checkHistory(history));
+  if (pager)
+    return pager->release(history);
+  staticLengths[static_cast<size_t>(history)] = 0;
   return Status::ok();
 }
 
-Status Session::trim(int32_t slot, int32_t newLength) {
-  KVRM_TRY(checkSlot(slot));
+Status Session::trim(int32_t history, int32_t newLength) {
+  KVRM_TRY(checkHistory(history));
   if (pager)
-    return pager->trim(slot, newLength);
-  if (newLength < 0 || newLength > length(slot))
-    return invalidArgument("slot ", slot, ": cannot trim to ", newLength,
-                           " tokens, outside 0..", length(slot));
-  staticLengths[static_cast<size_t>(slot)] = newLength;
+    return pager->trim(history, newLength);
+  if (newLength < 0 || newLength > length(history))
+    return invalidArgument("slot ", history, ": cannot trim to ", newLength,
+                           " tokens, outside 0..", length(history));
+  staticLengths[static_cast<size_t>(history)] = newLength;
   return Status::ok();
 }
+
+//===----------------------------------------------------------------------===//
+// Parking
+//===----------------------------------------------------------------------===//
+
+/// Copies the pages of `history` to those of `place`, or back: run by run,
+/// where pages are adjacent on both sides.
+void Session::movePages(int32_t history, int32_t place, bool parks) {
+  std::span<const int32_t> here = pager->pages(history);
+  std::span<const int32_t> there = parking->pages(place);
+  auto count = static_cast<size_t>(pager->filledPages(history));
+  for (size_t first = 0; first < count;) {
+    size_t run = 1;
+    while (first + run < count &&
+           here[first + run] == here[first] + static_cast<int32_t>(run) &&
+           there[first + run] == there[first] + static_cast<int32_t>(run))
+      ++run;
+    backend->movePages({here[first], there[first], static_cast<int32_t>(run)},
+                       parks);
+    first += run;
+  }
+}
+
+Status Session::park(int32_t slot, int32_t place) {
+  KVRM_TRY(checkSlot(slot));
+  KVRM_TRY(checkPlace(place, /*isTaken=*/false));
+  if (length(slot) == 0)
+    return invalidArgument("slot ", slot, " is empty");
+  PageCopy copy;
+  parking->expect(place, length(slot));
+  Status status = parking->append(place, length(slot), copy);
+  if (status.code() == StatusCode::ResourceExhausted)
+    return makeError(StatusCode::ResourceExhausted, "slot ", slot, ": its ",
+                     pager->filledPages(slot), " pages cannot be parked, ",
+                     parking->freePages(), " of ", parking->limits().pages,
+                     " are free");
+  KVRM_TRY(status);
+  movePages(slot, place, /*parks=*/true);
+  return pager->release(slot);
+}
+
+Status Session::unpark(int32_t place, int32_t slot) {
+  KVRM_TRY(checkSlot(slot));
+  KVRM_TRY(checkPlace(place, /*isTaken=*/true));
+  if (length(slot) != 0)
+    return invalidArgument("slot ", slot, " is not empty");
+  int32_t tokens = parking->length(place);
+  int32_t needed = pager->pagesNeeded(slot, tokens);
+  if (needed > pager->freePages())
+    return exhausted(needed);
+  PageCopy copy;
+  pager->expect(slot, tokens);
+  KVRM_TRY(pager->append(slot, tokens, copy));
+  movePages(slot, place, /*parks=*/false);
+  return parking->release(place);
+}
+
+Status Session::discard(int32_t place) {
+  KVRM_TRY(checkPlace(place, /*isTaken=*/true));
+  return parking->release(place);
+}
+
+//===----------------------------------------------------------------------===//
+// Static caches and sizes
+//===----------------------------------------------------------------------===//
 
 /// Bytes of one token of one head, K or V.
 int64_t Session::staticTokenBytes() const {
   return int64_t(manifest().headDim) * 2;
 }
 
-uint8_t *Session::staticRows(uint8_t *cache, int64_t layer, int32_t slot,
-                             int64_t head) const {
+/// Where the rows of a slot and head lie in a static cache.
+int64_t Session::staticOffset(int64_t layer, int32_t slot, int64_t head) const {
   const Manifest &m = manifest();
   int64_t index = (layer * m.slots + slot) * m.kvHeads + head;
-  return cache + index * m.capacity * staticTokenBytes();
+  return index * m.capacity * staticTokenBytes();
 }
 
 Status Session::alias(int32_t target, int32_t source, int32_t tokens) {
-  KVRM_TRY(checkSlot(target));
-  KVRM_TRY(checkSlot(source));
+  KVRM_TRY(checkHistory(target));
+  KVRM_TRY(checkHistory(source));
   if (pager)
     return pager->alias(target, source, tokens);
   if (target == source)
@@ -407,18 +532,49 @@ Status Session::alias(int32_t target, int32_t source, int32_t tokens) {
   for (uint8_t *cache : {kCache.data(), vCache.data()})
     for (int64_t layer = 0; layer < m.layers; ++layer)
       for (int64_t head = 0; head < m.kvHeads; ++head)
-        std::memcpy(staticRows(cache, layer, target, head),
-                    staticRows(cache, layer, source, head), bytes);
+        std::memcpy(cache + staticOffset(layer, target, head),
+                    cache + staticOffset(layer, source, head), bytes);
   staticLengths[static_cast<size_t>(target)] = tokens;
   return Status::ok();
+}
+
+Status Session::copyHistory(const Session &source, int32_t slot) {
+  const Manifest &m = manifest();
+  const Manifest &from = source.manifest();
+  if (pager || source.pager)
+    return invalidArgument("histories are copied between static sessions");
+  if (m.layers != from.layers || m.kvHeads != from.kvHeads ||
+      m.headDim != from.headDim || m.slots != from.slots)
+    return invalidArgument("sessions of different models");
+  KVRM_TRY(checkSlot(slot));
+  if (length(slot) != 0)
+    return invalidArgument("slot ", slot, " is not empty");
+  int32_t tokens = source.length(slot);
+  if (tokens > capacity())
+    return invalidArgument("history of ", tokens,
+                           " tokens exceeds the capacity ", capacity());
+  auto bytes = static_cast<size_t>(tokens * staticTokenBytes());
+  for (int64_t layer = 0; layer < m.layers; ++layer)
+    for (int64_t head = 0; head < m.kvHeads; ++head) {
+      int64_t to = staticOffset(layer, slot, head);
+      int64_t at = source.staticOffset(layer, slot, head);
+      std::memcpy(kCache.data() + to, source.kCache.data() + at, bytes);
+      std::memcpy(vCache.data() + to, source.vCache.data() + at, bytes);
+    }
+  staticLengths[static_cast<size_t>(slot)] = tokens;
+  return Status::ok();
+}
+
+int64_t Session::tokenKvBytes() const {
+  const Manifest &m = manifest();
+  return int64_t(m.layers) * m.kvHeads * 2 * staticTokenBytes();
 }
 
 int64_t Session::liveKvBytes() const {
   if (pager)
     return pager->usedPages() * backend->tokenPageBytes();
-  const Manifest &m = manifest();
   int64_t tokens = 0;
   for (int32_t length : staticLengths)
     tokens += length;
-  return tokens * m.layers * m.kvHeads * 2 * staticTokenBytes();
+  return tokens * tokenKvBytes();
 }

@@ -90,6 +90,12 @@ HostBackend::create(const HostShape &shape) {
       backend->headStride * shape.kvHeads * 2 * shape.layers, "KV pool");
   KVRM_TRY(kv.status());
   backend->kv = kv.take();
+  backend->parkingStride = backend->pageBytes * shape.parkingPages;
+  Expected<AlignedBuffer> parking = AlignedBuffer::create(
+      backend->parkingStride * shape.kvHeads * 2 * shape.layers,
+      "parking memory");
+  KVRM_TRY(parking.status());
+  backend->parking = parking.take();
 
   // Whole cache lines, and whole pages between workers.
   auto roundUp = [](int64_t bytes) { return (bytes + 4095) / 4096 * 4096; };
@@ -127,6 +133,21 @@ void HostBackend::copyPage(const PageCopy &copy) {
     uint8_t *base = kv.data() + head * headStride;
     std::memcpy(base + copy.target * pageBytes, base + copy.source * pageBytes,
                 static_cast<size_t>(pageBytes));
+  }
+}
+
+void HostBackend::movePages(const ParkedRun &run, bool parks) {
+  KVRM_CHECK(run.pages > 0 && run.poolPage >= 0 && run.parkingPage >= 0 &&
+                 run.poolPage + run.pages <= bounds.pages &&
+                 run.parkingPage + run.pages <= bounds.parkingPages,
+             "the run lies in the pool and in parking memory");
+  int64_t heads = int64_t(bounds.layers) * 2 * bounds.kvHeads;
+  auto bytes = static_cast<size_t>(run.pages * pageBytes);
+  for (int64_t head = 0; head < heads; ++head) {
+    uint8_t *here = kv.data() + head * headStride + run.poolPage * pageBytes;
+    uint8_t *there =
+        parking.data() + head * parkingStride + run.parkingPage * pageBytes;
+    std::memcpy(parks ? there : here, parks ? here : there, bytes);
   }
 }
 

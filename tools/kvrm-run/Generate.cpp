@@ -8,7 +8,7 @@
 
 #include "Commands.h"
 
-#include "kvrm/runtime/BatchRunner.h"
+#include "kvrm/runtime/Engine.h"
 #include "kvrm/text/Tokenizer.h"
 
 #include <algorithm>
@@ -17,6 +17,7 @@
 #include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <optional>
 #include <unistd.h>
 
@@ -123,6 +124,64 @@ static Expected<std::string> chatPrompt(const Tokenizer &tokenizer,
                          "that kvrm-run knows (ChatML, Llama 3)");
 }
 
+namespace {
+
+/// Prints tokens of the only request as they come, else each text as it ends.
+class Printer final : public EngineObserver {
+public:
+  Printer(const Tokenizer *tokenizer, size_t requests, bool isJson)
+      : results(requests), tokenizer(tokenizer), isJson(isJson) {
+    if (tokenizer)
+      stream.emplace(*tokenizer, /*skipSpecial=*/true);
+  }
+
+  void onToken(RequestId, int32_t token) override {
+    if (isJson || results.size() > 1)
+      return;
+    std::string piece = stream ? stream->push(token)
+                               : (isFirst ? "" : ",") + std::to_string(token);
+    isFirst = false;
+    std::fwrite(piece.data(), 1, piece.size(), stdout);
+    std::fflush(stdout);
+  }
+
+  void onFinish(RequestResult &result) override {
+    RequestResult &own = results[static_cast<size_t>(result.id)];
+    own = std::move(result);
+    if (isJson)
+      return;
+    if (results.size() > 1) {
+      std::string all = text(own.tokens);
+      std::printf("[%lld] ", static_cast<long long>(own.id));
+      std::fwrite(all.data(), 1, all.size(), stdout);
+    } else if (stream) {
+      std::string rest = stream->finish();
+      std::fwrite(rest.data(), 1, rest.size(), stdout);
+    }
+    std::printf("\n");
+    std::fflush(stdout);
+  }
+
+  std::string text(const std::vector<int32_t> &tokens) const {
+    if (tokenizer)
+      return tokenizer->decode(tokens, /*skipSpecial=*/true);
+    std::string ids;
+    for (int32_t token : tokens)
+      ids += (ids.empty() ? "" : ",") + std::to_string(token);
+    return ids;
+  }
+
+  std::vector<RequestResult> results; ///< by id
+
+private:
+  const Tokenizer *tokenizer;
+  std::optional<StreamDecoder> stream;
+  bool isJson;
+  bool isFirst = true;
+};
+
+} // namespace
+
 Status run::generate(const CommonOptions &common,
                      const GenerateOptions &options) {
   std::vector<std::string> prompts = options.prompts;
@@ -159,7 +218,6 @@ Status run::generate(const CommonOptions &common,
       Session::create(*package, common.session);
   KVRM_TRY(session.status());
 
-  BatchRunner runner(**session);
   std::vector<int32_t> stops;
   if (!options.ignoresEos) {
     if (manifest.eos >= 0)
@@ -167,20 +225,18 @@ Status run::generate(const CommonOptions &common,
     if (tokenizer && tokenizer->eos() >= 0)
       stops.push_back(tokenizer->eos());
   }
-  auto add = [&](std::vector<int32_t> ids) -> Status {
-    GenerationRequest request;
-    request.prompt = std::move(ids);
-    auto index = static_cast<size_t>(runner.size());
+  std::vector<RequestSpec> specs;
+  auto add = [&](std::vector<int32_t> ids) {
+    RequestSpec spec;
+    spec.prompt = std::move(ids);
     if (!options.maxTokens.empty())
-      request.maxTokens =
-          options.maxTokens[options.maxTokens.size() == 1 ? 0 : index];
-    else
-      request.maxTokens = 128;
-    request.sampling = options.sampling;
+      spec.maxTokens =
+          options.maxTokens[options.maxTokens.size() == 1 ? 0 : specs.size()];
+    spec.sampling = options.sampling;
     // Equal prompts of one run are to differ when sampled.
-    request.sampling.seed += static_cast<uint64_t>(runner.size());
-    request.stopTokens = stops;
-    return runner.add(std::move(request)).status();
+    spec.sampling.seed += specs.size();
+    spec.stopTokens = stops;
+    specs.push_back(std::move(spec));
   };
   for (const std::string &prompt : prompts) {
     std::string text = prompt;
@@ -194,83 +250,75 @@ Status run::generate(const CommonOptions &common,
     KVRM_TRY(ids.status());
     if (tokenizer->addBos() && tokenizer->bos() >= 0)
       ids->insert(ids->begin(), tokenizer->bos());
-    KVRM_TRY(add(ids.take()));
+    add(ids.take());
   }
   for (const std::string &list : options.tokenIds) {
     Expected<std::vector<int32_t>> ids = parseIds(list);
     KVRM_TRY(ids.status());
-    KVRM_TRY(add(ids.take()));
+    add(ids.take());
   }
 
   // One request streams; of several each is printed when it ends.
-  bool isStreaming = runner.size() == 1 && !common.isJson;
   bool isTelling = common.isVerbose || (isatty(2) && !common.isJson);
-  std::optional<StreamDecoder> stream;
-  if (tokenizer)
-    stream.emplace(*tokenizer, /*skipSpecial=*/true);
-  bool isFirst = true;
-  auto text = [&](const std::vector<int32_t> &tokens) {
-    if (tokenizer)
-      return tokenizer->decode(tokens, /*skipSpecial=*/true);
-    std::string ids;
-    for (int32_t token : tokens)
-      ids += (ids.empty() ? "" : ",") + std::to_string(token);
-    return ids;
-  };
-  runner.observe(
-      [&](int32_t, int32_t token) {
-        if (!isStreaming)
-          return;
-        std::string piece = stream
-                                ? stream->push(token)
-                                : (isFirst ? "" : ",") + std::to_string(token);
-        isFirst = false;
-        std::fwrite(piece.data(), 1, piece.size(), stdout);
-        std::fflush(stdout);
-      },
-      [&](int32_t index) {
-        if (common.isJson)
-          return;
-        if (isStreaming) {
-          std::string rest = stream ? stream->finish() : std::string();
-          std::printf("%s\n", rest.c_str());
-          return;
-        }
-        std::string all = text(runner.result(index).tokens);
-        std::printf("[%d] ", index);
-        std::fwrite(all.data(), 1, all.size(), stdout);
-        std::printf("\n");
-        std::fflush(stdout);
-      });
-  KVRM_TRY(runner.run());
+  Printer printer(tokenizer ? &*tokenizer : nullptr, specs.size(),
+                  common.isJson);
+  SteadyClock clock;
+  EngineConfig config;
+  config.queueLimit = static_cast<int32_t>(specs.size());
+  Expected<std::unique_ptr<Engine>> engine =
+      Engine::create(**session, clock, config, &printer);
+  KVRM_TRY(engine.status());
+  for (const RequestSpec &spec : specs) {
+    Status submitted = (*engine)->submit(spec).status();
+    if (!submitted.isOk())
+      return makeError(submitted.code(), "request ",
+                       (*engine)->stats().submitted, ": ", submitted.message());
+  }
+  int64_t prefillNanoseconds = 0;
+  std::vector<int64_t> steps;
+  int64_t peakLiveBytes = 0;
+  while (!(*engine)->isIdle()) {
+    KVRM_TRY((*engine)->step());
+    const RoundStats &round = (*engine)->lastRound();
+    prefillNanoseconds += round.prefillNanoseconds;
+    if (round.decodeTokens > 0)
+      steps.push_back(round.decodeNanoseconds);
+    peakLiveBytes = std::max(peakLiveBytes, (*session)->liveKvBytes());
+  }
+  for (const RequestResult &result : printer.results)
+    if (result.finish == FinishReason::Failed)
+      return makeError(StatusCode::Internal, "request ", result.id, ": ",
+                       result.error);
 
-  const BatchTotals &totals = runner.totals();
+  const EngineStats &totals = (*engine)->stats();
+  int64_t decodeNanoseconds =
+      std::accumulate(steps.begin(), steps.end(), int64_t(0));
   auto rate = [](int64_t tokens, int64_t nanoseconds) {
     return nanoseconds > 0 ? static_cast<double>(tokens) * 1e9 /
                                  static_cast<double>(nanoseconds)
                            : 0.0;
   };
-  double prefillRate = rate(totals.prefillTokens, totals.prefillNanoseconds);
-  double decodeRate = rate(totals.decodeTokens, totals.decodeNanoseconds);
+  double prefillRate = rate(totals.prefillTokens, prefillNanoseconds);
+  double decodeRate = rate(totals.decodeTokens, decodeNanoseconds);
   auto stepMs = [&](double percent) {
-    return percentile(totals.stepNanoseconds, percent) / 1e6;
+    return percentile(steps, percent) / 1e6;
   };
   if (common.isJson) {
     json requests = json::array();
-    for (int32_t i = 0; i < runner.size(); ++i) {
-      const GenerationResult &result = runner.result(i);
+    for (size_t i = 0; i < specs.size(); ++i) {
+      const RequestResult &result = printer.results[i];
       auto ms = [](int64_t nanoseconds) {
         return static_cast<double>(nanoseconds) / 1e6;
       };
-      json item = {{"prompt_tokens", runner.request(i).prompt},
+      json item = {{"prompt_tokens", specs[i].prompt},
                    {"tokens", result.tokens},
                    {"finish", finishReasonName(result.finish)},
-                   {"wait_ms", ms(result.waitNanoseconds)},
-                   {"prefill_ms", ms(result.prefillNanoseconds)},
-                   {"first_token_ms", ms(result.firstTokenNanoseconds)},
-                   {"total_ms", ms(result.totalNanoseconds)}};
+                   {"wait_ms", ms(result.start - result.arrival)},
+                   {"prefill_ms", ms(result.firstToken - result.start)},
+                   {"first_token_ms", ms(result.firstToken - result.arrival)},
+                   {"total_ms", ms(result.end - result.arrival)}};
       if (tokenizer)
-        item["text"] = text(result.tokens);
+        item["text"] = printer.text(result.tokens);
       requests.push_back(std::move(item));
     }
     json out = {{"package", common.package},
@@ -282,7 +330,7 @@ Status run::generate(const CommonOptions &common,
                   {"prefill_tokens_per_s", prefillRate},
                   {"decode_tokens", totals.decodeTokens},
                   {"decode_tokens_per_s", decodeRate},
-                  {"decode_steps", totals.stepNanoseconds.size()},
+                  {"decode_steps", steps.size()},
                   {"step_ms",
                    {{"p50", stepMs(50)},
                     {"p90", stepMs(90)},
@@ -291,7 +339,7 @@ Status run::generate(const CommonOptions &common,
                     {"max", stepMs(100)}}}}},
                 {"kv",
                  {{"reserved_bytes", (*session)->reservedKvBytes()},
-                  {"peak_live_bytes", totals.peakLiveKvBytes}}}};
+                  {"peak_live_bytes", peakLiveBytes}}}};
     std::cout << out.dump(2, ' ', false, json::error_handler_t::replace)
               << "\n";
     std::cout.flush();

@@ -75,6 +75,10 @@ public:
   /// InvalidArgument; then nothing changed.
   Status reservePages(int32_t slot, std::span<const int32_t> taken);
 
+  /// Says that the history of `slot` will grow to `tokens`. Takes no page: a
+  /// new run of it will be chosen where the rest fits. Forgotten by release().
+  void expect(int32_t slot, int32_t tokens);
+
   /// Extends the history of `slot` by `tokens` >= 0. If its last page is partly
   /// filled and shared, that page is replaced and `copy` says which to copy.
   /// Errors: InvalidArgument, ResourceExhausted; then nothing changed.
@@ -131,6 +135,7 @@ private:
   struct Slot {
     int32_t length = 0;
     int32_t pages = 0;
+    int32_t expected = 0; ///< pages that the history will have
     uint64_t generation = 0;
   };
   static constexpr int classes = 25; ///< floor(log2(length)) up to 2^24

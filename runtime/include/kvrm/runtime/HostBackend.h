@@ -53,12 +53,20 @@ struct HostShape {
   int32_t headDim = 0;
   int32_t pageTokens = 0;
   int32_t pages = 0;         ///< of the pool; 0 = no pool (static packages)
+  int32_t parkingPages = 0;  ///< of host memory for histories that left it
   int32_t threads = 0;       ///< 0 = one a usable CPU
   int32_t shares = 0;        ///< most shares of any plan; 0 = workers
   int64_t scratchBytes = 0;  ///< a worker, largest of the entries
   int64_t stageBytes = 0;    ///< a worker, largest of the entries
   int64_t partialFloats = 0; ///< all partials, largest of the entries
   int32_t segments = 0;      ///< largest of the entries
+};
+
+/// A run of pages that are adjacent in the pool and in parking memory.
+struct ParkedRun {
+  int32_t poolPage = 0;
+  int32_t parkingPage = 0;
+  int32_t pages = 0;
 };
 
 /// One step to run.
@@ -87,6 +95,10 @@ public:
 
   /// Copies a page in all layers, K and V, all heads.
   void copyPage(const PageCopy &copy);
+
+  /// Copies a run of pages from the pool to parking memory, or back: one copy a
+  /// layer, K and V, and head.
+  void movePages(const ParkedRun &run, bool parks);
 
   /// Runs compiled code once. Errors: Internal if it broke the protocol.
   Status runStep(const HostStep &step);
@@ -148,7 +160,9 @@ private:
   HostShape bounds;
   int64_t pageBytes = 0;
   int64_t headStride = 0;
+  int64_t parkingStride = 0;
   AlignedBuffer kv;
+  AlignedBuffer parking; ///< laid out like the pool
   AlignedBuffer scratch;
   AlignedBuffer partials;
   std::unique_ptr<ThreadPool> pool;

@@ -7,7 +7,7 @@
 //===----------------------------------------------------------------------===//
 //
 // A session is one package with its KV: a fixed number of slots, each the
-// history of one request, and three calls that extend histories: prefill() for
+// history of one request, and two calls that extend histories: prefill() for
 // many tokens of one slot, decode() for one token of any slots. Paged and
 // static packages behave the same, so that a caller need not know which it
 // runs:
@@ -26,6 +26,7 @@
 #define KVRM_RUNTIME_SESSION_H
 
 #include "kvrm/runtime/BlockPager.h"
+#include "kvrm/runtime/Decoder.h"
 #include "kvrm/runtime/HostBackend.h"
 #include "kvrm/runtime/Package.h"
 #include "kvrm/runtime/Planner.h"
@@ -48,69 +49,49 @@ struct SessionConfig {
   int32_t threads = 0;
   /// Shares that the work queue is cut into; 0 = one a worker.
   int32_t shares = 0;
+  /// Histories besides the slots' that can be kept in the pool. Paged only.
+  int32_t keptHistories = 0;
+  /// Histories that can be parked in host memory at a time, and the pages that
+  /// they have there together. Paged only.
+  int32_t parkingPlaces = 0;
+  int64_t parkingPages = 0;
 };
 
-/// What the last successful step did. A prefill of several chunks is several
-/// steps: counts are of the last, sums are over all.
-struct StepStats {
-  int32_t activeRows = 0;
-  int64_t pages = 0;             ///< pages of the active rows' histories
-  int32_t groups = 0;            ///< transfer groups, maximal runs of pages
-  int32_t items = 0;             ///< work items a layer
-  int32_t segments = 0;          ///< merges a layer
-  int64_t tiles = 0;             ///< KV tiles a layer
-  int32_t pageCopies = 0;        ///< copy-on-write pages (sum)
-  int32_t steps = 0;             ///< calls of compiled code (sum)
-  int64_t committedBytes = 0;    ///< (sum)
-  int64_t stageCopies = 0;       ///< memcpy runs into staging tiles (sum)
-  int64_t stageBytes = 0;        ///< (sum)
-  int64_t planNanoseconds = 0;   ///< (sum)
-  int64_t commitNanoseconds = 0; ///< (sum)
-  int64_t attendNanoseconds = 0; ///< (sum)
-  int64_t stepNanoseconds = 0;   ///< whole call, pager to logits (sum)
-};
-
-class Session {
+class Session final : public Decoder {
 public:
   /// Takes all memory of a session and starts its workers. Errors:
   /// InvalidArgument, ResourceExhausted.
   static Expected<std::unique_ptr<Session>>
   create(std::shared_ptr<const Package> package, const SessionConfig &config);
 
-  /// Appends `tokens` (one or more) to the history of `slot` and computes the
-  /// logits of the last, vocabulary floats; `logits` may be null. Errors:
-  /// InvalidArgument, ResourceExhausted when the pool has too few free pages.
-  Status prefill(int32_t slot, std::span<const int32_t> tokens, float *logits);
+  const DecoderShape &shape() const override { return bounds; }
+  Status prefill(int32_t slot, std::span<const int32_t> tokens,
+                 float *logits) override;
+  Status decode(std::span<const int32_t> tokens, float *logits) override;
+  void expect(int32_t slot, int32_t tokens) override;
+  Status release(int32_t history) override;
+  Status alias(int32_t target, int32_t source, int32_t tokens) override;
+  Status park(int32_t slot, int32_t place) override;
+  Status unpark(int32_t place, int32_t slot) override;
+  Status discard(int32_t place) override;
+  int32_t length(int32_t history) const override;
+  int32_t pagesNeeded(int32_t slot, int32_t tokens) const override;
+  int32_t freePages() const override { return pager ? pager->freePages() : 0; }
+  int64_t reservedKvBytes() const override { return reservedBytes; }
+  int64_t liveKvBytes() const override;
+  int64_t tokenKvBytes() const override;
+  const StepStats &lastStep() const override { return last; }
 
-  /// One decode step: `tokens` has one token a slot, -1 for an idle one.
-  /// `logits` is [slots][vocabulary]; rows of idle slots mean nothing. With all
-  /// slots idle nothing is done. Errors as for prefill().
-  Status decode(std::span<const int32_t> tokens, float *logits);
+  /// Cuts a history to its first `length` tokens.
+  Status trim(int32_t history, int32_t length);
+  /// Makes the empty `slot` of this static session a copy of the same slot of
+  /// `source`, a static session of the same model with another capacity.
+  Status copyHistory(const Session &source, int32_t slot);
 
-  /// Forgets the history of a slot and frees its pages.
-  Status release(int32_t slot);
-  /// Makes the empty slot `target` start with the first `tokens` tokens of
-  /// `source`; pages are shared until one of them is written.
-  Status alias(int32_t target, int32_t source, int32_t tokens);
-  /// Cuts the history of `slot` to its first `length` tokens.
-  Status trim(int32_t slot, int32_t length);
-
-  /// Tokens in the history of `slot`, which must be in 0..slots-1.
-  int32_t length(int32_t slot) const;
-  int32_t slots() const { return manifest().slots; }
-  int32_t capacity() const { return manifest().capacity; }
-  int32_t vocabulary() const { return manifest().vocabulary; }
-  /// Pages that prefill(slot, n tokens) or decode would take now (0 for a
-  /// static package).
-  int32_t pagesNeeded(int32_t slot, int32_t tokens) const;
-  int32_t freePages() const { return pager ? pager->freePages() : 0; }
-  int32_t poolPages() const { return pager ? pager->limits().pages : 0; }
-
-  /// Bytes of KV memory that the session holds, and those in use by histories.
-  int64_t reservedKvBytes() const { return reservedBytes; }
-  int64_t liveKvBytes() const;
-
-  const StepStats &lastStep() const { return last; }
+  int32_t slots() const { return bounds.slots; }
+  int32_t capacity() const { return bounds.capacity; }
+  int32_t vocabulary() const { return bounds.vocabulary; }
+  int32_t poolPages() const { return bounds.poolPages; }
   const Manifest &manifest() const { return package->manifest(); }
   int32_t workers() const { return backend->workers(); }
   /// For tests and tools.
@@ -137,16 +118,20 @@ private:
   Status createEntry(Entry &entry, const EntryInfo &info, kvrm_step_fn fn,
                      int32_t shares);
   Status checkSlot(int32_t slot) const;
+  Status checkHistory(int32_t history) const;
+  Status checkPlace(int32_t place, bool isTaken) const;
+  void movePages(int32_t history, int32_t place, bool parks);
   Status checkToken(int32_t token, int32_t slot) const;
   Status exhausted(int64_t needed) const;
   Status runEntry(Entry &entry, float *logits);
   int64_t staticTokenBytes() const;
-  uint8_t *staticRows(uint8_t *cache, int64_t layer, int32_t slot,
-                      int64_t head) const;
+  int64_t staticOffset(int64_t layer, int32_t slot, int64_t head) const;
 
   std::shared_ptr<const Package> package;
+  DecoderShape bounds;
   std::unique_ptr<HostBackend> backend;
   std::optional<BlockPager> pager;
+  std::optional<BlockPager> parking; ///< pages of host memory
   std::vector<int32_t> staticLengths;
   AlignedBuffer kCache;
   AlignedBuffer vCache;

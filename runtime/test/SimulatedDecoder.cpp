@@ -1,0 +1,202 @@
+//===- SimulatedDecoder.cpp - A decoder whose KV can be read ----*- C++ -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "SimulatedDecoder.h"
+
+#include <algorithm>
+
+using namespace kvrm;
+using namespace simulation;
+
+static BlockPager makePager(const PagerLimits &limits) {
+  Expected<BlockPager> pager = BlockPager::create(limits);
+  KVRM_CHECK(static_cast<bool>(pager), "a simulation has sound limits");
+  return pager.take();
+}
+
+SimulatedDecoder::SimulatedDecoder(const DecoderShape &shape,
+                                   int32_t parkingPages, VirtualClock &clock,
+                                   uint64_t seed)
+    : bounds(shape), clock(clock), random(seed) {
+  int32_t pagesPerSlot =
+      (shape.capacity + shape.pageTokens - 1) / shape.pageTokens;
+  pager.emplace(makePager(
+      {shape.poolPages, shape.histories, pagesPerSlot, shape.pageTokens}));
+  if (shape.parkingPlaces > 0)
+    parking.emplace(makePager(
+        {parkingPages, shape.parkingPlaces, pagesPerSlot, shape.pageTokens}));
+  // What nobody has written is no token.
+  pool.assign(static_cast<size_t>(shape.poolPages) *
+                  static_cast<size_t>(shape.pageTokens),
+              -1);
+  host.assign(static_cast<size_t>(parkingPages) *
+                  static_cast<size_t>(shape.pageTokens),
+              -1);
+}
+
+int32_t SimulatedDecoder::follows(std::span<const int32_t> history,
+                                  int32_t vocabulary) {
+  uint64_t hash = 0;
+  for (int32_t token : history)
+    hash = Random(hash ^ static_cast<uint32_t>(token)).next();
+  return static_cast<int32_t>(hash % static_cast<uint64_t>(vocabulary));
+}
+
+bool SimulatedDecoder::strikes(int32_t chance) {
+  bool doesStrike = chance > 0 && random.percent(chance);
+  made += doesStrike;
+  return doesStrike;
+}
+
+void SimulatedDecoder::spend(int64_t nanoseconds) {
+  clock.advance(strikes(faults.slowStep) ? 100 * nanoseconds : nanoseconds);
+}
+
+int32_t &SimulatedDecoder::cell(int32_t slot, int32_t position) {
+  int32_t page = pager->pages(slot)[static_cast<size_t>(
+      position / bounds.pageTokens)];
+  return pool[static_cast<size_t>(page) *
+                  static_cast<size_t>(bounds.pageTokens) +
+              static_cast<size_t>(position % bounds.pageTokens)];
+}
+
+void SimulatedDecoder::copy(const PageCopy &copy) {
+  std::copy_n(&pool[static_cast<size_t>(copy.source) *
+                    static_cast<size_t>(bounds.pageTokens)],
+              bounds.pageTokens,
+              &pool[static_cast<size_t>(copy.target) *
+                    static_cast<size_t>(bounds.pageTokens)]);
+}
+
+/// Writes the last tokens of a history that was extended.
+void SimulatedDecoder::write(int32_t slot, std::span<const int32_t> tokens) {
+  int32_t first = length(slot) - static_cast<int32_t>(tokens.size());
+  for (size_t i = 0; i < tokens.size(); ++i)
+    cell(slot, first + static_cast<int32_t>(i)) = tokens[i];
+}
+
+void SimulatedDecoder::compute(int32_t slot, float *logits) {
+  std::vector<int32_t> history;
+  for (int32_t i = 0; i < length(slot); ++i)
+    history.push_back(cell(slot, i));
+  std::fill_n(logits, bounds.vocabulary, 0.0f);
+  logits[follows(history, bounds.vocabulary)] = 1;
+}
+
+Status SimulatedDecoder::prefill(int32_t slot, std::span<const int32_t> tokens,
+                                 float *logits) {
+  KVRM_CHECK(slot < bounds.slots, "only slots are stepped");
+  KVRM_CHECK(static_cast<int32_t>(tokens.size()) <= bounds.prefillChunk,
+             "the engine prefills by chunks");
+  if (strikes(faults.allocation))
+    return {StatusCode::ResourceExhausted, "injected: no page"};
+  PageCopy copied;
+  int32_t before = length(slot);
+  KVRM_TRY(pager->append(slot, static_cast<int32_t>(tokens.size()), copied));
+  if (copied.isNeeded())
+    copy(copied);
+  spend(1000 * bounds.prefillChunk);
+  if (strikes(faults.launch)) {
+    KVRM_TRY(pager->trim(slot, before));
+    return {StatusCode::Internal, "injected: prefill failed"};
+  }
+  write(slot, tokens);
+  if (logits)
+    compute(slot, logits);
+  return Status::ok();
+}
+
+Status SimulatedDecoder::decode(std::span<const int32_t> tokens,
+                                float *logits) {
+  if (strikes(faults.allocation))
+    return {StatusCode::ResourceExhausted, "injected: no page"};
+  std::vector<AppendRequest> requests;
+  for (int32_t slot = 0; slot < bounds.slots; ++slot)
+    if (tokens[static_cast<size_t>(slot)] >= 0)
+      requests.push_back({slot, 1});
+  std::vector<PageCopy> copies(requests.size());
+  int32_t count = 0;
+  KVRM_TRY(pager->appendAll(requests, copies, count));
+  for (int32_t i = 0; i < count; ++i)
+    copy(copies[static_cast<size_t>(i)]);
+  spend(10000);
+  bool isFailing = strikes(faults.launch);
+  for (const AppendRequest &request : requests) {
+    auto slot = static_cast<size_t>(request.slot);
+    if (isFailing) {
+      KVRM_TRY(pager->trim(request.slot, length(request.slot) - 1));
+      continue;
+    }
+    write(request.slot, tokens.subspan(slot, 1));
+    compute(request.slot,
+            logits + slot * static_cast<size_t>(bounds.vocabulary));
+  }
+  if (isFailing)
+    return {StatusCode::Internal, "injected: decode step failed"};
+  return Status::ok();
+}
+
+void SimulatedDecoder::expect(int32_t slot, int32_t tokens) {
+  pager->expect(slot, tokens);
+}
+
+Status SimulatedDecoder::release(int32_t history) {
+  return pager->release(history);
+}
+
+Status SimulatedDecoder::alias(int32_t target, int32_t source, int32_t tokens) {
+  return pager->alias(target, source, tokens);
+}
+
+Status SimulatedDecoder::park(int32_t slot, int32_t place) {
+  KVRM_CHECK(parking->length(place) == 0, "the place is empty");
+  if (strikes(faults.copy))
+    return {StatusCode::IoError, "injected: copy to the host failed"};
+  PageCopy none;
+  KVRM_TRY(parking->append(place, length(slot), none));
+  auto page = static_cast<size_t>(bounds.pageTokens);
+  for (int32_t i = 0; i < pager->filledPages(slot); ++i)
+    std::copy_n(
+        &pool[static_cast<size_t>(pager->pages(slot)[static_cast<size_t>(i)]) *
+              page],
+        bounds.pageTokens,
+        &host[static_cast<size_t>(
+                  parking->pages(place)[static_cast<size_t>(i)]) *
+              page]);
+  spend(100 * length(slot));
+  return pager->release(slot);
+}
+
+Status SimulatedDecoder::unpark(int32_t place, int32_t slot) {
+  KVRM_CHECK(length(slot) == 0 && parking->length(place) > 0,
+             "a parked history goes to an empty slot");
+  if (strikes(faults.copy))
+    return {StatusCode::IoError, "injected: copy from the host failed"};
+  PageCopy none;
+  KVRM_TRY(pager->append(slot, parking->length(place), none));
+  auto page = static_cast<size_t>(bounds.pageTokens);
+  for (int32_t i = 0; i < pager->filledPages(slot); ++i)
+    std::copy_n(
+        &host[static_cast<size_t>(
+                  parking->pages(place)[static_cast<size_t>(i)]) *
+              page],
+        bounds.pageTokens,
+        &pool[static_cast<size_t>(pager->pages(slot)[static_cast<size_t>(i)]) *
+              page]);
+  spend(100 * length(slot));
+  return parking->release(place);
+}
+
+Status SimulatedDecoder::discard(int32_t place) {
+  return parking->release(place);
+}
+
+Status SimulatedDecoder::checkInvariants() const {
+  KVRM_TRY(pager->checkInvariants());
+  return parking ? parking->checkInvariants() : Status::ok();
+}
