@@ -7,7 +7,8 @@
 //===----------------------------------------------------------------------===//
 //
 // What a decode step pays besides its compiled code. Targets: a plan in 5 us at
-// 8 slots and 20 us at 256 slots.
+// 8 slots and 20 us at 256 slots, whatever the histories' length; pager
+// operations that cost the same in a pool of 10^3 and of 10^6 pages.
 //
 //===----------------------------------------------------------------------===//
 
@@ -15,6 +16,7 @@
 #include "kvrm/runtime/Planner.h"
 #include "kvrm/runtime/ThreadPool.h"
 
+#include <algorithm>
 #include <benchmark/benchmark.h>
 #include <chrono>
 #include <random>
@@ -138,7 +140,11 @@ static void planStep(benchmark::State &state) {
 BENCHMARK(planStep)
     ->ArgNames({"slots", "capacity", "schedule"})
     ->ArgsProduct({{8, 64, 256}, {2048}, {0, 1, 2}})
-    ->Args({8, 32768, 2});
+    ->Args({8, 32768, 2})
+    // 4096 pages a slot.
+    ->Args({8, 65536, 2})
+    ->Args({64, 65536, 2})
+    ->Args({256, 65536, 2});
 
 /// The same for a device of 132 multiprocessors, where a commit is the words
 /// that changed.
@@ -203,18 +209,67 @@ static void forkAndJoin(benchmark::State &state) {
 }
 BENCHMARK(forkAndJoin)->Arg(1)->Arg(2)->UseRealTime();
 
-static void appendAndRelease(benchmark::State &state) {
-  BlockPager pager = BlockPager::create({1 << 16, 8, 1 << 12, 16}).take();
+/// One operation of the pager in a pool that is nine tenths full of histories
+/// of 64 pages, after each of them has been replaced once: append a page, or
+/// free a history and start it anew.
+static void pagerOperation(benchmark::State &state) {
+  auto pages = static_cast<int32_t>(state.range(0));
+  constexpr int32_t pagesPerSlot = 64;
+  int32_t slots = std::clamp(pages * 9 / 10 / (pagesPerSlot / 2), 1,
+                             int32_t(KVRM_MAX_ROWS));
+  int32_t most = std::min<int32_t>(pages * 9 / 10 / slots * 2, 65536);
+  BlockPager pager = BlockPager::create({pages, slots, most, 16}).take();
+  std::mt19937 random(5);
   PageCopy copy;
-  int32_t slot = 0;
-  for (auto _ : state) {
-    if (pager.length(slot) + 16 > (1 << 16))
+  int64_t operations = 0;
+  auto operate = [&] {
+    auto slot = static_cast<int32_t>(random() % static_cast<uint32_t>(slots));
+    // Lengths are spread evenly, so that half of the table is in use.
+    if (pager.filledPages(slot) >= most || pager.freePages() < pages / 10)
       (void)pager.release(slot).isOk();
     (void)pager.append(slot, 16, copy).isOk();
-    slot = (slot + 1) % 8;
-  }
+    ++operations;
+  };
+  while (pager.freePages() > pages / 8)
+    operate();
+  for (int32_t i = 0; i < pages; ++i)
+    operate();
+  for (auto _ : state)
+    operate();
+  state.counters["slots"] = slots;
 }
-BENCHMARK(appendAndRelease);
+BENCHMARK(pagerOperation)->Arg(1000)->Arg(10000)->Arg(100000)->Arg(1000000);
+
+/// Moving a history of 1024 tokens to parking memory and back, by runs of so
+/// many adjacent pages: SmolLM2's 30 layers, 3 KV heads of 64.
+static void parkAndUnpark(benchmark::State &state) {
+  auto run = static_cast<int32_t>(state.range(0));
+  constexpr int32_t pages = 64;
+  HostShape shape;
+  shape.layers = 30;
+  shape.heads = 9;
+  shape.kvHeads = 3;
+  shape.headDim = 64;
+  shape.pageTokens = 16;
+  shape.pages = 1024;
+  shape.parkingPages = 1024;
+  shape.threads = 1;
+  std::unique_ptr<HostBackend> backend = HostBackend::create(shape).take();
+  std::mt19937 random(7);
+  // What nobody has touched is not memory yet.
+  for (int32_t page = 0; page < 1024; page += 64)
+    for (bool parks : {true, false})
+      backend->movePages({page, page, 64}, parks);
+  for (auto _ : state) {
+    auto base = static_cast<int32_t>(random() % 960);
+    for (bool parks : {true, false})
+      for (int32_t page = 0; page < pages; page += run)
+        backend->movePages({base + page, base + page, run}, parks);
+  }
+  state.SetBytesProcessed(state.iterations() * 2 * pages *
+                          backend->tokenPageBytes());
+}
+BENCHMARK(parkAndUnpark)->Arg(1)->Arg(8)->Arg(64);
 
 static void merge(benchmark::State &state) {
   auto parts = static_cast<int32_t>(state.range(0));

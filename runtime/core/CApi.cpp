@@ -6,6 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "kvrm/runtime/Engine.h"
 #include "kvrm/runtime/Package.h"
 #include "kvrm/runtime/Session.h"
 #include "kvrm/runtime/kvrm.h"
@@ -134,6 +135,9 @@ kvrm_status kvrm_session_create(kvrm_package *package,
       options.poolPages = config->pool_pages;
       options.threads = config->threads;
       options.shares = config->shares;
+      options.keptHistories = config->kept_histories;
+      options.parkingPlaces = config->parking_places;
+      options.parkingPages = config->parking_pages;
     }
     Expected<std::unique_ptr<Session>> made =
         Session::create(package->package, options);
@@ -226,5 +230,175 @@ kvrm_status kvrm_session_get_stats(const kvrm_session *session,
   stats->live_kv_bytes = source.liveKvBytes();
   stats->pool_pages = source.poolPages();
   stats->free_pages = source.freePages();
+  return KVRM_OK;
+}
+
+//===----------------------------------------------------------------------===//
+// Engine
+//===----------------------------------------------------------------------===//
+
+static_assert(KVRM_FINISH_FAILED == int(FinishReason::Failed) &&
+              KVRM_FINISH_CANCELLED == int(FinishReason::Cancelled) &&
+              KVRM_FINISH_CAPACITY == int(FinishReason::Capacity) &&
+              KVRM_FINISH_MAX_TOKENS == int(FinishReason::MaxTokens) &&
+              KVRM_FINISH_STOP == int(FinishReason::Stop));
+static_assert(KVRM_PREEMPT_RECOMPUTE == int(PreemptionPolicy::Recompute) &&
+              KVRM_PREEMPT_PARK == int(PreemptionPolicy::Park) &&
+              KVRM_PREEMPT_CHEAPER == int(PreemptionPolicy::Cheaper));
+
+namespace {
+
+/// The caller's clock, or the machine's.
+class CallerClock final : public Clock {
+public:
+  int64_t now() const override {
+    return callback ? callback(context) : steady.now();
+  }
+  int64_t (*callback)(void *) = nullptr;
+  void *context = nullptr;
+
+private:
+  SteadyClock steady;
+};
+
+class CallerObserver final : public EngineObserver {
+public:
+  void onToken(RequestId id, int32_t token) override {
+    if (config.on_token)
+      config.on_token(config.context, id, token);
+  }
+  void onFinish(RequestResult &result) override {
+    if (!config.on_finish)
+      return;
+    kvrm_result told{};
+    told.request = result.id;
+    told.finish = static_cast<kvrm_finish_reason>(result.finish);
+    told.tokens = result.tokens.data();
+    told.token_count = result.tokens.size();
+    told.prompt_tokens = result.promptTokens;
+    told.shared_tokens = result.sharedTokens;
+    told.preemptions = result.preemptions;
+    told.arrival = result.arrival;
+    told.start = result.start;
+    told.first_token = result.firstToken;
+    told.end = result.end;
+    config.on_finish(config.context, &told);
+  }
+  kvrm_engine_config config{};
+};
+
+} // namespace
+
+struct kvrm_engine {
+  CallerClock clock;
+  CallerObserver observer;
+  std::unique_ptr<Engine> engine;
+};
+
+kvrm_status kvrm_engine_create(kvrm_session *session,
+                               const kvrm_engine_config *config,
+                               kvrm_engine **engine) {
+  if (!engine)
+    return nullArgument("engine");
+  *engine = nullptr;
+  if (!session)
+    return nullArgument("session");
+  return guarded([&]() -> Status {
+    auto made = std::make_unique<kvrm_engine>();
+    EngineConfig options;
+    if (config) {
+      if (config->preemption < KVRM_PREEMPT_CHEAPER ||
+          config->preemption > KVRM_PREEMPT_RECOMPUTE)
+        return invalidArgument("preemption: ", int32_t(config->preemption),
+                               " is outside 0..2");
+      made->observer.config = *config;
+      made->clock.callback = config->now;
+      made->clock.context = config->context;
+      if (config->queue_limit != 0)
+        options.queueLimit = config->queue_limit;
+      if (config->stall_factor != 0)
+        options.stallFactor = config->stall_factor;
+      options.preemption = static_cast<PreemptionPolicy>(config->preemption);
+      options.sharesPrefixes = config->shares_prefixes != 0;
+    }
+    Expected<std::unique_ptr<Engine>> inner = Engine::create(
+        *session->session, made->clock, options, &made->observer);
+    KVRM_TRY(inner.status());
+    made->engine = inner.take();
+    *engine = made.release();
+    return Status::ok();
+  });
+}
+
+void kvrm_engine_destroy(kvrm_engine *engine) { delete engine; }
+
+kvrm_status kvrm_engine_submit(kvrm_engine *engine, const kvrm_request *spec,
+                               int64_t *request) {
+  if (!engine)
+    return nullArgument("engine");
+  if (!spec)
+    return nullArgument("spec");
+  if (!request)
+    return nullArgument("request");
+  if (!spec->prompt && spec->prompt_count > 0)
+    return nullArgument("prompt");
+  if (!spec->stop_tokens && spec->stop_count > 0)
+    return nullArgument("stop_tokens");
+  return guarded([&]() -> Status {
+    RequestSpec own;
+    own.prompt.assign(spec->prompt, spec->prompt + spec->prompt_count);
+    own.maxTokens = spec->max_tokens;
+    own.stopTokens.assign(spec->stop_tokens,
+                          spec->stop_tokens + spec->stop_count);
+    own.sampling.temperature = spec->temperature;
+    own.sampling.topP = spec->top_p == 0 ? 1 : spec->top_p;
+    own.sampling.seed = spec->seed;
+    Expected<RequestId> id = engine->engine->submit(std::move(own));
+    KVRM_TRY(id.status());
+    *request = *id;
+    return Status::ok();
+  });
+}
+
+kvrm_status kvrm_engine_cancel(kvrm_engine *engine, int64_t request) {
+  if (!engine)
+    return nullArgument("engine");
+  return guarded([&] { return engine->engine->cancel(request); });
+}
+
+kvrm_status kvrm_engine_step(kvrm_engine *engine) {
+  if (!engine)
+    return nullArgument("engine");
+  return guarded([&] { return engine->engine->step(); });
+}
+
+int32_t kvrm_engine_is_idle(const kvrm_engine *engine) {
+  return !engine || engine->engine->isIdle();
+}
+
+kvrm_status kvrm_engine_get_stats(const kvrm_engine *engine,
+                                  kvrm_engine_stats *stats) {
+  if (!engine)
+    return nullArgument("engine");
+  if (!stats)
+    return nullArgument("stats");
+  const EngineStats &source = engine->engine->stats();
+  stats->submitted = source.submitted;
+  stats->refused = source.refused;
+  stats->finished = source.finished;
+  stats->cancelled = source.cancelled;
+  stats->failed = source.failed;
+  stats->steps = source.steps;
+  stats->prefill_tokens = source.prefillTokens;
+  stats->decode_tokens = source.decodeTokens;
+  stats->shared_tokens = source.sharedTokens;
+  stats->shared_pages = source.sharedPages;
+  stats->parked = source.parked;
+  stats->recomputed = source.recomputed;
+  stats->evicted = source.evicted;
+  stats->waiting = source.waiting;
+  stats->preempted = source.preempted;
+  stats->running = source.running;
+  stats->kept = source.kept;
   return KVRM_OK;
 }

@@ -51,9 +51,9 @@ Engine::Engine(Decoder &decoder, const Clock &clock, const EngineConfig &config,
   scratchTokens.reserve(static_cast<size_t>(shape.capacity));
   if (config.sharesPrefixes) {
     kept.resize(static_cast<size_t>(shape.histories - shape.slots));
-    prefixes = PrefixIndex(
-        shape.histories,
-        static_cast<int32_t>(pagesFor(shape.capacity)), shape.pageTokens);
+    prefixes = PrefixIndex(shape.histories,
+                           static_cast<int32_t>(pagesFor(shape.capacity)),
+                           shape.pageTokens);
   }
 }
 
@@ -72,8 +72,7 @@ Expected<std::unique_ptr<Engine>> Engine::create(Decoder &decoder,
   for (int32_t i = 0; i < decoder.shape().histories; ++i)
     if (decoder.length(i) != 0)
       return invalidArgument("history ", i, " is in use");
-  return std::unique_ptr<Engine>(
-      new Engine(decoder, clock, config, observer));
+  return std::unique_ptr<Engine>(new Engine(decoder, clock, config, observer));
 }
 
 Engine::~Engine() {
@@ -128,9 +127,9 @@ Expected<RequestId> Engine::submit(RequestSpec spec) {
   KVRM_TRY(check(spec));
   if (!canSubmit()) {
     ++sums.refused;
-    return makeError(StatusCode::ResourceExhausted, "queue full: ",
-                     sums.waiting, " requests wait, the limit is ",
-                     config.queueLimit);
+    return makeError(StatusCode::ResourceExhausted,
+                     "queue full: ", sums.waiting,
+                     " requests wait, the limit is ", config.queueLimit);
   }
   RequestId id = nextId++;
   Request &request = requests[id];
@@ -138,8 +137,8 @@ Expected<RequestId> Engine::submit(RequestSpec spec) {
   request.result.id = id;
   request.result.promptTokens = request.target;
   request.result.arrival = clock.now();
-  request.result.tokens.reserve(static_cast<size_t>(
-      std::min(spec.maxTokens, decoder.shape().capacity)));
+  request.result.tokens.reserve(
+      static_cast<size_t>(std::min(spec.maxTokens, decoder.shape().capacity)));
   Expected<Sampler> sampler =
       Sampler::create(decoder.shape().vocabulary, spec.sampling);
   KVRM_CHECK(sampler.status().isOk(), "settings were checked");
@@ -260,8 +259,8 @@ bool Engine::startNext() {
 /// are free, and one more for each request that runs. False if they never are;
 /// alone, a request may take every page.
 bool Engine::makeRoom(int32_t slot, int32_t tokens) {
-  while (decoder.freePages() <
-         decoder.pagesNeeded(slot, tokens) + (decoder.isPaged() ? sums.running : 0))
+  while (decoder.freePages() < decoder.pagesNeeded(slot, tokens) +
+                                   (decoder.isPaged() ? sums.running : 0))
     if (!evictKept())
       return false;
   return true;
@@ -275,8 +274,8 @@ bool Engine::startPrefill(Request &request, int32_t slot) {
     return false;
   }
   int64_t tokens = int64_t(request.target) + 1;
-  decoder.expect(slot, static_cast<int32_t>(
-                           std::min<int64_t>(tokens, decoder.shape().capacity)));
+  decoder.expect(slot, static_cast<int32_t>(std::min<int64_t>(
+                           tokens, decoder.shape().capacity)));
   slotOwner[static_cast<size_t>(slot)] = request.result.id;
   request.slot = slot;
   prefilling = request.result.id;
@@ -303,8 +302,7 @@ int32_t Engine::sharePrefix(Request &request, int32_t slot) {
   PrefixIndex::Match match = prefixes.find(scratchTokens);
   if (match.history < 0)
     return 0;
-  int32_t most =
-      std::min(request.target - 1, decoder.length(match.history));
+  int32_t most = std::min(request.target - 1, decoder.length(match.history));
   int32_t shared = 0;
   while (shared < most && scratchTokens[static_cast<size_t>(shared)] ==
                               historyToken(match.history, shared))
@@ -403,8 +401,8 @@ Status Engine::decodeAll() {
     request.target = decoder.length(request.slot);
     if (config.sharesPrefixes)
       addPages(request);
-    emit(request, std::span<const float>(logits).subspan(slot * vocabulary,
-                                                         vocabulary));
+    emit(request,
+         std::span<const float>(logits).subspan(slot * vocabulary, vocabulary));
   }
   return Status::ok();
 }
@@ -496,8 +494,8 @@ bool Engine::evictKept() {
       oldest = &history;
   if (!oldest)
     return false;
-  auto history = decoder.shape().slots +
-                 static_cast<int32_t>(oldest - kept.data());
+  auto history =
+      decoder.shape().slots + static_cast<int32_t>(oldest - kept.data());
   prefixes.remove(history);
   Status released = decoder.release(history);
   KVRM_CHECK(released.isOk(), "a kept history can be forgotten");
@@ -607,8 +605,8 @@ Status Engine::checkInvariants() const {
   int32_t running = 0;
   bool isStarted = true;
   for (const auto &[id, request] : requests) {
-    bool runs = request.phase == Phase::Prefilling ||
-                request.phase == Phase::Decoding;
+    bool runs =
+        request.phase == Phase::Prefilling || request.phase == Phase::Decoding;
     waiting += request.phase == Phase::Waiting;
     preempted +=
         request.phase == Phase::Parked || request.phase == Phase::Dropped;
@@ -626,10 +624,9 @@ Status Engine::checkInvariants() const {
       return broken("request ", id, " is not the owner of its parking place");
     if ((request.phase == Phase::Prefilling) != (id == prefilling))
       return broken("request ", id, " is not the one that prefills");
-    auto known =
-        static_cast<int64_t>(request.spec.prompt.size()) +
-        std::max<int64_t>(
-            static_cast<int64_t>(request.result.tokens.size()) - 1, 0);
+    auto known = static_cast<int64_t>(request.spec.prompt.size()) +
+                 std::max<int64_t>(
+                     static_cast<int64_t>(request.result.tokens.size()) - 1, 0);
     if (request.target != known)
       return broken("request ", id, " has ", known, " tokens to have, not ",
                     request.target);

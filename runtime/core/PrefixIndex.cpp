@@ -14,7 +14,8 @@ using namespace kvrm;
 
 PrefixIndex::PrefixIndex(int32_t histories, int32_t pages, int32_t pageTokens)
     : pagesPerHistory(pages), pageTokens(pageTokens) {
-  KVRM_CHECK(histories > 0 && pages > 0 && pageTokens > 0, "sizes are positive");
+  KVRM_CHECK(histories > 0 && pages > 0 && pageTokens > 0,
+             "sizes are positive");
   auto count = static_cast<size_t>(histories) * static_cast<size_t>(pages);
   nodes.resize(count);
   counts.resize(static_cast<size_t>(histories));
@@ -80,10 +81,9 @@ void PrefixIndex::remove(int32_t history) {
   int32_t &count = counts[static_cast<size_t>(history)];
   while (count > 0) {
     --count;
-    const Node &node =
-        nodes[static_cast<size_t>(history) *
-                  static_cast<size_t>(pagesPerHistory) +
-              static_cast<size_t>(count)];
+    const Node &node = nodes[static_cast<size_t>(history) *
+                                 static_cast<size_t>(pagesPerHistory) +
+                             static_cast<size_t>(count)];
     if (node.next >= 0)
       nodes[static_cast<size_t>(node.next)].previous = node.previous;
     if (node.previous >= 0)

@@ -9,6 +9,7 @@
 
 #include "kvrm/runtime/BlockPager.h"
 
+#include <cstdlib>
 #include <gtest/gtest.h>
 #include <map>
 #include <random>
@@ -247,7 +248,9 @@ public:
 
 } // namespace
 
-static void runRandom(uint32_t seed, PagerLimits limits, int operations) {
+/// Invariants are verified after every `interval` operations.
+static void runRandom(uint32_t seed, PagerLimits limits, int operations,
+                      int interval = 64) {
   BlockPager pager = makePager(limits);
   Model model(limits);
   std::mt19937 random(seed);
@@ -323,6 +326,9 @@ static void runRandom(uint32_t seed, PagerLimits limits, int operations) {
         model.write(pager, request.slot, 1);
       break;
     }
+    case 8:
+      pager.expect(slot, below(capacity + 1));
+      break;
     default: {
       int32_t tokens = below(limits.pageTokens * 3);
       int32_t needed = pager.length(slot) + tokens <= capacity
@@ -345,7 +351,7 @@ static void runRandom(uint32_t seed, PagerLimits limits, int operations) {
     }
     }
     ASSERT_TRUE(model.matches(pager, slot)) << "after step " << step;
-    if (step % 64 == 0 || operations - step < 64) {
+    if (step % interval == 0 || operations - step < interval) {
       Status status = pager.checkInvariants();
       ASSERT_TRUE(status.isOk()) << status.message() << " at step " << step;
       for (int32_t i = 0; i < limits.slots; ++i)
@@ -367,4 +373,26 @@ TEST(BlockPager, RandomOperationsMatchTheModel) {
   runRandom(2, {64, 8, 16, 16}, 30000);
   runRandom(3, {7, 5, 7, 1}, 30000);
   runRandom(4, {1, 2, 1, 4}, 5000);
+}
+
+/// As many operations as KVRM_PAGER_OPERATIONS says, every invariant after
+/// each.
+TEST(BlockPager, EveryInvariantAfterEveryOperation) {
+  const char *wanted = std::getenv("KVRM_PAGER_OPERATIONS");
+  int64_t operations = wanted ? std::atoll(wanted) : 40000;
+  constexpr int piece = 10000;
+  std::mt19937 random(9);
+  auto between = [&](uint32_t low, uint32_t high) {
+    return static_cast<int32_t>(low + random() % (high - low + 1));
+  };
+  for (uint32_t seed = 1; operations > 0; ++seed, operations -= piece) {
+    int32_t pagesPerSlot = between(2, 10);
+    int32_t slots = between(2, 6);
+    runRandom(seed,
+              {between(2, static_cast<uint32_t>(pagesPerSlot * slots / 2)),
+               slots, pagesPerSlot, between(2, 16)},
+              piece, 1);
+    if (HasFatalFailure())
+      FAIL() << "seed " << seed;
+  }
 }

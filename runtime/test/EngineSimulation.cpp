@@ -87,11 +87,10 @@ void Simulation::makeShape() {
   shape.prefillChunk = random.between(1, 16);
   int32_t pages = (shape.capacity + shape.pageTokens - 1) / shape.pageTokens;
   // From hardly one request to more than enough for all.
-  shape.poolPages = random.between(std::max(1, pages / 2),
-                                   pages * (shape.histories + 1));
+  shape.poolPages =
+      random.between(std::max(1, pages / 2), pages * (shape.histories + 1));
   shape.parkingPlaces = random.below(4);
-  parkingPages =
-      shape.parkingPlaces > 0 ? random.between(1, 2 * pages + 1) : 0;
+  parkingPages = shape.parkingPlaces > 0 ? random.between(1, 2 * pages + 1) : 0;
 }
 
 EngineConfig Simulation::makeConfig() {
@@ -171,18 +170,18 @@ void Simulation::onFinish(RequestResult &result) {
          ", ", finishReasonName(expected.finish));
   }
   if (result.arrival < 0 || result.end < result.arrival ||
-      (!result.tokens.empty() && (result.start < result.arrival ||
-                                  result.firstToken < result.start ||
-                                  result.end < result.firstToken)))
+      (!result.tokens.empty() &&
+       (result.start < result.arrival || result.firstToken < result.start ||
+        result.end < result.firstToken)))
     fail("request ", result.id, ": its times are out of order");
   live.erase(at);
 }
 
 void Simulation::submit() {
   RequestSpec spec = makeRequest();
-  int64_t tokens = std::min<int64_t>(
-      static_cast<int64_t>(spec.prompt.size()) + spec.maxTokens - 1,
-      shape.capacity);
+  int64_t tokens = std::min<int64_t>(static_cast<int64_t>(spec.prompt.size()) +
+                                         spec.maxTokens - 1,
+                                     shape.capacity);
   bool fits =
       spec.prompt.size() <= static_cast<size_t>(shape.capacity) &&
       (tokens + shape.pageTokens - 1) / shape.pageTokens <= shape.poolPages;
@@ -200,8 +199,8 @@ void Simulation::submit() {
     return;
   }
   note("refuse", static_cast<int64_t>(id.status().code()));
-  StatusCode code = !fits ? StatusCode::InvalidArgument
-                          : StatusCode::ResourceExhausted;
+  StatusCode code =
+      !fits ? StatusCode::InvalidArgument : StatusCode::ResourceExhausted;
   if ((fits && hasRoom) || id.status().code() != code)
     fail("refused: ", id.status().message());
   outcome.refused += fits;
@@ -236,8 +235,7 @@ void Simulation::step() {
 
 void Simulation::verify() {
   ++outcome.calls;
-  for (Status status :
-       {engine->checkInvariants(), decoder->checkInvariants()})
+  for (Status status : {engine->checkInvariants(), decoder->checkInvariants()})
     if (!status.isOk())
       fail(status.message());
   const EngineStats &stats = engine->stats();

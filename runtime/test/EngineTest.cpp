@@ -6,11 +6,11 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "kvrm/runtime/Engine.h"
 #include "EngineSimulation.h"
 #include "SimulatedDecoder.h"
 #include "ToyModel.h"
 #include "ToyPackage.h"
-#include "kvrm/runtime/Engine.h"
 #include "kvrm/runtime/Session.h"
 
 #include <algorithm>
@@ -145,8 +145,7 @@ TEST_P(EngineOnSession, MoreRequestsThanSlotsReuseThem) {
   ASSERT_TRUE(status.isOk()) << status.message();
   for (int i = 0; i < 11; ++i) {
     const RequestSpec &spec = specs[static_cast<size_t>(i)];
-    EXPECT_EQ(recorder.results[i].tokens,
-              expected(spec.prompt, spec.maxTokens))
+    EXPECT_EQ(recorder.results[i].tokens, expected(spec.prompt, spec.maxTokens))
         << "request " << i;
     EXPECT_EQ(recorder.results[i].finish, FinishReason::MaxTokens);
   }
@@ -164,8 +163,8 @@ TEST_P(EngineOnSession, RequestsEndAtStopTokensAndAtTheCapacity) {
   stop.stopTokens = {tokens[3]};
   auto first = std::ranges::find(tokens, tokens[3]) - tokens.begin();
   ASSERT_TRUE(engine->submit(stop));
-  ASSERT_TRUE(engine->submit(
-      makeSpec(std::vector<int32_t>(toy::capacity, 3), 10)));
+  ASSERT_TRUE(
+      engine->submit(makeSpec(std::vector<int32_t>(toy::capacity, 3), 10)));
   ASSERT_TRUE(runAll(*engine).isOk());
   EXPECT_EQ(recorder.results[0].finish, FinishReason::Stop);
   EXPECT_EQ(int64_t(recorder.results[0].tokens.size()), first);
@@ -232,11 +231,10 @@ TEST_P(EngineOnSession, EqualPrefixesShareTheirPages) {
     std::unique_ptr<Session> session = makeSession();
     EngineConfig config;
     config.sharesPrefixes = true;
-    EXPECT_EQ(Engine::create(*session, clock, config, nullptr)
-                  .status()
-                  .message(),
-              "prefixes are shared by pages, which a static decoder does not "
-              "have");
+    EXPECT_EQ(
+        Engine::create(*session, clock, config, nullptr).status().message(),
+        "prefixes are shared by pages, which a static decoder does not "
+        "have");
     return;
   }
   SessionConfig config;

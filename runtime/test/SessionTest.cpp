@@ -365,6 +365,74 @@ TEST(Session, RefusesConfigurationsOutOfRange) {
   EXPECT_EQ(message({0, 257, 0}), "threads: 257 is outside 0..256");
   EXPECT_EQ(message({0, -1, 0}), "threads: -1 is outside 0..256");
   EXPECT_EQ(message({0, 0, -1}), "shares: -1 is outside 0..4096");
+  EXPECT_EQ(message({0, 0, 0, -1}), "kept histories: -1 is outside 0..1020");
+  EXPECT_EQ(message({0, 0, 0, 0, 1025}),
+            "parking places: 1025 is outside 0..1024");
+  EXPECT_EQ(message({0, 0, 0, 0, 1, 0}),
+            "parking pages: 0 is outside 1..16777216");
+}
+
+/// A parked history comes back to any slot, also when it was shared, and when
+/// its pages are elsewhere then.
+TEST(Session, ParkedHistoriesComeBack) {
+  SessionConfig config;
+  config.poolPages = 20;
+  config.threads = 1;
+  config.keptHistories = 1;
+  config.parkingPlaces = 2;
+  config.parkingPages = 9;
+  Expected<std::shared_ptr<const Package>> package =
+      Package::load(packageOf({}));
+  ASSERT_TRUE(package) << package.status().message();
+  std::unique_ptr<Session> session = Session::create(*package, config).take();
+  auto vocabulary = static_cast<size_t>(session->vocabulary());
+  std::vector<float> expected(vocabulary);
+  std::vector<float> logits(vocabulary);
+  for (int32_t length : {1, 4, 5, 17, 33}) {
+    std::vector<int32_t> prompt(static_cast<size_t>(length));
+    for (int32_t i = 0; i < length; ++i)
+      prompt[static_cast<size_t>(i)] = (7 * i + length) % 50;
+    std::vector<int32_t> next = {9};
+    ASSERT_TRUE(session->prefill(0, prompt, nullptr).isOk());
+    ASSERT_TRUE(session->alias(4, 0, length).isOk()); // a kept history
+    ASSERT_TRUE(session->alias(3, 0, length).isOk());
+    ASSERT_TRUE(session->prefill(3, next, expected.data()).isOk());
+    ASSERT_TRUE(session->release(3).isOk());
+    Status status = session->park(0, 1);
+    ASSERT_TRUE(status.isOk()) << status.message();
+    EXPECT_EQ(session->length(0), 0);
+    ASSERT_TRUE(session->release(4).isOk());
+    EXPECT_EQ(session->freePages(), 20);
+    // Others take the pages that it had.
+    ASSERT_TRUE(session->prefill(1, prompt, nullptr).isOk());
+    ASSERT_TRUE(session->unpark(1, 2).isOk());
+    EXPECT_EQ(session->length(2), length);
+    ASSERT_TRUE(session->prefill(2, next, logits.data()).isOk());
+    EXPECT_EQ(logits, expected) << length << " tokens";
+    ASSERT_TRUE(session->release(1).isOk());
+    ASSERT_TRUE(session->release(2).isOk());
+  }
+
+  auto message = [](const Status &status) { return status.message(); };
+  std::vector<int32_t> prompt(40, 3);
+  EXPECT_EQ(message(session->park(0, 0)), "slot 0 is empty");
+  ASSERT_TRUE(session->prefill(0, prompt, nullptr).isOk());
+  EXPECT_EQ(message(session->park(4, 0)), "slot 4 is outside 0..3");
+  EXPECT_EQ(message(session->park(0, 2)), "parking place 2 is outside 0..1");
+  EXPECT_EQ(message(session->park(0, 0)),
+            "slot 0: its 10 pages cannot be parked, 9 of 9 are free");
+  EXPECT_EQ(session->length(0), 40);
+  EXPECT_EQ(message(session->unpark(0, 1)), "parking place 0 is empty");
+  EXPECT_EQ(message(session->discard(0)), "parking place 0 is empty");
+  ASSERT_TRUE(session->trim(0, 36).isOk());
+  ASSERT_TRUE(session->park(0, 0).isOk());
+  for (int32_t slot : {1, 2})
+    ASSERT_TRUE(session->prefill(slot, prompt, nullptr).isOk());
+  EXPECT_EQ(message(session->park(1, 0)), "parking place 0 is taken");
+  EXPECT_EQ(message(session->unpark(0, 1)), "slot 1 is not empty");
+  EXPECT_EQ(message(session->unpark(0, 0)),
+            "the step needs 9 KV pages, 0 of 20 are free");
+  ASSERT_TRUE(session->discard(0).isOk());
 }
 
 //===----------------------------------------------------------------------===//
@@ -379,7 +447,8 @@ TEST(CApi, RunsAPackage) {
   ASSERT_EQ(kvrm_package_get_info(package, &info), KVRM_OK);
   EXPECT_STREQ(info.name, "toy");
   EXPECT_EQ(info.slots, 4);
-  kvrm_session_config config = {0, 1, 0};
+  kvrm_session_config config{};
+  config.threads = 1;
   kvrm_session *session = nullptr;
   ASSERT_EQ(kvrm_session_create(package, &config, &session), KVRM_OK);
   kvrm_package_close(package); // the session keeps it
@@ -397,6 +466,91 @@ TEST(CApi, RunsAPackage) {
   ASSERT_EQ(kvrm_session_get_stats(session, &stats), KVRM_OK);
   EXPECT_EQ(stats.active_rows, 1);
   ASSERT_EQ(kvrm_release(session, 0), KVRM_OK);
+  kvrm_session_destroy(session);
+}
+
+namespace {
+
+struct Told {
+  std::vector<int32_t> tokens;
+  std::vector<kvrm_finish_reason> ends;
+  int64_t time = 0;
+};
+
+} // namespace
+
+TEST(CApi, ServesRequests) {
+  kvrm_package *package = nullptr;
+  ASSERT_EQ(kvrm_package_open(packageOf({}).c_str(), &package), KVRM_OK);
+  kvrm_session_config sessionConfig{};
+  sessionConfig.threads = 1;
+  sessionConfig.kept_histories = 1;
+  kvrm_session *session = nullptr;
+  ASSERT_EQ(kvrm_session_create(package, &sessionConfig, &session), KVRM_OK);
+  kvrm_package_close(package);
+
+  Told told;
+  kvrm_engine_config config{};
+  config.queue_limit = 2;
+  config.shares_prefixes = 1;
+  config.context = &told;
+  config.on_token = [](void *context, int64_t, int32_t token) {
+    static_cast<Told *>(context)->tokens.push_back(token);
+  };
+  config.on_finish = [](void *context, const kvrm_result *result) {
+    auto *own = static_cast<Told *>(context);
+    own->ends.push_back(result->finish);
+    EXPECT_GE(result->end, result->arrival);
+    if (result->finish == KVRM_FINISH_MAX_TOKENS) {
+      EXPECT_EQ(result->token_count, 3u);
+    }
+  };
+  config.now = [](void *context) {
+    return ++static_cast<Told *>(context)->time;
+  };
+  kvrm_engine *engine = nullptr;
+  ASSERT_EQ(kvrm_engine_create(session, &config, &engine), KVRM_OK)
+      << kvrm_last_error();
+  int32_t prompt[] = {1, 2, 3, 4, 5};
+  kvrm_request request{};
+  request.prompt = prompt;
+  request.prompt_count = 5;
+  request.max_tokens = 3;
+  int64_t id = -1;
+  ASSERT_EQ(kvrm_engine_submit(engine, &request, &id), KVRM_OK);
+  EXPECT_EQ(id, 0);
+  ASSERT_EQ(kvrm_engine_submit(engine, &request, &id), KVRM_OK);
+  EXPECT_EQ(kvrm_engine_submit(engine, &request, &id), KVRM_RESOURCE_EXHAUSTED);
+  EXPECT_STREQ(kvrm_last_error(),
+               "queue full: 2 requests wait, the limit is 2");
+  request.max_tokens = 0;
+  EXPECT_EQ(kvrm_engine_submit(engine, &request, &id), KVRM_INVALID_ARGUMENT);
+  EXPECT_STREQ(kvrm_last_error(), "cannot generate 0 tokens");
+  EXPECT_EQ(kvrm_engine_cancel(engine, 1), KVRM_OK);
+  EXPECT_EQ(kvrm_engine_cancel(engine, 1), KVRM_NOT_FOUND);
+  EXPECT_STREQ(kvrm_last_error(), "request 1 is not here");
+  while (!kvrm_engine_is_idle(engine))
+    ASSERT_EQ(kvrm_engine_step(engine), KVRM_OK) << kvrm_last_error();
+  EXPECT_EQ(told.tokens.size(), 3u);
+  EXPECT_EQ(told.ends, (std::vector<kvrm_finish_reason>{
+                           KVRM_FINISH_CANCELLED, KVRM_FINISH_MAX_TOKENS}));
+  kvrm_engine_stats stats;
+  ASSERT_EQ(kvrm_engine_get_stats(engine, &stats), KVRM_OK);
+  EXPECT_EQ(stats.submitted, 2);
+  EXPECT_EQ(stats.refused, 1);
+  EXPECT_EQ(stats.kept, 1);
+  kvrm_engine_destroy(engine);
+
+  config.preemption = static_cast<kvrm_preemption>(3);
+  EXPECT_EQ(kvrm_engine_create(session, &config, &engine),
+            KVRM_INVALID_ARGUMENT);
+  EXPECT_STREQ(kvrm_last_error(), "preemption: 3 is outside 0..2");
+  EXPECT_EQ(engine, nullptr);
+  EXPECT_EQ(kvrm_engine_create(nullptr, &config, &engine),
+            KVRM_INVALID_ARGUMENT);
+  EXPECT_EQ(kvrm_engine_step(nullptr), KVRM_INVALID_ARGUMENT);
+  EXPECT_EQ(kvrm_engine_is_idle(nullptr), 1);
+  kvrm_engine_destroy(nullptr);
   kvrm_session_destroy(session);
 }
 

@@ -58,8 +58,8 @@ void SimulatedDecoder::spend(int64_t nanoseconds) {
 }
 
 int32_t &SimulatedDecoder::cell(int32_t slot, int32_t position) {
-  int32_t page = pager->pages(slot)[static_cast<size_t>(
-      position / bounds.pageTokens)];
+  int32_t page =
+      pager->pages(slot)[static_cast<size_t>(position / bounds.pageTokens)];
   return pool[static_cast<size_t>(page) *
                   static_cast<size_t>(bounds.pageTokens) +
               static_cast<size_t>(position % bounds.pageTokens)];

@@ -6,7 +6,8 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// What an embedder needs: open a package, make a session, prefill and decode.
+// What an embedder needs: open a package, make a session, and then either
+// prefill and decode its slots, or let an engine serve requests over them.
 // Plain C11. Nothing here aborts or throws on bad input: every call answers
 // with a status, and kvrm_last_error() has one line on the last failure of the
 // calling thread.
@@ -23,6 +24,13 @@
 //   kvrm_prefill(session, 0, prompt, prompt_length, logits);
 //   ... pick a token, put it at tokens[0], -1 at the other slots ...
 //   kvrm_decode(session, tokens, logits);
+//
+// With an engine:
+//
+//   kvrm_engine_create(session, NULL, &engine);
+//   kvrm_engine_submit(engine, &request, &id);
+//   while (!kvrm_engine_is_idle(engine))
+//     kvrm_engine_step(engine);   // calls on_token and on_finish
 //
 //===----------------------------------------------------------------------===//
 
@@ -90,6 +98,11 @@ typedef struct kvrm_session_config {
   int64_t pool_pages; /* pages of the KV pool; 0 = enough for all slots */
   int32_t threads;    /* workers, the caller among them; 0 = one a CPU */
   int32_t shares;     /* shares of the work queue; 0 = one a worker */
+  /* Histories besides those of slots, for an engine to keep prefixes in. */
+  int32_t kept_histories;
+  /* Histories that can be parked in host memory, and their pages together. */
+  int32_t parking_places;
+  int64_t parking_pages;
 } kvrm_session_config;
 
 /* Makes a session; a null config is the default. On failure *session is null.
@@ -146,6 +159,114 @@ typedef struct kvrm_session_stats {
 
 kvrm_status kvrm_session_get_stats(const kvrm_session *session,
                                    kvrm_session_stats *stats);
+
+/*===--------------------------------------------------------------------===*
+ * Engine: requests that come and go
+ *===--------------------------------------------------------------------===*/
+
+typedef struct kvrm_engine kvrm_engine;
+
+typedef enum kvrm_finish_reason {
+  KVRM_FINISH_STOP = 0,       /* a stop token */
+  KVRM_FINISH_MAX_TOKENS = 1, /* as many as were asked for */
+  KVRM_FINISH_CAPACITY = 2,   /* the history fills its slot */
+  KVRM_FINISH_CANCELLED = 3,
+  KVRM_FINISH_FAILED = 4 /* the model's logits are not numbers */
+} kvrm_finish_reason;
+
+typedef enum kvrm_preemption {
+  KVRM_PREEMPT_CHEAPER = 0, /* whichever has cost less a token */
+  KVRM_PREEMPT_PARK = 1,    /* histories go to host memory */
+  KVRM_PREEMPT_RECOMPUTE = 2
+} kvrm_preemption;
+
+/* Times are nanoseconds of the engine's clock; -1 = did not happen. The struct
+ * and its tokens are the engine's and live until on_finish returns. */
+typedef struct kvrm_result {
+  int64_t request;
+  kvrm_finish_reason finish;
+  const int32_t *tokens;
+  size_t token_count;
+  int32_t prompt_tokens;
+  int32_t shared_tokens; /* of the prompt, that were in the pool already */
+  int32_t preemptions;
+  int64_t arrival;
+  int64_t start;
+  int64_t first_token;
+  int64_t end;
+} kvrm_result;
+
+/* All zeros is the default. Callbacks may be null; they are called inside
+ * kvrm_engine_step and kvrm_engine_cancel and may not call the engine. */
+typedef struct kvrm_engine_config {
+  int32_t queue_limit; /* requests that may wait; 0 = 256 */
+  /* Prefill between two decode steps, in decode steps: at least one chunk is
+   * computed; 0 = 1. */
+  double stall_factor;
+  kvrm_preemption preemption;
+  int32_t shares_prefixes; /* not 0: equal prompt prefixes share pages */
+  void *context;           /* handed to the callbacks */
+  void (*on_token)(void *context, int64_t request, int32_t token);
+  void (*on_finish)(void *context, const kvrm_result *result);
+  /* Nanoseconds, never going back; null = the machine's clock. */
+  int64_t (*now)(void *context);
+} kvrm_engine_config;
+
+/* All zeros, but for prompt and max_tokens, is greedy without stop tokens. */
+typedef struct kvrm_request {
+  const int32_t *prompt; /* copied */
+  size_t prompt_count;
+  int32_t max_tokens;
+  const int32_t *stop_tokens; /* copied */
+  size_t stop_count;
+  float temperature; /* 0 = greedy */
+  float top_p;       /* 0 = 1 */
+  uint64_t seed;
+} kvrm_request;
+
+/* An engine has its session to itself, whose slots must be empty; destroy it
+ * before the session. On failure *engine is null. */
+kvrm_status kvrm_engine_create(kvrm_session *session,
+                               const kvrm_engine_config *config,
+                               kvrm_engine **engine);
+/* Forgets all requests without a callback. Null is allowed. */
+void kvrm_engine_destroy(kvrm_engine *engine);
+
+/* Queues a request; `request` gets its number. KVRM_RESOURCE_EXHAUSTED when the
+ * queue is full. */
+kvrm_status kvrm_engine_submit(kvrm_engine *engine, const kvrm_request *spec,
+                               int64_t *request);
+/* Ends a request. KVRM_NOT_FOUND if it has ended. */
+kvrm_status kvrm_engine_cancel(kvrm_engine *engine, int64_t request);
+/* One round: some prefill, one token of every request that decodes. When it
+ * fails all requests are where they were. */
+kvrm_status kvrm_engine_step(kvrm_engine *engine);
+/* 1 if no request is in the engine, or if it is null. */
+int32_t kvrm_engine_is_idle(const kvrm_engine *engine);
+
+/* Sums since the engine was made, and what is in it now. */
+typedef struct kvrm_engine_stats {
+  int64_t submitted;
+  int64_t refused;
+  int64_t finished;
+  int64_t cancelled;
+  int64_t failed;
+  int64_t steps;
+  int64_t prefill_tokens;
+  int64_t decode_tokens;
+  int64_t shared_tokens;
+  int64_t shared_pages;
+  int64_t parked;
+  int64_t recomputed;
+  int64_t evicted;
+  int32_t waiting;
+  int32_t preempted;
+  int32_t running;
+  int32_t kept;
+} kvrm_engine_stats;
+
+kvrm_status kvrm_engine_get_stats(const kvrm_engine *engine,
+                                  kvrm_engine_stats *stats);
 
 #ifdef __cplusplus
 } /* extern "C" */
