@@ -62,10 +62,11 @@ private:
 } // namespace
 
 /// The loop over KV tiles [begin, end): load, score, online softmax,
-/// accumulate. Tiles of a masked loop may hold tokens that a row must not see.
+/// accumulate. Tiles of a masked loop may hold tokens that a row must not see;
+/// with `summaries`, entries of the far history.
 static Value attendTiles(ImplicitLocOpBuilder &b, KernelOp kernel, Value item,
                          Value query, Value begin, Value end, Value state,
-                         FloatAttr scale, bool masked) {
+                         FloatAttr scale, bool masked, bool summaries) {
   PoolType pool = kernel.getPool();
   int64_t rows = kernel.getQueryRows(), tokens = kernel.getTile().getKv();
   auto tileType = FragmentType::get(b.getContext(), tokens, pool.getHeadDim(),
@@ -80,7 +81,8 @@ static Value attendTiles(ImplicitLocOpBuilder &b, KernelOp kernel, Value item,
   Value tile = loop.getInductionVar(), current = loop.getRegionIterArg(0);
   auto load = LoadTileOp::create(b, tileType, tileType, item, tile);
   Value scores = ScoreOp::create(b, scoreType, query, load.getKey(), item, tile,
-                                 scale, masked ? b.getUnitAttr() : UnitAttr());
+                                 scale, masked ? b.getUnitAttr() : UnitAttr(),
+                                 summaries ? b.getUnitAttr() : UnitAttr());
   auto softmax =
       OnlineSoftmaxOp::create(b, scoreType, current.getType(), scores, current);
   Value next = AccumulateOp::create(b, current.getType(), softmax.getWeights(),
@@ -91,7 +93,8 @@ static Value attendTiles(ImplicitLocOpBuilder &b, KernelOp kernel, Value item,
 }
 
 /// Attention of one work item. Tiles that every query row may see whole come
-/// first and need no mask.
+/// first and need no mask; of these, first those with summaries of the far
+/// history, where the session keeps any.
 static void writeAttention(ImplicitLocOpBuilder &b, KernelOp kernel,
                            FloatAttr scale) {
   int64_t rows = kernel.getQueryRows(), headDim = kernel.getPool().getHeadDim();
@@ -102,10 +105,19 @@ static void writeAttention(ImplicitLocOpBuilder &b, KernelOp kernel,
       item);
   Value state =
       SoftmaxInitOp::create(b, SoftmaxType::get(b.getContext(), rows, headDim));
-  state = attendTiles(b, kernel, item, query, range.getBegin(), range.getFull(),
-                      state, scale, /*masked=*/false);
+  bool summaries = kernel.getSessionType().getSummaries() > 0;
+  Value begin = range.getBegin();
+  if (summaries) {
+    Value split = SummaryEndOp::create(b, item);
+    state = attendTiles(b, kernel, item, query, begin, split, state, scale,
+                        /*masked=*/false, /*summaries=*/true);
+    begin = split;
+  }
+  state = attendTiles(b, kernel, item, query, begin, range.getFull(), state,
+                      scale, /*masked=*/false, /*summaries=*/false);
+  // A tile that the row's last tokens share with its summaries is masked.
   state = attendTiles(b, kernel, item, query, range.getFull(), range.getEnd(),
-                      state, scale, /*masked=*/true);
+                      state, scale, /*masked=*/true, summaries);
   StoreSoftmaxOp::create(b, state, item);
 }
 

@@ -139,6 +139,12 @@ void kvrm::writeManifest(llvm::raw_ostream &os,
       out.attribute("capacity", manifest.cache.capacity);
       out.attribute("page_tokens", manifest.cache.pageTokens);
       out.attribute("element", manifest.cache.element);
+      if (manifest.cache.window > 0)
+        out.attributeObject("far_history", [&] {
+          out.attribute("window", manifest.cache.window);
+          out.attribute("entries", manifest.cache.summaries);
+          out.attribute("sinks", manifest.cache.sinks);
+        });
     });
     out.attributeArray("entries", [&] {
       for (const PackageManifest::Entry &entry : manifest.entries)

@@ -29,6 +29,9 @@ void kvrm::buildPagedPipeline(OpPassManager &pm,
   }
   PageCachePassOptions paging;
   paging.page = options.page;
+  paging.window = options.window;
+  paging.summaries = options.summaries;
+  paging.sinks = options.sinks;
   paging.transport = options.transport;
   pm.addPass(createPageCachePass(paging));
   pm.addPass(createMergeTransportPass());

@@ -169,7 +169,6 @@ Status BlockPager::checkGrowth(int32_t slot, int32_t tokens) const {
   return Status::ok();
 }
 
-/// Whether the next token of `slot` would be written into a shared page.
 bool BlockPager::isCopyNeeded(int32_t slot) const {
   int32_t length = at(slot).length;
   if (length % bounds.pageTokens == 0)
@@ -292,13 +291,11 @@ Status BlockPager::append(int32_t slot, int32_t tokens, PageCopy &copy) {
   return Status::ok();
 }
 
-Status BlockPager::appendAll(std::span<const AppendRequest> requests,
-                             std::span<PageCopy> copies, int32_t &copyCount) {
-  copyCount = 0;
-  KVRM_CHECK(copies.size() >= requests.size(), "one copy a request has room");
-  // First pass: refuse what cannot be, and count pages exactly. Of the rows
-  // that write into one page, the last is left alone with it if no other table
-  // names it, and needs no copy.
+Expected<int64_t>
+BlockPager::pagesNeeded(std::span<const AppendRequest> requests) {
+  // Refuse what cannot be, and count pages exactly. Of the rows that write into
+  // one page, the last is left alone with it if no other table names it, and
+  // needs no copy.
   Status status;
   int64_t needed = 0;
   size_t checked = 0;
@@ -334,6 +331,16 @@ Status BlockPager::appendAll(std::span<const AppendRequest> requests,
           tables[tableBegin(request.slot) + static_cast<size_t>(index)])] = 0;
   }
   KVRM_TRY(status);
+  return needed;
+}
+
+Status BlockPager::appendAll(std::span<const AppendRequest> requests,
+                             std::span<PageCopy> copies, int32_t &copyCount) {
+  copyCount = 0;
+  KVRM_CHECK(copies.size() >= requests.size(), "one copy a request has room");
+  Expected<int64_t> counted = pagesNeeded(requests);
+  KVRM_TRY(counted.status());
+  [[maybe_unused]] int64_t needed = *counted;
   if (needed > freeCount)
     return {StatusCode::ResourceExhausted, "out of KV pages"};
 
@@ -390,6 +397,47 @@ Status BlockPager::trim(int32_t slot, int32_t length) {
     table[state.pages] = -1;
   }
   state.length = length;
+  return Status::ok();
+}
+
+Status BlockPager::insertFront(int32_t slot, int32_t pages) {
+  KVRM_TRY(checkSlot(slot));
+  Slot &state = at(slot);
+  if (pages < 0 || pages > bounds.pagesPerSlot - state.pages)
+    return invalidArgument("slot ", slot, ": cannot put ", pages,
+                           " pages before ", state.pages,
+                           ", the block table has ", bounds.pagesPerSlot);
+  if (pages > freeCount)
+    return {StatusCode::ResourceExhausted, "out of KV pages"};
+  if (pages == 0)
+    return Status::ok();
+  int32_t *table = &tables[tableBegin(slot)];
+  std::copy_backward(table, table + state.pages, table + state.pages + pages);
+  for (int32_t i = 0; i < pages; ++i)
+    table[i] = takePage(i > 0 ? table[i - 1] + 1 : -1, pages - i);
+  state.pages += pages;
+  state.length += pages * bounds.pageTokens;
+  ++state.generation;
+  return Status::ok();
+}
+
+Status BlockPager::dropPages(int32_t slot, int32_t first, int32_t count) {
+  KVRM_TRY(checkSlot(slot));
+  Slot &state = at(slot);
+  int32_t full = state.length / bounds.pageTokens;
+  if (first < 0 || count < 0 || count > full - first)
+    return invalidArgument("slot ", slot, ": cannot drop ", count,
+                           " pages from ", first, " on, ", full, " are full");
+  if (count == 0)
+    return Status::ok();
+  int32_t *table = &tables[tableBegin(slot)];
+  for (int32_t i = first; i < first + count; ++i)
+    dropPage(table[i]);
+  std::copy(table + first + count, table + state.pages, table + first);
+  std::fill(table + state.pages - count, table + state.pages, -1);
+  state.pages -= count;
+  state.length -= count * bounds.pageTokens;
+  ++state.generation;
   return Status::ok();
 }
 

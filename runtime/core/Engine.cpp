@@ -114,11 +114,13 @@ Status Engine::check(const RequestSpec &spec) const {
     int64_t tokens = std::min<int64_t>(
         static_cast<int64_t>(spec.prompt.size()) + spec.maxTokens - 1,
         shape.capacity);
-    if (pagesFor(tokens) > shape.poolPages)
+    int64_t pages = shape.window > 0 && tokens > shape.window
+                        ? shape.historyPages
+                        : pagesFor(tokens);
+    if (pages > shape.poolPages)
       return invalidArgument(spec.prompt.size(), " prompt tokens and up to ",
-                             spec.maxTokens, " new ones need ",
-                             pagesFor(tokens), " KV pages, the pool has ",
-                             shape.poolPages);
+                             spec.maxTokens, " new ones need ", pages,
+                             " KV pages, the pool has ", shape.poolPages);
   }
   return Sampler::create(shape.vocabulary, spec.sampling).status();
 }

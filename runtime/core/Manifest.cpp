@@ -81,6 +81,26 @@ static EntryInfo readEntry(ObjectReader &reader, const Manifest &manifest) {
   return entry;
 }
 
+static void readFarHistory(ObjectReader &cache, Manifest &manifest) {
+  if (!manifest.isPaged)
+    return cache.fail("far_history", "is not for a static package");
+  ObjectReader far = cache.member("far_history");
+  int32_t page = manifest.pageTokens;
+  manifest.window = far.integer32("window", page, manifest.capacity - 1);
+  manifest.summaries = far.integer32("entries", 0, KVRM_MAX_SUMMARIES);
+  auto checkPages = [&](const char *key, int32_t tokens) {
+    if (tokens % page != 0)
+      far.fail(key, std::to_string(tokens) +
+                        " is not a multiple of cache.page_tokens, " +
+                        std::to_string(page));
+  };
+  checkPages("window", manifest.window);
+  checkPages("entries", manifest.summaries);
+  manifest.sinks = far.integer32("sinks", 0, manifest.summaries);
+  if (manifest.summaries - manifest.sinks == 1)
+    far.fail("sinks", "leaves one entry; it takes two to merge");
+}
+
 Expected<Manifest> kvrm::parseManifest(std::string_view text,
                                        std::string_view where) {
   Expected<nlohmann::json> root = parseObject(text, where);
@@ -136,6 +156,8 @@ Expected<Manifest> kvrm::parseManifest(std::string_view text,
                                           std::max(manifest.pageTokens, 1));
   manifest.element = static_cast<kvrm_element>(
       cache.oneOf("element", std::array{"f16", "bf16"}));
+  if (status.isOk() && cache.has("far_history"))
+    readFarHistory(cache, manifest);
   if (!status.isOk())
     return status;
 
@@ -167,6 +189,13 @@ Expected<Manifest> kvrm::parseManifest(std::string_view text,
     reader.fail("entries", "has no decode_step");
   if (status.isOk() && !hasPrefill)
     reader.fail("entries", "has no prefill");
+
+  // With far history a table also holds the summaries and a step's tokens.
+  if (status.isOk() && manifest.pagesPerSlot() > KVRM_MAX_PAGES_PER_SLOT)
+    cache.fail("far_history",
+               "needs " + std::to_string(manifest.pagesPerSlot()) +
+                   " pages a slot, over the limit " +
+                   std::to_string(KVRM_MAX_PAGES_PER_SLOT));
 
   manifest.files = readFiles(reader);
   for (const char *name : {"code.so", "weights.safetensors"})

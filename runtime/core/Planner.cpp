@@ -37,6 +37,9 @@ Expected<PlanCapacity> Planner::capacityOf(const PlanShape &shape) {
                       KVRM_MAX_PAGES_PER_SLOT));
   KVRM_TRY(checkLimit("splits", shape.splits, 1024));
   KVRM_TRY(checkLimit("shares", shape.shares, 1 << 16));
+  if (shape.summaries < 0 || shape.summaries > KVRM_MAX_SUMMARIES)
+    return invalidArgument("plan: summaries: ", shape.summaries,
+                           " is outside 0..", int32_t(KVRM_MAX_SUMMARIES));
   if (shape.kvTile % shape.pageTokens != 0 &&
       shape.pageTokens % shape.kvTile != 0)
     return invalidArgument("plan: kv_tile ", shape.kvTile,
@@ -79,6 +82,7 @@ Expected<PlanCapacity> Planner::capacityOf(const PlanShape &shape) {
   capacity.limits.max_items = static_cast<int32_t>(items);
   capacity.limits.max_segments = static_cast<int32_t>(segments);
   capacity.limits.max_shares = shape.shares;
+  capacity.limits.max_summaries = shape.summaries;
   capacity.partials = static_cast<int32_t>(partials);
   return capacity;
 }
@@ -148,16 +152,16 @@ bool Planner::syncRow(int32_t index, const PlanRow &row,
                       const BlockPager &pager, StepDescriptor &descriptor) {
   RowState &state = states[static_cast<size_t>(index)];
   state.isStale = false;
-  state.position = row.position;
+  state.place = row.place < 0 ? row.position : row.place;
   state.count = row.count;
-  state.length = row.position + row.count;
+  state.length = state.place + row.count;
   kvrm_row value{};
   if (row.count == 0) {
     KVRM_CHECK(row.slot == -1, "an idle row has no slot");
     value.slot = -1;
     value.write_page = -1;
     descriptor.setRow(index, value);
-    state.position = 0;
+    state.place = 0;
     state.length = 0;
     state.isStale = state.groupCount > 0;
     state.groupPages = 0;
@@ -184,14 +188,17 @@ bool Planner::syncRow(int32_t index, const PlanRow &row,
   state.generation = generation;
   state.tablePages = filled;
 
-  int32_t writeIndex = row.position / work.pageTokens;
+  int32_t writeIndex = state.place / work.pageTokens;
   value.slot = row.slot;
   value.position = row.position;
   value.count = row.count;
   value.length = state.length;
   value.write_page = pages[static_cast<size_t>(writeIndex)];
-  value.write_offset = row.position % work.pageTokens;
+  value.write_offset = state.place % work.pageTokens;
+  value.summaries = row.summaries;
   descriptor.setRow(index, value);
+  if (row.summaries > 0)
+    descriptor.setSummaryBiases(index, row.biases);
   ++last.activeRows;
   last.pages += filled;
 
@@ -261,8 +268,7 @@ void Planner::rebuildGroups(int32_t first, const BlockPager &pager,
 }
 
 int32_t Planner::tilesOf(const RowState &row, int32_t queryTile) const {
-  int32_t seen =
-      std::min(row.length, row.position + (queryTile + 1) * work.qTile);
+  int32_t seen = std::min(row.length, row.place + (queryTile + 1) * work.qTile);
   return ceilDivide(seen, work.kvTile);
 }
 

@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <utility>
 
 using namespace kvrm;
 
@@ -48,6 +49,7 @@ Status Session::createEntry(Entry &entry, const EntryInfo &info,
   shape.schedule = info.schedule;
   shape.splits = info.splits;
   shape.shares = shares;
+  shape.summaries = m.summaries;
   Expected<Planner> planner = Planner::create(shape);
   KVRM_TRY(planner.status());
   Expected<StepDescriptor> descriptor =
@@ -77,6 +79,10 @@ Session::create(std::shared_ptr<const Package> package,
                            int32_t(KVRM_MAX_THREADS));
 
   if (m.isPaged) {
+    if (m.window > 0 &&
+        (config.keptHistories != 0 || config.parkingPlaces != 0))
+      return invalidArgument("a package with far history has neither kept "
+                             "histories nor parking places");
     if (config.keptHistories < 0 ||
         config.keptHistories > KVRM_MAX_ROWS - m.slots)
       return invalidArgument("kept histories: ", config.keptHistories,
@@ -101,6 +107,8 @@ Session::create(std::shared_ptr<const Package> package,
     bounds.parkingPlaces = config.parkingPlaces;
     bounds.pageTokens = m.pageTokens;
     bounds.poolPages = static_cast<int32_t>(pages);
+    bounds.window = m.window;
+    bounds.historyPages = m.pagesPerSlot();
   }
 
   // Workers first: shares follow their number.
@@ -163,6 +171,7 @@ Session::create(std::shared_ptr<const Package> package,
       KVRM_TRY(parking.status());
       session->parking.emplace(parking.take());
     }
+    KVRM_TRY(session->createFarHistory());
     session->reservedBytes = shape.pages * session->backend->tokenPageBytes();
   } else {
     session->staticLengths.resize(static_cast<size_t>(m.slots));
@@ -251,6 +260,8 @@ Status Session::runEntry(Entry &entry, float *logits) {
     step.args.k_cache = kCache.data();
     step.args.v_cache = vCache.data();
   }
+  last.collapsedPages += std::exchange(collapsedPages, 0);
+  last.collapseNanoseconds += std::exchange(collapseNanoseconds, 0);
   KVRM_TRY(backend->runStep(step));
   const HostStepStats &moved = backend->stats();
   last.committedBytes += moved.committedBytes;
@@ -282,10 +293,11 @@ Status Session::prefill(int32_t slot, std::span<const int32_t> tokens,
   if (pager) {
     // All pages at once: a prompt that cannot end does not begin, and one whose
     // length is known gets one run.
-    int32_t needed = pager->pagesNeeded(slot, count);
+    int32_t needed = pagesNeeded(slot, count);
     if (needed > pager->freePages())
       return exhausted(needed);
-    Status reserved = pager->reserve(slot, before + count);
+    Status reserved = pager->reserve(
+        slot, pager->length(slot) + tokensBeforeCollapse(slot, count));
     KVRM_CHECK(reserved.isOk(), "pages were counted");
   }
 
@@ -300,6 +312,7 @@ Status Session::prefill(int32_t slot, std::span<const int32_t> tokens,
     std::ranges::fill(entry.tokens, 0);
     std::copy_n(tokens.begin() + done, chunk, entry.tokens.begin());
     if (pager) {
+      collapse(slot);
       PageCopy copy;
       Status appended = pager->append(slot, chunk, copy);
       KVRM_CHECK(appended.isOk(), "pages were counted");
@@ -307,7 +320,7 @@ Status Session::prefill(int32_t slot, std::span<const int32_t> tokens,
         backend->copyPage(copy);
         ++last.pageCopies;
       }
-      entry.rows[0] = {slot, position, chunk};
+      entry.rows[0] = planRow(slot, position, chunk);
     } else {
       last.activeRows = 1;
       entry.positions[0] = position;
@@ -317,7 +330,10 @@ Status Session::prefill(int32_t slot, std::span<const int32_t> tokens,
     Status status = runEntry(entry, target);
     if (!status.isOk()) {
       if (pager) {
-        Status undone = pager->trim(slot, before);
+        // What was there before may have collapsed meanwhile.
+        Status undone = trim(slot, far && before > 0
+                                       ? std::max(before, far->collapsed(slot))
+                                       : before);
         KVRM_CHECK(undone.isOk(), "a history can be cut to what it was");
       } else {
         staticLengths[static_cast<size_t>(slot)] = before;
@@ -358,7 +374,9 @@ Status Session::decode(std::span<const int32_t> tokens, float *logits) {
   Entry &entry = decodeEntry;
   int32_t copyCount = 0;
   if (pager) {
-    Status status = pager->appendAll(requests, copies, copyCount);
+    Status status = collapseFor(requests);
+    if (status.isOk())
+      status = pager->appendAll(requests, copies, copyCount);
     if (status.code() == StatusCode::ResourceExhausted)
       return exhausted(needed);
     KVRM_TRY(status);
@@ -374,7 +392,7 @@ Status Session::decode(std::span<const int32_t> tokens, float *logits) {
     entry.tokens[row] = isActive ? tokens[row] : 0;
     if (pager) {
       entry.rows[row] =
-          isActive ? PlanRow{slot, length(slot) - 1, 1} : PlanRow{};
+          isActive ? planRow(slot, length(slot) - 1, 1) : PlanRow{};
     } else {
       // An idle row writes too: to where its next token will overwrite it, or,
       // in a full slot, to the position `capacity`, which code never writes.
@@ -387,7 +405,7 @@ Status Session::decode(std::span<const int32_t> tokens, float *logits) {
   if (!status.isOk()) {
     for (const AppendRequest &request : requests)
       if (pager) {
-        Status undone = pager->trim(request.slot, length(request.slot) - 1);
+        Status undone = trim(request.slot, length(request.slot) - 1);
         KVRM_CHECK(undone.isOk(), "a history can be cut to what it was");
       }
     return status;
@@ -405,11 +423,14 @@ Status Session::decode(std::span<const int32_t> tokens, float *logits) {
 
 int32_t Session::length(int32_t history) const {
   KVRM_CHECK(history >= 0 && history < bounds.histories, "history in range");
-  return pager ? pager->length(history)
-               : staticLengths[static_cast<size_t>(history)];
+  if (!pager)
+    return staticLengths[static_cast<size_t>(history)];
+  return pager->length(history) + (far ? far->placesSaved(history) : 0);
 }
 
 int32_t Session::pagesNeeded(int32_t slot, int32_t tokens) const {
+  if (far)
+    return static_cast<int32_t>(farPagesNeeded(slot, tokens));
   return pager ? pager->pagesNeeded(slot, tokens) : 0;
 }
 
@@ -421,6 +442,8 @@ void Session::expect(int32_t slot, int32_t tokens) {
 
 Status Session::release(int32_t history) {
   KVRM_TRY(checkHistory(history));
+  if (far)
+    far->forget(history);
   if (pager)
     return pager->release(history);
   staticLengths[static_cast<size_t>(history)] = 0;
@@ -429,6 +452,12 @@ Status Session::release(int32_t history) {
 
 Status Session::trim(int32_t history, int32_t newLength) {
   KVRM_TRY(checkHistory(history));
+  if (far && newLength == 0)
+    return release(history);
+  if (far && far->collapsed(history) > 0) {
+    KVRM_TRY(checkTrim(history, newLength));
+    newLength -= far->placesSaved(history);
+  }
   if (pager)
     return pager->trim(history, newLength);
   if (newLength < 0 || newLength > length(history))
@@ -518,6 +547,7 @@ int64_t Session::staticOffset(int64_t layer, int32_t slot, int64_t head) const {
 Status Session::alias(int32_t target, int32_t source, int32_t tokens) {
   KVRM_TRY(checkHistory(target));
   KVRM_TRY(checkHistory(source));
+  KVRM_TRY(checkShare(target, source));
   if (pager)
     return pager->alias(target, source, tokens);
   if (target == source)

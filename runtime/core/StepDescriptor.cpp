@@ -30,6 +30,8 @@ StepDescriptor::create(const kvrm_descriptor_limits &limits) {
   KVRM_TRY(checkLimit("max_items", limits.max_items, 1, most));
   KVRM_TRY(checkLimit("max_segments", limits.max_segments, 0, most));
   KVRM_TRY(checkLimit("max_shares", limits.max_shares, 1, most));
+  KVRM_TRY(
+      checkLimit("max_summaries", limits.max_summaries, 0, KVRM_MAX_SUMMARIES));
 
   StepDescriptor descriptor;
   descriptor.bounds = limits;
@@ -48,6 +50,7 @@ StepDescriptor::create(const kvrm_descriptor_limits &limits) {
   descriptor.current = current.take();
   descriptor.rowDirty.resize(static_cast<size_t>(limits.rows));
   descriptor.tableDirty.resize(static_cast<size_t>(limits.rows));
+  descriptor.biasDirty.resize(static_cast<size_t>(limits.rows));
 
   kvrm_descriptor_header &header = descriptor.header();
   header.magic = KVRM_DESCRIPTOR_MAGIC;
@@ -76,6 +79,24 @@ void StepDescriptor::setRow(int32_t index, const kvrm_row &value) {
     return;
   target = value;
   rowDirty[static_cast<size_t>(index)] = 1;
+}
+
+void StepDescriptor::setSummaryBiases(int32_t index,
+                                      std::span<const float> biases) {
+  KVRM_CHECK(index >= 0 && index < bounds.rows, "row in range");
+  KVRM_CHECK(biases.size() == static_cast<size_t>(bounds.max_summaries),
+             "one bias an entry");
+  auto *target =
+      reinterpret_cast<float *>(planned.data() + offsets.summary_biases) +
+      int64_t(index) * bounds.max_summaries;
+  DirtyRange &dirty = biasDirty[static_cast<size_t>(index)];
+  for (int32_t i = 0; i < bounds.max_summaries; ++i) {
+    float bias = biases[static_cast<size_t>(i)];
+    if (target[i] == bias)
+      continue;
+    target[i] = bias;
+    dirty.add(i, i + 1);
+  }
 }
 
 void StepDescriptor::setShare(int32_t index, const kvrm_share &value) {
@@ -126,6 +147,11 @@ template <typename Copy> void StepDescriptor::commitRanges(Copy copy) {
         !range.isEmpty())
       copyRange(offsets.tables + i * tableBytes, sizeof(int32_t), range,
                 bounds.pages_per_slot);
+  int64_t biasBytes = int64_t(bounds.max_summaries) * sizeof(float);
+  for (int32_t i = 0; i < bounds.rows; ++i)
+    if (DirtyRange &range = biasDirty[static_cast<size_t>(i)]; !range.isEmpty())
+      copyRange(offsets.summary_biases + i * biasBytes, sizeof(float), range,
+                bounds.max_summaries);
   copyRange(offsets.groups, sizeof(kvrm_group), groupsDirty, next.groups);
   copyRange(offsets.items, sizeof(kvrm_work_item), itemsDirty, next.items);
   copyRange(offsets.segments, sizeof(kvrm_merge_segment), segmentsDirty,

@@ -187,6 +187,30 @@ TEST(BlockPager, CountsTheWritersOfOnePageExactly) {
   EXPECT_TRUE(pager.checkInvariants().isOk());
 }
 
+TEST(BlockPager, TheFrontOfAHistoryCanBeReplaced) {
+  BlockPager pager = makePager({16, 2, 8, 4});
+  append(pager, 0, 18);
+  std::vector<int32_t> before = pagesOf(pager, 0);
+  ASSERT_TRUE(pager.alias(1, 0, 18).isOk());
+  ASSERT_TRUE(pager.insertFront(0, 2).isOk());
+  EXPECT_EQ(pager.length(0), 26);
+  ASSERT_TRUE(pager.dropPages(0, 2, 3).isOk());
+  EXPECT_EQ(pager.length(0), 14);
+  std::vector<int32_t> after = pagesOf(pager, 0);
+  EXPECT_EQ(after[1], after[0] + 1) << "new pages are a run";
+  EXPECT_EQ(after[2], before[3]);
+  EXPECT_EQ(after[3], before[4]);
+  EXPECT_EQ(pager.references(before[0]), 1) << "the other slot has it still";
+  EXPECT_TRUE(pager.isCopyNeeded(0)) << "the last page is shared still";
+  EXPECT_EQ(pager.insertFront(0, 5).message(),
+            "slot 0: cannot put 5 pages before 4, the block table has 8");
+  EXPECT_EQ(pager.dropPages(0, 2, 2).message(),
+            "slot 0: cannot drop 2 pages from 2 on, 3 are full");
+  EXPECT_TRUE(pager.checkInvariants().isOk());
+  ASSERT_TRUE(pager.release(1).isOk());
+  EXPECT_EQ(pager.usedPages(), 4);
+}
+
 TEST(BlockPager, GenerationTellsGrowthFromOtherChange) {
   BlockPager pager = makePager({8, 2, 4, 4});
   uint64_t before = pager.generation(0);
@@ -223,6 +247,20 @@ public:
       int32_t page = pager.pages(slot)[position / limits.pageTokens];
       content(page)[position % limits.pageTokens] = token;
     }
+  }
+  /// Puts pages of new tokens before the history.
+  void insertFront(const BlockPager &pager, int32_t slot, int32_t pages) {
+    std::vector<int64_t> &history = histories[slot];
+    for (int32_t i = 0; i < pages * limits.pageTokens; ++i) {
+      int64_t token = nextToken++;
+      history.insert(history.begin() + i, token);
+      int32_t page = pager.pages(slot)[i / limits.pageTokens];
+      content(page)[i % limits.pageTokens] = token;
+    }
+  }
+  void dropPages(int32_t slot, int32_t first, int32_t count) {
+    auto begin = histories[slot].begin() + first * limits.pageTokens;
+    histories[slot].erase(begin, begin + count * limits.pageTokens);
   }
   void copy(PageCopy copy) {
     if (copy.isNeeded())
@@ -268,7 +306,37 @@ static void runRandom(uint32_t seed, PagerLimits limits, int operations,
   int copied = 0;
   for (int step = 0; step < operations; ++step) {
     int32_t slot = below(limits.slots);
-    switch (below(16)) {
+    switch (below(18)) {
+    case 16: {
+      int32_t pages = below(4);
+      int32_t free = pager.freePages();
+      std::vector<int32_t> before = pagesOf(pager, slot);
+      bool hasRoom =
+          static_cast<int32_t>(before.size()) + pages <= limits.pagesPerSlot;
+      Status status = pager.insertFront(slot, pages);
+      ASSERT_EQ(status.isOk(), hasRoom && pages <= free) << status.message();
+      if (!status.isOk()) {
+        ASSERT_EQ(pagesOf(pager, slot), before);
+        ASSERT_EQ(pager.freePages(), free);
+        break;
+      }
+      ASSERT_EQ(pager.freePages(), free - pages);
+      model.insertFront(pager, slot, pages);
+      break;
+    }
+    case 17: {
+      int32_t full = pager.length(slot) / limits.pageTokens;
+      int32_t first = below(limits.pagesPerSlot);
+      int32_t count = below(limits.pagesPerSlot);
+      uint64_t generation = pager.generation(slot);
+      Status status = pager.dropPages(slot, first, count);
+      ASSERT_EQ(status.isOk(), first + count <= full) << status.message();
+      ASSERT_EQ(pager.generation(slot) != generation,
+                status.isOk() && count > 0);
+      if (status.isOk())
+        model.dropPages(slot, first, count);
+      break;
+    }
     case 0: {
       int32_t other = below(limits.slots);
       int32_t tokens = below(capacity + 1);

@@ -73,7 +73,7 @@ TEST_F(KernelSets, ManifestFieldsAreChecked) {
       {"/format", "kvrm-package",
        "M: format: 'kvrm-package' is not one of kvrm-kernels"},
       {"/abi_version", 1,
-       "M: abi_version: 1 is not this runtime's 2; compile the kernels again"},
+       "M: abi_version: 1 is not this runtime's 3; compile the kernels again"},
       {"/abi_version", "2", "M: abi_version: is not an integer"},
       {"/producer", 1, "M: producer: is not a string"},
       {"/target", 1, "M: target: is not an object"},

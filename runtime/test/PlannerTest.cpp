@@ -512,10 +512,46 @@ TEST(Descriptor, SharesFollowTheItems) {
 }
 
 TEST(Descriptor, RefusesLimitsOutOfRange) {
-  EXPECT_EQ(StepDescriptor::create({0, 1, 1, 1, 1, 1}).status().message(),
+  EXPECT_EQ(StepDescriptor::create({0, 1, 1, 1, 1, 1, 0}).status().message(),
             "descriptor: rows: 0 is outside 1..1024");
-  EXPECT_EQ(StepDescriptor::create({1, 0, 1, 1, 1, 1}).status().message(),
+  EXPECT_EQ(StepDescriptor::create({1, 0, 1, 1, 1, 1, 0}).status().message(),
             "descriptor: pages_per_slot: 0 is outside 1..65536");
-  EXPECT_EQ(StepDescriptor::create({1, 1, 1, 1, 1, 0}).status().message(),
+  EXPECT_EQ(StepDescriptor::create({1, 1, 1, 1, 1, 0, 0}).status().message(),
             "descriptor: max_shares: 0 is outside 1..2147483647");
+  EXPECT_EQ(StepDescriptor::create({1, 1, 1, 1, 1, 1, 4097}).status().message(),
+            "descriptor: max_summaries: 4097 is outside 0..4096");
+}
+
+TEST(Descriptor, HasNotAByteOfSummariesWithoutThem) {
+  kvrm_descriptor_limits limits = {8, 128, 64, 32, 16, 4, 0};
+  kvrm_descriptor_layout off = kvrm_descriptor_layout_of(limits);
+  EXPECT_EQ(off.summary_biases, off.groups);
+  limits.max_summaries = 64;
+  kvrm_descriptor_layout on = kvrm_descriptor_layout_of(limits);
+  EXPECT_EQ(on.rows, off.rows);
+  EXPECT_EQ(on.tables, off.tables);
+  EXPECT_EQ(on.bytes - off.bytes, 8 * 64 * 4);
+}
+
+TEST(Descriptor, CommitsBiasesThatChanged) {
+  Expected<StepDescriptor> made =
+      StepDescriptor::create({2, 4, 1, 1, 0, 1, 32});
+  ASSERT_TRUE(made) << made.status().message();
+  StepDescriptor descriptor = made.take();
+  std::vector<float> biases(32, KVRM_UNUSED_SUMMARY);
+  biases[0] = 4;
+  descriptor.setSummaryBiases(1, biases);
+  constexpr int64_t header = sizeof(kvrm_descriptor_header);
+  EXPECT_EQ(descriptor.commit(), header + 32 * 4);
+  std::span<const float> committed = descriptor.committedSummaryBiases(1);
+  EXPECT_TRUE(std::ranges::equal(committed, biases));
+  EXPECT_EQ(descriptor.committedSummaryBiases(0)[0], 0) << "another row";
+  descriptor.setSummaryBiases(1, biases);
+  EXPECT_EQ(descriptor.commit(), header) << "nothing changed";
+  biases[3] = 5;
+  biases[5] = 4;
+  descriptor.setSummaryBiases(1, biases);
+  EXPECT_EQ(descriptor.commit(), header + 3 * 4)
+      << "from the first to the last";
+  EXPECT_TRUE(std::ranges::equal(descriptor.committedSummaryBiases(1), biases));
 }

@@ -37,6 +37,12 @@ constexpr int kvTile = 8;
 constexpr int capacity = 50; // not a multiple of a page
 constexpr int pagesPerSlot = (capacity + pageTokens - 1) / pageTokens;
 constexpr int prefillQueries = 10;
+/// Of packages with far history.
+constexpr int farWindow = 16;
+constexpr int farEntries = 8;
+constexpr int farSinks = 2;
+constexpr int farPagesPerSlot =
+    (farWindow + farEntries + prefillQueries + pageTokens - 1) / pageTokens;
 constexpr int prefillQTile = 4;
 constexpr float softmaxScale = 0.75f;
 /// Tokens that make the module break the protocol.

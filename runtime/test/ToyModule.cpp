@@ -6,8 +6,9 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// Built as code.so three times: TOY_TRANSPORT 0 (native) and 1 (staged) make
-// paged packages, TOY_STATIC a static one.
+// Built as code.so several times: TOY_TRANSPORT 0 (native) and 1 (staged) make
+// paged packages, with TOY_FAR of sessions with far history; TOY_STATIC makes a
+// static one.
 //
 //===----------------------------------------------------------------------===//
 
@@ -49,15 +50,36 @@ struct Values {
 
 #ifndef TOY_STATIC
 
+#ifdef TOY_FAR
+constexpr int tablePages = farPagesPerSlot;
+constexpr int entries = farEntries;
+#else
+constexpr int tablePages = pagesPerSlot;
+constexpr int entries = 0;
+#endif
+
+kvrm_descriptor_layout layoutOf(int rows) {
+  return kvrm_descriptor_layout_of({rows, tablePages, 0, 0, 0, 0, entries});
+}
+
 const kvrm_row *rowsOf(const uint8_t *descriptor, int rows) {
-  auto layout = kvrm_descriptor_layout_of({rows, pagesPerSlot, 0, 0, 0, 0});
+  auto layout = layoutOf(rows);
   return reinterpret_cast<const kvrm_row *>(descriptor + layout.rows);
 }
 
 const int32_t *tableOf(const uint8_t *descriptor, int rows, int row) {
-  auto layout = kvrm_descriptor_layout_of({rows, pagesPerSlot, 0, 0, 0, 0});
+  auto layout = layoutOf(rows);
   return reinterpret_cast<const int32_t *>(descriptor + layout.tables) +
-         row * pagesPerSlot;
+         row * tablePages;
+}
+
+/// log2 of the tokens that the entry at `place` stands for, 0 for a token.
+float biasOf(const uint8_t *descriptor, int rows, int row, int place) {
+  if (rowsOf(descriptor, rows)[row].summaries == 0 || place >= entries)
+    return 0;
+  auto layout = layoutOf(rows);
+  return reinterpret_cast<const float *>(
+      descriptor + layout.summary_biases)[row * entries + place];
 }
 
 template <int Rows, int Queries> void append(const kvrm_kernel_args *args) {
@@ -65,9 +87,9 @@ template <int Rows, int Queries> void append(const kvrm_kernel_args *args) {
     const kvrm_row &row = rowsOf(args->descriptor, Rows)[r];
     const int32_t *table = tableOf(args->descriptor, Rows, r);
     for (int t = 0; t < row.count; ++t) {
-      int position = row.position + t;
-      int64_t page = table[position / pageTokens];
-      int offset = position % pageTokens;
+      int place = row.length - row.count + t;
+      int64_t page = table[place / pageTokens];
+      int offset = place % pageTokens;
       for (int head = 0; head < kvHeads; ++head) {
         int64_t base = head * args->head_stride + page * pageBytes;
         auto *k = reinterpret_cast<uint16_t *>(args->k_pool + base);
@@ -122,13 +144,15 @@ void attention(const kvrm_kernel_args *args, const kvrm_work_item *item,
       const auto *v = reinterpret_cast<const uint16_t *>(vPage);
       int offset = token % pageTokens;
       for (int r = 0; r < rows; ++r) {
-        if (queryOf(r) >= row.count || token > row.position + queryOf(r))
+        if (queryOf(r) >= row.count ||
+            token > row.length - row.count + queryOf(r))
           continue;
         const float *q = args->q + offsetOf(r);
         float score = 0;
         for (int d = 0; d < headDim; ++d)
           score += q[d] * fromHalf(k[d * pageTokens + offset]);
         score *= softmaxScale * log2e;
+        score += biasOf(args->descriptor, Rows, item->row, token);
         float most = std::max(m[r], score);
         float old = std::exp2(m[r] - most);
         float weight = std::exp2(score - most);

@@ -84,6 +84,13 @@ json toy::manifestOf(const PackageOptions &options, const std::string &folder) {
   const char *triple = "aarch64-unknown-linux-gnu";
   json features = json::array();
 #endif
+  json cache = {{"slots", slots},
+                {"capacity", capacity},
+                {"page_tokens", pageTokens},
+                {"element", "f16"}};
+  if (options.isFar)
+    cache["far_history"] = {
+        {"window", farWindow}, {"entries", farEntries}, {"sinks", farSinks}};
   return {{"format", "kvrm-package"},
           {"abi_version", KVRM_ABI_VERSION},
           {"producer", "test"},
@@ -105,11 +112,7 @@ json toy::manifestOf(const PackageOptions &options, const std::string &folder) {
             {"context", 64},
             {"bos", -1},
             {"eos", 7}}},
-          {"cache",
-           {{"slots", slots},
-            {"capacity", capacity},
-            {"page_tokens", pageTokens},
-            {"element", "f16"}}},
+          {"cache", cache},
           {"entries",
            {entry("decode_step", "kvrm_decode_step", slots, 1, 1),
             entry("prefill", "kvrm_prefill", 1, prefillQueries, prefillQTile)}},
@@ -122,6 +125,7 @@ std::string toy::makePackage(const PackageOptions &options) {
   if (!mkdtemp(pattern.data()))
     std::abort();
   std::string module = options.mode == "static"        ? TOY_MODULE_STATIC
+                       : options.isFar                 ? TOY_MODULE_FAR
                        : options.transport == "staged" ? TOY_MODULE_STAGED
                                                        : TOY_MODULE_NATIVE;
   fs::copy_file(module, pattern + "/code.so");

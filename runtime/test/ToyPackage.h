@@ -21,6 +21,7 @@ struct PackageOptions {
   std::string schedule = "workqueue";
   std::string transport = "native";
   int splits = 3;
+  bool isFar = false; ///< with far history
 };
 
 /// 64-bit XXH3 of a file, as a manifest writes it.

@@ -61,3 +61,13 @@ kvrm.kernel @attend heads 4 tile <q = 1, kv = 16> transport <native>
   kvrm.store_softmax %s, %item : !kvrm.softmax<2x64>
   kvrm.return
 }
+
+// -----
+
+// expected-error@+1 {{'kvrm.kernel' op is of a session with far_history; this target attends to exact tokens alone}}
+kvrm.kernel @append heads 4 tile <q = 1, kv = 64> transport <native>
+    on !kvrm.session<slots = 2, pages = 8, pool = <layers = 2, kv_heads = 2, head_dim = 128, page = 16, element = f16, layout = swizzled>, far_history = <window = 64, entries = 16>>
+    at !kvrm.descriptor<rows = 2, queries = 1, pages = 8> {
+  kvrm.append_rows
+  kvrm.return
+}

@@ -56,8 +56,9 @@ static Status measure(Session &session, const run::BenchOptions &options,
     if (options.isRagged)
       target = std::max<int32_t>(
           1, static_cast<int32_t>(int64_t(out.context) * (slot + 1) / active));
-    if (session.length(slot) > target)
-      KVRM_TRY(session.trim(slot, target));
+    // What has collapsed cannot be cut: then the slot starts anew.
+    if (session.length(slot) > target && !session.trim(slot, target).isOk())
+      KVRM_TRY(session.release(slot));
     prompt.resize(static_cast<size_t>(target - session.length(slot)));
     if (prompt.empty())
       continue;

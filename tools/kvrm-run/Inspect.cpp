@@ -77,6 +77,9 @@ Status run::inspect(const CommonOptions &common) {
         {"entries",
          {describe(m.decode, m.isPaged), describe(m.prefill, m.isPaged)}},
         {"files", files}};
+    if (m.window > 0)
+      out["cache"]["far_history"] = {
+          {"window", m.window}, {"entries", m.summaries}, {"sinks", m.sinks}};
     std::cout << out.dump(2, ' ', false, json::error_handler_t::replace)
               << "\n";
     std::cout.flush();
@@ -99,6 +102,10 @@ Status run::inspect(const CommonOptions &common) {
               "token, %.1f MiB when full\n",
               m.slots, m.capacity, elementName(m.element), m.pageTokens,
               static_cast<long long>(kvBytesPerToken(m)), mib(full));
+  if (m.window > 0)
+    std::printf("  far      the last %d tokens exactly, %d entries for those "
+                "before, %d of them sinks\n",
+                m.window, m.summaries, m.sinks);
   for (const EntryInfo *entry : {&m.decode, &m.prefill}) {
     std::printf("  entry    %-11s %d x %d tokens", entry->name.c_str(),
                 entry->rows, entry->queries);

@@ -145,6 +145,10 @@ public:
       : session(session), sequences(sequences), file(file) {}
   Status run();
 
+  int64_t peakLiveBytes = 0; ///< of KV
+  int64_t decodeSteps = 0;
+  int64_t decodeNanoseconds = 0;
+
 private:
   Status take(size_t index, const float *row);
 
@@ -212,6 +216,7 @@ Status Scorer::run() {
         KVRM_TRY(session.prefill(
             id, std::span(next.ids).first(static_cast<size_t>(next.prompt)),
             logits.data()));
+        peakLiveBytes = std::max(peakLiveBytes, session.liveKvBytes());
         KVRM_TRY(take(waiting, logits.data()));
         running[slot] = waiting++;
       }
@@ -219,6 +224,9 @@ Status Scorer::run() {
     if (!isActive)
       return Status::ok();
     KVRM_TRY(session.decode(tokens, logits.data()));
+    peakLiveBytes = std::max(peakLiveBytes, session.liveKvBytes());
+    decodeNanoseconds += session.lastStep().stepNanoseconds;
+    ++decodeSteps;
     for (size_t slot = 0; slot < slots; ++slot)
       if (tokens[slot] >= 0)
         KVRM_TRY(take(running[slot], logits.data() + slot * vocabulary));
@@ -309,7 +317,8 @@ Status run::score(const CommonOptions &common, const ScoreOptions &options) {
       for (int64_t step = sequences[i].steps(); step < steps; ++step)
         KVRM_TRY(file.write(static_cast<int64_t>(i), step, none.data()));
   }
-  KVRM_TRY(Scorer(**session, sequences, isWriting ? &file : nullptr).run());
+  Scorer scorer(**session, sequences, isWriting ? &file : nullptr);
+  KVRM_TRY(scorer.run());
   if (isWriting)
     KVRM_TRY(file.commit());
 
@@ -337,6 +346,11 @@ Status run::score(const CommonOptions &common, const ScoreOptions &options) {
   out["package"] = common.package;
   out["mode"] = m.isPaged ? "paged" : "static";
   out["sequences"] = std::move(items);
+  out["kv"] = {{"peak_live_bytes", scorer.peakLiveBytes},
+               {"reserved_bytes", (*session)->reservedKvBytes()}};
+  if (scorer.decodeSteps > 0)
+    out["mean_step_ms"] = static_cast<double>(scorer.decodeNanoseconds) * 1e-6 /
+                          static_cast<double>(scorer.decodeSteps);
   if (isWriting)
     out["logits"] = options.logits;
   std::cout << out.dump(2, ' ', false, json::error_handler_t::replace) << "\n";

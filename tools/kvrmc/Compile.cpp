@@ -160,6 +160,9 @@ llvm::Expected<std::vector<::kvrm::WeightLayout>> Compiler::layoutWeights() {
   manifest.cache.capacity = options.shape.capacity;
   manifest.cache.pageTokens = options.pipeline.page;
   manifest.cache.element = options.shape.bf16Cache ? "bf16" : "f16";
+  manifest.cache.window = options.pipeline.window;
+  manifest.cache.summaries = options.pipeline.summaries;
+  manifest.cache.sinks = options.pipeline.sinks;
   return manifest;
 }
 

@@ -81,6 +81,24 @@ cl::opt<int64_t> chunk("prefill-chunk",
 cl::opt<int64_t> page("page-size", cl::desc("Tokens a page (16)"), cl::init(16),
                       cl::cat(category), cl::sub(cl::SubCommand::getTopLevel()),
                       cl::sub(synthCommand));
+cl::opt<int64_t> window("window",
+                        cl::desc("Tokens of a request attended to exactly; "
+                                 "older ones go (0: all are)"),
+                        cl::init(0), cl::cat(category),
+                        cl::sub(cl::SubCommand::getTopLevel()),
+                        cl::sub(synthCommand));
+cl::opt<int64_t> summaries("summaries",
+                           cl::desc("With --window: entries that older tokens "
+                                    "collapse to (0: they are dropped)"),
+                           cl::init(0), cl::cat(category),
+                           cl::sub(cl::SubCommand::getTopLevel()),
+                           cl::sub(synthCommand));
+cl::opt<int64_t> sinks("sinks",
+                       cl::desc("Of these entries, those that are a request's "
+                                "first tokens for good (4)"),
+                       cl::init(4), cl::cat(category),
+                       cl::sub(cl::SubCommand::getTopLevel()),
+                       cl::sub(synthCommand));
 cl::opt<std::string> schedule("schedule",
                               cl::desc("auto, rows, split or workqueue"),
                               cl::init("auto"), cl::cat(category),
@@ -226,12 +244,44 @@ llvm::Error runAttention() {
   return compileAttention(options);
 }
 
+/// --window and --summaries, which depend on other options.
+llvm::Error checkFarHistory() {
+  if (window < 0)
+    return llvm::createStringError("--window: %lld is negative",
+                                   static_cast<long long>(window));
+  if (summaries != 0 && window == 0)
+    return llvm::createStringError(
+        "--summaries: there is nothing to sum up without --window");
+  if (sinks.getNumOccurrences() && summaries == 0)
+    return llvm::createStringError(
+        "--sinks: there are no entries for them without --summaries");
+  if (window == 0)
+    return llvm::Error::success();
+  if (isStatic)
+    return llvm::createStringError(
+        "--window: a static package has no pages to collapse");
+  if (window >= capacity)
+    return llvm::createStringError(
+        "--window: %lld tokens are not less than the capacity %lld",
+        static_cast<long long>(window), static_cast<long long>(capacity));
+  for (auto [name, tokens] :
+       {std::pair<const char *, int64_t>("window", window),
+        {"summaries", summaries}})
+    if (page > 0 && tokens % page != 0)
+      return llvm::createStringError(
+          "--%s: %lld tokens are not whole pages of %lld", name,
+          static_cast<long long>(tokens), static_cast<long long>(page));
+  return llvm::Error::success();
+}
+
 llvm::Error run() {
   if (attentionCommand)
     return runAttention();
   if (target != "host")
     return llvm::createStringError("--target: '" + target +
                                    "' is not supported, only host");
+  if (llvm::Error error = checkFarHistory())
+    return error;
   CompileOptions options;
   options.output = output;
   options.emit = emit;
@@ -242,6 +292,9 @@ llvm::Error run() {
   options.shape.prefillChunk = chunk;
   options.pipeline.isStatic = isStatic;
   options.pipeline.page = page;
+  options.pipeline.window = window;
+  options.pipeline.summaries = summaries;
+  options.pipeline.sinks = summaries != 0 ? sinks : 0;
   options.pipeline.transport = transport;
   options.pipeline.schedule = schedule;
   options.pipeline.splits = splits;

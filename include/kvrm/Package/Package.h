@@ -49,6 +49,10 @@ struct PackageManifest {
     int64_t capacity = 0;
     int64_t pageTokens = 0;
     std::string element = "f16";
+    /// "far_history", absent if `window` is 0.
+    int64_t window = 0;
+    int64_t summaries = 0; ///< "entries"
+    int64_t sinks = 0;
   };
   struct Entry {
     std::string name;

@@ -26,6 +26,18 @@ struct HostPipelineOptions : public PassPipelineOptions<HostPipelineOptions> {
                         llvm::cl::init(false)};
   Option<int64_t> page{*this, "page", llvm::cl::desc("Tokens a page"),
                        llvm::cl::init(16)};
+  Option<int64_t> window{
+      *this, "window",
+      llvm::cl::desc("Tokens of a request kept exactly; 0 = all"),
+      llvm::cl::init(0)};
+  Option<int64_t> summaries{
+      *this, "summaries",
+      llvm::cl::desc("Entries that older tokens collapse to"),
+      llvm::cl::init(0)};
+  Option<int64_t> sinks{
+      *this, "sinks",
+      llvm::cl::desc("Entries that are a request's first tokens for good"),
+      llvm::cl::init(0)};
   Option<std::string> transport{*this, "transport",
                                 llvm::cl::desc("native or staged"),
                                 llvm::cl::init("native")};

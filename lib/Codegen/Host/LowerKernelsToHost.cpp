@@ -78,7 +78,7 @@ public:
         descriptorLayout(kvrm_descriptor_layout_of(
             {static_cast<int32_t>(kernel.getDescriptorType().getRows()),
              static_cast<int32_t>(kernel.getDescriptorType().getPages()), 0, 0,
-             0, 0})),
+             0, 0, static_cast<int32_t>(summaries())})),
         prefetches(kernel.getTransport() == Transport::Native) {}
 
   void lower();
@@ -167,6 +167,17 @@ private:
                              /*cache=*/1);
   }
 
+  // Far history.
+  int64_t summaries() { return kernel.getSessionType().getSummaries(); }
+  /// The place of the row's first new token in its table.
+  Value firstPlace(Value rowData) {
+    if (!kernel.getSessionType().getFarHistory())
+      return loadField32(rowData, offsetof(kvrm_row, position));
+    return sub(loadField32(rowData, offsetof(kvrm_row, length)),
+               loadField32(rowData, offsetof(kvrm_row, count)));
+  }
+  Value biasesAt(Value tile, Value firstInTile);
+
   // Addresses.
   Value scratchAt(int64_t floats) { return at(scratch, floats * 4); }
   Value rowAddress(Value row) {
@@ -220,11 +231,11 @@ private:
   void lowerBlock(Block &block);
   void lowerLoop(scf::ForOp op);
   void lowerTileRange(TileRangeOp op);
+  void lowerSummaryEnd(SummaryEndOp op);
   void lowerLoadTile(LoadTileOp op);
   void lowerSoftmaxInit();
   void lowerScore(ScoreOp op);
-  void scoreVectors(Value tile, Value firstVector, int64_t count,
-                    float scoreScale, bool masked);
+  void scoreVectors(Value tile, Value firstVector, int64_t count, ScoreOp op);
   void lowerOnlineSoftmax();
   void lowerAccumulate(AccumulateOp op);
   void lowerStoreSoftmax();
@@ -240,11 +251,15 @@ private:
   IRMapping indices; ///< index values of the tile program -> i64
   Value args, item, scratch, stage;
   Value descriptor, keyPool, valuePool, headStride;
-  Value row, kvHead, queryTile, position, length;
+  Value row, kvHead, queryTile, length;
+  Value place;                   ///< of the row's first new token
   Value queryBase, outputOffset; ///< of the query tile's first row
   Value headOffset;              ///< of the KV head in a pool, bytes
   Value visibleEnd;              ///< one past the last token any row sees
   Value tileEnd;                 ///< one past the item's last tile
+  Value tileFull;                ///< one past the last that needs no mask
+  Value summaryEnd;              ///< one past the place of the row's last
+                                 ///< summary; only of a session with some
   bool prefetches; ///< pages are read where they lie, by address known early
 };
 
@@ -316,8 +331,16 @@ void KernelLowering::beginAttention(func::FuncOp func) {
   kvHead = loadField32(item, offsetof(kvrm_work_item, kv_head));
   queryTile = loadField32(item, offsetof(kvrm_work_item, query_tile));
   Value rowData = rowAddress(row);
-  position = loadField32(rowData, offsetof(kvrm_row, position));
+  place = firstPlace(rowData);
   length = loadField32(rowData, offsetof(kvrm_row, length));
+  if (summaries() > 0) {
+    // A row whose history is all exact has no pages of summaries.
+    Value inUse = loadField32(rowData, offsetof(kvrm_row, summaries));
+    Value hasSome = arith::CmpIOp::create(b, arith::CmpIPredicate::sgt, inUse,
+                                          constant(int64_t{0}));
+    summaryEnd = arith::SelectOp::create(b, hasSome, constant(summaries()),
+                                         constant(int64_t{0}));
+  }
 
   int64_t queries = kernel.getDescriptorType().getQueries();
   int64_t queriesPerTile = kernel.getTile().getQ();
@@ -328,20 +351,48 @@ void KernelLowering::beginAttention(func::FuncOp func) {
   outputOffset = mul(firstHead, headDim * 4);
   queryBase = at(pointerField(offsetof(kvrm_kernel_args, q)), outputOffset);
   headOffset = arith::MulIOp::create(b, kvHead, headStride);
-  Value firstPosition = add(position, mul(queryTile, queriesPerTile));
-  visibleEnd = min(add(firstPosition, queriesPerTile), length);
+  Value firstPlaceOfTile = add(place, mul(queryTile, queriesPerTile));
+  visibleEnd = min(add(firstPlaceOfTile, queriesPerTile), length);
 }
 
 void KernelLowering::lowerTileRange(TileRangeOp op) {
   Value begin = loadField32(item, offsetof(kvrm_work_item, tile_begin));
   Value end = loadField32(item, offsetof(kvrm_work_item, tile_end));
   // The first query row sees the fewest tokens.
-  Value seen = add(add(position, mul(queryTile, kernel.getTile().getQ())), 1);
+  Value seen = add(add(place, mul(queryTile, kernel.getTile().getQ())), 1);
   Value full = arith::MaxSIOp::create(b, begin, min(end, divide(seen, tokens)));
   indices.map(op.getBegin(), begin);
   indices.map(op.getFull(), full);
   indices.map(op.getEnd(), end);
   tileEnd = end;
+  tileFull = full;
+}
+
+void KernelLowering::lowerSummaryEnd(SummaryEndOp op) {
+  Value begin = loadField32(item, offsetof(kvrm_work_item, tile_begin));
+  Value last = arith::MaxSIOp::create(b, begin, divideUp(summaryEnd, tokens));
+  indices.map(op.getEnd(), min(last, tileFull));
+}
+
+/// The biases of a vector of the tile's tokens: of the summaries, or zeros if
+/// the vector lies behind them. No vector holds both, since pages are whole
+/// vectors.
+Value KernelLowering::biasesAt(Value tile, Value firstInTile) {
+  Value first = add(mul(tile, tokens), firstInTile);
+  Value isSummary =
+      arith::CmpIOp::create(b, arith::CmpIPredicate::slt, first, summaryEnd);
+  auto branch = scf::IfOp::create(b, TypeRange{floatVector()}, isSummary,
+                                  /*withElseRegion=*/true);
+  OpBuilder::InsertionGuard guard(b);
+  b.setInsertionPointToStart(branch.elseBlock());
+  scf::YieldOp::create(b, splat(0.0f));
+  b.setInsertionPointToStart(branch.thenBlock());
+  Value offset = mul(add(mul(row, summaries()), first), 4);
+  Value biases =
+      load(floatVector(),
+           at(descriptor, add(offset, descriptorLayout.summary_biases)));
+  scf::YieldOp::create(b, biases);
+  return branch.getResult(0);
 }
 
 void KernelLowering::lowerSoftmaxInit() {
@@ -371,7 +422,10 @@ void KernelLowering::lowerLoadTile(LoadTileOp op) {
 /// Scores of `count` vectors of tokens from `firstVector` on. Each element of
 /// the keys is widened once and multiplied into every query row.
 void KernelLowering::scoreVectors(Value tile, Value firstVector, int64_t count,
-                                  float scoreScale, bool masked) {
+                                  ScoreOp op) {
+  bool masked = op.getMasked();
+  auto scoreScale = static_cast<float>(op.getScale().convertToDouble() *
+                                       std::log2(std::exp(1.0)));
   int64_t perPage = page / lanes;
   SmallVector<Value> keys;
   for (int64_t i = 0; i < count; ++i) {
@@ -425,11 +479,14 @@ void KernelLowering::scoreVectors(Value tile, Value firstVector, int64_t count,
           b, arith::IndexCastOp::create(b, vectorOf(b.getI64Type()), step),
           splat(first));
     }
+    Value biases = op.getSummaries() ? biasesAt(tile, firstInTile) : Value();
     for (int64_t r = 0; r < rows; ++r) {
       Value score = arith::MulFOp::create(b, sums[i * rows + r], scale);
+      if (biases)
+        score = arith::AddFOp::create(b, score, biases);
       if (masked) {
-        // Query token t sees positions up to its own.
-        Value own = add(add(position, mul(queryTile, kernel.getTile().getQ())),
+        // Query token t sees places up to its own.
+        Value own = add(add(place, mul(queryTile, kernel.getTile().getQ())),
                         r / kernel.getGroupSize() + 1);
         Value visible = arith::CmpIOp::create(b, arith::CmpIPredicate::slt,
                                               token, splat(min(own, length)));
@@ -441,23 +498,20 @@ void KernelLowering::scoreVectors(Value tile, Value firstVector, int64_t count,
 }
 
 void KernelLowering::lowerScore(ScoreOp op) {
-  float scoreScale = static_cast<float>(op.getScale().convertToDouble() *
-                                        std::log2(std::exp(1.0)));
   Value tile = indices.lookup(op.getIndex());
   int64_t vectors = tokens / lanes;
   if (!op.getMasked()) {
     int64_t count = vectorsAtOnce(vectors);
     for (int64_t first = 0; first < vectors; first += count)
-      scoreVectors(tile, constant(first), count, scoreScale, /*masked=*/false);
+      scoreVectors(tile, constant(first), count, op);
     return;
   }
   // Vectors past the last visible token have no page to read.
   loop(constant(rows * tokens * 4), lanes * 4, [&](Value offset) {
     store(splat(kMasked), at(scratchAt(scratchLayout.scores), offset));
   });
-  loop(divideUp(visibleInTile(tile), lanes), 1, [&](Value index) {
-    scoreVectors(tile, index, 1, scoreScale, /*masked=*/true);
-  });
+  loop(divideUp(visibleInTile(tile), lanes), 1,
+       [&](Value index) { scoreVectors(tile, index, 1, op); });
 }
 
 void KernelLowering::lowerOnlineSoftmax() {
@@ -623,6 +677,8 @@ void KernelLowering::lowerBlock(Block &block) {
   for (Operation &op : block) {
     if (auto range = dyn_cast<TileRangeOp>(op))
       lowerTileRange(range);
+    else if (auto summaryEndOp = dyn_cast<SummaryEndOp>(op))
+      lowerSummaryEnd(summaryEndOp);
     else if (auto loadTile = dyn_cast<LoadTileOp>(op))
       lowerLoadTile(loadTile);
     else if (auto score = dyn_cast<ScoreOp>(op))
@@ -656,12 +712,12 @@ void KernelLowering::lowerAppend(func::FuncOp func) {
 
   loop(constant(type.getRows()), 1, [&](Value rowIndex) {
     Value rowData = rowAddress(rowIndex);
-    Value first = loadField32(rowData, offsetof(kvrm_row, position));
+    Value first = firstPlace(rowData);
     Value count = loadField32(rowData, offsetof(kvrm_row, count));
     loop(count, 1, [&](Value t) {
-      Value tokenPosition = add(first, t);
-      Value logical = divide(tokenPosition, page);
-      Value inPage = sub(tokenPosition, mul(logical, page));
+      Value tokenPlace = add(first, t);
+      Value logical = divide(tokenPlace, page);
+      Value inPage = sub(tokenPlace, mul(logical, page));
       Value offset = pageOffset(rowIndex, logical);
       Value token = add(mul(rowIndex, type.getQueries()), t);
       loop(constant(pool.getKvHeads()), 1, [&](Value head) {

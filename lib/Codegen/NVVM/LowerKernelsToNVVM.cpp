@@ -41,6 +41,9 @@ static LogicalResult checkKernel(KernelOp kernel) {
                "needs a pool of layout swizzled for this target, "
                "got ")
            << stringifyLayout(pool.getLayout());
+  if (kernel.getSessionType().getFarHistory())
+    return kernel.emitOpError("is of a session with far_history; this target "
+                              "attends to exact tokens alone");
   if (pool.getHeadDim() != 64 && pool.getHeadDim() != 128)
     return kernel.emitOpError("has head_dim ")
            << pool.getHeadDim() << "; this target takes 64 and 128";

@@ -100,3 +100,33 @@ ml_program.global private @w(#ml_program.extern : tensor<64x32xf16>) : tensor<64
 
 // expected-error@+1 {{needs a positive i64 as 'kvrm.panel'}}
 ml_program.global private @w(#ml_program.extern : tensor<64x32xf16>) : tensor<64x32xf16> {kvrm.panel}
+
+// -----
+
+// expected-error@+1 {{window is 0, outside 1..16777216}}
+module attributes {test.a = #kvrm.far_history<window = 0, entries = 64>} {}
+
+// -----
+
+// expected-error@+1 {{window is 16777217, outside 1..16777216}}
+module attributes {test.a = #kvrm.far_history<window = 16777217>} {}
+
+// -----
+
+// expected-error@+1 {{entries is 4097, outside 0..4096}}
+module attributes {test.a = #kvrm.far_history<window = 64, entries = 4097>} {}
+
+// -----
+
+// expected-error@+1 {{entries is -16, outside 0..4096}}
+module attributes {test.a = #kvrm.far_history<window = 64, entries = -16>} {}
+
+// -----
+
+// expected-error@+1 {{sinks is 17, outside 0..16}}
+module attributes {test.a = #kvrm.far_history<window = 64, entries = 16, sinks = 17>} {}
+
+// -----
+
+// expected-error@+1 {{one of 16 entries is no sink; it takes two to merge}}
+module attributes {test.a = #kvrm.far_history<window = 64, entries = 16, sinks = 15>} {}

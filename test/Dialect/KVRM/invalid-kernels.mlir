@@ -474,3 +474,30 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
   %k, %v = kvrm.load_tile %i[%c] : !kvrm.fragment<64x64xf16>
   kvrm.return
 }
+
+// -----
+
+// A window alone keeps no summaries.
+!session = !kvrm.session<slots = 8, pages = 72, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>, far_history = <window = 1024>>
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 72>
+kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+  %item = kvrm.get_work_item
+  // expected-error@+1 {{'kvrm.summary_end' op wants summaries in a kernel of a session that keeps none}}
+  %split = kvrm.summary_end %item
+  kvrm.return
+}
+
+// -----
+
+!session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+  %item = kvrm.get_work_item
+  %begin, %full, %end = kvrm.tile_range %item
+  %q = kvrm.load_query %item : !kvrm.fragment<3x64xf32>
+  %k, %v = kvrm.load_tile %item[%begin] : !kvrm.fragment<64x64xf16>
+  // expected-error@+1 {{'kvrm.score' op wants summaries in a kernel of a session that keeps none}}
+  %x = kvrm.score %q, %k, %item[%begin] {summaries, scale = 0.125 : f32}
+      : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16> -> !kvrm.fragment<3x64xf32>
+  kvrm.return
+}

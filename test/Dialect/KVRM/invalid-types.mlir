@@ -111,6 +111,21 @@ func.func private @f(!kvrm.session<slots = 1, pages = 1, pool = f16>)
 
 // -----
 
+// expected-error@+1 {{far_history window of 40 is not whole pages of 16}}
+func.func private @f(!kvrm.session<slots = 1, pages = 9, pool = <layers = 1, kv_heads = 1, head_dim = 64, page = 16, element = f16, layout = token_major>, far_history = <window = 40>>)
+
+// -----
+
+// expected-error@+1 {{far_history entries of 8 is not whole pages of 16}}
+func.func private @f(!kvrm.session<slots = 1, pages = 9, pool = <layers = 1, kv_heads = 1, head_dim = 64, page = 16, element = f16, layout = token_major>, far_history = <window = 32, entries = 8>>)
+
+// -----
+
+// expected-error@+1 {{pages is 6, which leaves no room for new tokens beside a far_history of 32 + 64}}
+func.func private @f(!kvrm.session<slots = 1, pages = 6, pool = <layers = 1, kv_heads = 1, head_dim = 64, page = 16, element = f16, layout = token_major>, far_history = <window = 32, entries = 64>>)
+
+// -----
+
 // expected-error@+1 {{rows is 0, outside 1..1024}}
 func.func private @f(!kvrm.descriptor<rows = 0, queries = 1, pages = 1>)
 

@@ -117,3 +117,21 @@ func.func @on_tensors(%x: tensor<8x576xf32>, %w: tensor<18x576x32xf16>) -> tenso
 func.func private @lowered()
 func.func private @linear_0(index, index, memref<8x576xf32>, memref<18x576x32xf16>, memref<8x576xf32>)
 func.func private @nothing(index, index)
+
+// Of a session that keeps summaries.
+
+// CHECK-LABEL: kvrm.kernel @attend_far
+// CHECK: %[[ITEM:.*]] = get_work_item
+// CHECK: %[[SPLIT:.*]] = summary_end %[[ITEM]]
+// CHECK: score {{.*}} {scale = 1.250000e-01 : f32, summaries}
+kvrm.kernel @attend_far heads 9 tile <q = 1, kv = 64> transport <native>
+    on !kvrm.session<slots = 8, pages = 72, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = transposed_keys>, far_history = <window = 1024, entries = 64>>
+    at !kvrm.descriptor<rows = 8, queries = 1, pages = 72> {
+  %item = kvrm.get_work_item
+  %split = kvrm.summary_end %item
+  %q = kvrm.load_query %item : !kvrm.fragment<3x64xf32>
+  %k, %v = kvrm.load_tile %item[%split] : !kvrm.fragment<64x64xf16>
+  %x = kvrm.score %q, %k, %item[%split] {summaries, scale = 0.125 : f32}
+      : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16> -> !kvrm.fragment<3x64xf32>
+  kvrm.return
+}

@@ -44,6 +44,24 @@ LogicalResult ScheduleAttr::verify(function_ref<InFlightDiagnostic()> emitError,
   return success();
 }
 
+LogicalResult
+FarHistoryAttr::verify(function_ref<InFlightDiagnostic()> emitError,
+                       int64_t window, int64_t entries, int64_t sinks) {
+  constexpr int64_t most =
+      int64_t{KVRM_MAX_PAGES_PER_SLOT} * KVRM_MAX_PAGE_TOKENS;
+  if (window < 1 || window > most)
+    return emitError() << "window is " << window << ", outside 1.." << most;
+  if (entries < 0 || entries > KVRM_MAX_SUMMARIES)
+    return emitError() << "entries is " << entries << ", outside 0.."
+                       << int64_t{KVRM_MAX_SUMMARIES};
+  if (sinks < 0 || sinks > entries)
+    return emitError() << "sinks is " << sinks << ", outside 0.." << entries;
+  if (entries - sinks == 1)
+    return emitError() << "one of " << entries << " entries is no sink; it "
+                       << "takes two to merge";
+  return success();
+}
+
 LogicalResult TileAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                                int64_t q, int64_t kv) {
   if (q < 1 || q > KVRM_MAX_QUERIES)

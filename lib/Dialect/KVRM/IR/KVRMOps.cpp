@@ -395,6 +395,15 @@ static LogicalResult expectFragment(Operation *op, StringRef name,
   return success();
 }
 
+static LogicalResult verifyKeepsSummaries(Operation *op) {
+  if (kernelOf(op).getSessionType().getSummaries() == 0)
+    return op->emitOpError("wants summaries in a kernel of a session that "
+                           "keeps none");
+  return success();
+}
+
+LogicalResult SummaryEndOp::verify() { return verifyKeepsSummaries(*this); }
+
 LogicalResult LoadQueryOp::verify() {
   KernelOp kernel = kernelOf(*this);
   return expectFragment(*this, "query", getQuery().getType(),
@@ -419,6 +428,8 @@ LogicalResult ScoreOp::verify() {
   if (!getScores().getType().getElement().isF32())
     return emitOpError("scores are ")
            << getScores().getType().getElement() << ", expected f32";
+  if (getSummaries() && failed(verifyKeepsSummaries(*this)))
+    return failure();
   return failure(failed(expectFragment(*this, "scores", getScores().getType(),
                                        query.getRows(), key.getRows())) ||
                  failed(verifyScale(*this, getScale())));

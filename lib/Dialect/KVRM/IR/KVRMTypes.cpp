@@ -53,11 +53,25 @@ LogicalResult PoolType::verify(function_ref<InFlightDiagnostic()> emitError,
 }
 
 LogicalResult SessionType::verify(function_ref<InFlightDiagnostic()> emitError,
-                                  int64_t slots, int64_t pages,
-                                  PoolType /*pool*/) {
-  return failure(
-      failed(checkRange(emitError, "slots", slots, KVRM_MAX_ROWS)) ||
-      failed(checkRange(emitError, "pages", pages, KVRM_MAX_PAGES_PER_SLOT)));
+                                  int64_t slots, int64_t pages, PoolType pool,
+                                  FarHistoryAttr farHistory) {
+  if (failed(checkRange(emitError, "slots", slots, KVRM_MAX_ROWS)) ||
+      failed(checkRange(emitError, "pages", pages, KVRM_MAX_PAGES_PER_SLOT)))
+    return failure();
+  if (!farHistory)
+    return success();
+  // Whole pages collapse, and summaries lie in pages of their own.
+  int64_t window = farHistory.getWindow(), entries = farHistory.getEntries();
+  for (auto [name, tokens] :
+       {std::pair<StringRef, int64_t>("window", window), {"entries", entries}})
+    if (tokens % pool.getPage())
+      return emitError() << "far_history " << name << " of " << tokens
+                         << " is not whole pages of " << pool.getPage();
+  if (pages <= (window + entries) / pool.getPage())
+    return emitError() << "pages is " << pages << ", which leaves no room for "
+                       << "new tokens beside a far_history of " << window
+                       << " + " << entries;
+  return success();
 }
 
 LogicalResult

@@ -42,7 +42,7 @@ public:
   void runOnOperation() override;
 
 private:
-  FailureOr<SessionType> sessionFor(StaticStep &step);
+  FailureOr<SessionType> sessionFor(StaticStep &step, int64_t queries);
   LogicalResult pageStep(StaticStep &step, SessionType session,
                          Transport transportKind);
 };
@@ -145,8 +145,10 @@ static FailureOr<StaticStep> analyseStep(func::FuncOp func) {
   return step;
 }
 
-/// What the options and the shape of the caches make of a session.
-FailureOr<SessionType> PageCachePass::sessionFor(StaticStep &step) {
+/// What the options and the shape of the caches make of a session. A step
+/// appends at most `queries` tokens to a slot.
+FailureOr<SessionType> PageCachePass::sessionFor(StaticStep &step,
+                                                 int64_t queries) {
   auto cache =
       cast<RankedTensorType>(step.attentions.front().getKeyCache().getType());
   std::optional<Layout> layoutKind = symbolizeLayout(layout);
@@ -162,11 +164,25 @@ FailureOr<SessionType> PageCachePass::sessionFor(StaticStep &step) {
                                        cache.getElementType(), *layoutKind);
   if (!pool)
     return failure();
-  SessionType session =
-      SessionType::getChecked(emit, cache.getContext(), cache.getDimSize(1),
-                              static_cast<int64_t>(llvm::divideCeil(
-                                  cache.getDimSize(3), page.getValue())),
-                              pool);
+  int64_t capacity = cache.getDimSize(3), tableTokens = capacity;
+  FarHistoryAttr farHistory;
+  if (window != 0) {
+    farHistory =
+        FarHistoryAttr::getChecked(emit, cache.getContext(), window.getValue(),
+                                   summaries.getValue(), sinks.getValue());
+    if (!farHistory)
+      return failure();
+    if (window >= capacity) {
+      step.func.emitError("window is ")
+          << window.getValue() << ", not less than the capacity " << capacity;
+      return failure();
+    }
+    tableTokens = window + summaries + queries;
+  }
+  SessionType session = SessionType::getChecked(
+      emit, cache.getContext(), cache.getDimSize(1),
+      static_cast<int64_t>(llvm::divideCeil(tableTokens, page.getValue())),
+      pool, farHistory);
   if (!session)
     return failure();
   return session;
@@ -232,8 +248,13 @@ void PageCachePass::runOnOperation() {
         << transport << "', neither native nor staged";
     return signalPassFailure();
   }
+  if (window == 0 && (summaries != 0 || sinks != 0)) {
+    getOperation().emitError("there are summaries or sinks but no window");
+    return signalPassFailure();
+  }
   // All steps are looked at before any is changed.
-  SmallVector<std::pair<StaticStep, SessionType>> steps;
+  SmallVector<StaticStep> found;
+  int64_t queries = 0;
   for (func::FuncOp func : getOperation().getOps<func::FuncOp>()) {
     if (!func->hasAttr(KVRMDialect::getStepAttrName()) || func.isExternal())
       continue;
@@ -242,15 +263,23 @@ void PageCachePass::runOnOperation() {
       return signalPassFailure();
     if (step->attentions.empty())
       continue;
-    FailureOr<SessionType> session = sessionFor(*step);
+    auto query =
+        cast<RankedTensorType>(step->attentions.front().getQuery().getType());
+    queries = std::max(queries, query.getDimSize(1));
+    found.push_back(std::move(*step));
+  }
+  SmallVector<std::pair<StaticStep, SessionType>> steps;
+  for (StaticStep &step : found) {
+    FailureOr<SessionType> session = sessionFor(step, queries);
     if (failed(session))
       return signalPassFailure();
     if (!steps.empty() && steps.front().second != *session) {
-      func.emitError("needs another session than the module's first step: ")
+      step.func.emitError(
+          "needs another session than the module's first step: ")
           << *session << " and " << steps.front().second;
       return signalPassFailure();
     }
-    steps.emplace_back(std::move(*step), *session);
+    steps.emplace_back(std::move(step), *session);
   }
   for (auto &[step, session] : steps)
     if (failed(pageStep(step, session, *transportKind)))

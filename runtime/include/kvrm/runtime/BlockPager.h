@@ -98,11 +98,26 @@ public:
   /// ones too. Errors: InvalidArgument if `length` is longer than the history.
   Status trim(int32_t slot, int32_t length);
 
+  /// Puts `pages` new pages before the others of `slot`, a run where there is
+  /// one; its length grows by the tokens that fill them. Errors:
+  /// InvalidArgument, ResourceExhausted; then nothing changed.
+  Status insertFront(int32_t slot, int32_t pages);
+
+  /// Takes `count` pages, full of tokens, out of the table of `slot` from index
+  /// `first` on, and gives them up; what is behind moves up. Errors:
+  /// InvalidArgument; then nothing changed.
+  Status dropPages(int32_t slot, int32_t first, int32_t count);
+
   /// Gives up all pages of a slot.
   Status release(int32_t slot);
 
   /// Pages that append(slot, tokens) would take now.
   int32_t pagesNeeded(int32_t slot, int32_t tokens) const;
+  /// Pages that appendAll(requests) would take now. Errors: those of
+  /// appendAll() but for ResourceExhausted.
+  Expected<int64_t> pagesNeeded(std::span<const AppendRequest> requests);
+  /// Whether the next token of `slot` would be written into a shared page.
+  bool isCopyNeeded(int32_t slot) const;
 
   const PagerLimits &limits() const { return bounds; }
   int32_t length(int32_t slot) const { return at(slot).length; }
@@ -162,7 +177,6 @@ private:
   }
   Status checkSlot(int32_t slot) const;
   Status checkGrowth(int32_t slot, int32_t tokens) const;
-  bool isCopyNeeded(int32_t slot) const;
   void grow(int32_t slot, int32_t pages);
   PageCopy applyAppend(int32_t slot, int32_t tokens);
   int32_t takePage(int32_t preferred, int32_t wanted);

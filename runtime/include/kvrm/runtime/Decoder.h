@@ -49,6 +49,9 @@ struct StepStats {
   int64_t commitNanoseconds = 0; ///< (sum)
   int64_t attendNanoseconds = 0; ///< (sum)
   int64_t stepNanoseconds = 0;   ///< whole call, pager to logits (sum)
+
+  int32_t collapsedPages = 0;      ///< of far histories (sum)
+  int64_t collapseNanoseconds = 0; ///< (sum)
 };
 
 /// What fixes a decoder for its life.
@@ -60,6 +63,9 @@ struct DecoderShape {
   int32_t vocabulary = 0;
   int32_t pageTokens = 0;   ///< 0 = not paged: a slot has room for capacity
   int32_t poolPages = 0;    ///< 0 = not paged
+  int32_t historyPages = 0; ///< most of one history; 0 = not paged
+  int32_t window = 0;       ///< with more tokens than these a history may need
+                      ///< historyPages and no more; 0 = pages grow with tokens
   int32_t prefillChunk = 0; ///< tokens that one prefill step computes
 };
 

@@ -79,13 +79,20 @@ struct Manifest {
   int32_t capacity = 0; ///< tokens a slot
   int32_t pageTokens = 0;
   kvrm_element element = KVRM_F16;
+  int32_t window = 0;    ///< tokens of a slot kept exactly; 0 = all
+  int32_t summaries = 0; ///< entries of a slot for those before
+  int32_t sinks = 0;     ///< of these, for its first tokens
 
   EntryInfo decode;
   EntryInfo prefill;
   std::vector<FileInfo> files;
 
+  /// Entries of one block table: the capacity, or with far history the
+  /// summaries, the window and the tokens of one step.
   int32_t pagesPerSlot() const {
-    return (capacity + pageTokens - 1) / pageTokens;
+    int32_t tokens =
+        window > 0 ? window + summaries + prefill.queries : capacity;
+    return (tokens + pageTokens - 1) / pageTokens;
   }
   const FileInfo *file(std::string_view name) const;
 };

@@ -15,7 +15,7 @@
 //
 // Work items (PersistentKV, arXiv 2606.26666): attention of query tile t of a
 // row over its history is ceil(tokens / kv_tile) tiles, where causality bounds
-// tokens by min(length, position + (t + 1) * q_tile). `rows` makes one item of
+// tokens by min(length, place + (t + 1) * q_tile). `rows` makes one item of
 // them, `split` up to `splits` equal ones, and `workqueue` lays the tiles of
 // all active rows in one line and cuts it into `shares` equal shares. Idle rows
 // add nothing. An output tile that several items make has partials, adjacent
@@ -55,7 +55,8 @@ struct PlanShape {
   int32_t pageTokens = 0; ///< a multiple or a divisor of kvTile
   int32_t pagesPerSlot = 0;
   kvrm_schedule schedule = KVRM_SCHEDULE_ROWS;
-  int32_t splits = 1; ///< of `split`
+  int32_t splits = 1;    ///< of `split`
+  int32_t summaries = 0; ///< far-history entries of a row; 0 = none
   int32_t shares = 1; ///< parts that workers, or blocks of a grid, start from
 };
 
@@ -70,6 +71,11 @@ struct PlanRow {
   int32_t slot = -1;
   int32_t position = 0; ///< of the first new token
   int32_t count = 0;    ///< new tokens, already appended in the pager
+  /// Of the first new token in the row's table (see abi.h); -1 = its position,
+  /// which it is unless the far history is collapsed.
+  int32_t place = -1;
+  int32_t summaries = 0;              ///< far-history entries in use
+  std::span<const float> biases = {}; ///< of all entries, if any is in use
 };
 
 /// What one plan came to.
@@ -112,9 +118,9 @@ private:
     int32_t groupPages = 0; ///< pages that the row's groups cover
     int32_t groupBegin = 0;
     int32_t groupCount = 0;
-    int32_t position = 0;
+    int32_t place = 0;
     int32_t count = 0;
-    int32_t length = 0;
+    int32_t length = 0;   ///< in places
     bool isStale = false; ///< groups need rebuilding in this plan
   };
 

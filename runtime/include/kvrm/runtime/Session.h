@@ -17,8 +17,9 @@
 //   static  K and V reserved for slots x capacity, the baseline
 //
 // Every call checks its arguments before it changes anything, and a failed one
-// leaves the session as it was. No call allocates once create() is done, unless
-// to word an error. A session is used by one thread at a time.
+// leaves the session as it was, but that pages collapsed for it stay collapsed
+// (see trim()). No call allocates once create() is done, unless to word an
+// error. A session is used by one thread at a time.
 //
 //===----------------------------------------------------------------------===//
 
@@ -27,6 +28,7 @@
 
 #include "kvrm/runtime/BlockPager.h"
 #include "kvrm/runtime/Decoder.h"
+#include "kvrm/runtime/FarHistory.h"
 #include "kvrm/runtime/HostBackend.h"
 #include "kvrm/runtime/Package.h"
 #include "kvrm/runtime/Planner.h"
@@ -82,7 +84,12 @@ public:
   int64_t tokenKvBytes() const override;
   const StepStats &lastStep() const override { return last; }
 
-  /// Cuts a history to its first `length` tokens.
+  /// Cuts a history to its first `length` tokens. With far history pages
+  /// collapse when tokens are appended, no more than those tokens need, and
+  /// nothing brings them back: a length before the exact tokens is refused,
+  /// unless it is 0. When a prefill of several chunks fails, that is also how
+  /// far its tokens can be cut off again. alias() refuses a source whose far
+  /// history has collapsed: its first tokens are not there.
   Status trim(int32_t history, int32_t length);
   /// Makes the empty `slot` of this static session a copy of the same slot of
   /// `source`, a static session of the same model with another capacity.
@@ -97,6 +104,7 @@ public:
   /// For tests and tools.
   HostBackend &host() { return *backend; }
   const BlockPager *blockPager() const { return pager ? &*pager : nullptr; }
+  const FarHistory *farHistory() const { return far ? &*far : nullptr; }
 
 private:
   /// An entry point with what its steps need.
@@ -123,6 +131,19 @@ private:
   void movePages(int32_t history, int32_t place, bool parks);
   Status checkToken(int32_t token, int32_t slot) const;
   Status exhausted(int64_t needed) const;
+
+  // Far history, in SessionFarHistory.cpp. Without it nothing is done.
+  Status createFarHistory();
+  PlanRow planRow(int32_t slot, int32_t position, int32_t count) const;
+  int64_t farPagesNeeded(int32_t slot, int32_t tokens) const;
+  /// Collapses what must before each request can be appended. Errors:
+  /// ResourceExhausted if the requests do not fit after it; then nothing is.
+  Status collapseFor(std::span<const AppendRequest> appends);
+  void collapse(int32_t slot);
+  int32_t tokensBeforeCollapse(int32_t slot, int32_t tokens) const;
+  Status checkTrim(int32_t slot, int32_t newLength) const;
+  Status checkShare(int32_t target, int32_t source) const;
+
   Status runEntry(Entry &entry, float *logits);
   int64_t staticTokenBytes() const;
   int64_t staticOffset(int64_t layer, int32_t slot, int64_t head) const;
@@ -132,6 +153,11 @@ private:
   std::unique_ptr<HostBackend> backend;
   std::optional<BlockPager> pager;
   std::optional<BlockPager> parking; ///< pages of host memory
+  std::optional<FarHistory> far;
+  std::vector<int32_t> farDrops; ///< [pages] scratch, zero between
+  /// Since the last step that ran.
+  int32_t collapsedPages = 0;
+  int64_t collapseNanoseconds = 0;
   std::vector<int32_t> staticLengths;
   AlignedBuffer kCache;
   AlignedBuffer vCache;

@@ -17,8 +17,8 @@
 // collectDelta() makes the same step here, and writes down the words that it
 // changed, for a copy elsewhere to follow.
 //
-// The block table of an idle row means nothing: it is left as it was, so that a
-// slot that skips a step costs nothing.
+// The block table and the biases of an idle row mean nothing: they are left as
+// they were, so that a slot that skips a step costs nothing.
 //
 //===----------------------------------------------------------------------===//
 
@@ -86,6 +86,9 @@ public:
     KVRM_CHECK(begin >= 0 && end <= bounds.pages_per_slot, "range in table");
     tableDirty[static_cast<size_t>(index)].add(begin, end);
   }
+  /// Writes and marks those biases of a row's summaries that differ; one an
+  /// entry of the row.
+  void setSummaryBiases(int32_t index, std::span<const float> biases);
   std::span<kvrm_group> groups() {
     return section<kvrm_group>(planned, offsets.groups, bounds.max_groups);
   }
@@ -153,6 +156,14 @@ public:
                 int64_t(index) * bounds.pages_per_slot,
             static_cast<size_t>(bounds.pages_per_slot)};
   }
+  std::span<const float> committedSummaryBiases(int32_t index) const {
+    KVRM_CHECK(index >= 0 && index < bounds.rows, "row in range");
+    return section<const float>(current,
+                                offsets.summary_biases +
+                                    index * bounds.max_summaries *
+                                        int64_t(sizeof(float)),
+                                bounds.max_summaries);
+  }
   std::span<const kvrm_group> committedGroups() const {
     return section<const kvrm_group>(current, offsets.groups,
                                      committedHeader().groups);
@@ -191,6 +202,7 @@ private:
   AlignedBuffer current;
   std::vector<uint8_t> rowDirty;
   std::vector<DirtyRange> tableDirty;
+  std::vector<DirtyRange> biasDirty;
   DirtyRange groupsDirty;
   DirtyRange itemsDirty;
   DirtyRange segmentsDirty;

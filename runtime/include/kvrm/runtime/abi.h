@@ -18,6 +18,9 @@
 //   row      one line of one step: decode has a row per slot, prefill has one
 //   page     KVRM page_tokens consecutive tokens of one request, all layers
 //   tile     kv_tile consecutive tokens that a kernel attends to at once
+//   place    where a token stands in its row's block table: token t of table
+//            entry p is at place p * page_tokens + t
+//   summary  one KV entry that stands for several tokens of the far history
 //   partial  the softmax state (m, l, acc) of one work item, not yet merged
 //
 //===----------------------------------------------------------------------===//
@@ -32,7 +35,7 @@
 extern "C" {
 #endif
 
-#define KVRM_ABI_VERSION 2
+#define KVRM_ABI_VERSION 3
 #define KVRM_DESCRIPTOR_MAGIC 0x44525643u /* "CVRD" in a little-endian dump */
 
 /// Hard limits. Whatever crosses a boundary is checked against them.
@@ -48,6 +51,7 @@ enum {
   KVRM_MAX_THREADS = 256,
   KVRM_MAX_GROUP_PAGES = 64, ///< a transfer group is cut here
   KVRM_MAX_CLUSTER = 8,      ///< blocks of a cluster that attend together
+  KVRM_MAX_SUMMARIES = 4096, ///< far-history summary entries of one slot
   KVRM_ALIGNMENT = 64        ///< of pools, arenas, weights, descriptors
 };
 
@@ -87,14 +91,19 @@ typedef struct kvrm_descriptor_header {
 } kvrm_descriptor_header; // 64 bytes
 
 /// One row of the step. An idle row has count 0, length 0, and slot -1.
+///
+/// A token's place is its position unless the row's far history is collapsed:
+/// the table then starts with the pages of all `max_summaries` entries, of
+/// which `summaries` are in use, and goes on with those of the exact tokens.
+/// The new tokens are always the last places, from length - count on.
 typedef struct kvrm_row {
   int32_t slot;         ///< slot whose history this row reads and extends
   int32_t position;     ///< position of the row's first new token
   int32_t count;        ///< new tokens in this step (0 = idle row)
-  int32_t length;       ///< position + count: tokens after this step's append
+  int32_t length;       ///< places in use after this step's append
   int32_t write_page;   ///< physical page of the first new token
   int32_t write_offset; ///< its offset in that page, in tokens
-  int32_t summaries;    ///< far-history summary entries (0 = feature off)
+  int32_t summaries;    ///< far-history summary entries in use (0 = none)
   int32_t reserved;
 } kvrm_row; // 32 bytes
 
@@ -143,6 +152,10 @@ typedef struct kvrm_share {
   int32_t reserved[6];
 } kvrm_share; // 64 bytes
 
+/// Added to the score of a summary entry that is not in use: below any score,
+/// and finite, so that differences of two such stay defined.
+#define KVRM_UNUSED_SUMMARY (-1e30f)
+
 /// Capacities that fix a descriptor's layout.
 typedef struct kvrm_descriptor_limits {
   int32_t rows;           ///< rows of the step
@@ -151,16 +164,22 @@ typedef struct kvrm_descriptor_limits {
   int32_t max_items;
   int32_t max_segments;
   int32_t max_shares;
+  int32_t max_summaries; ///< far-history summary entries of a row; 0 = off
 } kvrm_descriptor_limits;
 
 /// Byte offsets of a descriptor's sections from its start, and its size. The
-/// header is at 0, and rows and block tables come next, so that their offsets
-/// depend only on `rows` and `pages_per_slot`: the two that a compiler knows.
+/// header is at 0, and rows, block tables and biases come next, so that their
+/// offsets depend only on what a compiler knows: `rows`, `pages_per_slot` and
+/// `max_summaries`.
 typedef struct kvrm_descriptor_layout {
   int64_t rows;   ///< kvrm_row[rows]
   int64_t tables; ///< int32_t[rows][pages_per_slot], physical pages; -1 = none
-  int64_t groups; ///< kvrm_group[max_groups]
-  int64_t items;  ///< kvrm_work_item[max_items]
+  /// float[rows][max_summaries]: log2 of the tokens that an entry stands for,
+  /// KVRM_UNUSED_SUMMARY if it is not in use. Means nothing in a row without
+  /// summaries.
+  int64_t summary_biases;
+  int64_t groups;   ///< kvrm_group[max_groups]
+  int64_t items;    ///< kvrm_work_item[max_items]
   int64_t segments; ///< kvrm_merge_segment[max_segments]
   int64_t shares;   ///< kvrm_share[max_shares]
   int64_t bytes;    ///< whole descriptor, a multiple of KVRM_ALIGNMENT
@@ -176,9 +195,12 @@ kvrm_descriptor_layout_of(kvrm_descriptor_limits limits) {
   layout.rows = kvrm_align_up((int64_t)sizeof(kvrm_descriptor_header));
   layout.tables =
       kvrm_align_up(layout.rows + limits.rows * (int64_t)sizeof(kvrm_row));
-  layout.groups = kvrm_align_up(layout.tables + (int64_t)limits.rows *
-                                                    limits.pages_per_slot *
-                                                    (int64_t)sizeof(int32_t));
+  layout.summary_biases = kvrm_align_up(
+      layout.tables +
+      (int64_t)limits.rows * limits.pages_per_slot * (int64_t)sizeof(int32_t));
+  layout.groups = kvrm_align_up(layout.summary_biases +
+                                (int64_t)limits.rows * limits.max_summaries *
+                                    (int64_t)sizeof(float));
   layout.items = kvrm_align_up(layout.groups +
                                limits.max_groups * (int64_t)sizeof(kvrm_group));
   layout.segments = kvrm_align_up(

@@ -94,4 +94,28 @@ def KVRM_TileAttr : KVRM_Attr<"Tile", "tile"> {
   let genVerifyDecl = 1;
 }
 
+def KVRM_FarHistoryAttr : KVRM_Attr<"FarHistory", "far_history"> {
+  let summary = "what becomes of tokens older than a window";
+  let description = [{
+    A request keeps the KV of about its last `window` tokens as it is. Older
+    pages collapse, oldest first, to at most `entries` summaries, each the mean
+    key and the mean value of n tokens, attended to as one token whose score is
+    `scale * (q . k) + ln n`. The request's first `sinks` tokens are entries of
+    their own for good; if no others are left, the rest is dropped. With no
+    `entries` at all older pages are dropped: a sliding window. `window` and
+    `entries` are whole pages of the pool.
+
+    Examples: `#kvrm.far_history<window = 1024, entries = 64, sinks = 4>`,
+    `#kvrm.far_history<window = 1024>`
+  }];
+  let parameters = (ins "int64_t":$window,
+                        DefaultValuedParameter<"int64_t", "0">:$entries,
+                        DefaultValuedParameter<"int64_t", "0">:$sinks);
+  let assemblyFormat = [{
+    `<` `window` `=` $window (`,` `entries` `=` $entries^)?
+        (`,` `sinks` `=` $sinks^)? `>`
+  }];
+  let genVerifyDecl = 1;
+}
+
 #endif // KVRM_ATTRS_TD

@@ -213,7 +213,8 @@ def KVRM_AttendOp : KVRM_Op<"attend", [
   let summary = "causal grouped-query attention over paged histories";
   let description = [{
     The mathematics of `kvrm.cached_attention` over the pages that the
-    descriptor names. What it returns for an idle row, and for query tokens past
+    descriptor names, and over the summaries of the far history if the session
+    keeps such. What it returns for an idle row, and for query tokens past
     a row's count, is unspecified. `tile` and `schedule` are absent until
     `kvrm-select-schedule` has run.
 
@@ -408,6 +409,21 @@ def KVRM_TileRangeOp : KVRM_TileOp<"tile_range", [Pure]> {
   let assemblyFormat = "$item attr-dict";
 }
 
+def KVRM_SummaryEndOp : KVRM_TileOp<"summary_end", [Pure]> {
+  let summary = "where the tiles of an item stop to hold summaries";
+  let description = [{
+    Of the tiles `[begin, full)` of `kvrm.tile_range`, those before the result
+    hold summaries of the far history and those from it on hold none. Only in
+    kernels of a session that keeps summaries.
+
+    Example: `%split = kvrm.summary_end %item`
+  }];
+  let arguments = (ins KVRM_WorkItemType:$item);
+  let results = (outs Index:$end);
+  let assemblyFormat = "$item attr-dict";
+  let hasVerifier = 1;
+}
+
 def KVRM_LoadQueryOp : KVRM_TileOp<"load_query", [Pure]> {
   let summary = "the query tile of an item";
   let description = [{
@@ -442,7 +458,9 @@ def KVRM_ScoreOp : KVRM_TileOp<"score", [Pure]> {
   let description = [{
     `scores[r, t] = scale * log2(e) * (query[r] . key[t])`, so that weights are
     powers of two. With `masked`, tokens that a query row may not see, and those
-    past the history, score -1e30.
+    past the history, score -1e30. With `summaries` the tile may hold summaries
+    of the far history: to the score of one that stands for n tokens log2(n) is
+    added, to that of one not in use -1e30.
 
     Example:
 
@@ -454,7 +472,7 @@ def KVRM_ScoreOp : KVRM_TileOp<"score", [Pure]> {
   }];
   let arguments = (ins KVRM_FragmentType:$query, KVRM_FragmentType:$key,
                        KVRM_WorkItemType:$item, Index:$index, F32Attr:$scale,
-                       UnitAttr:$masked);
+                       UnitAttr:$masked, UnitAttr:$summaries);
   let results = (outs KVRM_FragmentType:$scores);
   let assemblyFormat = [{
     $query `,` $key `,` $item `[` $index `]` attr-dict `:` type($query) `,`

@@ -49,16 +49,28 @@ def KVRM_SessionType : KVRM_Type<"Session", "session"> {
   let summary = "the state that outlives a step";
   let description = [{
     Owns the pool and the histories of `slots` requests of at most `pages` pages
-    each. Opaque to the graph: only the ops of phases 2 and 3 touch it.
+    each. Opaque to the graph: only the ops of phases 2 and 3 touch it. With
+    `far_history` pages older than a window collapse, and `pages` holds the
+    summaries, the window and the tokens of one step.
 
-    Example: `!kvrm.session<slots = 8, pages = 128, pool = <layers = 30, ...>>`
+    Examples: `!kvrm.session<slots = 8, pages = 128, pool = <layers = 30, ...>>`,
+    `!kvrm.session<slots = 8, pages = 72, pool = <layers = 30, ...>, far_history
+    = <window = 1024, entries = 64, sinks = 4>>`
   }];
-  let parameters = (ins "int64_t":$slots, "int64_t":$pages, "PoolType":$pool);
+  let parameters = (ins "int64_t":$slots, "int64_t":$pages, "PoolType":$pool,
+                        OptionalParameter<"FarHistoryAttr">:$farHistory);
   let assemblyFormat = [{
-    `<` `slots` `=` $slots `,` `pages` `=` $pages `,` `pool` `=` $pool `>`
+    `<` `slots` `=` $slots `,` `pages` `=` $pages `,` `pool` `=` $pool
+        (`,` `far_history` `=` $farHistory^)? `>`
   }];
   let genMnemonicAlias = 1;
   let genVerifyDecl = 1;
+  let extraClassDeclaration = [{
+    /// Summary entries of a slot, 0 without far history.
+    int64_t getSummaries() const {
+      return getFarHistory() ? getFarHistory().getEntries() : 0;
+    }
+  }];
 }
 
 def KVRM_DescriptorType : KVRM_Type<"Descriptor", "descriptor"> {

@@ -23,6 +23,11 @@ def PageCachePass : Pass<"kvrm-page-cache", "::mlir::ModuleOp"> {
 
     Each cache must go from an argument through `kvrm.cached_attention` alone to
     a result; anything else that reads or writes it is an error.
+
+    With `window` the session keeps about so many tokens of a request as they
+    are, and at most `summaries` entries for all older ones. A block table then
+    holds the entries, the window and the tokens of one step, whatever the
+    capacity, which still bounds positions.
   }];
   let options = [
     Option<"page", "page", "int64_t", /*default=*/"16",
@@ -33,6 +38,13 @@ def PageCachePass : Pass<"kvrm-page-cache", "::mlir::ModuleOp"> {
            /*default=*/"\"transposed_keys\"",
            "Order of elements in a page: token_major, transposed_keys or "
            "swizzled">,
+    Option<"window", "window", "int64_t", /*default=*/"0",
+           "Tokens of a request kept exactly, whole pages; 0 = all">,
+    Option<"summaries", "summaries", "int64_t", /*default=*/"0",
+           "Entries that older tokens collapse to, whole pages; 0 = none, "
+           "they are dropped">,
+    Option<"sinks", "sinks", "int64_t", /*default=*/"0",
+           "Entries that are a request's first tokens for good">,
   ];
   let statistics = [
     Statistic<"numPaged", "attention-ops-paged",

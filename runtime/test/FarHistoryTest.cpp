@@ -1,0 +1,643 @@
+//===- FarHistoryTest.cpp - Summaries against float64 -----------*- C++ -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "kvrm/runtime/FarHistory.h"
+#include "ToyModel.h"
+#include "ToyPackage.h"
+#include "kvrm/runtime/HostSummaries.h"
+#include "kvrm/runtime/Session.h"
+
+#include <atomic>
+#include <filesystem>
+#include <gtest/gtest.h>
+#include <map>
+#include <random>
+
+using namespace kvrm;
+
+/// Calls of operator new so far; see CountingAllocator.cpp.
+extern std::atomic<int64_t> allocations;
+
+//===----------------------------------------------------------------------===//
+// Bookkeeping
+//===----------------------------------------------------------------------===//
+
+static FarHistory makeFar(FarShape shape) {
+  Expected<FarHistory> far = FarHistory::create(shape);
+  EXPECT_TRUE(far) << far.status().message();
+  return far.take();
+}
+
+TEST(FarHistory, RefusesShapesOutOfRange) {
+  auto message = [](FarShape shape) {
+    return FarHistory::create(shape).status().message();
+  };
+  EXPECT_EQ(message({0, 32, 16, 4, 16}),
+            "far history: slots: 0 is outside 1..1024");
+  EXPECT_EQ(message({1, 32, 16, 4, 0}),
+            "far history: page_tokens: 0 is outside 1..256");
+  EXPECT_EQ(message({1, 0, 16, 4, 16}),
+            "far history: window: 0 is not whole pages of 16");
+  EXPECT_EQ(message({1, 40, 16, 4, 16}),
+            "far history: window: 40 is not whole pages of 16");
+  EXPECT_EQ(message({1, 32, 8, 4, 16}),
+            "far history: entries: 8 is not whole pages of 16");
+  EXPECT_EQ(message({1, 32, 8192, 2, 2}),
+            "far history: entries: 8192 is outside 0..4096");
+  EXPECT_EQ(message({1, 32, 16, 15, 16}),
+            "far history: sinks: 15 of 16 entries are not all, or all but two "
+            "and more");
+  EXPECT_EQ(message({1, 32, 0, 4, 16}),
+            "far history: sinks: 4 of 0 entries are not all, or all but two "
+            "and more");
+}
+
+TEST(FarHistory, CollapsesWhenTheNextTokenWouldLeaveTheWindow) {
+  FarHistory far = makeFar({1, 32, 16, 4, 16});
+  EXPECT_EQ(far.pagesToCollapse(0), 0);
+  EXPECT_EQ(far.pagesToCollapse(31), 0);
+  EXPECT_EQ(far.pagesToCollapse(32), 1);
+  EXPECT_EQ(far.pagesToCollapse(47), 1);
+  EXPECT_EQ(far.pagesToCollapse(48), 2);
+}
+
+TEST(FarHistory, WithoutEntriesPagesAreDropped) {
+  FarHistory far = makeFar({2, 32, 0, 0, 16});
+  EXPECT_TRUE(far.collapsePage(1).empty());
+  EXPECT_EQ(far.collapsed(1), 16);
+  EXPECT_EQ(far.placesSaved(1), 16);
+  EXPECT_EQ(far.summaryPages(1), 0);
+  EXPECT_EQ(far.collapsed(0), 0);
+}
+
+TEST(FarHistory, WithSinksAloneTheRestIsDropped) {
+  FarHistory far = makeFar({1, 32, 16, 16, 8});
+  EXPECT_EQ(far.collapsePage(0).size(), 8u);
+  EXPECT_EQ(far.collapsePage(0).size(), 8u);
+  EXPECT_TRUE(far.collapsePage(0).empty());
+  EXPECT_EQ(far.inUse(0), 16);
+  EXPECT_EQ(far.collapsed(0), 24);
+  EXPECT_EQ(far.summaryPages(0), 2);
+  EXPECT_TRUE(far.checkInvariants().isOk());
+}
+
+TEST(FarHistory, KeepsSinksAndMergesTheLeastNeighbours) {
+  // 16 entries of which 4 are sinks: 12 are left for pages.
+  FarHistory far = makeFar({1, 32, 16, 4, 8});
+  std::span<const SummaryWrite> writes = far.collapsePage(0);
+  ASSERT_EQ(writes.size(), 5u);
+  for (int32_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(writes[size_t(i)].entry, i);
+    EXPECT_EQ(writes[size_t(i)].firstToken, i);
+    EXPECT_EQ(writes[size_t(i)].tokens, 1);
+  }
+  EXPECT_EQ(writes[4].firstToken, 4);
+  EXPECT_EQ(writes[4].tokens, 4);
+  EXPECT_EQ(far.biases(0)[0], 0.0f);
+  EXPECT_EQ(far.biases(0)[4], 2.0f);
+  EXPECT_EQ(far.biases(0)[5], KVRM_UNUSED_SUMMARY);
+  for (int i = 0; i < 11; ++i)
+    EXPECT_EQ(far.collapsePage(0)[0].mergeInto, -1);
+  EXPECT_EQ(far.inUse(0), 16);
+  // The oldest pair, 4 + 8 tokens, is the least.
+  SummaryWrite write = far.collapsePage(0)[0];
+  EXPECT_EQ(write.mergeInto, 4);
+  EXPECT_EQ(write.entry, 5);
+  EXPECT_FLOAT_EQ(write.keep, 4.0f / 12);
+  EXPECT_FLOAT_EQ(write.add, 8.0f / 12);
+  EXPECT_EQ(far.tokensOf(0, 4), 12);
+  EXPECT_EQ(far.tokensOf(0, 5), 8);
+  // Of equal pairs the oldest: 6 and 7, since 4 holds 12 now and 5 is newest.
+  write = far.collapsePage(0)[0];
+  EXPECT_EQ(write.mergeInto, 6);
+  EXPECT_EQ(write.entry, 7);
+  for (int i = 0; i < 500; ++i) {
+    far.collapsePage(0);
+    Status status = far.checkInvariants();
+    ASSERT_TRUE(status.isOk()) << status.message();
+  }
+  for (int32_t i = 0; i < 4; ++i)
+    EXPECT_EQ(far.tokensOf(0, i), 1) << "sinks never merge";
+  far.forget(0);
+  EXPECT_EQ(far.inUse(0), 0);
+  EXPECT_EQ(far.biases(0)[0], KVRM_UNUSED_SUMMARY);
+  EXPECT_TRUE(far.checkInvariants().isOk());
+}
+
+//===----------------------------------------------------------------------===//
+// Data movement
+//===----------------------------------------------------------------------===//
+
+static std::unique_ptr<ThreadPool> makeThreads(int32_t count) {
+  Expected<std::unique_ptr<ThreadPool>> threads = ThreadPool::create(count);
+  EXPECT_TRUE(threads) << threads.status().message();
+  return threads.take();
+}
+
+TEST(HostSummaries, AMeanOfOneTokenIsThatToken) {
+  // Every pattern of 16 bits, once in K and once in V.
+  for (kvrm_element element : {KVRM_F16, KVRM_BF16}) {
+    constexpr int32_t page = 128;
+    constexpr int32_t dim = 512;
+    constexpr int32_t pages = 2;
+    std::vector<uint16_t> data(size_t(2) * pages * page * dim);
+    HostPool pool{{reinterpret_cast<uint8_t *>(data.data()), data.size() * 2},
+                  1,
+                  1,
+                  dim,
+                  page,
+                  pages,
+                  element};
+    for (size_t half = 0; half < 2; ++half)
+      for (size_t i = 0; i < size_t(page) * dim; ++i)
+        data[half * pages * page * dim + i] = static_cast<uint16_t>(i);
+    std::vector<SummaryWrite> writes;
+    for (int32_t t = 0; t < page; ++t)
+      writes.push_back({t, t, 1, -1, 0, 0});
+    const int32_t summaries[] = {1};
+    writeSummaries(pool, writes, 0, summaries, *makeThreads(1));
+    uint16_t infinity = element == KVRM_F16 ? 0x7c00 : 0x7f80;
+    for (size_t half = 0; half < 2; ++half)
+      for (size_t i = 0; i < size_t(page) * dim; ++i) {
+        uint16_t want = data[half * pages * page * dim + i];
+        uint16_t got = data[(half * pages + 1) * page * dim + i];
+        if ((want & 0x7fff) > infinity)
+          ASSERT_GT(got & 0x7fff, infinity) << "NaN stays NaN";
+        else if ((want & 0x7fff) == 0)
+          ASSERT_EQ(got & 0x7fff, 0); // 0 + -0 is 0
+        else
+          ASSERT_EQ(got, want);
+      }
+  }
+}
+
+TEST(HostSummaries, MeansAndMergesAreThoseOfFloat64) {
+  constexpr int32_t layers = 2;
+  constexpr int32_t kvHeads = 3;
+  constexpr int32_t dim = 16;
+  constexpr int32_t page = 4;
+  constexpr int32_t pages = 5;
+  constexpr int64_t pageElements = int64_t(page) * dim;
+  std::vector<uint16_t> data(size_t(layers) * 2 * kvHeads * pages *
+                             pageElements);
+  HostPool pool{{reinterpret_cast<uint8_t *>(data.data()), data.size() * 2},
+                layers,
+                kvHeads,
+                dim,
+                page,
+                pages,
+                KVRM_F16};
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal;
+  for (uint16_t &value : data)
+    value = toy::toHalf(normal(random));
+  std::vector<uint16_t> before = data;
+  // Entry 6 joins 1, then becomes the mean of tokens 1..3 of page 3.
+  const SummaryWrite writes[] = {{6, 1, 3, 1, 0.25f, 0.75f}};
+  const int32_t summaries[] = {4, 0};
+  std::unique_ptr<ThreadPool> threads = makeThreads(3);
+  writeSummaries(pool, writes, 3, summaries, *threads);
+  auto index = [&](int64_t head, int32_t inPage, int32_t token, int32_t d) {
+    bool isKey = head / kvHeads % 2 == 0;
+    return size_t((head * pages + inPage) * pageElements +
+                  (isKey ? d * page + token : token * dim + d));
+  };
+  for (int64_t head = 0; head < layers * 2 * kvHeads; ++head)
+    for (int32_t d = 0; d < dim; ++d) {
+      auto old = [&](int32_t inPage, int32_t token) {
+        return double(toy::fromHalf(before[index(head, inPage, token, d)]));
+      };
+      auto now = [&](int32_t inPage, int32_t token) {
+        return double(toy::fromHalf(data[index(head, inPage, token, d)]));
+      };
+      double mean = (old(3, 1) + old(3, 2) + old(3, 3)) / 3;
+      EXPECT_NEAR(now(0, 2), mean, 1e-3 * std::abs(mean) + 1e-6);
+      double merged = 0.25 * old(4, 1) + 0.75 * old(0, 2);
+      EXPECT_NEAR(now(4, 1), merged, 1e-3 * std::abs(merged) + 1e-6);
+      before[index(head, 0, 2, d)] = data[index(head, 0, 2, d)];
+      before[index(head, 4, 1, d)] = data[index(head, 4, 1, d)];
+    }
+  EXPECT_EQ(before, data) << "nothing else changed";
+  clearPages(pool, summaries, *threads);
+  for (int64_t head = 0; head < layers * 2 * kvHeads; ++head)
+    for (int32_t i = 0; i < pages; ++i) {
+      const uint16_t *start = &data[size_t((head * pages + i) * pageElements)];
+      bool isZero = std::all_of(start, start + pageElements,
+                                [](uint16_t value) { return value == 0; });
+      EXPECT_EQ(isZero, i == 4 || i == 0);
+    }
+}
+
+//===----------------------------------------------------------------------===//
+// Sessions
+//===----------------------------------------------------------------------===//
+
+namespace {
+
+/// One history with far history, in float64: entries in order of time, then
+/// exact tokens.
+class FarReference {
+public:
+  /// What every step begins with.
+  void collapse() {
+    while (static_cast<int>(exact.size()) >= toy::farWindow) {
+      std::vector<Entry> old(exact.begin(), exact.begin() + toy::pageTokens);
+      exact.erase(exact.begin(), exact.begin() + toy::pageTokens);
+      size_t alone = gone == 0 ? sinks : 0;
+      for (size_t i = 0; i < alone; ++i)
+        add({old[i]});
+      add({old.begin() + static_cast<long>(alone), old.end()});
+      gone += toy::pageTokens;
+    }
+  }
+
+  /// The logits after the last of tokens that one step appends.
+  std::vector<double> step(const std::vector<int> &tokens) {
+    collapse();
+    std::vector<Entry> past = far;
+    past.insert(past.end(), exact.begin(), exact.end());
+    std::vector<double> result;
+    for (int token : tokens) {
+      past.push_back(Entry{});
+      std::vector<double> x(toy::hidden);
+      toy::embed(token, length(), x.data());
+      for (int layer = 0; layer < toy::layers; ++layer) {
+        double q[toy::hidden];
+        double k[width];
+        double v[width];
+        toy::project(layer, x.data(), q, k, v);
+        for (int i = 0; i < width; ++i) {
+          past.back().k[layer][i] = rounded(k[i]);
+          past.back().v[layer][i] = rounded(v[i]);
+        }
+        double out[toy::hidden] = {};
+        for (int head = 0; head < toy::heads; ++head)
+          attend(past, layer, head, q, out);
+        toy::residual(x.data(), out);
+      }
+      exact.push_back(past.back());
+      result.resize(toy::vocabulary);
+      toy::logits(x.data(), result.data());
+    }
+    return result;
+  }
+
+  void trim(int newLength) {
+    exact.resize(static_cast<size_t>(newLength - gone));
+  }
+  int length() const { return gone + static_cast<int>(exact.size()); }
+
+  int gone = 0; ///< tokens that collapsed
+
+private:
+  static constexpr int width = toy::kvHeads * toy::headDim;
+  static constexpr size_t sinks = toy::farSinks;
+  struct Entry {
+    int tokens = 1;
+    double k[toy::layers][width] = {};
+    double v[toy::layers][width] = {};
+  };
+
+  static double rounded(double value) {
+    return toy::fromHalf(toy::toHalf(static_cast<float>(value)));
+  }
+
+  static Entry mean(const std::vector<Entry> &parts) {
+    Entry out;
+    out.tokens = 0;
+    for (const Entry &part : parts)
+      out.tokens += part.tokens;
+    for (int layer = 0; layer < toy::layers; ++layer)
+      for (int i = 0; i < width; ++i) {
+        double k = 0;
+        double v = 0;
+        for (const Entry &part : parts) {
+          k += part.tokens * part.k[layer][i] / out.tokens;
+          v += part.tokens * part.v[layer][i] / out.tokens;
+        }
+        out.k[layer][i] = rounded(k);
+        out.v[layer][i] = rounded(v);
+      }
+    return out;
+  }
+
+  void add(const std::vector<Entry> &tokens) {
+    if (far.size() == toy::farEntries) {
+      size_t best = sinks;
+      for (size_t i = sinks; i + 1 < far.size(); ++i)
+        if (far[i].tokens + far[i + 1].tokens <
+            far[best].tokens + far[best + 1].tokens)
+          best = i;
+      far[best] = mean({far[best], far[best + 1]});
+      far.erase(far.begin() + static_cast<long>(best) + 1);
+    }
+    far.push_back(mean(tokens));
+  }
+
+  static void attend(const std::vector<Entry> &past, int layer, int head,
+                     const double *q, double *out) {
+    int from = head / toy::group * toy::headDim;
+    std::vector<double> weights;
+    double sum = 0;
+    for (const Entry &entry : past) {
+      double dot = 0;
+      for (int d = 0; d < toy::headDim; ++d)
+        dot += q[head * toy::headDim + d] * entry.k[layer][from + d];
+      weights.push_back(entry.tokens * std::exp(dot * toy::softmaxScale));
+      sum += weights.back();
+    }
+    for (size_t i = 0; i < past.size(); ++i)
+      for (int d = 0; d < toy::headDim; ++d)
+        out[head * toy::headDim + d] +=
+            weights[i] / sum * past[i].v[layer][from + d];
+  }
+
+  std::vector<Entry> far;
+  std::vector<Entry> exact;
+};
+
+struct Packages {
+  std::map<std::string, std::string> paths;
+  ~Packages() {
+    for (auto &[schedule, path] : paths)
+      std::filesystem::remove_all(path);
+  }
+};
+
+/// A session with far history and, beside it, every history in float64.
+class Pair {
+public:
+  Pair(const std::string &schedule, const SessionConfig &config)
+      : out(size_t(toy::slots) * toy::vocabulary) {
+    static Packages made;
+    std::string &path = made.paths[schedule];
+    if (path.empty())
+      path = toy::makePackage({"paged", schedule, "native", 3, true});
+    Expected<std::shared_ptr<const Package>> package = Package::load(path);
+    EXPECT_TRUE(package) << package.status().message();
+    Expected<std::unique_ptr<Session>> created =
+        Session::create(package.take(), config);
+    EXPECT_TRUE(created) << created.status().message();
+    session = created.take();
+    // NaN in every place that a step should not read.
+    std::ranges::fill(session->host().kvPool(), 0xff);
+  }
+
+  void expectNear(const std::vector<double> &want, const float *got) {
+    for (int i = 0; i < toy::vocabulary; ++i)
+      ASSERT_NEAR(got[i], want[size_t(i)], 5e-3) << "logit " << i;
+  }
+
+  /// Returns whether there were pages enough, which pagesNeeded() knows.
+  bool prefill(int slot, const std::vector<int> &tokens) {
+    auto count = static_cast<int32_t>(tokens.size());
+    int32_t needed = session->pagesNeeded(slot, count);
+    int32_t free = session->freePages();
+    std::ranges::fill(out, NAN);
+    Status status = session->prefill(slot, tokens, out.data());
+    EXPECT_EQ(status.isOk(), needed <= free) << status.message();
+    if (!status.isOk()) {
+      EXPECT_EQ(status.code(), StatusCode::ResourceExhausted);
+      EXPECT_EQ(session->freePages(), free);
+      return false;
+    }
+    std::vector<double> want;
+    for (size_t at = 0; at < tokens.size(); at += toy::prefillQueries) {
+      size_t end = std::min(tokens.size(), at + toy::prefillQueries);
+      want = references[slot].step({tokens.begin() + static_cast<long>(at),
+                                    tokens.begin() + static_cast<long>(end)});
+    }
+    expectNear(want, out.data());
+    return true;
+  }
+
+  bool decode(const std::vector<int32_t> &tokens) {
+    int32_t free = session->freePages();
+    std::ranges::fill(out, NAN);
+    Status status = session->decode(tokens, out.data());
+    if (!status.isOk()) {
+      EXPECT_EQ(status.code(), StatusCode::ResourceExhausted)
+          << status.message();
+      EXPECT_EQ(session->freePages(), free) << "nothing has collapsed";
+      return false;
+    }
+    for (int slot = 0; slot < toy::slots; ++slot)
+      if (tokens[size_t(slot)] >= 0)
+        expectNear(references[slot].step({tokens[size_t(slot)]}),
+                   out.data() + slot * toy::vocabulary);
+    return true;
+  }
+
+  void check() {
+    for (int slot = 0; slot < toy::slots; ++slot) {
+      ASSERT_EQ(session->length(slot), references[slot].length());
+      ASSERT_EQ(session->farHistory()->collapsed(slot), references[slot].gone);
+      ASSERT_LE(session->blockPager()->pages(slot).size(),
+                size_t(toy::farPagesPerSlot));
+    }
+    for (const Status &status : {session->blockPager()->checkInvariants(),
+                                 session->farHistory()->checkInvariants()})
+      ASSERT_TRUE(status.isOk()) << status.message();
+  }
+
+  std::unique_ptr<Session> session;
+  std::vector<float> out;
+  FarReference references[toy::slots];
+};
+
+class FarSessions : public testing::TestWithParam<const char *> {};
+
+} // namespace
+
+INSTANTIATE_TEST_SUITE_P(All, FarSessions,
+                         testing::Values("rows", "split", "workqueue"));
+
+/// Random calls in a pool of `pages` pages, 0 for one that cannot run out.
+static void runRandom(const char *schedule, int32_t pages, uint32_t seed) {
+  Pair pair(schedule, {pages, 2, 5});
+  std::mt19937 random(seed);
+  auto below = [&](int bound) {
+    return static_cast<int>(random() % static_cast<uint32_t>(bound));
+  };
+  int refused = 0;
+  int collapsed = 0;
+  int merged = 0;
+  for (int step = 0; step < 400; ++step) {
+    int slot = below(toy::slots);
+    FarReference &reference = pair.references[slot];
+    int length = pair.session->length(slot);
+    switch (below(9)) {
+    case 0:
+      if (below(3) != 0)
+        break;
+      ASSERT_TRUE(pair.session->release(slot).isOk());
+      reference = FarReference();
+      break;
+    case 1: {
+      int newLength = below(length + 1);
+      bool legal = newLength == 0 || newLength >= reference.gone;
+      Status status = pair.session->trim(slot, newLength);
+      ASSERT_EQ(status.isOk(), legal) << status.message();
+      if (newLength == 0)
+        reference = FarReference();
+      else if (legal)
+        reference.trim(newLength);
+      break;
+    }
+    case 2: {
+      int source = below(toy::slots);
+      if (source == slot || length > 0)
+        break;
+      int tokens = below(pair.session->length(source) + 1);
+      bool legal = pair.references[source].gone == 0;
+      Status status = pair.session->alias(slot, source, tokens);
+      ASSERT_EQ(status.isOk(), legal) << status.message();
+      if (legal) {
+        reference = pair.references[source];
+        reference.trim(tokens);
+      }
+      break;
+    }
+    case 3:
+    case 4: {
+      int count = 1 + below(40);
+      if (length + count > toy::capacity)
+        break;
+      std::vector<int> tokens(static_cast<size_t>(count));
+      for (int &token : tokens)
+        token = below(50);
+      refused += !pair.prefill(slot, tokens);
+      break;
+    }
+    default: {
+      std::vector<int32_t> tokens(toy::slots, -1);
+      for (int i = 0; i < toy::slots; ++i)
+        if (below(4) != 0 && pair.session->length(i) < toy::capacity)
+          tokens[size_t(i)] = below(50);
+      refused += !pair.decode(tokens);
+      break;
+    }
+    }
+    collapsed += reference.gone > 0;
+    merged += reference.gone > 7 * toy::pageTokens;
+    pair.check();
+    if (testing::Test::HasFatalFailure())
+      FAIL() << "step " << step;
+  }
+  EXPECT_GT(collapsed, 0);
+  if (pages == 0) {
+    EXPECT_GT(merged, 0) << "some history has outgrown its entries";
+  }
+  EXPECT_EQ(refused > 0, pages > 0);
+}
+
+TEST_P(FarSessions, RandomUseMatchesFloat64) {
+  runRandom(GetParam(), 0, 5);
+  runRandom(GetParam(), 0, 6);
+}
+
+TEST_P(FarSessions, ATightPoolRefusesExactly) {
+  for (uint32_t seed = 1; seed <= 4; ++seed)
+    runRandom(GetParam(), 14, seed);
+}
+
+TEST(FarSession, ShortRequestsPayNothing) {
+  Pair pair("workqueue", {0, 1, 0});
+  ASSERT_TRUE(pair.prefill(0, std::vector<int>(toy::farWindow, 3)));
+  EXPECT_EQ(pair.session->blockPager()->usedPages(),
+            toy::farWindow / toy::pageTokens);
+  EXPECT_EQ(pair.session->lastStep().collapsedPages, 0);
+  EXPECT_EQ(pair.session->pagesNeeded(0, 1), toy::farEntries / toy::pageTokens)
+      << "a page goes for the one that comes, entries are added before";
+  ASSERT_TRUE(pair.decode({4, -1, -1, -1}));
+  EXPECT_EQ(pair.session->lastStep().collapsedPages, 1);
+  EXPECT_EQ(pair.session->blockPager()->usedPages(),
+            (toy::farWindow + toy::farEntries) / toy::pageTokens);
+  pair.check();
+}
+
+TEST(FarSession, LiveKvIsBounded) {
+  Pair pair("workqueue", {0, 1, 0});
+  for (int i = 0; i < toy::capacity; ++i)
+    ASSERT_TRUE(pair.decode({i % 50, -1, -1, -1}));
+  EXPECT_LE(pair.session->blockPager()->usedPages(),
+            (toy::farWindow + toy::farEntries) / toy::pageTokens);
+  EXPECT_EQ(
+      pair.session->decode(std::vector<int32_t>{1, -1, -1, -1}, pair.out.data())
+          .message(),
+      "slot 0: its history of 50 tokens fills the capacity 50")
+      << "positions have a limit still";
+}
+
+TEST(FarSession, WhatHasCollapsedIsNotToBeHad) {
+  Pair pair("workqueue", {0, 1, 0});
+  ASSERT_TRUE(pair.prefill(0, std::vector<int>(30, 3)));
+  ASSERT_TRUE(pair.prefill(1, std::vector<int>(5, 3)));
+  Session &session = *pair.session;
+  EXPECT_EQ(session.farHistory()->collapsed(0), 8);
+  EXPECT_EQ(session.trim(0, 7).message(),
+            "slot 0: cannot trim to 7 tokens, outside 8..30; those before have "
+            "collapsed");
+  EXPECT_EQ(session.trim(0, 31).message(),
+            "slot 0: cannot trim to 31 tokens, outside 8..30; those before "
+            "have collapsed");
+  EXPECT_EQ(session.alias(2, 0, 4).message(),
+            "slot 0: cannot share, its first 8 tokens have collapsed");
+  EXPECT_EQ(session.alias(0, 1, 4).message(), "slot 0 is not empty");
+  pair.check();
+  ASSERT_TRUE(session.trim(0, 8).isOk());
+  pair.references[0].trim(8);
+  pair.check();
+  ASSERT_TRUE(pair.prefill(0, {1, 2, 3}));
+  ASSERT_TRUE(session.trim(0, 0).isOk());
+  pair.references[0] = FarReference();
+  pair.check();
+  ASSERT_TRUE(pair.prefill(0, {1, 2, 3}));
+}
+
+TEST(FarSession, AFailedStepIsCutOffAgain) {
+  Pair pair("workqueue", {0, 2, 0});
+  ASSERT_TRUE(pair.prefill(0, std::vector<int>(20, 3)));
+  ASSERT_TRUE(pair.prefill(1, std::vector<int>(16, 5)));
+  Session &session = *pair.session;
+  std::vector<int32_t> tokens = {toy::tokenSkipsLayer, 4, -1, -1};
+  EXPECT_EQ(session.decode(tokens, pair.out.data()).code(),
+            StatusCode::Internal);
+  for (int slot : {0, 1})
+    pair.references[slot].collapse();
+  pair.check();
+  ASSERT_TRUE(pair.decode({5, 6, -1, -1}));
+  // The third chunk fails; by then tokens from before the call have collapsed.
+  std::vector<int32_t> prompt(28, 7);
+  prompt[20] = toy::tokenSkipsLayer;
+  EXPECT_EQ(session.prefill(0, prompt, nullptr).code(), StatusCode::Internal);
+  EXPECT_EQ(session.length(0), session.farHistory()->collapsed(0));
+  EXPECT_GT(session.length(0), 21);
+  // An empty slot is empty again.
+  EXPECT_EQ(session.prefill(2, prompt, nullptr).code(), StatusCode::Internal);
+  EXPECT_EQ(session.length(2), 0);
+  EXPECT_TRUE(session.blockPager()->pages(2).empty());
+  EXPECT_TRUE(session.blockPager()->checkInvariants().isOk());
+  ASSERT_TRUE(pair.prefill(2, {1, 2, 3}));
+}
+
+TEST(FarSession, StepsDoNotAllocate) {
+  Pair pair("workqueue", {0, 2, 0});
+  std::vector<int32_t> prompt(23, 5);
+  std::vector<int32_t> tokens = {1, -1, 2, 3};
+  int64_t before = allocations.load();
+  for (int round = 0; round < 3; ++round) {
+    for (int slot = 0; slot < toy::slots; ++slot)
+      ASSERT_TRUE(pair.session->prefill(slot, prompt, nullptr).isOk());
+    for (int i = 0; i < 20; ++i)
+      ASSERT_TRUE(pair.session->decode(tokens, pair.out.data()).isOk());
+    for (int slot = 0; slot < toy::slots; ++slot)
+      ASSERT_TRUE(pair.session->release(slot).isOk());
+  }
+  EXPECT_EQ(allocations.load(), before);
+}
