@@ -80,12 +80,47 @@ struct ScoreOptions {
   std::string logits; ///< .npy to write
 };
 
+/// What `replay` takes. 0 and empty are "not given" where nothing else is said.
+struct ReplayOptions {
+  std::string trace; ///< file or synthetic:...
+  std::string format = "auto";
+  std::vector<std::string> modes; ///< empty = all that have packages
+  std::string staticPackage;
+  std::vector<std::string> buckets;
+  double duration = 0; ///< seconds of trace time
+  int32_t requests = 0;
+  double timeScale = 1;
+  double load = 0; ///< of what kvrm serves when saturated
+  bool isSaturated = false;
+  double limitSeconds = 0; ///< of a mode
+  double kvBudgetMebibytes = 0;
+  int64_t kvBudgetBytes = 0; ///< the same, set by replay()
+  int32_t maxPrompt = 0;
+  double lengthScale = 1;
+  double overload = 0;
+  double overloadSeconds = 0;
+  int32_t queueLimit = 256;
+  double stallFactor = 1;
+  bool sharesPrefixes = false;
+  int32_t keptHistories = 0;
+  int32_t parkingPlaces = 0;
+  int64_t parkingPages = 0;
+  std::string preemption = "cheaper";
+  std::string verify; ///< a number or "all"
+  uint64_t seed = 1;
+  double warmupSeconds = 3;
+  std::string output;
+  std::string timeline;
+  bool isQuiet = false;
+};
+
 Status generate(const CommonOptions &common, const GenerateOptions &options);
 Status inspect(const CommonOptions &common);
 Status bench(const CommonOptions &common, const BenchOptions &options);
 Status benchAttention(const AttentionBenchOptions &options);
 Status calibrate(const CalibrateOptions &options);
 Status score(const CommonOptions &common, const ScoreOptions &options);
+Status replay(const CommonOptions &common, const ReplayOptions &options);
 
 /// Parses "1,2,3", the value of --token-ids.
 Expected<std::vector<int32_t>> parseIds(const std::string &text);

@@ -26,6 +26,74 @@ static int fail(const std::string &message) {
   return 1;
 }
 
+static void addReplay(CLI::App &command, run::ReplayOptions &replay) {
+  command.add_option("--trace", replay.trace,
+                     "File, or synthetic:family=chat,seed=1,requests=500,...");
+  command.add_option("--format", replay.format, "auto, azure or mooncake");
+  command
+      .add_option("--modes", replay.modes,
+                  "Of kvrm, max, bucketed; without: all that have packages")
+      ->delimiter(',')
+      ->allow_extra_args(false);
+  command.add_option("--static", replay.staticPackage,
+                     "Static package, for the mode max");
+  command
+      .add_option("--bucket", replay.buckets,
+                  "Static package of one capacity, for the mode bucketed; "
+                  "repeat for each")
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->take_all();
+  command.add_option("--duration", replay.duration,
+                     "Seconds of the trace, 0 = all");
+  command.add_option("--requests", replay.requests,
+                     "Most requests of the trace, 0 = all");
+  command.add_option("--time-scale", replay.timeScale,
+                     "Arrival times are multiplied by this");
+  command.add_option("--load", replay.load,
+                     "Scale time so that this much of what kvrm serves when "
+                     "saturated is offered");
+  command.add_flag("--saturation", replay.isSaturated,
+                   "Submit as fast as the queue takes requests");
+  command.add_option("--limit-seconds", replay.limitSeconds,
+                     "End a mode after so long, 0 = never");
+  command.add_option("--kv-budget", replay.kvBudgetMebibytes,
+                     "KV memory of each mode in MiB, 0 = what static packages "
+                     "reserve");
+  command.add_option("--max-prompt", replay.maxPrompt,
+                     "Clip prompts to so many tokens, 0 = to the capacity");
+  command.add_option("--length-scale", replay.lengthScale,
+                     "Prompt and output lengths are multiplied by this");
+  command.add_option("--overload", replay.overload,
+                     "How much denser arrivals are during --overload-seconds");
+  command.add_option("--overload-seconds", replay.overloadSeconds,
+                     "How long they are, from a third of the replay on");
+  command.add_option("--queue-limit", replay.queueLimit,
+                     "Requests that may wait; more are refused (256)");
+  command.add_option("--stall-factor", replay.stallFactor,
+                     "Prefill between two decode steps, in decode steps (1)");
+  command.add_flag("--share-prefixes", replay.sharesPrefixes,
+                   "Equal prompt prefixes share pages in the mode kvrm");
+  command.add_option("--kept-histories", replay.keptHistories,
+                     "Finished histories kept to be shared from");
+  command.add_option("--parking-places", replay.parkingPlaces,
+                     "Preempted histories that may be in host memory");
+  command.add_option("--parking-pages", replay.parkingPages,
+                     "Pages that they have there, 0 = enough");
+  command.add_option("--preemption", replay.preemption,
+                     "cheaper, park or recompute");
+  command.add_option("--verify", replay.verify,
+                     "Run so many requests, or all, again alone and compare "
+                     "their tokens");
+  command.add_option("--seed", replay.seed, "Seed of prompt tokens");
+  command.add_option("--warm-up", replay.warmupSeconds,
+                     "Most seconds to touch memory in before a run (3)");
+  command.add_option("-o,--output", replay.output, "File to write JSON to");
+  command.add_option("--timeline", replay.timeline,
+                     "File to write trace events to, for ui.perfetto.dev");
+  command.add_flag("-q,--quiet", replay.isQuiet, "No progress");
+}
+
 static int runMain(int argc, char **argv) {
   CLI::App app(
       "Runs a kvrm package: text, likelihoods, timings, or what it is.",
@@ -36,6 +104,7 @@ static int runMain(int argc, char **argv) {
   run::GenerateOptions generate;
   run::BenchOptions bench;
   run::ScoreOptions score;
+  run::ReplayOptions replay;
 
   run::AttentionBenchOptions attention;
   run::CalibrateOptions calibrate;
@@ -177,6 +246,11 @@ static int runMain(int argc, char **argv) {
   scoreCommand->add_option("--logits", score.logits,
                            "Write float32 [sequence][step][vocabulary], .npy");
 
+  CLI::App *replayCommand = app.add_subcommand(
+      "replay", "Serve a trace of requests, beside static baselines");
+  addCommon(replayCommand, true);
+  addReplay(*replayCommand, replay);
+
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp &request) {
@@ -203,6 +277,8 @@ static int runMain(int argc, char **argv) {
     status = run::inspect(common);
   else if (scoreCommand->parsed())
     status = run::score(common, score);
+  else if (replayCommand->parsed())
+    status = run::replay(common, replay);
   else
     status = run::bench(common, bench);
   if (!status.isOk())

@@ -1,0 +1,133 @@
+//===- ReplayWorkload.cpp - Requests that a replay submits ------*- C++ -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "ReplayWorkload.h"
+
+#include <algorithm>
+#include <cmath>
+
+using namespace kvrm;
+using namespace kvrm::run;
+
+/// The finaliser of SplitMix64.
+static uint64_t mix(uint64_t z) {
+  z += 0x9e3779b97f4a7c15;
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+  return z ^ (z >> 31);
+}
+
+static int32_t scaled(int32_t tokens, double scale) {
+  // The limit keeps sums of two far from overflow.
+  constexpr double most = 1 << 28;
+  return static_cast<int32_t>(
+      std::clamp(std::ceil(tokens * scale - 1e-9), 1.0, most));
+}
+
+Expected<Workload> Workload::create(const ReplayOptions &options,
+                                    const WorkLimits &limits) {
+  TraceFormat format = TraceFormat::Auto;
+  if (options.format == "azure")
+    format = TraceFormat::Azure;
+  else if (options.format == "mooncake")
+    format = TraceFormat::Mooncake;
+  else if (options.format != "auto")
+    return invalidArgument("--format: '", options.format,
+                           "' is not one of auto, azure, mooncake");
+  Expected<Trace> loaded = loadTrace(options.trace, format);
+  KVRM_TRY(loaded.status());
+  Workload work;
+  work.trace = loaded.take();
+  work.seed = mix(options.seed);
+  work.vocabulary = limits.vocabulary;
+  std::vector<TraceRequest> &requests = work.trace.requests;
+  // Requests are numbered in the whole trace, so that a slice has equal tokens.
+  if (options.duration > 0) {
+    auto end = static_cast<int64_t>(options.duration * 1e9);
+    auto after =
+        std::ranges::find_if(requests, [&](const TraceRequest &request) {
+          return request.arrival >= end;
+        });
+    requests.erase(after, requests.end());
+  }
+  if (options.requests > 0 &&
+      requests.size() > static_cast<size_t>(options.requests))
+    requests.resize(static_cast<size_t>(options.requests));
+  if (work.trace.blockTokens > 0)
+    work.blockTokens = scaled(work.trace.blockTokens, options.lengthScale);
+
+  for (const TraceRequest &request : requests) {
+    WorkItem item;
+    item.arrival = item.due = request.arrival;
+    int32_t prompt = scaled(request.promptTokens, options.lengthScale);
+    int32_t output = scaled(request.outputTokens, options.lengthScale);
+    // The output comes first: what a request generates is what takes steps.
+    item.outputTokens = std::min(output, std::max(limits.capacity - 1, 1));
+    item.promptTokens =
+        std::min(prompt, std::max(limits.capacity - item.outputTokens, 1));
+    if (options.maxPrompt > 0)
+      item.promptTokens = std::min(item.promptTokens, options.maxPrompt);
+    int64_t cut =
+        int64_t(prompt) - item.promptTokens + output - item.outputTokens;
+    work.clipped += cut > 0;
+    work.clippedTokens += cut;
+    work.promptTokens += item.promptTokens;
+    work.outputTokens += item.outputTokens;
+    work.items.push_back(item);
+  }
+  KVRM_CHECK(!work.items.empty(), "the first request is in every slice");
+  return work;
+}
+
+void Workload::schedule(double timeScale, double overload,
+                        double overloadSeconds) {
+  overloadBegin = overloadEnd = 0;
+  bool isOverloaded = overload > 1 && overloadSeconds > 0;
+  double begin = sliceSeconds() * timeScale / 3;
+  if (isOverloaded) {
+    overloadBegin = begin;
+    overloadEnd = begin + overloadSeconds;
+  }
+  for (WorkItem &item : items) {
+    double due = static_cast<double>(item.arrival) / 1e9 * timeScale;
+    if (isOverloaded && due > begin) {
+      // What would come in overload x overloadSeconds comes in overloadSeconds.
+      double inside = std::min(due - begin, overload * overloadSeconds);
+      due -= inside - inside / overload;
+    }
+    item.due = static_cast<int64_t>(due * 1e9);
+  }
+}
+
+double Workload::sliceSeconds() const {
+  double last = static_cast<double>(items.back().arrival) / 1e9;
+  auto count = static_cast<double>(items.size());
+  return count > 1 ? last * count / (count - 1) : last;
+}
+
+double Workload::scheduledSeconds() const {
+  return static_cast<double>(items.back().due) / 1e9;
+}
+
+std::vector<int32_t> Workload::promptOf(size_t item) const {
+  std::vector<int32_t> tokens(static_cast<size_t>(items[item].promptTokens));
+  std::span<const uint64_t> blocks = trace.hashesOf(trace.requests[item]);
+  auto block = static_cast<size_t>(blockTokens);
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    // The two kinds of keys differ in their lowest bit.
+    uint64_t key =
+        blocks.empty()
+            ? mix(seed ^ item << 1) + i
+            : mix(seed ^
+                  (blocks[std::min(i / block, blocks.size() - 1)] << 1 | 1)) +
+                  i % block;
+    tokens[i] =
+        static_cast<int32_t>(mix(key) % static_cast<uint64_t>(vocabulary));
+  }
+  return tokens;
+}
