@@ -4,7 +4,7 @@ include(CMakePackageConfigHelpers)
 
 set(KVRM_INSTALL_CMAKEDIR ${CMAKE_INSTALL_LIBDIR}/cmake/KVRM)
 
-install(TARGETS kvrm_runtime EXPORT KVRMTargets
+install(TARGETS kvrm_runtime kvrm_trace EXPORT KVRMTargets
         ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 # Apart, as it needs PCRE2: find_package(KVRM COMPONENTS Text).
 install(TARGETS kvrm_text EXPORT KVRMTextTargets
