@@ -140,7 +140,13 @@ LogicalResult StepConversion::bindArguments(Value args) {
 /// The address of a buffer's first element. Views share their source's base;
 /// a type's own offset counts from there.
 FailureOr<Value> StepConversion::pointerTo(Value buffer, Operation *user) {
-  auto type = cast<MemRefType>(buffer.getType());
+  auto type = dyn_cast<MemRefType>(buffer.getType());
+  SmallVector<int64_t> strides;
+  int64_t offset = 0;
+  if (!type || !type.getElementType().isIntOrFloat() ||
+      failed(type.getStridesAndOffset(strides, offset)))
+    return user->emitOpError("uses ")
+           << buffer.getType() << ", which is not a strided buffer of numbers";
   Value root = buffer;
   while (!addresses.contains(root)) {
     auto view = root.getDefiningOp<ViewLikeOpInterface>();
@@ -148,7 +154,6 @@ FailureOr<Value> StepConversion::pointerTo(Value buffer, Operation *user) {
       return user->emitOpError("uses a buffer of unknown origin");
     root = view.getViewSource();
   }
-  auto [strides, offset] = type.getStridesAndOffset();
   if (ShapedType::isDynamic(offset))
     return user->emitOpError("uses a buffer at an offset that is not static");
   Address address = addresses[root];

@@ -32,8 +32,16 @@ static constexpr uint32_t maxDims = 4;
 static constexpr uint64_t defaultAlignment = 32;
 static constexpr uint64_t maxAlignment = 1 << 20;
 
+Error kvrm::ggufError(StringRef file, const Twine &message) {
+  std::string text = (file + ": " + message).str();
+  for (char &c : text)
+    if (static_cast<unsigned char>(c) < ' ' || c == '\x7f')
+      c = '?';
+  return llvm::createStringError(text);
+}
+
 static Error failure(StringRef file, const Twine &message) {
-  return llvm::createStringError(file + ": " + message);
+  return ggufError(file, message);
 }
 
 static std::optional<uint64_t> checkedMul(uint64_t a, uint64_t b) {

@@ -30,7 +30,7 @@ using llvm::Twine;
 using FilePtr = std::shared_ptr<const GGUFFile>;
 
 static Error failure(const GGUFFile &file, const Twine &message) {
-  return llvm::createStringError(file.name() + ": " + message);
+  return ggufError(file.name(), message);
 }
 
 //===----------------------------------------------------------------------===//
@@ -237,6 +237,12 @@ Error LlamaReader::readConfig() {
           },
       }))
     return error;
+  // Before tables of this size are made.
+  if (c.ropeDim > c.headDim)
+    return fail(formatv("metadata 'llama.rope.dimension_count': {0} is more "
+                        "than the key length {1}",
+                        c.ropeDim, c.headDim)
+                    .str());
   if (valueDim != c.headDim)
     return fail(formatv("metadata 'llama.attention.value_length': {0} is not "
                         "the key length {1}",

@@ -192,10 +192,10 @@ Expected<Manifest> kvrm::parseManifest(std::string_view text,
 
   // With far history a table also holds the summaries and a step's tokens.
   if (status.isOk() && manifest.pagesPerSlot() > KVRM_MAX_PAGES_PER_SLOT)
-    cache.fail("far_history",
-               "needs " + std::to_string(manifest.pagesPerSlot()) +
-                   " pages a slot, over the limit " +
-                   std::to_string(KVRM_MAX_PAGES_PER_SLOT));
+    cache.fail("far_history", "needs " +
+                                  std::to_string(manifest.pagesPerSlot()) +
+                                  " pages a slot, over the limit " +
+                                  std::to_string(KVRM_MAX_PAGES_PER_SLOT));
 
   manifest.files = readFiles(reader);
   for (const char *name : {"code.so", "weights.safetensors"})

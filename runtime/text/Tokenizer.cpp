@@ -609,7 +609,11 @@ Status Loader::loadTokenId(const json &root, const char *key, int32_t &place) {
   const json *value = member(&root, key);
   if (!value || value->is_null())
     return Status::ok();
-  int64_t id = value->is_number_integer() ? value->get<int64_t>() : -2;
+  // What is past int64 would come out as a negative number, -1 for one.
+  bool isId = value->is_number_integer() &&
+              !(value->is_number_unsigned() &&
+                value->get<uint64_t>() > static_cast<uint64_t>(maxTokenId));
+  int64_t id = isId ? value->get<int64_t>() : -2;
   if (id < -1 || id >= static_cast<int64_t>(state.bytes.size()))
     return corrupt(key, " is not -1 or a token id below ", state.bytes.size());
   place = static_cast<int32_t>(id);

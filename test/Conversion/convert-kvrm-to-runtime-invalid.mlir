@@ -43,3 +43,14 @@ func.func @step() attributes {kvrm.step} {
   return
 }
 func.func private @kvrm_step()
+
+// -----
+
+!session = !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 64, page = 16, element = f16, layout = transposed_keys>>
+!desc = !kvrm.descriptor<rows = 2, queries = 1, pages = 4>
+func.func @step(%s: !session {kvrm.role = "session"}) attributes {kvrm.step} {
+  %d = kvrm.commit %s : !session -> !desc
+  // expected-error@+1 {{a buffer of a step must be static and contiguous, got 'tensor<2xi32>'}}
+  %p = kvrm.positions %d : !desc -> tensor<2xi32>
+  return
+}

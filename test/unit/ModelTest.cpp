@@ -241,6 +241,13 @@ TEST(LlamaGGUF, Refusals) {
   EXPECT_EQ(withInt("llama.attention.head_count", 3),
             "metadata 'llama.embedding_length': 8 is not a multiple of "
             "'llama.attention.head_count', 3");
+  EXPECT_EQ(withInt("llama.rope.dimension_count", 0x7ffffffe),
+            "metadata 'llama.rope.dimension_count': 2147483646 is more than "
+            "the key length 4");
+  EXPECT_EQ(with([](GGUFBuilder &b) {
+              b.addTensor("a\n\x1b[31mb", {8}, [](uint64_t) { return 0.0f; });
+            }),
+            "tensor 'a??[31mb' has no place in a plain Llama decoder");
   EXPECT_EQ(withInt("llama.vocab_size", 6),
             "metadata 'llama.vocab_size': 6 is not the number of rows of "
             "'token_embd.weight', 5");

@@ -23,6 +23,7 @@
 #include "llvm/ADT/SmallVector.h"
 #include "llvm/ADT/StringMap.h"
 #include "llvm/ADT/StringRef.h"
+#include "llvm/ADT/Twine.h"
 #include "llvm/Support/Error.h"
 #include "llvm/Support/MemoryBuffer.h"
 
@@ -63,6 +64,9 @@ struct GGUFTensor {
   /// Product of the other dimensions.
   int64_t rows() const;
 };
+
+/// An error of a file: one line, whatever of the file `message` repeats.
+llvm::Error ggufError(llvm::StringRef file, const llvm::Twine &message);
 
 class GGUFFile {
 public:

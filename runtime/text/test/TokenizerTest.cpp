@@ -345,6 +345,8 @@ TEST(Tokenizer, RefusesBadFiles) {
             "t.json: added_tokens[0]: id 97 is taken by another token");
   EXPECT_EQ(with([](json &r) { r["eos_token_id"] = 301; }),
             "t.json: eos_token_id is not -1 or a token id below 301");
+  EXPECT_EQ(with([](json &r) { r["eos_token_id"] = UINT64_MAX; }), // not -1
+            "t.json: eos_token_id is not -1 or a token id below 301");
   EXPECT_EQ(with([](json &r) { r["add_bos_token"] = true; }),
             "t.json: add_bos_token is set, but bos_token_id is missing");
   EXPECT_EQ(Tokenizer::load("/nonexistent.json").status().message(),

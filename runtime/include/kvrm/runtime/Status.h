@@ -70,11 +70,16 @@ void appendPart(std::string &text, Integer part) {
 } // namespace detail
 
 /// A failed Status whose message is the parts, strings and integers, in a row.
+/// Parts may come from a file: what would break the line, or command a
+/// terminal, is shown as '?'.
 template <typename... Parts>
 Status makeError(StatusCode code, const Parts &...parts) {
   KVRM_CHECK(code != StatusCode::Ok, "an error needs a code");
   std::string text;
   (detail::appendPart(text, parts), ...);
+  for (char &c : text)
+    if (static_cast<unsigned char>(c) < ' ' || c == '\x7f')
+      c = '?';
   return {code, std::move(text)};
 }
 

@@ -1,0 +1,117 @@
+//===- IRFuzzer.cpp - IR through the pipelines ----------------------------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// The input is MLIR. If it parses and verifies, it must survive printing and
+// parsing again, and then passes: those that its first line names, e.g.
+//
+//   // PASSES: kvrm-page-cache{page=32},kvrm-select-schedule
+//
+// else each pass and each pipeline alone. Refusing with a diagnostic is always
+// right; crashing, or leaving IR that does not verify in silence, never is.
+//
+//===----------------------------------------------------------------------===//
+
+#include "Fuzz.h"
+#include "kvrm/InitAll.h"
+
+#include "mlir/IR/BuiltinOps.h"
+#include "mlir/IR/Diagnostics.h"
+#include "mlir/IR/MLIRContext.h"
+#include "mlir/IR/Verifier.h"
+#include "mlir/InitAllDialects.h"
+#include "mlir/Parser/Parser.h"
+#include "mlir/Pass/PassManager.h"
+#include "mlir/Pass/PassRegistry.h"
+
+#include <memory>
+#include <string>
+
+using namespace mlir;
+
+static const char *const allPasses[] = {
+    "kvrm-page-cache",
+    "kvrm-page-cache{page=32 transport=staged layout=swizzled}",
+    "kvrm-merge-transport",
+    "kvrm-select-schedule",
+    "kvrm-select-schedule{schedule=split splits=8 kv-tile=32}",
+    "kvrm-generate-kernels",
+    "kvrm-static-baseline",
+    "kvrm-pack-weights",
+    "kvrm-bufferize-step",
+    "kvrm-outline-dispatches",
+    "kvrm-lower-kernels-to-host",
+    "kvrm-lower-kernels-to-nvvm",
+    "convert-kvrm-to-runtime",
+    "kvrm-approximate-math",
+    "kvrm-to-host",
+    "kvrm-to-host{transport=staged schedule=workqueue lanes=8}",
+    "kvrm-to-host{static=true}",
+    "kvrm-to-nvvm",
+    "kvrm-to-nvvm{arch=sm_80 warps=4}",
+};
+
+/// What is uniqued in a context stays there, so it is a new one at times.
+static MLIRContext &freshContext() {
+  static const DialectRegistry registry = [] {
+    mlir::kvrm::registerAllKVRMPasses();
+    DialectRegistry all;
+    registerAllDialects(all);
+    mlir::kvrm::registerAllKVRMDialects(all);
+    return all;
+  }();
+  static std::unique_ptr<MLIRContext> context;
+  static int uses = 0;
+  if (uses++ % 256 == 0) {
+    context = std::make_unique<MLIRContext>(registry,
+                                            MLIRContext::Threading::DISABLED);
+    // Diagnostics are what is wanted; they need not be read.
+    context->getDiagEngine().registerHandler([](Diagnostic &) {});
+  }
+  return *context;
+}
+
+static std::string print(ModuleOp module) {
+  std::string text;
+  llvm::raw_string_ostream os(text);
+  module.print(os);
+  return text;
+}
+
+static void runPasses(ModuleOp module, llvm::StringRef passes) {
+  OwningOpRef<ModuleOp> copy = module.clone();
+  PassManager manager(module.getContext(), ModuleOp::getOperationName(),
+                      OpPassManager::Nesting::Implicit);
+  std::string ignored;
+  llvm::raw_string_ostream os(ignored);
+  if (failed(parsePassPipeline(passes, manager, os)))
+    return;
+  // What fails says so itself, and what succeeds has been verified.
+  (void)manager.run(*copy);
+}
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+  MLIRContext &context = freshContext();
+  std::string text(fuzz::textOf(data, size));
+  ParserConfig config(&context);
+  OwningOpRef<ModuleOp> module = parseSourceString<ModuleOp>(text, config);
+  if (!module)
+    return 0;
+  std::string printed = print(*module);
+  OwningOpRef<ModuleOp> again = parseSourceString<ModuleOp>(printed, config);
+  fuzz::check(bool(again), "what is printed can be parsed", printed);
+  fuzz::check(print(*again) == printed, "what is parsed is printed the same",
+              printed);
+  llvm::StringRef passes(text);
+  if (passes.consume_front("// PASSES: ")) {
+    runPasses(*module, passes.take_until([](char c) { return c == '\n'; }));
+    return 0;
+  }
+  for (const char *each : allPasses)
+    runPasses(*module, each);
+  return 0;
+}
