@@ -256,6 +256,7 @@ private:
   Value queryBase, outputOffset; ///< of the query tile's first row
   Value headOffset;              ///< of the KV head in a pool, bytes
   Value visibleEnd;              ///< one past the last token any row sees
+  Value tileBegin;               ///< the item's first tile
   Value tileEnd;                 ///< one past the item's last tile
   Value tileFull;                ///< one past the last that needs no mask
   Value summaryEnd;              ///< one past the place of the row's last
@@ -353,24 +354,25 @@ void KernelLowering::beginAttention(func::FuncOp func) {
   headOffset = arith::MulIOp::create(b, kvHead, headStride);
   Value firstPlaceOfTile = add(place, mul(queryTile, queriesPerTile));
   visibleEnd = min(add(firstPlaceOfTile, queriesPerTile), length);
+
+  // Other ops need the range too, whether or not the program asks for it.
+  tileBegin = loadField32(item, offsetof(kvrm_work_item, tile_begin));
+  tileEnd = loadField32(item, offsetof(kvrm_work_item, tile_end));
+  // The first query row sees the fewest tokens.
+  Value seen = add(firstPlaceOfTile, 1);
+  tileFull =
+      arith::MaxSIOp::create(b, tileBegin, min(tileEnd, divide(seen, tokens)));
 }
 
 void KernelLowering::lowerTileRange(TileRangeOp op) {
-  Value begin = loadField32(item, offsetof(kvrm_work_item, tile_begin));
-  Value end = loadField32(item, offsetof(kvrm_work_item, tile_end));
-  // The first query row sees the fewest tokens.
-  Value seen = add(add(place, mul(queryTile, kernel.getTile().getQ())), 1);
-  Value full = arith::MaxSIOp::create(b, begin, min(end, divide(seen, tokens)));
-  indices.map(op.getBegin(), begin);
-  indices.map(op.getFull(), full);
-  indices.map(op.getEnd(), end);
-  tileEnd = end;
-  tileFull = full;
+  indices.map(op.getBegin(), tileBegin);
+  indices.map(op.getFull(), tileFull);
+  indices.map(op.getEnd(), tileEnd);
 }
 
 void KernelLowering::lowerSummaryEnd(SummaryEndOp op) {
-  Value begin = loadField32(item, offsetof(kvrm_work_item, tile_begin));
-  Value last = arith::MaxSIOp::create(b, begin, divideUp(summaryEnd, tokens));
+  Value last =
+      arith::MaxSIOp::create(b, tileBegin, divideUp(summaryEnd, tokens));
   indices.map(op.getEnd(), min(last, tileFull));
 }
 
