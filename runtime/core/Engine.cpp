@@ -535,11 +535,9 @@ void Engine::keep(const Request &request) {
   auto target = slots + static_cast<int32_t>(free - kept.begin());
   if (!decoder.alias(target, request.slot, length).isOk())
     return;
-  int32_t page = decoder.shape().pageTokens;
-  for (int32_t i = 0; i < pages; ++i)
-    prefixes.add(target, std::span(scratchTokens)
-                             .subspan(static_cast<size_t>(i * page),
-                                      static_cast<size_t>(page)));
+  auto page = static_cast<size_t>(decoder.shape().pageTokens);
+  for (size_t i = 0; i < static_cast<size_t>(pages); ++i)
+    prefixes.add(target, std::span(scratchTokens).subspan(i * page, page));
   free->tokens = scratchTokens;
   free->lastUse = clock.now();
   ++sums.kept;

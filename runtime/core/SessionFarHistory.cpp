@@ -159,7 +159,7 @@ void Session::collapse(int32_t slot) {
   std::span<const int32_t> table = pager->pages(slot);
   for (int32_t i = 0; i < count; ++i)
     writeSummaries(pool, far->collapsePage(slot),
-                   table[static_cast<size_t>(front + i)],
+                   table[static_cast<size_t>(front) + static_cast<size_t>(i)],
                    table.first(static_cast<size_t>(front)), threads);
   Status dropped = pager->dropPages(slot, front, count);
   KVRM_CHECK(dropped.isOk(), "whole pages collapse");

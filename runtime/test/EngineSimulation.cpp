@@ -235,7 +235,8 @@ void Simulation::step() {
 
 void Simulation::verify() {
   ++outcome.calls;
-  for (Status status : {engine->checkInvariants(), decoder->checkInvariants()})
+  for (const Status &status :
+       {engine->checkInvariants(), decoder->checkInvariants()})
     if (!status.isOk())
       fail(status.message());
   const EngineStats &stats = engine->stats();

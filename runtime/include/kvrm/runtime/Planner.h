@@ -74,8 +74,11 @@ struct PlanRow {
   /// Of the first new token in the row's table (see abi.h); -1 = its position,
   /// which it is unless the far history is collapsed.
   int32_t place = -1;
-  int32_t summaries = 0;              ///< far-history entries in use
-  std::span<const float> biases = {}; ///< of all entries, if any is in use
+  int32_t summaries = 0; ///< far-history entries in use
+  /// Of all entries, if any is in use. Set, so that aggregates may leave it
+  /// out.
+  std::span<const float> biases =
+      {}; // NOLINT(readability-redundant-member-init)
 };
 
 /// What one plan came to.
