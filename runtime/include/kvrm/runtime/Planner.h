@@ -77,8 +77,8 @@ struct PlanRow {
   int32_t summaries = 0; ///< far-history entries in use
   /// Of all entries, if any is in use. Set, so that aggregates may leave it
   /// out.
-  std::span<const float> biases =
-      {}; // NOLINT(readability-redundant-member-init)
+  // NOLINTNEXTLINE(readability-redundant-member-init)
+  std::span<const float> biases = {};
 };
 
 /// What one plan came to.
