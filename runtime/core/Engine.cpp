@@ -175,6 +175,15 @@ int32_t Engine::tokenAt(const Request &request, int32_t position) const {
                                : request.result.tokens[index - prompt.size()];
 }
 
+/// `count` tokens of prompt and result, valid until the next call.
+std::span<const int32_t> Engine::tokensOf(const Request &request, int32_t first,
+                                          int32_t count) {
+  scratchTokens.resize(static_cast<size_t>(count));
+  for (int32_t i = 0; i < count; ++i)
+    scratchTokens[static_cast<size_t>(i)] = tokenAt(request, first + i);
+  return scratchTokens;
+}
+
 /// Token of a history in the pool.
 int32_t Engine::historyToken(int32_t history, int32_t position) const {
   if (auto slot = static_cast<size_t>(history); slot < slotOwner.size())
@@ -298,15 +307,13 @@ bool Engine::startPrefill(Request &request, int32_t slot) {
 /// Starts a history on the pages of one that begins alike. Returns the tokens
 /// that are there then; one at least is left to compute logits from.
 int32_t Engine::sharePrefix(Request &request, int32_t slot) {
-  scratchTokens.resize(static_cast<size_t>(request.target));
-  for (int32_t i = 0; i < request.target; ++i)
-    scratchTokens[static_cast<size_t>(i)] = tokenAt(request, i);
-  PrefixIndex::Match match = prefixes.find(scratchTokens);
+  std::span<const int32_t> tokens = tokensOf(request, 0, request.target);
+  PrefixIndex::Match match = prefixes.find(tokens);
   if (match.history < 0)
     return 0;
   int32_t most = std::min(request.target - 1, decoder.length(match.history));
   int32_t shared = 0;
-  while (shared < most && scratchTokens[static_cast<size_t>(shared)] ==
+  while (shared < most && tokens[static_cast<size_t>(shared)] ==
                               historyToken(match.history, shared))
     ++shared;
   if (shared == 0 || !decoder.alias(slot, match.history, shared).isOk())
@@ -321,14 +328,12 @@ int32_t Engine::sharePrefix(Request &request, int32_t slot) {
 Status Engine::prefillChunk(Request &request) {
   int32_t done = decoder.length(request.slot);
   int32_t count = std::min(decoder.shape().prefillChunk, request.target - done);
-  scratchTokens.resize(static_cast<size_t>(count));
-  for (int32_t i = 0; i < count; ++i)
-    scratchTokens[static_cast<size_t>(i)] = tokenAt(request, done + i);
+  std::span<const int32_t> tokens = tokensOf(request, done, count);
   bool isLast = done + count == request.target;
   int64_t start = clock.now();
   while (true) {
-    Status status = decoder.prefill(request.slot, scratchTokens,
-                                    isLast ? logits.data() : nullptr);
+    Status status =
+        decoder.prefill(request.slot, tokens, isLast ? logits.data() : nullptr);
     if (status.isOk())
       break;
     if (status.code() != StatusCode::ResourceExhausted)
@@ -361,12 +366,8 @@ Status Engine::prefillChunk(Request &request) {
 void Engine::addPages(const Request &request) {
   int32_t page = decoder.shape().pageTokens;
   int32_t pages = decoder.length(request.slot) / page;
-  for (int32_t i = prefixes.pages(request.slot); i < pages; ++i) {
-    scratchTokens.resize(static_cast<size_t>(page));
-    for (int32_t t = 0; t < page; ++t)
-      scratchTokens[static_cast<size_t>(t)] = tokenAt(request, i * page + t);
-    prefixes.add(request.slot, scratchTokens);
-  }
+  for (int32_t i = prefixes.pages(request.slot); i < pages; ++i)
+    prefixes.add(request.slot, tokensOf(request, i * page, page));
 }
 
 Status Engine::decodeAll() {
@@ -512,14 +513,12 @@ void Engine::keep(const Request &request) {
   if (kept.empty())
     return;
   int32_t length = decoder.length(request.slot);
-  scratchTokens.resize(static_cast<size_t>(length));
-  for (int32_t i = 0; i < length; ++i)
-    scratchTokens[static_cast<size_t>(i)] = tokenAt(request, i);
+  std::span<const int32_t> tokens = tokensOf(request, 0, length);
   int32_t pages = prefixes.pages(request.slot);
   if (pages == 0)
     return;
   prefixes.remove(request.slot);
-  PrefixIndex::Match match = prefixes.find(scratchTokens);
+  PrefixIndex::Match match = prefixes.find(tokens);
   int32_t slots = decoder.shape().slots;
   if (match.pages == pages && match.history >= slots) {
     kept[static_cast<size_t>(match.history - slots)].lastUse = clock.now();
@@ -537,8 +536,8 @@ void Engine::keep(const Request &request) {
     return;
   auto page = static_cast<size_t>(decoder.shape().pageTokens);
   for (size_t i = 0; i < static_cast<size_t>(pages); ++i)
-    prefixes.add(target, std::span(scratchTokens).subspan(i * page, page));
-  free->tokens = scratchTokens;
+    prefixes.add(target, tokens.subspan(i * page, page));
+  free->tokens.assign(tokens.begin(), tokens.end());
   free->lastUse = clock.now();
   ++sums.kept;
 }

@@ -7,6 +7,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "kvrm/runtime/PrefixIndex.h"
+#include "kvrm/runtime/SplitMix64.h"
 
 #include <bit>
 
@@ -22,16 +23,10 @@ PrefixIndex::PrefixIndex(int32_t histories, int32_t pages, int32_t pageTokens)
   buckets.assign(std::bit_ceil(count), -1);
 }
 
-/// The hash of a prefix from that of the pages before and its last page
-/// (SplitMix64's finaliser a token).
-uint64_t PrefixIndex::extend(uint64_t hash,
-                             std::span<const int32_t> page) const {
-  for (int32_t token : page) {
-    hash += 0x9e3779b97f4a7c15ull + static_cast<uint32_t>(token);
-    hash = (hash ^ (hash >> 30)) * 0xbf58476d1ce4e5b9ull;
-    hash = (hash ^ (hash >> 27)) * 0x94d049bb133111ebull;
-    hash ^= hash >> 31;
-  }
+/// The hash of a prefix from that of the pages before and its last page.
+static uint64_t extend(uint64_t hash, std::span<const int32_t> page) {
+  for (int32_t token : page)
+    hash = SplitMix64::mix(hash + static_cast<uint32_t>(token));
   return hash;
 }
 

@@ -26,7 +26,7 @@ Expected<Sampler> Sampler::create(int32_t vocabulary,
                            " is outside 0..1");
   Sampler sampler;
   sampler.settings = settings;
-  sampler.state = settings.seed;
+  sampler.random = SplitMix64(settings.seed);
   if (settings.temperature > 0)
     sampler.candidates.reserve(static_cast<size_t>(vocabulary));
   return sampler;
@@ -43,14 +43,9 @@ int32_t Sampler::greedy(std::span<const float> logits) {
   return best;
 }
 
-/// Uniform in [0, 1), by SplitMix64.
+/// Uniform in [0, 1).
 double Sampler::nextUniform() {
-  state += 0x9e3779b97f4a7c15;
-  uint64_t z = state;
-  z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9;
-  z = (z ^ z >> 27) * 0x94d049bb133111eb;
-  z ^= z >> 31;
-  return static_cast<double>(z >> 11) * 0x1p-53;
+  return static_cast<double>(random.next() >> 11) * 0x1p-53;
 }
 
 int32_t Sampler::sample(std::span<const float> logits) {

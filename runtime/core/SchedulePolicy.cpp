@@ -7,15 +7,13 @@
 //===----------------------------------------------------------------------===//
 
 #include "kvrm/runtime/SchedulePolicy.h"
+#include "kvrm/runtime/ReplaceFile.h"
 
 #include "CheckedFile.h"
 #include "JsonReader.h"
 
-#include <cerrno>
 #include <cmath>
 #include <cstdio>
-#include <cstring>
-#include <unistd.h>
 
 using namespace kvrm;
 using nlohmann::json;
@@ -579,26 +577,5 @@ Expected<Calibration> kvrm::loadCalibration(const std::string &path) {
 
 Status kvrm::saveCalibration(const std::string &path,
                              const Calibration &calibration) {
-  std::string text = formatCalibration(calibration);
-  std::string part = path + ".part";
-  std::FILE *file = std::fopen(part.c_str(), "we");
-  if (!file)
-    return makeError(StatusCode::IoError, path,
-                     ": cannot create: ", std::strerror(errno));
-  bool isWritten =
-      std::fwrite(text.data(), 1, text.size(), file) == text.size();
-  int error = errno;
-  if (std::fclose(file) != 0 && isWritten) {
-    isWritten = false;
-    error = errno;
-  }
-  if (isWritten && std::rename(part.c_str(), path.c_str()) == 0)
-    return Status::ok();
-  if (isWritten)
-    error = errno;
-  ::unlink(part.c_str());
-  return makeError(StatusCode::IoError, path,
-                   isWritten ? ": cannot move into place: "
-                             : ": cannot write: ",
-                   std::strerror(error));
+  return replaceFile(path, formatCalibration(calibration));
 }

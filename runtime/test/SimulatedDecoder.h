@@ -20,6 +20,7 @@
 #include "kvrm/runtime/BlockPager.h"
 #include "kvrm/runtime/Clock.h"
 #include "kvrm/runtime/Decoder.h"
+#include "kvrm/runtime/SplitMix64.h"
 
 #include <cstdint>
 #include <optional>
@@ -27,16 +28,10 @@
 
 namespace simulation {
 
-/// SplitMix64: the same numbers on every platform.
 class Random {
 public:
-  explicit Random(uint64_t seed) : state(seed) {}
-  uint64_t next() {
-    uint64_t x = state += 0x9e3779b97f4a7c15ull;
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ull;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebull;
-    return x ^ (x >> 31);
-  }
+  explicit Random(uint64_t seed) : numbers(seed) {}
+  uint64_t next() { return numbers.next(); }
   /// In 0..bound-1.
   int32_t below(int32_t bound) {
     return static_cast<int32_t>(next() % static_cast<uint64_t>(bound));
@@ -48,7 +43,7 @@ public:
   bool percent(int32_t chance) { return below(100) < chance; }
 
 private:
-  uint64_t state;
+  kvrm::SplitMix64 numbers;
 };
 
 /// Chances in percent that a call fails, before or after it has done its work.

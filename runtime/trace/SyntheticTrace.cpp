@@ -13,6 +13,8 @@
 
 #include "TraceReader.h"
 
+#include "kvrm/runtime/SplitMix64.h"
+
 #include <array>
 #include <charconv>
 #include <cmath>
@@ -21,17 +23,11 @@ using namespace kvrm;
 
 namespace {
 
-/// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
 class Random {
 public:
-  explicit Random(uint64_t seed) : state(seed) {}
+  explicit Random(uint64_t seed) : numbers(seed) {}
 
-  uint64_t next() {
-    uint64_t z = state += 0x9e3779b97f4a7c15;
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-    return z ^ (z >> 31);
-  }
+  uint64_t next() { return numbers.next(); }
 
   /// 0..limit-1, for limits so small that a remainder is fair.
   int64_t below(int64_t limit) {
@@ -64,7 +60,7 @@ public:
   }
 
 private:
-  uint64_t state;
+  SplitMix64 numbers;
 };
 
 constexpr std::array<const char *, 6> families{

@@ -65,7 +65,6 @@ public:
   /// Times that all histories were copied, and the bytes of that.
   int64_t moves() const { return moveCount; }
   int64_t movedBytes() const { return moveBytes; }
-  int32_t bucketCapacity() const { return bucket().capacity(); }
 
 private:
   BucketedDecoder() = default;

@@ -129,13 +129,17 @@ namespace {
 /// Prints tokens of the only request as they come, else each text as it ends.
 class Printer final : public EngineObserver {
 public:
-  Printer(const Tokenizer *tokenizer, size_t requests, bool isJson)
-      : results(requests), tokenizer(tokenizer), isJson(isJson) {
+  Printer(const Session &session, const Tokenizer *tokenizer, size_t requests,
+          bool isJson)
+      : results(requests), session(session), tokenizer(tokenizer),
+        isJson(isJson) {
     if (tokenizer)
       stream.emplace(*tokenizer, /*skipSpecial=*/true);
   }
 
   void onToken(RequestId, int32_t token) override {
+    // Here, as a request that ends with this token is gone after the round.
+    peakLiveBytes = std::max(peakLiveBytes, session.liveKvBytes());
     if (isJson || results.size() > 1)
       return;
     std::string piece = stream ? stream->push(token)
@@ -172,8 +176,10 @@ public:
   }
 
   std::vector<RequestResult> results; ///< by id
+  int64_t peakLiveBytes = 0;          ///< of KV
 
 private:
+  const Session &session;
   const Tokenizer *tokenizer;
   std::optional<StreamDecoder> stream;
   bool isJson;
@@ -260,7 +266,7 @@ Status run::generate(const CommonOptions &common,
 
   // One request streams; of several each is printed when it ends.
   bool isTelling = common.isVerbose || (isatty(2) && !common.isJson);
-  Printer printer(tokenizer ? &*tokenizer : nullptr, specs.size(),
+  Printer printer(**session, tokenizer ? &*tokenizer : nullptr, specs.size(),
                   common.isJson);
   SteadyClock clock;
   EngineConfig config;
@@ -276,14 +282,12 @@ Status run::generate(const CommonOptions &common,
   }
   int64_t prefillNanoseconds = 0;
   std::vector<int64_t> steps;
-  int64_t peakLiveBytes = 0;
   while (!(*engine)->isIdle()) {
     KVRM_TRY((*engine)->step());
     const RoundStats &round = (*engine)->lastRound();
     prefillNanoseconds += round.prefillNanoseconds;
     if (round.decodeTokens > 0)
       steps.push_back(round.decodeNanoseconds);
-    peakLiveBytes = std::max(peakLiveBytes, (*session)->liveKvBytes());
   }
   for (const RequestResult &result : printer.results)
     if (result.finish == FinishReason::Failed)
@@ -339,7 +343,7 @@ Status run::generate(const CommonOptions &common,
                     {"max", stepMs(100)}}}}},
                 {"kv",
                  {{"reserved_bytes", (*session)->reservedKvBytes()},
-                  {"peak_live_bytes", peakLiveBytes}}}};
+                  {"peak_live_bytes", printer.peakLiveBytes}}}};
     std::cout << out.dump(2, ' ', false, json::error_handler_t::replace)
               << "\n";
     std::cout.flush();

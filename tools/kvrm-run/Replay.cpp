@@ -9,12 +9,11 @@
 #include "Commands.h"
 #include "ReplayReport.h"
 
+#include "kvrm/runtime/ReplaceFile.h"
 #include "kvrm/runtime/ThreadPool.h"
 
-#include <cerrno>
 #include <charconv>
 #include <cmath>
-#include <cstring>
 #include <unistd.h>
 
 using namespace kvrm;
@@ -97,25 +96,6 @@ static Expected<int64_t> verifyCount(const ReplayOptions &options) {
                            "' is not 'all' or a number in 1..",
                            maxTraceRequests);
   return count;
-}
-
-/// Writes under a temporary name, then moves into place.
-static Status writeFile(const std::string &path, const std::string &text) {
-  std::string temporary = path + ".tmp-" + std::to_string(::getpid());
-  FILE *file = std::fopen(temporary.c_str(), "wb");
-  if (!file)
-    return makeError(StatusCode::IoError, path,
-                     ": cannot create: ", std::strerror(errno));
-  bool isBad = std::fwrite(text.data(), 1, text.size(), file) != text.size();
-  isBad |= std::fclose(file) != 0;
-  if (!isBad && std::rename(temporary.c_str(), path.c_str()) == 0)
-    return Status::ok();
-  Status status =
-      makeError(StatusCode::IoError, path,
-                isBad ? ": cannot write: " : ": cannot move into place: ",
-                std::strerror(errno));
-  std::remove(temporary.c_str());
-  return status;
 }
 
 /// Opens a mode, runs the workload, and gives all memory back.
@@ -233,7 +213,7 @@ Status run::replay(const CommonOptions &common, const ReplayOptions &given) {
   if (common.isJson || !options.output.empty()) {
     std::string text = replayJson(report, work);
     if (!options.output.empty())
-      KVRM_TRY(writeFile(options.output, text));
+      KVRM_TRY(replaceFile(options.output, text));
     if (common.isJson)
       std::fwrite(text.data(), 1, text.size(), stdout);
   }

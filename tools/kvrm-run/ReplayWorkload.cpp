@@ -8,19 +8,13 @@
 
 #include "ReplayWorkload.h"
 
+#include "kvrm/runtime/SplitMix64.h"
+
 #include <algorithm>
 #include <cmath>
 
 using namespace kvrm;
 using namespace kvrm::run;
-
-/// The finaliser of SplitMix64.
-static uint64_t mix(uint64_t z) {
-  z += 0x9e3779b97f4a7c15;
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-  return z ^ (z >> 31);
-}
 
 static int32_t scaled(int32_t tokens, double scale) {
   // The limit keeps sums of two far from overflow.
@@ -43,7 +37,7 @@ Expected<Workload> Workload::create(const ReplayOptions &options,
   KVRM_TRY(loaded.status());
   Workload work;
   work.trace = loaded.take();
-  work.seed = mix(options.seed);
+  work.seed = SplitMix64::mix(options.seed);
   work.vocabulary = limits.vocabulary;
   std::vector<TraceRequest> &requests = work.trace.requests;
   // Requests are numbered in the whole trace, so that a slice has equal tokens.
@@ -122,12 +116,13 @@ std::vector<int32_t> Workload::promptOf(size_t item) const {
     // The two kinds of keys differ in their lowest bit.
     uint64_t key =
         blocks.empty()
-            ? mix(seed ^ item << 1) + i
-            : mix(seed ^
+            ? SplitMix64::mix(seed ^ item << 1) + i
+            : SplitMix64::mix(
+                  seed ^
                   (blocks[std::min(i / block, blocks.size() - 1)] << 1 | 1)) +
                   i % block;
-    tokens[i] =
-        static_cast<int32_t>(mix(key) % static_cast<uint64_t>(vocabulary));
+    tokens[i] = static_cast<int32_t>(SplitMix64::mix(key) %
+                                     static_cast<uint64_t>(vocabulary));
   }
   return tokens;
 }

@@ -212,6 +212,8 @@ private:
 
   Status check(const RequestSpec &spec) const;
   int32_t tokenAt(const Request &request, int32_t position) const;
+  std::span<const int32_t> tokensOf(const Request &request, int32_t first,
+                                    int32_t count);
   int32_t historyToken(int32_t history, int32_t position) const;
   int64_t pagesFor(int64_t tokens) const;
 
@@ -243,9 +245,9 @@ private:
   std::vector<RequestId> placeOwner; ///< [parkingPlaces], -1 = free
   std::vector<Kept> kept;            ///< [histories - slots]
   PrefixIndex prefixes;
-  std::vector<int32_t> scratchTokens;
-  std::vector<int32_t> stepTokens; ///< [slots]
-  std::vector<float> logits;       ///< [slots][vocabulary]
+  std::vector<int32_t> scratchTokens; ///< [capacity] of tokensOf()
+  std::vector<int32_t> stepTokens;    ///< [slots]
+  std::vector<float> logits;          ///< [slots][vocabulary]
   EngineStats sums;
   RoundStats round;
   // Running means of what things cost, in nanoseconds.

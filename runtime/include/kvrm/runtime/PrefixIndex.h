@@ -58,7 +58,6 @@ private:
     int32_t previous = -1;
   };
 
-  uint64_t extend(uint64_t hash, std::span<const int32_t> page) const;
   size_t bucketOf(uint64_t hash) const { return hash & (buckets.size() - 1); }
   int32_t lookUp(uint64_t hash) const;
 

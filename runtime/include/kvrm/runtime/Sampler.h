@@ -15,6 +15,7 @@
 #ifndef KVRM_RUNTIME_SAMPLER_H
 #define KVRM_RUNTIME_SAMPLER_H
 
+#include "kvrm/runtime/SplitMix64.h"
 #include "kvrm/runtime/Status.h"
 
 #include <cstdint>
@@ -53,7 +54,7 @@ private:
   double nextUniform();
 
   SamplingSettings settings;
-  uint64_t state = 0;
+  SplitMix64 random{0};
   std::vector<Candidate> candidates;
 };
 
