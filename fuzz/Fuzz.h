@@ -15,8 +15,8 @@
 #ifndef KVRM_FUZZ_FUZZ_H
 #define KVRM_FUZZ_FUZZ_H
 
-#include "kvrm/runtime/Status.h"
 #include "kvrm/runtime/abi.h"
+#include "kvrm/runtime/support/Status.h"
 
 #include <algorithm>
 #include <cstdint>

@@ -7,10 +7,10 @@
 //===----------------------------------------------------------------------===//
 
 #include "Fuzz.h"
-#include "kvrm/runtime/Package.h"
+#include "kvrm/runtime/package/Package.h"
 
 // Private to the runtime: the checksum that a manifest ends with.
-#include "../runtime/core/CheckedFile.h"
+#include "../runtime/package/CheckedFile.h"
 
 using namespace kvrm;
 

@@ -14,7 +14,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Fuzz.h"
-#include "kvrm/runtime/BlockPager.h"
+#include "kvrm/runtime/paging/BlockPager.h"
 
 #include <vector>
 

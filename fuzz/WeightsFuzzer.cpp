@@ -14,7 +14,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Fuzz.h"
-#include "kvrm/runtime/Package.h"
+#include "kvrm/runtime/package/Package.h"
 
 #include <cinttypes>
 #include <filesystem>

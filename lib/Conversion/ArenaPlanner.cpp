@@ -7,7 +7,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "ArenaPlanner.h"
-#include "kvrm/runtime/abi.h"
+#include "kvrm/runtime/abi/limits.h"
 
 #include "mlir/IR/BuiltinTypes.h"
 #include "mlir/IR/Operation.h"

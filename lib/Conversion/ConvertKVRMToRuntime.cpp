@@ -8,7 +8,7 @@
 
 #include "ArenaPlanner.h"
 #include "kvrm/Conversion/Passes.h"
-#include "kvrm/runtime/abi.h"
+#include "kvrm/runtime/abi/host.h"
 
 #include "mlir/Conversion/LLVMCommon/MemRefBuilder.h"
 #include "mlir/Conversion/LLVMCommon/TypeConverter.h"

@@ -7,7 +7,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "kvrm/Conversion/Passes.h"
-#include "kvrm/runtime/abi.h"
+#include "kvrm/runtime/abi/limits.h"
 
 #include "mlir/Dialect/MLProgram/IR/MLProgram.h"
 #include "mlir/IR/ImplicitLocOpBuilder.h"

@@ -9,7 +9,7 @@
 #include "kvrm/Frontend/DecoderBuilder.h"
 
 #include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
-#include "kvrm/runtime/abi.h"
+#include "kvrm/runtime/abi/limits.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"

@@ -8,7 +8,7 @@
 
 #include "kvrm/Frontend/GGUF.h"
 #include "kvrm/Frontend/Model.h"
-#include "kvrm/runtime/abi.h"
+#include "kvrm/runtime/abi/limits.h"
 
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/StringSet.h"

@@ -8,7 +8,7 @@
 
 #include "kvrm/Frontend/Model.h"
 
-#include "kvrm/runtime/abi.h"
+#include "kvrm/runtime/abi/limits.h"
 
 #include "llvm/ADT/Twine.h"
 #include "llvm/Support/FormatVariadic.h"

@@ -8,7 +8,7 @@
 
 #include "kvrm/Package/Package.h"
 
-#include "kvrm/runtime/abi.h"
+#include "kvrm/runtime/abi/version.h"
 
 #include "llvm/ADT/SmallString.h"
 #include "llvm/ADT/Twine.h"

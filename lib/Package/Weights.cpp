@@ -15,7 +15,7 @@
 
 #include "kvrm/Package/Weights.h"
 
-#include "kvrm/runtime/abi.h"
+#include "kvrm/runtime/abi/limits.h"
 
 #include "llvm/ADT/StringSet.h"
 #include "llvm/ADT/Twine.h"

@@ -12,9 +12,9 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "kvrm/runtime/HostBackend.h"
-#include "kvrm/runtime/Planner.h"
-#include "kvrm/runtime/ThreadPool.h"
+#include "kvrm/runtime/host/HostBackend.h"
+#include "kvrm/runtime/host/ThreadPool.h"
+#include "kvrm/runtime/paging/Planner.h"
 
 #include <algorithm>
 #include <benchmark/benchmark.h>

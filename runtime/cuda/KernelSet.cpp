@@ -8,8 +8,8 @@
 
 #include "kvrm/runtime/cuda/KernelSet.h"
 
-#include "../core/CheckedFile.h"
-#include "../core/JsonReader.h"
+#include "../package/CheckedFile.h"
+#include "../package/JsonReader.h"
 
 #include <charconv>
 

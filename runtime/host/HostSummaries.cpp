@@ -6,7 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "kvrm/runtime/HostSummaries.h"
+#include "kvrm/runtime/host/HostSummaries.h"
 
 #include <bit>
 #include <cstring>

@@ -6,8 +6,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "kvrm/runtime/ThreadPool.h"
-#include "kvrm/runtime/abi.h"
+#include "kvrm/runtime/host/ThreadPool.h"
+#include "kvrm/runtime/abi/limits.h"
 
 #include <algorithm>
 #include <chrono>

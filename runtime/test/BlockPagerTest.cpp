@@ -7,7 +7,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "kvrm/runtime/BlockPager.h"
+#include "kvrm/runtime/paging/BlockPager.h"
 
 #include <cstdlib>
 #include <gtest/gtest.h>

@@ -8,7 +8,7 @@
 
 #include "EngineSimulation.h"
 #include "SimulatedDecoder.h"
-#include "kvrm/runtime/Engine.h"
+#include "kvrm/runtime/serving/Engine.h"
 
 #include <algorithm>
 #include <cstdio>

@@ -6,12 +6,12 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "kvrm/runtime/Engine.h"
+#include "kvrm/runtime/serving/Engine.h"
 #include "EngineSimulation.h"
 #include "SimulatedDecoder.h"
 #include "ToyModel.h"
 #include "ToyPackage.h"
-#include "kvrm/runtime/Session.h"
+#include "kvrm/runtime/session/Session.h"
 
 #include <algorithm>
 #include <filesystem>

@@ -17,7 +17,8 @@
 #ifndef KVRM_TEST_FAKECUDA_H
 #define KVRM_TEST_FAKECUDA_H
 
-#include "kvrm/runtime/abi.h"
+#include "kvrm/runtime/abi/descriptor.h"
+#include "kvrm/runtime/abi/device.h"
 
 #include <array>
 #include <cstdint>

@@ -6,11 +6,11 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "kvrm/runtime/FarHistory.h"
+#include "kvrm/runtime/paging/FarHistory.h"
 #include "ToyModel.h"
 #include "ToyPackage.h"
-#include "kvrm/runtime/HostSummaries.h"
-#include "kvrm/runtime/Session.h"
+#include "kvrm/runtime/host/HostSummaries.h"
+#include "kvrm/runtime/session/Session.h"
 
 #include <atomic>
 #include <filesystem>

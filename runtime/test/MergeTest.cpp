@@ -6,7 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "kvrm/runtime/HostBackend.h"
+#include "kvrm/runtime/host/HostBackend.h"
 
 #include <cmath>
 #include <gtest/gtest.h>

@@ -6,7 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "kvrm/runtime/Package.h"
+#include "kvrm/runtime/package/Package.h"
 #include "ToyPackage.h"
 
 #include <filesystem>

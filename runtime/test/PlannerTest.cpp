@@ -7,7 +7,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "kvrm/runtime/Planner.h"
+#include "kvrm/runtime/paging/Planner.h"
 
 #include <algorithm>
 #include <cstring>

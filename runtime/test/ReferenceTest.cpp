@@ -6,7 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "kvrm/runtime/Reference.h"
+#include "kvrm/runtime/support/Reference.h"
 
 #include <bit>
 #include <cmath>

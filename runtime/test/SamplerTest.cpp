@@ -6,7 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "kvrm/runtime/Sampler.h"
+#include "kvrm/runtime/serving/Sampler.h"
 
 #include <cmath>
 #include <gtest/gtest.h>

@@ -6,7 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "kvrm/runtime/SchedulePolicy.h"
+#include "kvrm/runtime/paging/SchedulePolicy.h"
 
 #include <chrono>
 #include <cmath>

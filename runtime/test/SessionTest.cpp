@@ -6,7 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "kvrm/runtime/Session.h"
+#include "kvrm/runtime/session/Session.h"
 #include "ToyModel.h"
 #include "ToyPackage.h"
 #include "kvrm/runtime/kvrm.h"

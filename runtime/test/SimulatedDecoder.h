@@ -17,10 +17,10 @@
 #ifndef KVRM_TEST_SIMULATEDDECODER_H
 #define KVRM_TEST_SIMULATEDDECODER_H
 
-#include "kvrm/runtime/BlockPager.h"
-#include "kvrm/runtime/Clock.h"
-#include "kvrm/runtime/Decoder.h"
-#include "kvrm/runtime/SplitMix64.h"
+#include "kvrm/runtime/paging/BlockPager.h"
+#include "kvrm/runtime/session/Decoder.h"
+#include "kvrm/runtime/support/Clock.h"
+#include "kvrm/runtime/support/SplitMix64.h"
 
 #include <cstdint>
 #include <optional>

@@ -6,7 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "kvrm/runtime/ThreadPool.h"
+#include "kvrm/runtime/host/ThreadPool.h"
 
 #include <chrono>
 #include <gtest/gtest.h>

@@ -13,7 +13,7 @@
 
 #include "TraceReader.h"
 
-#include "kvrm/runtime/SplitMix64.h"
+#include "kvrm/runtime/support/SplitMix64.h"
 
 #include <array>
 #include <charconv>

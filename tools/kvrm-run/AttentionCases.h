@@ -14,7 +14,7 @@
 #ifndef KVRM_TOOLS_RUN_ATTENTIONCASES_H
 #define KVRM_TOOLS_RUN_ATTENTIONCASES_H
 
-#include "kvrm/runtime/Status.h"
+#include "kvrm/runtime/support/Status.h"
 
 #include <cstdint>
 #include <string>

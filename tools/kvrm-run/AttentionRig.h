@@ -16,10 +16,10 @@
 #ifndef KVRM_TOOLS_RUN_ATTENTIONRIG_H
 #define KVRM_TOOLS_RUN_ATTENTIONRIG_H
 
-#include "kvrm/runtime/Reference.h"
-#include "kvrm/runtime/SchedulePolicy.h"
-#include "kvrm/runtime/ThreadPool.h"
 #include "kvrm/runtime/cuda/CudaBackend.h"
+#include "kvrm/runtime/host/ThreadPool.h"
+#include "kvrm/runtime/paging/SchedulePolicy.h"
+#include "kvrm/runtime/support/Reference.h"
 
 #include <cstdint>
 #include <memory>

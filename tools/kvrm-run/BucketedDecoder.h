@@ -25,7 +25,7 @@
 #ifndef KVRM_TOOLS_RUN_BUCKETEDDECODER_H
 #define KVRM_TOOLS_RUN_BUCKETEDDECODER_H
 
-#include "kvrm/runtime/Session.h"
+#include "kvrm/runtime/session/Session.h"
 
 #include <memory>
 #include <vector>

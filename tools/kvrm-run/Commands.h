@@ -9,9 +9,9 @@
 #ifndef KVRM_TOOLS_RUN_COMMANDS_H
 #define KVRM_TOOLS_RUN_COMMANDS_H
 
-#include "kvrm/runtime/Sampler.h"
-#include "kvrm/runtime/Session.h"
-#include "kvrm/runtime/Status.h"
+#include "kvrm/runtime/serving/Sampler.h"
+#include "kvrm/runtime/session/Session.h"
+#include "kvrm/runtime/support/Status.h"
 
 #include <cstdint>
 #include <string>

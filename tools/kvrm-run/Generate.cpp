@@ -8,7 +8,7 @@
 
 #include "Commands.h"
 
-#include "kvrm/runtime/Engine.h"
+#include "kvrm/runtime/serving/Engine.h"
 #include "kvrm/text/Tokenizer.h"
 
 #include <algorithm>

@@ -9,8 +9,8 @@
 #include "Commands.h"
 #include "ReplayReport.h"
 
-#include "kvrm/runtime/ReplaceFile.h"
-#include "kvrm/runtime/ThreadPool.h"
+#include "kvrm/runtime/host/ThreadPool.h"
+#include "kvrm/runtime/support/ReplaceFile.h"
 
 #include <charconv>
 #include <cmath>

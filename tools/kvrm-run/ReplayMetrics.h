@@ -9,7 +9,7 @@
 #ifndef KVRM_TOOLS_RUN_REPLAYMETRICS_H
 #define KVRM_TOOLS_RUN_REPLAYMETRICS_H
 
-#include "kvrm/runtime/Engine.h"
+#include "kvrm/runtime/serving/Engine.h"
 
 #include <cstdint>
 #include <string>

@@ -8,7 +8,7 @@
 
 #include "ReplayWorkload.h"
 
-#include "kvrm/runtime/SplitMix64.h"
+#include "kvrm/runtime/support/SplitMix64.h"
 
 #include <algorithm>
 #include <cmath>

@@ -12,7 +12,7 @@
 #include "kvrm/Codegen/Passes.h"
 #include "kvrm/InitAll.h"
 #include "kvrm/Package/Package.h"
-#include "kvrm/runtime/abi.h"
+#include "kvrm/runtime/abi/limits.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/IR/Diagnostics.h"

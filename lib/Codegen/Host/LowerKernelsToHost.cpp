@@ -20,7 +20,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "kvrm/Codegen/Passes.h"
-#include "kvrm/runtime/abi.h"
+#include "kvrm/runtime/abi/host.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"

@@ -18,7 +18,8 @@
 
 #include "kvrm/Codegen/Passes.h"
 #include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
-#include "kvrm/runtime/abi.h"
+#include "kvrm/runtime/abi/descriptor.h"
+#include "kvrm/runtime/abi/device.h"
 
 #include "mlir/Dialect/GPU/IR/GPUDialect.h"
 

@@ -16,9 +16,9 @@
 #ifndef KVRM_TEST_GPU_GPUSUPPORT_H
 #define KVRM_TEST_GPU_GPUSUPPORT_H
 
-#include "kvrm/runtime/Reference.h"
-#include "kvrm/runtime/ThreadPool.h"
 #include "kvrm/runtime/cuda/CudaBackend.h"
+#include "kvrm/runtime/host/ThreadPool.h"
+#include "kvrm/runtime/support/Reference.h"
 
 #include <algorithm>
 #include <array>

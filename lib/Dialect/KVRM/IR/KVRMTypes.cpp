@@ -7,7 +7,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
-#include "kvrm/runtime/abi.h"
+#include "kvrm/runtime/abi/limits.h"
 
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/DialectImplementation.h"

@@ -14,7 +14,7 @@
 #ifndef KVRM_TEXT_TOKENIZER_H
 #define KVRM_TEXT_TOKENIZER_H
 
-#include "kvrm/runtime/Status.h"
+#include "kvrm/runtime/support/Status.h"
 
 #include <cstdint>
 #include <memory>

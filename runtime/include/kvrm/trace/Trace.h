@@ -24,7 +24,7 @@
 #ifndef KVRM_TRACE_TRACE_H
 #define KVRM_TRACE_TRACE_H
 
-#include "kvrm/runtime/Status.h"
+#include "kvrm/runtime/support/Status.h"
 
 #include <cstdint>
 #include <span>

@@ -31,13 +31,14 @@
 #ifndef KVRM_RUNTIME_CUDA_CUDABACKEND_H
 #define KVRM_RUNTIME_CUDA_CUDABACKEND_H
 
-#include "kvrm/runtime/BlockPager.h"
-#include "kvrm/runtime/Planner.h"
-#include "kvrm/runtime/Status.h"
-#include "kvrm/runtime/StepDescriptor.h"
-#include "kvrm/runtime/abi.h"
+#include "kvrm/runtime/abi/device.h"
+#include "kvrm/runtime/abi/limits.h"
 #include "kvrm/runtime/cuda/CudaDevice.h"
 #include "kvrm/runtime/cuda/KernelSet.h"
+#include "kvrm/runtime/paging/BlockPager.h"
+#include "kvrm/runtime/paging/Planner.h"
+#include "kvrm/runtime/paging/StepDescriptor.h"
+#include "kvrm/runtime/support/Status.h"
 
 #include <array>
 #include <cstdint>

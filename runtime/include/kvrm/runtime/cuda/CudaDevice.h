@@ -20,8 +20,8 @@
 #ifndef KVRM_RUNTIME_CUDA_CUDADEVICE_H
 #define KVRM_RUNTIME_CUDA_CUDADEVICE_H
 
-#include "kvrm/runtime/Status.h"
 #include "kvrm/runtime/cuda/CudaDriver.h"
+#include "kvrm/runtime/support/Status.h"
 
 #include <array>
 #include <cstdint>

@@ -16,7 +16,7 @@
 #ifndef KVRM_RUNTIME_CUDA_CUDADRIVER_H
 #define KVRM_RUNTIME_CUDA_CUDADRIVER_H
 
-#include "kvrm/runtime/Status.h"
+#include "kvrm/runtime/support/Status.h"
 
 #include <cstdint>
 #include <memory>

@@ -18,10 +18,10 @@
 #ifndef KVRM_RUNTIME_CUDA_KERNELSET_H
 #define KVRM_RUNTIME_CUDA_KERNELSET_H
 
-#include "kvrm/runtime/Package.h"
-#include "kvrm/runtime/Status.h"
-#include "kvrm/runtime/abi.h"
+#include "kvrm/runtime/abi/limits.h"
 #include "kvrm/runtime/cuda/CudaDevice.h"
+#include "kvrm/runtime/package/Package.h"
+#include "kvrm/runtime/support/Status.h"
 
 #include <cstdint>
 #include <string>

@@ -1,0 +1,73 @@
+//===- device.h - Generated kernels of a GPU ----------------------*- C -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// How a commit travels to a device, and what its kernels are launched with.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef KVRM_RUNTIME_ABI_DEVICE_H
+#define KVRM_RUNTIME_ABI_DEVICE_H
+
+#include "kvrm/runtime/abi/descriptor.h"
+#include "kvrm/runtime/abi/partial.h"
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/// One word of a commit: descriptor word `index` (of 4 bytes) becomes `value`.
+typedef struct kvrm_delta_word {
+  uint32_t index;
+  uint32_t value;
+} kvrm_delta_word; // 8 bytes
+
+/// A commit as it travels to a device: this header, then `words` delta words,
+/// each index once. One copy moves it; the commit kernel, first in a captured
+/// step, applies it.
+typedef struct kvrm_delta_header {
+  uint32_t words;
+  uint32_t reserved[3];
+} kvrm_delta_header; // 16 bytes
+
+/// What a device kernel is launched with. Each field is one 8-byte kernel
+/// parameter, in this order, for every kernel alike; pointers are device
+/// addresses. All of it is fixed when a step is captured. Elements of q, out, k
+/// and v are those of the pool.
+typedef struct kvrm_device_args {
+  uint64_t delta;      ///< kvrm_delta_header and its words
+  uint64_t descriptor; ///< the committed descriptor, and its sections:
+  uint64_t rows;       ///< kvrm_row[rows]
+  uint64_t tables;     ///< int32_t[rows][pages_per_slot]
+  uint64_t groups;     ///< kvrm_group[]
+  uint64_t items;      ///< kvrm_work_item[]
+  uint64_t segments;   ///< kvrm_merge_segment[]
+  uint64_t shares;     ///< kvrm_share[], one a block of the persistent grid
+  uint64_t k_pool;     ///< this layer's K: [kv_head][page][page bytes]
+  uint64_t v_pool;     ///< this layer's V
+  uint64_t q;          ///< [rows][queries][q_heads][head_dim]
+  uint64_t out;        ///< like q
+  uint64_t k;          ///< [rows][queries][kv_heads][head_dim], to append
+  uint64_t v;          ///< like k
+  /// Partial p at p * kvrm_partial_floats(...), in floats: acc[R][head_dim],
+  /// then (m, l)[R]. Mailboxes: between launches every word is
+  /// KVRM_EMPTY_PARTIAL. The runtime fills them so once; kernels leave them so.
+  uint64_t partials;
+  int64_t head_stride; ///< bytes from one KV head's pages to the next's
+  int64_t pages_per_slot;
+  /// For KVRM_TRANSPORT_STAGED, else 0: like k_pool, with page p of row r at
+  /// page r * pages_per_slot + p.
+  uint64_t staged_k;
+  uint64_t staged_v;
+} kvrm_device_args;
+
+#ifdef __cplusplus
+} // extern "C"
+#endif
+
+#endif // KVRM_RUNTIME_ABI_DEVICE_H

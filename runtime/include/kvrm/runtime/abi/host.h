@@ -1,0 +1,107 @@
+//===- host.h - Compiled steps and kernels of a CPU ---------------*- C -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// What code.so of a host package exports and calls.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef KVRM_RUNTIME_ABI_HOST_H
+#define KVRM_RUNTIME_ABI_HOST_H
+
+#include "kvrm/runtime/abi/descriptor.h"
+#include "kvrm/runtime/abi/limits.h"
+#include "kvrm/runtime/abi/partial.h"
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct kvrm_kernel_args;
+
+/// Copies the pages of KV tile `tile` of `item`, run by run of their transfer
+/// groups, into `stage`: K pages one after the other, then V pages, each area
+/// kv_tile tokens long. Pages that the row does not have are left alone.
+typedef void (*kvrm_stage_tile_fn)(const struct kvrm_kernel_args *args,
+                                   const kvrm_work_item *item, int32_t tile,
+                                   uint8_t *stage);
+
+/// What a generated append or attention kernel is given. Filled by the runtime
+/// once a launch; the kernel owns nothing in it.
+typedef struct kvrm_kernel_args {
+  const uint8_t *descriptor; ///< the committed step descriptor
+  uint8_t *k_pool;           ///< this layer's K: [kv_head][page][...]
+  uint8_t *v_pool;           ///< this layer's V
+  int64_t head_stride;       ///< bytes from one KV head's pages to the next's
+  const float *q;            ///< [rows][queries][q_heads][head_dim]
+  float *out;                ///< like q
+  const float *k;            ///< [rows][queries][kv_heads][head_dim], to append
+  const float *v;            ///< like k
+  float *partials;           ///< partial p at p * kvrm_partial_floats(...)
+  kvrm_stage_tile_fn stage_tile; ///< for KVRM_TRANSPORT_STAGED, else null
+  void *context;                 ///< the runtime's, for stage_tile
+} kvrm_kernel_args;
+
+/// Attends one work item, whole, tile by tile. If item->partial is -1 the
+/// normalised result goes to args->out, else the state goes to that partial.
+/// `scratch` and `stage` (null under KVRM_TRANSPORT_NATIVE) are private to the
+/// calling worker; the manifest gives their sizes.
+typedef void (*kvrm_attention_kernel)(const kvrm_kernel_args *args,
+                                      const kvrm_work_item *item,
+                                      float *scratch, uint8_t *stage);
+
+/// Appends the new tokens of every row of the step to the pool.
+typedef void (*kvrm_append_kernel)(const kvrm_kernel_args *args);
+
+/// Runs tasks [begin, end) of a parallel region.
+typedef void (*kvrm_parallel_fn)(void *context, int64_t begin, int64_t end);
+
+/// What a compiled step calls. `session` is kvrm_step_args::session.
+typedef struct kvrm_host_api {
+  /// Makes the planned descriptor the committed one and returns it. Exactly one
+  /// call a step, before any other of `append` and `attend`.
+  const uint8_t *(*commit)(void *session);
+  /// Announces the step's transfer groups to the transport. One call a step.
+  void (*stage)(void *session, int32_t transport);
+  /// Runs `kernel` once, with `layer`'s pool and the new K and V rows.
+  void (*append)(void *session, int32_t layer, kvrm_append_kernel kernel,
+                 const float *k, const float *v);
+  /// Runs `kernel` over all work items and merges the partials.
+  void (*attend)(void *session, int32_t layer, kvrm_attention_kernel kernel,
+                 const float *q, float *out);
+  /// Runs tasks [0, count) over the workers, a contiguous range each, and
+  /// returns when all are done.
+  void (*parallel)(void *session, kvrm_parallel_fn fn, void *context,
+                   int64_t count);
+} kvrm_host_api;
+
+/// Arguments of a compiled step. Everything is owned by the caller.
+typedef struct kvrm_step_args {
+  const kvrm_host_api *api;
+  void *session;
+  const uint8_t *weights; ///< data section of weights.safetensors, aligned
+  uint8_t *arena;         ///< intermediate values, size from the manifest
+  const int32_t *tokens;  ///< [rows][queries]
+  float *logits;          ///< [rows][vocabulary]
+  /// Static packages only; a paged step reads these from its descriptor.
+  const int32_t *positions; ///< [rows] position of the first new token
+  const int32_t *counts;    ///< [rows] new tokens (prefill only)
+  const int32_t *slots;     ///< [rows] slot of each row (prefill only)
+  uint8_t *k_cache;         ///< [layer][slot][kv_head][capacity][head_dim]
+  uint8_t *v_cache;         ///< like k_cache
+} kvrm_step_args;
+
+/// Type of the entry points `kvrm_decode_step` and `kvrm_prefill` of code.so.
+typedef void (*kvrm_step_fn)(const kvrm_step_args *args);
+
+#ifdef __cplusplus
+} // extern "C"
+#endif
+
+#endif // KVRM_RUNTIME_ABI_HOST_H

@@ -1,0 +1,69 @@
+//===- limits.h - Limits, element types and enums -----------------*- C -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// Hard limits, and the few enums that both sides name things by.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef KVRM_RUNTIME_ABI_LIMITS_H
+#define KVRM_RUNTIME_ABI_LIMITS_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/// Hard limits. Whatever crosses a boundary is checked against them.
+enum {
+  KVRM_MAX_ROWS = 1024,   ///< rows of one step
+  KVRM_MAX_QUERIES = 512, ///< query tokens of one row in one step
+  KVRM_MAX_PAGES_PER_SLOT = 65536,
+  KVRM_MAX_POOL_PAGES = 1 << 24,
+  KVRM_MAX_PAGE_TOKENS = 256,
+  KVRM_MAX_LAYERS = 1024,
+  KVRM_MAX_KV_HEADS = 256,
+  KVRM_MAX_HEAD_DIM = 512,
+  KVRM_MAX_THREADS = 256,
+  KVRM_MAX_GROUP_PAGES = 64, ///< a transfer group is cut here
+  KVRM_MAX_CLUSTER = 8,      ///< blocks of a cluster that attend together
+  KVRM_MAX_SUMMARIES = 4096, ///< far-history summary entries of one slot
+  KVRM_ALIGNMENT = 64        ///< of pools, arenas, weights, descriptors
+};
+
+/// How history pages reach a kernel.
+typedef enum kvrm_transport {
+  KVRM_TRANSPORT_NATIVE = 0, ///< the kernel reads pages through the block table
+  KVRM_TRANSPORT_STAGED = 1  ///< groups are copied to a contiguous tile first
+} kvrm_transport;
+
+/// How (row, KV head, query tile) work is cut into items.
+typedef enum kvrm_schedule {
+  KVRM_SCHEDULE_ROWS = 0,      ///< one item each
+  KVRM_SCHEDULE_SPLIT = 1,     ///< a fixed number of splits each
+  KVRM_SCHEDULE_WORKQUEUE = 2, ///< all tiles in one line, cut in equal shares
+  KVRM_SCHEDULE_CLUSTER = 3 ///< thread blocks that share one output tile (GPUs)
+} kvrm_schedule;
+
+/// Element type of the KV pool.
+typedef enum kvrm_element { KVRM_F16 = 0, KVRM_BF16 = 1 } kvrm_element;
+
+static inline int64_t kvrm_element_bytes(kvrm_element element) {
+  (void)element; // all that there are so far
+  return 2;
+}
+
+static inline int64_t kvrm_align_up(int64_t bytes) {
+  return (bytes + KVRM_ALIGNMENT - 1) / KVRM_ALIGNMENT * KVRM_ALIGNMENT;
+}
+
+#ifdef __cplusplus
+} // extern "C"
+#endif
+
+#endif // KVRM_RUNTIME_ABI_LIMITS_H

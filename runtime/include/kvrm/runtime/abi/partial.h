@@ -1,0 +1,39 @@
+//===- partial.h - Softmax states that are not merged yet ---------*- C -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// Where attention leaves the state of a part of an output tile.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef KVRM_RUNTIME_ABI_PARTIAL_H
+#define KVRM_RUNTIME_ABI_PARTIAL_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/// One partial state: with R = q_tile * (q_heads / kv_heads) query rows, in
+/// floats, m[R], l[R], acc[R][head_dim]. m is in units of log2: a score is
+/// scale * log2(e) * (q . k), and weights are 2^(score - m). A query row that
+/// met no token has m = -1e30, l = 0, acc = 0. Query row r stands for query
+/// token r / G and query head kv_head * G + r % G of its tile.
+static inline int64_t kvrm_partial_floats(int64_t query_rows,
+                                          int64_t head_dim) {
+  return (query_rows * (head_dim + 2) + 15) / 16 * 16;
+}
+
+/// A word of a partial that nobody has written. Kernels never write it.
+#define KVRM_EMPTY_PARTIAL 0xffffffffu
+
+#ifdef __cplusplus
+} // extern "C"
+#endif
+
+#endif // KVRM_RUNTIME_ABI_PARTIAL_H

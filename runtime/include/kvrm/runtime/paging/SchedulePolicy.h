@@ -1,0 +1,180 @@
+//===- SchedulePolicy.h - Which schedule a step should run ------*- C++ -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// On a GPU the same step can run as persistent blocks on a work queue, or as
+// clusters of 1, 2, 4 or 8 blocks a (row, KV head, query tile). Which is faster
+// depends on lengths and on the device. The policy predicts each with a
+// roofline whose constants were measured (`kvrm-run calibrate`), and takes the
+// least. B is the bytes of K and V that a launch reads; times are microseconds.
+//
+// Work queue: every block reads an equal part, so that bandwidth is reached
+// whatever the lengths are; what is added is merging and changing items:
+//
+//   base + B / bandwidth + partial * P + item * I
+//
+// P = partials of the longest output tile, I = items of a block.
+//
+// Clusters of c blocks: at most `atOnce` of them run, and one reads no faster
+// than `clusterGbPerS`. Clusters start in the order of rows, each as soon as
+// another ends, and those that run share the bandwidth equally:
+//
+//   base + the end of the last of them
+//
+// All KV heads of a row are taken to run together, so that this is a list
+// schedule of rows. It is evaluated only if the time that no schedule of
+// clusters can beat, max(B / bandwidth, longest / clusterGbPerS), is less than
+// the best prediction so far; and nothing is while lengths have hardly moved.
+//
+// Pure host code. No call but create() and those of files allocates.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef KVRM_RUNTIME_PAGING_SCHEDULEPOLICY_H
+#define KVRM_RUNTIME_PAGING_SCHEDULEPOLICY_H
+
+#include "kvrm/runtime/abi/limits.h"
+#include "kvrm/runtime/support/Status.h"
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace kvrm {
+
+/// The attention whose time is predicted.
+struct PolicyShape {
+  int32_t heads = 1;
+  int32_t kvHeads = 1;
+  int32_t headDim = 128;
+  int32_t pageTokens = 16;
+  int32_t queries = 1;
+  int32_t kvTile = 64;
+  int32_t queryTiles = 1;
+  kvrm_element element = KVRM_F16;
+
+  bool operator==(const PolicyShape &) const = default;
+  /// K and V of one token and KV head.
+  double tokenBytes() const { return 4.0 * headDim; }
+  /// What a token of a row costs a launch.
+  double rowBytes() const { return tokenBytes() * kvHeads * queryTiles; }
+};
+
+struct WorkqueueCost {
+  double baseUs = 0;
+  double gbPerS = 0;
+  double partialUs = 0;
+  double itemUs = 0;
+};
+
+struct ClusterCost {
+  int32_t blocks = 0; ///< of a cluster
+  int32_t atOnce = 0; ///< clusters that the device holds
+  double baseUs = 0;
+  double gbPerS = 0;
+  double clusterGbPerS = 0;
+};
+
+/// What was measured with programmatic dependent launch, or without.
+struct ScheduleCosts {
+  bool usesPdl = true;
+  int32_t shares = 0; ///< blocks on the work queue
+  WorkqueueCost workqueue;
+  std::vector<ClusterCost> clusters; ///< by blocks, ascending; may be empty
+};
+
+/// What a file of constants holds.
+struct Calibration {
+  std::string device;
+  PolicyShape shape;
+  std::vector<ScheduleCosts> settings; ///< one or two, which differ in usesPdl
+
+  /// Null if that was not measured.
+  const ScheduleCosts *costs(bool usesPdl) const;
+  /// Errors: Incompatible if it was measured for another device or shape.
+  Status check(std::string_view where, std::string_view onDevice,
+               const PolicyShape &wanted) const;
+};
+
+/// Parses and checks; `where` names the text in errors. Errors: Corrupt,
+/// Incompatible for a version that is not known.
+Expected<Calibration> parseCalibration(std::string_view text,
+                                       std::string_view where);
+std::string formatCalibration(const Calibration &calibration);
+/// Errors: NotFound, Corrupt, Incompatible, IoError.
+Expected<Calibration> loadCalibration(const std::string &path);
+/// Writes beside `path` first, so that no half file is left. Errors: IoError.
+Status saveCalibration(const std::string &path, const Calibration &calibration);
+
+class SchedulePolicy {
+public:
+  /// The schedule that is always right: the work queue.
+  static constexpr int32_t workqueue = 0;
+
+  /// Without constants: always the work queue.
+  SchedulePolicy() = default;
+  /// For steps of at most `rows` rows. Errors: InvalidArgument for a constant
+  /// out of range.
+  static Expected<SchedulePolicy>
+  create(const PolicyShape &shape, const ScheduleCosts &costs, int32_t rows);
+
+  /// The blocks of a cluster, or `workqueue`, for rows of these lengths; 0 is
+  /// an idle row.
+  int32_t choose(std::span<const int32_t> lengths);
+  /// Microseconds that a launch should take. `schedule` is `workqueue` or the
+  /// blocks of a cluster that there are constants for.
+  double predict(int32_t schedule, std::span<const int32_t> lengths);
+  /// Times that choose() did not repeat its last answer.
+  int64_t evaluations() const { return evaluationCount; }
+
+private:
+  /// What a pass over the lengths tells.
+  struct Summary {
+    int64_t tokens = 0;
+    int64_t tiles = 0; ///< of one output of each row
+    int32_t longest = 0;
+    int32_t active = 0;
+  };
+
+  static Summary summaryOf(std::span<const int32_t> lengths, int32_t kvTile);
+  double workqueueUs(const Summary &summary) const;
+  double leastClusterUs(const ClusterCost &cost, const Summary &summary) const;
+  double clusterUs(const ClusterCost &cost, const Summary &summary,
+                   std::span<const int32_t> lengths);
+
+  PolicyShape shape;
+  ScheduleCosts costs;
+  std::vector<double> ends; ///< of the rows that run, a heap; clusterUs
+  Summary last;
+  int32_t lastChoice = workqueue;
+  int64_t evaluationCount = 0;
+};
+
+//===----------------------------------------------------------------------===//
+// Fitting
+//===----------------------------------------------------------------------===//
+
+/// A batch and what a launch of it took.
+struct CostSample {
+  std::vector<int32_t> lengths;
+  double us = 0;
+};
+
+/// The constants, none negative, that come closest to the samples by relative
+/// error, squared and summed. Errors: InvalidArgument for fewer samples than
+/// constants.
+Expected<WorkqueueCost> fitWorkqueue(const PolicyShape &shape, int32_t shares,
+                                     std::span<const CostSample> samples);
+Expected<ClusterCost> fitCluster(const PolicyShape &shape, int32_t blocks,
+                                 int32_t atOnce,
+                                 std::span<const CostSample> samples);
+
+} // namespace kvrm
+
+#endif // KVRM_RUNTIME_PAGING_SCHEDULEPOLICY_H

@@ -1,0 +1,262 @@
+//===- Engine.h - Requests through a decoder's slots ------------*- C++ -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// Serves requests that come and go over a decoder whose step never changes:
+// continuous batching (Orca, OSDI 2022) with prefill in chunks between decode
+// steps (Sarathi-Serve, arXiv 2403.02310).
+//
+//   submit ──▶ waiting ──▶ prefilling ──▶ decoding ──▶ finished
+//                 ▲ first      │  one at a     │
+//                 │            │  time         ▼
+//                 └────────────┴────────── preempted (parked, or to recompute)
+//
+// One call of step() is one round:
+//
+//   1. prefill   chunks of the oldest request that is not decoding yet, as many
+//                as fit into `stallFactor` decode steps, one at least
+//   2. decode    one token of every request that is decoding
+//
+// Requests start in order of arrival, preempted ones first, as soon as a slot
+// is free and the pool has pages for the prompt and one more for each request
+// that decodes. If pages run out none the less, kept prefixes go first, then
+// the youngest request is preempted: its history is parked in host memory, or
+// dropped and computed again, whichever has been cheaper per token. The oldest
+// request can take every page, so that somebody always gets on.
+//
+// With shared prefixes, a prompt that starts like a history in the pool starts
+// on that history's pages; finished histories are kept as long as nobody needs
+// their pages (as in SGLang's RadixAttention, arXiv 2312.07104, by pages).
+//
+// The engine holds no thread and no timer: it runs inside the caller's calls,
+// by the clock it is given, and the same calls on the same clock give the same
+// results. What is in it is bounded by the queue's limit and the decoder's
+// shape. An engine is used by one thread at a time.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef KVRM_RUNTIME_SERVING_ENGINE_H
+#define KVRM_RUNTIME_SERVING_ENGINE_H
+
+#include "kvrm/runtime/serving/PrefixIndex.h"
+#include "kvrm/runtime/serving/Sampler.h"
+#include "kvrm/runtime/session/Decoder.h"
+#include "kvrm/runtime/support/Clock.h"
+#include "kvrm/runtime/support/Status.h"
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace kvrm {
+
+/// Numbers grow in order of arrival and are never used again.
+using RequestId = int64_t;
+
+struct RequestSpec {
+  std::vector<int32_t> prompt;
+  int32_t maxTokens = 128; ///< to generate, one or more
+  SamplingSettings sampling;
+  std::vector<int32_t> stopTokens; ///< ends of text; not part of the result
+};
+
+enum class FinishReason { Stop, MaxTokens, Capacity, Cancelled, Failed };
+/// "stop", "max-tokens", "capacity", "cancelled" or "failed".
+const char *finishReasonName(FinishReason reason);
+
+/// Times are of the engine's clock; -1 = did not happen.
+struct RequestResult {
+  RequestId id = -1;
+  std::vector<int32_t> tokens;
+  FinishReason finish = FinishReason::Cancelled;
+  int32_t promptTokens = 0;
+  int32_t sharedTokens = 0; ///< of the prompt, found in the pool at first start
+  int32_t preemptions = 0;
+  int64_t arrival = -1;
+  int64_t start = -1; ///< of its first prefill
+  int64_t firstToken = -1;
+  int64_t end = -1;
+  std::string error; ///< why, when it failed
+};
+
+/// Told what happens, in step() and cancel(). May not call the engine.
+class EngineObserver {
+public:
+  virtual ~EngineObserver() = default;
+  virtual void onToken(RequestId, int32_t /*token*/) {}
+  /// The result may be moved from; the engine has forgotten the request.
+  virtual void onFinish(RequestResult &) {}
+};
+
+/// How a preempted request's history is kept.
+enum class PreemptionPolicy { Cheaper, Park, Recompute };
+
+struct EngineConfig {
+  /// Requests that may wait, 1..65536; beyond that submit() refuses.
+  int32_t queueLimit = 256;
+  /// Prefill between two decode steps, in decode steps; 0..1000. One chunk is
+  /// computed whatever it is.
+  double stallFactor = 1;
+  PreemptionPolicy preemption = PreemptionPolicy::Cheaper;
+  /// Equal prompt prefixes share pages. Finished histories are kept if the
+  /// decoder has histories besides its slots.
+  bool sharesPrefixes = false;
+};
+
+/// Sums since the engine was made, and what is in it now.
+struct EngineStats {
+  int64_t submitted = 0;
+  int64_t refused = 0; ///< by a full queue
+  int64_t finished = 0;
+  int64_t cancelled = 0;
+  int64_t failed = 0;
+  int64_t steps = 0; ///< decode steps
+  int64_t prefillTokens = 0;
+  int64_t decodeTokens = 0;
+  int64_t sharedTokens = 0; ///< prompt tokens that were in the pool already
+  int64_t sharedPages = 0;
+  int64_t parked = 0;
+  int64_t unparked = 0;
+  int64_t parkedTokens = 0;
+  int64_t recomputed = 0; ///< requests preempted so
+  int64_t recomputedTokens = 0;
+  int64_t evicted = 0; ///< kept histories given up for pages
+  int32_t waiting = 0;
+  int32_t preempted = 0;
+  int32_t running = 0; ///< in a slot
+  int32_t kept = 0;    ///< histories kept to be shared from
+};
+
+/// What the last round did.
+struct RoundStats {
+  int32_t prefillTokens = 0;
+  int32_t prefillChunks = 0;
+  int64_t prefillNanoseconds = 0;
+  int32_t decodeTokens = 0; ///< 0 = no decode step
+  int64_t decodeNanoseconds = 0;
+  int64_t nanoseconds = 0;
+};
+
+class Engine {
+public:
+  /// The decoder must be empty and outlive the engine, as must clock and
+  /// observer (which may be null). Errors: InvalidArgument.
+  static Expected<std::unique_ptr<Engine>> create(Decoder &decoder,
+                                                  const Clock &clock,
+                                                  const EngineConfig &config,
+                                                  EngineObserver *observer);
+  /// Forgets all requests; the decoder is empty after.
+  ~Engine();
+  Engine(const Engine &) = delete;
+  Engine &operator=(const Engine &) = delete;
+
+  /// Queues a request. Errors: InvalidArgument for one that can never run
+  /// (empty or too long prompt, bad token or setting, more pages than the pool
+  /// has); ResourceExhausted when the queue is full: try again later.
+  Expected<RequestId> submit(RequestSpec spec);
+
+  /// Ends a request; its observer is told. Errors: NotFound if it has ended.
+  Status cancel(RequestId id);
+
+  /// One round. An error is the decoder's: requests stay where they were, and
+  /// the next call tries again. Nothing to do is no error.
+  Status step();
+
+  /// Whether no request is in the engine.
+  bool isIdle() const { return requests.empty(); }
+  bool canSubmit() const { return sums.waiting < config.queueLimit; }
+
+  const EngineStats &stats() const { return sums; }
+  const RoundStats &lastRound() const { return round; }
+  /// Tokens in the histories of slots.
+  int64_t runningTokens() const;
+
+  /// Verifies that every request is in one place and every history belongs to
+  /// one request. For tests: linear in what the engine holds.
+  Status checkInvariants() const;
+
+private:
+  enum class Phase { Waiting, Prefilling, Decoding, Parked, Dropped };
+
+  struct Request {
+    RequestSpec spec;
+    RequestResult result;
+    Phase phase = Phase::Waiting;
+    int32_t slot = -1;
+    int32_t place = -1; ///< of a parked one
+    /// Tokens of prompt and result that the history has, or will have when its
+    /// prefill is done.
+    int32_t target = 0;
+    std::optional<Sampler> sampler;
+  };
+
+  /// A finished history kept to be shared from.
+  struct Kept {
+    std::vector<int32_t> tokens;
+    int64_t lastUse = -1; ///< -1 = empty
+  };
+
+  /// Requests in order of arrival. Nodes are made by submit() alone.
+  using Requests = std::map<RequestId, Request>;
+
+  Engine(Decoder &decoder, const Clock &clock, const EngineConfig &config,
+         EngineObserver *observer);
+
+  Status check(const RequestSpec &spec) const;
+  int32_t tokenAt(const Request &request, int32_t position) const;
+  std::span<const int32_t> tokensOf(const Request &request, int32_t first,
+                                    int32_t count);
+  int32_t historyToken(int32_t history, int32_t position) const;
+  int64_t pagesFor(int64_t tokens) const;
+
+  Status prefillSome();
+  bool startNext();
+  bool startPrefill(Request &request, int32_t slot);
+  int32_t sharePrefix(Request &request, int32_t slot);
+  Status prefillChunk(Request &request);
+  Status decodeAll();
+  void addPages(const Request &request);
+  void emit(Request &request, std::span<const float> logits);
+
+  bool makeRoom(int32_t slot, int32_t tokens);
+  bool reclaim(const Request *beneficiary);
+  void preempt(Request &request);
+  bool evictKept();
+  void keep(const Request &request);
+  void leaveSlot(Request &request);
+  void finish(Requests::iterator at, FinishReason reason, std::string error);
+
+  Decoder &decoder;
+  const Clock &clock;
+  EngineConfig config;
+  EngineObserver *observer;
+  Requests requests;
+  RequestId nextId = 0;
+  RequestId prefilling = -1;
+  std::vector<RequestId> slotOwner;  ///< [slots], -1 = free
+  std::vector<RequestId> placeOwner; ///< [parkingPlaces], -1 = free
+  std::vector<Kept> kept;            ///< [histories - slots]
+  PrefixIndex prefixes;
+  std::vector<int32_t> scratchTokens; ///< [capacity] of tokensOf()
+  std::vector<int32_t> stepTokens;    ///< [slots]
+  std::vector<float> logits;          ///< [slots][vocabulary]
+  EngineStats sums;
+  RoundStats round;
+  // Running means of what things cost, in nanoseconds.
+  double decodeCost = 0;       ///< a decode step
+  double chunkCost = 0;        ///< a prefill chunk
+  double prefillTokenCost = 0; ///< a token of prefill
+  double parkTokenCost = 0;    ///< a token of park() or unpark()
+};
+
+} // namespace kvrm
+
+#endif // KVRM_RUNTIME_SERVING_ENGINE_H

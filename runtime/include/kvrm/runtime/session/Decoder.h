@@ -1,0 +1,127 @@
+//===- Decoder.h - What an engine drives ------------------------*- C++ -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// A compiled decoder with its KV, as the engine sees it: a fixed number of
+// slots, steps that extend their histories, and places to keep histories that
+// are not in a slot. The engine knows nothing else, so that it cannot depend on
+// a backend: a session on the CPU, the static baselines and the simulated
+// decoder of the tests are all decoders.
+//
+// Histories are numbered: 0..slots-1 are in slots and can be stepped;
+// slots..histories-1 are kept in the pool to be shared from. Parked ones,
+// 0..parkingPlaces-1, are in host memory and hold no page of the pool.
+//
+// Every call checks its arguments before it changes anything, and a failed one
+// leaves all histories as they were.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef KVRM_RUNTIME_SESSION_DECODER_H
+#define KVRM_RUNTIME_SESSION_DECODER_H
+
+#include "kvrm/runtime/support/Status.h"
+
+#include <cstdint>
+#include <span>
+
+namespace kvrm {
+
+/// What the last successful step did. A prefill of several chunks is several
+/// steps: counts are of the last, sums are over all.
+struct StepStats {
+  int32_t activeRows = 0;
+  int64_t pages = 0;             ///< pages of the active rows' histories
+  int32_t groups = 0;            ///< transfer groups, maximal runs of pages
+  int32_t items = 0;             ///< work items a layer
+  int32_t segments = 0;          ///< merges a layer
+  int64_t tiles = 0;             ///< KV tiles a layer
+  int32_t pageCopies = 0;        ///< copy-on-write pages (sum)
+  int32_t steps = 0;             ///< calls of compiled code (sum)
+  int64_t committedBytes = 0;    ///< (sum)
+  int64_t stageCopies = 0;       ///< memcpy runs into staging tiles (sum)
+  int64_t stageBytes = 0;        ///< (sum)
+  int64_t planNanoseconds = 0;   ///< (sum)
+  int64_t commitNanoseconds = 0; ///< (sum)
+  int64_t attendNanoseconds = 0; ///< (sum)
+  int64_t stepNanoseconds = 0;   ///< whole call, pager to logits (sum)
+
+  int32_t collapsedPages = 0;      ///< of far histories (sum)
+  int64_t collapseNanoseconds = 0; ///< (sum)
+};
+
+/// What fixes a decoder for its life.
+struct DecoderShape {
+  int32_t slots = 0;
+  int32_t histories = 0; ///< slots, and histories kept to be shared from
+  int32_t parkingPlaces = 0;
+  int32_t capacity = 0; ///< tokens of one history
+  int32_t vocabulary = 0;
+  int32_t pageTokens = 0;   ///< 0 = not paged: a slot has room for capacity
+  int32_t poolPages = 0;    ///< 0 = not paged
+  int32_t historyPages = 0; ///< most of one history; 0 = not paged
+  int32_t window = 0;       ///< with more tokens than these a history may need
+                      ///< historyPages and no more; 0 = pages grow with tokens
+  int32_t prefillChunk = 0; ///< tokens that one prefill step computes
+};
+
+class Decoder {
+public:
+  virtual ~Decoder() = default;
+
+  virtual const DecoderShape &shape() const = 0;
+
+  /// Appends `tokens` (one or more) to the history of `slot` and computes the
+  /// logits of the last, vocabulary floats; `logits` may be null. Errors:
+  /// InvalidArgument, ResourceExhausted when the pool has too few free pages.
+  virtual Status prefill(int32_t slot, std::span<const int32_t> tokens,
+                         float *logits) = 0;
+  /// One decode step: `tokens` has one token a slot, -1 for an idle one.
+  /// `logits` is [slots][vocabulary]; rows of idle slots mean nothing. With all
+  /// slots idle nothing is done. Errors as for prefill().
+  virtual Status decode(std::span<const int32_t> tokens, float *logits) = 0;
+
+  /// Says that `slot` will grow to `tokens`, so that a run of pages can be
+  /// chosen in which it fits. Takes no page.
+  virtual void expect(int32_t slot, int32_t tokens) = 0;
+  /// Forgets a history and frees its pages.
+  virtual Status release(int32_t history) = 0;
+  /// Makes the empty history `target` start with the first `tokens` tokens of
+  /// `source`; pages are shared until one of them is written.
+  virtual Status alias(int32_t target, int32_t source, int32_t tokens) = 0;
+
+  /// Moves a history to the empty parking place `place`, in transfer groups.
+  /// Its slot is empty then. Errors: InvalidArgument, ResourceExhausted.
+  virtual Status park(int32_t slot, int32_t place) = 0;
+  /// Moves it back, to any empty slot. Errors: InvalidArgument,
+  /// ResourceExhausted.
+  virtual Status unpark(int32_t place, int32_t slot) = 0;
+  /// Forgets a parked history.
+  virtual Status discard(int32_t place) = 0;
+
+  /// Tokens of a history, which must be in 0..histories-1.
+  virtual int32_t length(int32_t history) const = 0;
+  /// Pages that appending `tokens` would take now; 0 if not paged.
+  virtual int32_t pagesNeeded(int32_t slot, int32_t tokens) const = 0;
+  /// 0 if not paged.
+  virtual int32_t freePages() const = 0;
+
+  /// Bytes of KV memory set aside, and those that histories hold: whole pages,
+  /// or what their tokens take if not paged.
+  virtual int64_t reservedKvBytes() const = 0;
+  virtual int64_t liveKvBytes() const = 0;
+  /// Bytes of KV of one token.
+  virtual int64_t tokenKvBytes() const = 0;
+
+  virtual const StepStats &lastStep() const = 0;
+
+  bool isPaged() const { return shape().pageTokens > 0; }
+};
+
+} // namespace kvrm
+
+#endif // KVRM_RUNTIME_SESSION_DECODER_H

@@ -1,0 +1,451 @@
+//===- Planner.cpp - Block tables and lengths to groups and work -*- C++
+//-*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "kvrm/runtime/paging/Planner.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+
+using namespace kvrm;
+
+static int32_t ceilDivide(int64_t value, int32_t by) {
+  return static_cast<int32_t>((value + by - 1) / by);
+}
+
+static Status checkLimit(const char *name, int64_t value, int64_t high) {
+  if (value < 1 || value > high)
+    return invalidArgument("plan: ", name, ": ", value, " is outside 1..",
+                           high);
+  return Status::ok();
+}
+
+Expected<PlanCapacity> Planner::capacityOf(const PlanShape &shape) {
+  KVRM_TRY(checkLimit("rows", shape.rows, KVRM_MAX_ROWS));
+  KVRM_TRY(checkLimit("queries", shape.queries, KVRM_MAX_QUERIES));
+  KVRM_TRY(checkLimit("kv_heads", shape.kvHeads, KVRM_MAX_KV_HEADS));
+  KVRM_TRY(checkLimit("q_tile", shape.qTile, KVRM_MAX_QUERIES));
+  KVRM_TRY(checkLimit("page_tokens", shape.pageTokens, KVRM_MAX_PAGE_TOKENS));
+  KVRM_TRY(checkLimit("kv_tile", shape.kvTile, 1 << 16));
+  KVRM_TRY(checkLimit("pages_per_slot", shape.pagesPerSlot,
+                      KVRM_MAX_PAGES_PER_SLOT));
+  KVRM_TRY(checkLimit("splits", shape.splits, 1024));
+  KVRM_TRY(checkLimit("shares", shape.shares, 1 << 16));
+  if (shape.summaries < 0 || shape.summaries > KVRM_MAX_SUMMARIES)
+    return invalidArgument("plan: summaries: ", shape.summaries,
+                           " is outside 0..", int32_t(KVRM_MAX_SUMMARIES));
+  if (shape.kvTile % shape.pageTokens != 0 &&
+      shape.pageTokens % shape.kvTile != 0)
+    return invalidArgument("plan: kv_tile ", shape.kvTile,
+                           " is neither a multiple nor a divisor of "
+                           "page_tokens ",
+                           shape.pageTokens);
+
+  int64_t outputs = int64_t(shape.rows) * shape.kvHeads *
+                    ceilDivide(shape.queries, shape.qTile);
+  int64_t items = outputs;
+  int64_t segments = 0;
+  int64_t partials = 0;
+  switch (shape.schedule) {
+  case KVRM_SCHEDULE_ROWS:
+    break;
+  case KVRM_SCHEDULE_SPLIT:
+    items = outputs * shape.splits;
+    if (shape.splits > 1) {
+      segments = outputs;
+      partials = items;
+    }
+    break;
+  case KVRM_SCHEDULE_WORKQUEUE:
+    // shares - 1 cuts; each adds an item, and at most a segment, whose first
+    // partial no cut has counted yet.
+    items = outputs + shape.shares - 1;
+    segments = std::min<int64_t>(outputs, shape.shares - 1);
+    partials = segments + shape.shares - 1;
+    break;
+  case KVRM_SCHEDULE_CLUSTER:
+    return invalidArgument("plan: schedule: cluster has no work items to plan; "
+                           "plan a workqueue beside it");
+  }
+  constexpr int64_t most = 1 << 26;
+  if (items > most || int64_t(shape.rows) * shape.pagesPerSlot > most)
+    return invalidArgument("plan: ", items, " work items and ",
+                           int64_t(shape.rows) * shape.pagesPerSlot,
+                           " table entries exceed the limit ", most);
+  PlanCapacity capacity;
+  capacity.limits.rows = shape.rows;
+  capacity.limits.pages_per_slot = shape.pagesPerSlot;
+  capacity.limits.max_groups = shape.rows * shape.pagesPerSlot;
+  capacity.limits.max_items = static_cast<int32_t>(items);
+  capacity.limits.max_segments = static_cast<int32_t>(segments);
+  capacity.limits.max_shares = shape.shares;
+  capacity.limits.max_summaries = shape.summaries;
+  capacity.partials = static_cast<int32_t>(partials);
+  return capacity;
+}
+
+Expected<Planner> Planner::create(const PlanShape &shape) {
+  Expected<PlanCapacity> capacity = capacityOf(shape);
+  KVRM_TRY(capacity.status());
+  Planner planner;
+  planner.work = shape;
+  planner.room = *capacity;
+  planner.states.resize(static_cast<size_t>(shape.rows));
+  planner.plannedTiles.resize(static_cast<size_t>(shape.rows));
+  planner.ends.resize(static_cast<size_t>(shape.rows) *
+                      static_cast<size_t>(shape.kvHeads));
+  planner.grownTiles.resize(static_cast<size_t>(shape.shares));
+  planner.shareBegin.resize(static_cast<size_t>(shape.shares) + 1);
+  Expected<AlignedBuffer> scratch = AlignedBuffer::create(
+      int64_t(capacity->limits.max_groups) * int64_t(sizeof(kvrm_group)),
+      "planner");
+  KVRM_TRY(scratch.status());
+  planner.groupScratch = scratch.take();
+  return planner;
+}
+
+const PlanStats &Planner::plan(std::span<const PlanRow> rows,
+                               const BlockPager &pager,
+                               StepDescriptor &descriptor) {
+  auto start = std::chrono::steady_clock::now();
+  KVRM_CHECK(rows.size() == states.size(), "one entry a row");
+  KVRM_CHECK(
+      std::memcmp(&descriptor.limits(), &room.limits, sizeof(room.limits)) == 0,
+      "descriptor is of the planner's shape");
+  KVRM_CHECK(pager.limits().pageTokens == work.pageTokens &&
+                 pager.limits().pagesPerSlot == work.pagesPerSlot,
+             "pager is of the planner's shape");
+
+  last = PlanStats();
+  int32_t firstStale = work.rows;
+  for (int32_t i = 0; i < work.rows; ++i)
+    if (syncRow(i, rows[static_cast<size_t>(i)], pager, descriptor))
+      firstStale = std::min(firstStale, i);
+  if (firstStale < work.rows)
+    rebuildGroups(firstStale, pager, descriptor);
+
+  // Items depend on lengths only through numbers of tiles.
+  bool keep = itemsValid && work.queries == 1 && growItems(descriptor);
+  if (!keep)
+    planItems(descriptor);
+
+  kvrm_descriptor_header &header = descriptor.header();
+  header.active_rows = last.activeRows;
+  last.groups = header.groups;
+  last.items = header.items;
+  last.segments = header.segments;
+  last.partials = header.partials;
+  last.itemsKept = keep;
+  itemsValid = true;
+  last.nanoseconds = std::chrono::duration_cast<std::chrono::nanoseconds>(
+                         std::chrono::steady_clock::now() - start)
+                         .count();
+  return last;
+}
+
+/// Brings a row, its table and, where they only grow at their end, its groups
+/// up to date. Returns whether its groups are left to rebuildGroups().
+bool Planner::syncRow(int32_t index, const PlanRow &row,
+                      const BlockPager &pager, StepDescriptor &descriptor) {
+  RowState &state = states[static_cast<size_t>(index)];
+  state.isStale = false;
+  state.place = row.place < 0 ? row.position : row.place;
+  state.count = row.count;
+  state.length = state.place + row.count;
+  kvrm_row value{};
+  if (row.count == 0) {
+    KVRM_CHECK(row.slot == -1, "an idle row has no slot");
+    value.slot = -1;
+    value.write_page = -1;
+    descriptor.setRow(index, value);
+    state.place = 0;
+    state.length = 0;
+    state.isStale = state.groupCount > 0;
+    state.groupPages = 0;
+    return state.isStale;
+  }
+  KVRM_CHECK(row.count > 0 && row.count <= work.queries, "count in range");
+  KVRM_CHECK(row.position >= 0 && state.length == pager.length(row.slot),
+             "the pager holds the step's tokens");
+  int32_t filled = pager.filledPages(row.slot);
+  std::span<const int32_t> pages =
+      pager.pages(row.slot).first(static_cast<size_t>(filled));
+  std::span<int32_t> table = descriptor.table(index);
+
+  uint64_t generation = pager.generation(row.slot);
+  bool isSame = state.slot == row.slot && state.generation == generation;
+  int32_t from = isSame ? state.tablePages : 0;
+  KVRM_CHECK(from <= filled, "a history of one generation only grows");
+  for (int32_t i = from; i < filled; ++i)
+    table[static_cast<size_t>(i)] = pages[static_cast<size_t>(i)];
+  for (int32_t i = filled; i < state.tablePages; ++i)
+    table[static_cast<size_t>(i)] = -1;
+  descriptor.markTable(index, from, std::max(filled, state.tablePages));
+  state.slot = row.slot;
+  state.generation = generation;
+  state.tablePages = filled;
+
+  int32_t writeIndex = state.place / work.pageTokens;
+  value.slot = row.slot;
+  value.position = row.position;
+  value.count = row.count;
+  value.length = state.length;
+  value.write_page = pages[static_cast<size_t>(writeIndex)];
+  value.write_offset = state.place % work.pageTokens;
+  value.summaries = row.summaries;
+  descriptor.setRow(index, value);
+  if (row.summaries > 0)
+    descriptor.setSummaryBiases(index, row.biases);
+  ++last.activeRows;
+  last.pages += filled;
+
+  if (!isSame || state.groupPages == 0) {
+    state.groupPages = 0;
+    state.isStale = true;
+    return true;
+  }
+  std::span<kvrm_group> groups = descriptor.groups();
+  while (state.groupPages < filled) {
+    int32_t lastGroup = state.groupBegin + state.groupCount - 1;
+    kvrm_group &group = groups[static_cast<size_t>(lastGroup)];
+    if (group.pages == KVRM_MAX_GROUP_PAGES ||
+        group.physical_page + group.pages !=
+            pages[static_cast<size_t>(state.groupPages)]) {
+      state.isStale = true;
+      return true;
+    }
+    ++group.pages;
+    ++state.groupPages;
+    descriptor.markGroups(lastGroup, lastGroup + 1);
+  }
+  return false;
+}
+
+/// Writes the groups of the rows from `first` on anew: kept ones are moved,
+/// those of stale rows are completed.
+void Planner::rebuildGroups(int32_t first, const BlockPager &pager,
+                            StepDescriptor &descriptor) {
+  std::span<kvrm_group> groups = descriptor.groups();
+  auto *old = reinterpret_cast<kvrm_group *>(groupScratch.data());
+  int32_t begin = states[static_cast<size_t>(first)].groupBegin;
+  int32_t count = descriptor.header().groups - begin;
+  KVRM_CHECK(begin >= 0 && count >= 0, "groups are in row order");
+  std::memcpy(old, groups.data() + begin,
+              static_cast<size_t>(count) * sizeof(kvrm_group));
+  int32_t write = begin;
+  for (int32_t i = first; i < work.rows; ++i) {
+    RowState &state = states[static_cast<size_t>(i)];
+    int32_t kept = state.groupPages > 0 ? state.groupCount : 0;
+    if (kept > 0)
+      std::memmove(groups.data() + write, old + (state.groupBegin - begin),
+                   static_cast<size_t>(kept) * sizeof(kvrm_group));
+    state.groupBegin = write;
+    state.groupCount = kept;
+    write += kept;
+    if (!state.isStale || state.count == 0)
+      continue;
+    std::span<const int32_t> pages = pager.pages(state.slot);
+    for (; state.groupPages < state.tablePages; ++state.groupPages) {
+      int32_t page = pages[static_cast<size_t>(state.groupPages)];
+      if (state.groupCount > 0) {
+        kvrm_group &group = groups[static_cast<size_t>(write - 1)];
+        if (group.pages < KVRM_MAX_GROUP_PAGES &&
+            group.physical_page + group.pages == page) {
+          ++group.pages;
+          continue;
+        }
+      }
+      groups[static_cast<size_t>(write)] = {i, state.groupPages, page, 1};
+      ++write;
+      ++state.groupCount;
+    }
+  }
+  descriptor.markGroups(begin, write);
+  descriptor.header().groups = write;
+}
+
+int32_t Planner::tilesOf(const RowState &row, int32_t queryTile) const {
+  int32_t seen = std::min(row.length, row.place + (queryTile + 1) * work.qTile);
+  return ceilDivide(seen, work.kvTile);
+}
+
+/// Keeps the items of the last plan, if rows have the tiles that they had or a
+/// few more: those go to the items that end the rows' histories. Returns false
+/// if a share would have too much, or a row came, went or shrank.
+bool Planner::growItems(StepDescriptor &descriptor) {
+  // How often a history is split depends on its tiles.
+  int64_t most = work.schedule == KVRM_SCHEDULE_SPLIT
+                     ? 0
+                     : balancedTiles / work.shares / growthPerTile;
+  bool hasGrown = false;
+  for (int32_t i = 0; i < work.rows; ++i) {
+    const RowState &state = states[static_cast<size_t>(i)];
+    int32_t tiles = state.count > 0 ? tilesOf(state, 0) : 0;
+    int32_t planned = plannedTiles[static_cast<size_t>(i)];
+    last.tiles += int64_t(tiles) * work.kvHeads;
+    if (tiles == planned)
+      continue;
+    if (planned == 0 || tiles < planned || tiles - planned > most)
+      return false;
+    hasGrown = true;
+    for (int32_t head = 0; head < work.kvHeads; ++head) {
+      const RowEnd &end = endOf(i, head);
+      int32_t &grown = grownTiles[static_cast<size_t>(end.share)];
+      grown += tiles - planned;
+      if (grown > most)
+        return false;
+    }
+  }
+  if (!hasGrown)
+    return true;
+
+  std::span<kvrm_work_item> items = descriptor.items();
+  for (int32_t i = 0; i < work.rows; ++i) {
+    const RowState &state = states[static_cast<size_t>(i)];
+    int32_t tiles = state.count > 0 ? tilesOf(state, 0) : 0;
+    int32_t &planned = plannedTiles[static_cast<size_t>(i)];
+    for (int32_t head = 0; tiles != planned && head < work.kvHeads; ++head) {
+      const RowEnd &end = endOf(i, head);
+      kvrm_work_item &item = items[static_cast<size_t>(end.item)];
+      KVRM_CHECK(item.row == i && item.kv_head == head &&
+                     item.tile_end == planned,
+                 "the item ends its row's history");
+      item.tile_end = tiles;
+      descriptor.markItems(end.item, end.item + 1);
+      if (shareBegin[static_cast<size_t>(end.share)] == end.item) {
+        kvrm_share value = descriptor.share(end.share);
+        value.first = item;
+        descriptor.setShare(end.share, value);
+      }
+    }
+    planned = tiles;
+  }
+  return true;
+}
+
+void Planner::planItems(StepDescriptor &descriptor) {
+  std::span<kvrm_work_item> itemRoom = descriptor.items();
+  std::span<kvrm_merge_segment> segmentRoom = descriptor.segments();
+  int64_t total = 0;
+  for (const RowState &state : states)
+    for (int32_t t = 0; t * work.qTile < state.count; ++t)
+      total += int64_t(tilesOf(state, t)) * work.kvHeads;
+  last.tiles = total;
+
+  // The line of all tiles, cut at limits; `at` is where in it we are.
+  int32_t items = 0;
+  int32_t segments = 0;
+  int32_t partials = 0;
+  int32_t share = 0;
+  int64_t at = 0;
+  auto limitOf = [&](int32_t index) {
+    return (int64_t(index) + 1) * total / work.shares;
+  };
+  int64_t limit = limitOf(0);
+  shareBegin[0] = 0;
+  auto startShares = [&] {
+    while (at >= limit && share + 1 < work.shares) {
+      shareBegin[static_cast<size_t>(++share)] = items;
+      limit = limitOf(share);
+    }
+  };
+  kvrm_work_item item{};
+  auto emit = [&](int32_t tileBegin, int32_t tileEnd, int32_t segment) {
+    startShares();
+    KVRM_CHECK(static_cast<size_t>(items) < itemRoom.size(),
+               "items fit the descriptor");
+    item.tile_begin = tileBegin;
+    item.tile_end = tileEnd;
+    item.segment = segment;
+    item.partial = segment < 0 ? -1 : partials++;
+    endOf(item.row, item.kv_head) = {items, share};
+    itemRoom[static_cast<size_t>(items++)] = item;
+    at += tileEnd - tileBegin;
+  };
+  auto openSegment = [&] {
+    KVRM_CHECK(static_cast<size_t>(segments) < segmentRoom.size(),
+               "segments fit the descriptor");
+    segmentRoom[static_cast<size_t>(segments)] = {
+        item.row, item.kv_head, item.query_tile, partials, 0, {0, 0, 0}};
+    return segments++;
+  };
+  auto closeSegment = [&](int32_t index) {
+    kvrm_merge_segment &segment = segmentRoom[static_cast<size_t>(index)];
+    segment.partials = partials - segment.first_partial;
+  };
+
+  for (int32_t row = 0; row < work.rows; ++row) {
+    const RowState &state = states[static_cast<size_t>(row)];
+    item.row = row;
+    for (int32_t head = 0; state.count > 0 && head < work.kvHeads; ++head) {
+      item.kv_head = head;
+      for (int32_t t = 0; t * work.qTile < state.count; ++t) {
+        item.query_tile = t;
+        int32_t tiles = tilesOf(state, t);
+        KVRM_CHECK(tiles > 0, "an active row has history");
+        int32_t parts = 1;
+        if (work.schedule == KVRM_SCHEDULE_SPLIT)
+          parts = std::min(work.splits, tiles);
+        if (work.schedule == KVRM_SCHEDULE_WORKQUEUE)
+          startShares();
+        bool isCut =
+            work.schedule == KVRM_SCHEDULE_WORKQUEUE && at + tiles > limit;
+        if (parts == 1 && !isCut) {
+          emit(0, tiles, -1);
+          continue;
+        }
+        int32_t segment = openSegment();
+        if (parts > 1) {
+          for (int32_t part = 0; part < parts; ++part)
+            emit(static_cast<int32_t>(int64_t(part) * tiles / parts),
+                 static_cast<int32_t>((int64_t(part) + 1) * tiles / parts),
+                 segment);
+        } else {
+          for (int32_t tile = 0; tile < tiles;) {
+            startShares();
+            auto take = static_cast<int32_t>(
+                std::min<int64_t>(tiles - tile, limit - at));
+            emit(tile, tile + take, segment);
+            tile += take;
+          }
+        }
+        closeSegment(segment);
+      }
+    }
+  }
+  KVRM_CHECK(at == total, "items cover every tile once");
+  KVRM_CHECK(partials <= room.partials, "partials fit their memory");
+  for (int32_t rest = share + 1; rest <= work.shares; ++rest)
+    shareBegin[static_cast<size_t>(rest)] = items;
+  for (int32_t index = 0; index < work.shares; ++index) {
+    kvrm_share value{};
+    int32_t begin = shareBegin[static_cast<size_t>(index)];
+    int32_t end = shareBegin[static_cast<size_t>(index) + 1];
+    if (begin < end) {
+      value.first = itemRoom[static_cast<size_t>(begin)];
+      value.item_begin = begin;
+      value.item_end = end;
+    }
+    descriptor.setShare(index, value);
+  }
+
+  balancedTiles = total;
+  std::ranges::fill(grownTiles, 0);
+  for (int32_t row = 0; row < work.rows; ++row) {
+    const RowState &state = states[static_cast<size_t>(row)];
+    plannedTiles[static_cast<size_t>(row)] =
+        state.count > 0 ? tilesOf(state, 0) : 0;
+  }
+  descriptor.markItems(0, items);
+  descriptor.markSegments(0, segments);
+  kvrm_descriptor_header &header = descriptor.header();
+  header.items = items;
+  header.segments = segments;
+  header.partials = partials;
+}

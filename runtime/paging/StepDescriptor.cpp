@@ -1,0 +1,215 @@
+//===- StepDescriptor.cpp - One step, as data -------------------*- C++ -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "kvrm/runtime/paging/StepDescriptor.h"
+
+#include <cstring>
+
+using namespace kvrm;
+
+static Status checkLimit(const char *name, int64_t value, int64_t low,
+                         int64_t high) {
+  if (value < low || value > high)
+    return invalidArgument("descriptor: ", name, ": ", value, " is outside ",
+                           low, "..", high);
+  return Status::ok();
+}
+
+Expected<StepDescriptor>
+StepDescriptor::create(const kvrm_descriptor_limits &limits) {
+  constexpr int64_t most = INT32_MAX;
+  KVRM_TRY(checkLimit("rows", limits.rows, 1, KVRM_MAX_ROWS));
+  KVRM_TRY(checkLimit("pages_per_slot", limits.pages_per_slot, 1,
+                      KVRM_MAX_PAGES_PER_SLOT));
+  KVRM_TRY(checkLimit("max_groups", limits.max_groups, 1, most));
+  KVRM_TRY(checkLimit("max_items", limits.max_items, 1, most));
+  KVRM_TRY(checkLimit("max_segments", limits.max_segments, 0, most));
+  KVRM_TRY(checkLimit("max_shares", limits.max_shares, 1, most));
+  KVRM_TRY(
+      checkLimit("max_summaries", limits.max_summaries, 0, KVRM_MAX_SUMMARIES));
+
+  StepDescriptor descriptor;
+  descriptor.bounds = limits;
+  descriptor.offsets = kvrm_descriptor_layout_of(limits);
+  constexpr int64_t mostBytes = int64_t(INT32_MAX) * 4;
+  if (descriptor.offsets.bytes > mostBytes)
+    return invalidArgument("descriptor: ", descriptor.offsets.bytes,
+                           " bytes exceed the limit ", mostBytes);
+  Expected<AlignedBuffer> planned =
+      AlignedBuffer::create(descriptor.offsets.bytes, "step descriptor");
+  KVRM_TRY(planned.status());
+  Expected<AlignedBuffer> current =
+      AlignedBuffer::create(descriptor.offsets.bytes, "step descriptor");
+  KVRM_TRY(current.status());
+  descriptor.planned = planned.take();
+  descriptor.current = current.take();
+  descriptor.rowDirty.resize(static_cast<size_t>(limits.rows));
+  descriptor.tableDirty.resize(static_cast<size_t>(limits.rows));
+  descriptor.biasDirty.resize(static_cast<size_t>(limits.rows));
+
+  kvrm_descriptor_header &header = descriptor.header();
+  header.magic = KVRM_DESCRIPTOR_MAGIC;
+  header.abi_version = KVRM_ABI_VERSION;
+  header.rows = limits.rows;
+  header.shares = limits.max_shares;
+  kvrm_row idle{};
+  idle.slot = -1;
+  idle.write_page = -1;
+  for (int32_t i = 0; i < limits.rows; ++i) {
+    descriptor.setRow(i, idle);
+    std::ranges::fill(descriptor.table(i), -1);
+  }
+  // Both copies start equal; the rest of both is zero already.
+  std::memcpy(descriptor.current.data(), descriptor.planned.data(),
+              static_cast<size_t>(descriptor.offsets.groups));
+  std::ranges::fill(descriptor.rowDirty, 0);
+  return descriptor;
+}
+
+void StepDescriptor::setRow(int32_t index, const kvrm_row &value) {
+  KVRM_CHECK(index >= 0 && index < bounds.rows, "row in range");
+  kvrm_row &target =
+      reinterpret_cast<kvrm_row *>(planned.data() + offsets.rows)[index];
+  if (std::memcmp(&target, &value, sizeof(kvrm_row)) == 0)
+    return;
+  target = value;
+  rowDirty[static_cast<size_t>(index)] = 1;
+}
+
+void StepDescriptor::setSummaryBiases(int32_t index,
+                                      std::span<const float> biases) {
+  KVRM_CHECK(index >= 0 && index < bounds.rows, "row in range");
+  KVRM_CHECK(biases.size() == static_cast<size_t>(bounds.max_summaries),
+             "one bias an entry");
+  auto *target =
+      reinterpret_cast<float *>(planned.data() + offsets.summary_biases) +
+      int64_t(index) * bounds.max_summaries;
+  DirtyRange &dirty = biasDirty[static_cast<size_t>(index)];
+  for (int32_t i = 0; i < bounds.max_summaries; ++i) {
+    float bias = biases[static_cast<size_t>(i)];
+    if (target[i] == bias)
+      continue;
+    target[i] = bias;
+    dirty.add(i, i + 1);
+  }
+}
+
+void StepDescriptor::setShare(int32_t index, const kvrm_share &value) {
+  KVRM_CHECK(index >= 0 && index < bounds.max_shares, "share in range");
+  kvrm_share &target =
+      reinterpret_cast<kvrm_share *>(planned.data() + offsets.shares)[index];
+  if (std::memcmp(&target, &value, sizeof(kvrm_share)) == 0)
+    return;
+  target = value;
+  sharesDirty.add(index, index + 1);
+}
+
+template <typename Copy> void StepDescriptor::commitRanges(Copy copy) {
+  kvrm_descriptor_header &next = header();
+  KVRM_CHECK(next.magic == KVRM_DESCRIPTOR_MAGIC &&
+                 next.abi_version == KVRM_ABI_VERSION &&
+                 next.rows == bounds.rows && next.shares == bounds.max_shares,
+             "planner left the fixed header fields alone");
+  KVRM_CHECK(next.groups >= 0 && next.groups <= bounds.max_groups &&
+                 next.items >= 0 && next.items <= bounds.max_items &&
+                 next.segments >= 0 && next.segments <= bounds.max_segments &&
+                 next.active_rows >= 0 && next.active_rows <= bounds.rows,
+             "counts stay within the descriptor");
+  // What is not in use is not read, and is written before it is used again.
+  auto copyRange = [&](int64_t offset, int64_t elementBytes, DirtyRange &range,
+                       int32_t inUse) {
+    int32_t end = std::min(range.end, inUse);
+    if (range.begin < end) {
+      int64_t from = offset + range.begin * elementBytes;
+      int64_t bytes = (end - range.begin) * elementBytes;
+      KVRM_CHECK(from >= 0 && from <= offsets.bytes - bytes,
+                 "copy stays in the descriptor");
+      copy(from, bytes);
+    }
+    range.clear();
+  };
+  ++next.epoch;
+  copy(int64_t(0), int64_t(sizeof(kvrm_descriptor_header)));
+  for (int32_t i = 0; i < bounds.rows; ++i)
+    if (uint8_t &isDirty = rowDirty[static_cast<size_t>(i)]) {
+      copy(offsets.rows + i * int64_t(sizeof(kvrm_row)),
+           int64_t(sizeof(kvrm_row)));
+      isDirty = 0;
+    }
+  int64_t tableBytes = int64_t(bounds.pages_per_slot) * sizeof(int32_t);
+  for (int32_t i = 0; i < bounds.rows; ++i)
+    if (DirtyRange &range = tableDirty[static_cast<size_t>(i)];
+        !range.isEmpty())
+      copyRange(offsets.tables + i * tableBytes, sizeof(int32_t), range,
+                bounds.pages_per_slot);
+  int64_t biasBytes = int64_t(bounds.max_summaries) * sizeof(float);
+  for (int32_t i = 0; i < bounds.rows; ++i)
+    if (DirtyRange &range = biasDirty[static_cast<size_t>(i)]; !range.isEmpty())
+      copyRange(offsets.summary_biases + i * biasBytes, sizeof(float), range,
+                bounds.max_summaries);
+  copyRange(offsets.groups, sizeof(kvrm_group), groupsDirty, next.groups);
+  copyRange(offsets.items, sizeof(kvrm_work_item), itemsDirty, next.items);
+  copyRange(offsets.segments, sizeof(kvrm_merge_segment), segmentsDirty,
+            next.segments);
+  copyRange(offsets.shares, sizeof(kvrm_share), sharesDirty, bounds.max_shares);
+}
+
+int64_t StepDescriptor::commit() {
+  int64_t total = 0;
+  commitRanges([&](int64_t offset, int64_t bytes) {
+    std::memcpy(current.data() + offset, planned.data() + offset,
+                static_cast<size_t>(bytes));
+    total += bytes;
+  });
+  return total;
+}
+
+int32_t StepDescriptor::collectDelta(std::span<kvrm_delta_word> out,
+                                     DeltaOptions options) {
+  KVRM_CHECK(static_cast<int64_t>(out.size()) >=
+                 deltaCapacity(options.hasGroups),
+             "a delta has room for every word");
+  auto *to = reinterpret_cast<uint32_t *>(current.data());
+  const auto *from = reinterpret_cast<const uint32_t *>(planned.data());
+  kvrm_delta_word *write = out.data();
+  auto indexOf = [](int64_t offset) {
+    return static_cast<uint32_t>(offset / int64_t(sizeof(uint32_t)));
+  };
+  uint32_t groupsBegin = indexOf(offsets.groups);
+  uint32_t groupsEnd = indexOf(offsets.items);
+  commitRanges([&](int64_t offset, int64_t bytes) {
+    uint32_t begin = indexOf(offset);
+    uint32_t end = indexOf(offset + bytes);
+    // Scattered pools have groups by the ten thousand, and each new page moves
+    // those behind it.
+    if (!options.hasGroups && begin >= groupsBegin && begin < groupsEnd)
+      return;
+    bool isWritten = !options.isWhole;
+    // Most of a range is as it was; equal blocks are passed over whole.
+    constexpr uint32_t block = 16;
+    for (uint32_t i = begin; i < end; ++i) {
+      if (to[i] == from[i]) {
+        while (i + block < end &&
+               std::memcmp(to + i, from + i, block * sizeof(uint32_t)) == 0)
+          i += block;
+        if (to[i] == from[i])
+          continue;
+      }
+      to[i] = from[i];
+      if (isWritten)
+        *write++ = {i, from[i]};
+    }
+  });
+  if (options.isWhole) {
+    uint32_t words = indexOf(offsets.bytes);
+    for (uint32_t i = 0; i < words; ++i)
+      if (options.hasGroups || i < groupsBegin || i >= groupsEnd)
+        *write++ = {i, to[i]};
+  }
+  return static_cast<int32_t>(write - out.data());
+}

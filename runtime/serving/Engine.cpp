@@ -1,0 +1,676 @@
+//===- Engine.cpp - Requests through a decoder's slots ----------*- C++ -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "kvrm/runtime/serving/Engine.h"
+
+#include <algorithm>
+#include <cmath>
+
+using namespace kvrm;
+
+const char *kvrm::finishReasonName(FinishReason reason) {
+  switch (reason) {
+  case FinishReason::Stop:
+    return "stop";
+  case FinishReason::MaxTokens:
+    return "max-tokens";
+  case FinishReason::Capacity:
+    return "capacity";
+  case FinishReason::Cancelled:
+    return "cancelled";
+  case FinishReason::Failed:
+    return "failed";
+  }
+  return "?";
+}
+
+/// Moves a running mean by an eighth towards a new value; the first one counts
+/// in full.
+static void learn(double &mean, double value) {
+  mean = mean == 0 ? value : mean + (value - mean) / 8;
+}
+
+//===----------------------------------------------------------------------===//
+// Creation
+//===----------------------------------------------------------------------===//
+
+Engine::Engine(Decoder &decoder, const Clock &clock, const EngineConfig &config,
+               EngineObserver *observer)
+    : decoder(decoder), clock(clock), config(config), observer(observer) {
+  const DecoderShape &shape = decoder.shape();
+  auto slots = static_cast<size_t>(shape.slots);
+  slotOwner.assign(slots, -1);
+  placeOwner.assign(static_cast<size_t>(shape.parkingPlaces), -1);
+  stepTokens.resize(slots);
+  logits.resize(slots * static_cast<size_t>(shape.vocabulary));
+  scratchTokens.reserve(static_cast<size_t>(shape.capacity));
+  if (config.sharesPrefixes) {
+    kept.resize(static_cast<size_t>(shape.histories - shape.slots));
+    prefixes = PrefixIndex(shape.histories,
+                           static_cast<int32_t>(pagesFor(shape.capacity)),
+                           shape.pageTokens);
+  }
+}
+
+Expected<std::unique_ptr<Engine>> Engine::create(Decoder &decoder,
+                                                 const Clock &clock,
+                                                 const EngineConfig &config,
+                                                 EngineObserver *observer) {
+  if (config.queueLimit < 1 || config.queueLimit > 65536)
+    return invalidArgument("queue limit: ", config.queueLimit,
+                           " is outside 1..65536");
+  if (!(config.stallFactor >= 0 && config.stallFactor <= 1000))
+    return invalidArgument("stall factor is outside 0..1000");
+  if (config.sharesPrefixes && !decoder.isPaged())
+    return invalidArgument("prefixes are shared by pages, which a static "
+                           "decoder does not have");
+  for (int32_t i = 0; i < decoder.shape().histories; ++i)
+    if (decoder.length(i) != 0)
+      return invalidArgument("history ", i, " is in use");
+  return std::unique_ptr<Engine>(new Engine(decoder, clock, config, observer));
+}
+
+Engine::~Engine() {
+  for (int32_t i = 0; i < decoder.shape().histories; ++i) {
+    Status released = decoder.release(i);
+    KVRM_CHECK(released.isOk(), "a history can be forgotten");
+  }
+  for (size_t i = 0; i < placeOwner.size(); ++i)
+    if (placeOwner[i] >= 0) {
+      Status discarded = decoder.discard(static_cast<int32_t>(i));
+      KVRM_CHECK(discarded.isOk(), "a parked history can be forgotten");
+    }
+}
+
+int64_t Engine::pagesFor(int64_t tokens) const {
+  int64_t page = decoder.shape().pageTokens;
+  return page == 0 ? 0 : (tokens + page - 1) / page;
+}
+
+//===----------------------------------------------------------------------===//
+// Requests
+//===----------------------------------------------------------------------===//
+
+Status Engine::check(const RequestSpec &spec) const {
+  const DecoderShape &shape = decoder.shape();
+  if (spec.prompt.empty())
+    return invalidArgument("the prompt has no tokens");
+  if (spec.prompt.size() > static_cast<size_t>(shape.capacity))
+    return invalidArgument("prompt of ", spec.prompt.size(),
+                           " tokens exceeds the capacity ", shape.capacity);
+  for (int32_t token : spec.prompt)
+    if (token < 0 || token >= shape.vocabulary)
+      return invalidArgument("token ", token, " is outside 0..",
+                             shape.vocabulary - 1);
+  if (spec.maxTokens < 1)
+    return invalidArgument("cannot generate ", spec.maxTokens, " tokens");
+  if (decoder.isPaged()) {
+    // Its last token is not appended.
+    int64_t tokens = std::min<int64_t>(
+        static_cast<int64_t>(spec.prompt.size()) + spec.maxTokens - 1,
+        shape.capacity);
+    int64_t pages = shape.window > 0 && tokens > shape.window
+                        ? shape.historyPages
+                        : pagesFor(tokens);
+    if (pages > shape.poolPages)
+      return invalidArgument(spec.prompt.size(), " prompt tokens and up to ",
+                             spec.maxTokens, " new ones need ", pages,
+                             " KV pages, the pool has ", shape.poolPages);
+  }
+  return Sampler::create(shape.vocabulary, spec.sampling).status();
+}
+
+Expected<RequestId> Engine::submit(RequestSpec spec) {
+  KVRM_TRY(check(spec));
+  if (!canSubmit()) {
+    ++sums.refused;
+    return makeError(StatusCode::ResourceExhausted,
+                     "queue full: ", sums.waiting,
+                     " requests wait, the limit is ", config.queueLimit);
+  }
+  RequestId id = nextId++;
+  Request &request = requests[id];
+  request.target = static_cast<int32_t>(spec.prompt.size());
+  request.result.id = id;
+  request.result.promptTokens = request.target;
+  request.result.arrival = clock.now();
+  request.result.tokens.reserve(
+      static_cast<size_t>(std::min(spec.maxTokens, decoder.shape().capacity)));
+  Expected<Sampler> sampler =
+      Sampler::create(decoder.shape().vocabulary, spec.sampling);
+  KVRM_CHECK(sampler.status().isOk(), "settings were checked");
+  request.sampler.emplace(sampler.take());
+  request.spec = std::move(spec);
+  ++sums.submitted;
+  ++sums.waiting;
+  return id;
+}
+
+Status Engine::cancel(RequestId id) {
+  auto at = requests.find(id);
+  if (at == requests.end())
+    return makeError(StatusCode::NotFound, "request ", id, " is not here");
+  finish(at, FinishReason::Cancelled, {});
+  return Status::ok();
+}
+
+int64_t Engine::runningTokens() const {
+  int64_t tokens = 0;
+  for (size_t slot = 0; slot < slotOwner.size(); ++slot)
+    if (slotOwner[slot] >= 0)
+      tokens += decoder.length(static_cast<int32_t>(slot));
+  return tokens;
+}
+
+/// Token of prompt and result.
+int32_t Engine::tokenAt(const Request &request, int32_t position) const {
+  auto index = static_cast<size_t>(position);
+  const std::vector<int32_t> &prompt = request.spec.prompt;
+  return index < prompt.size() ? prompt[index]
+                               : request.result.tokens[index - prompt.size()];
+}
+
+/// `count` tokens of prompt and result, valid until the next call.
+std::span<const int32_t> Engine::tokensOf(const Request &request, int32_t first,
+                                          int32_t count) {
+  scratchTokens.resize(static_cast<size_t>(count));
+  for (int32_t i = 0; i < count; ++i)
+    scratchTokens[static_cast<size_t>(i)] = tokenAt(request, first + i);
+  return scratchTokens;
+}
+
+/// Token of a history in the pool.
+int32_t Engine::historyToken(int32_t history, int32_t position) const {
+  if (auto slot = static_cast<size_t>(history); slot < slotOwner.size())
+    return tokenAt(requests.at(slotOwner[slot]), position);
+  return kept[static_cast<size_t>(history) - slotOwner.size()]
+      .tokens[static_cast<size_t>(position)];
+}
+
+//===----------------------------------------------------------------------===//
+// Rounds
+//===----------------------------------------------------------------------===//
+
+Status Engine::step() {
+  int64_t start = clock.now();
+  round = RoundStats();
+  Status status = prefillSome();
+  if (status.isOk())
+    status = decodeAll();
+  round.nanoseconds = clock.now() - start;
+  return status;
+}
+
+/// Computes the chunks of a round.
+Status Engine::prefillSome() {
+  double budget = config.stallFactor * decodeCost;
+  double spent = 0;
+  do {
+    if (prefilling < 0 && !startNext())
+      return Status::ok();
+    if (prefilling < 0)
+      continue; // an unparked one decodes at once
+    int32_t chunks = round.prefillChunks;
+    int64_t start = clock.now();
+    KVRM_TRY(prefillChunk(requests.at(prefilling)));
+    if (round.prefillChunks == chunks)
+      return Status::ok(); // it waits for pages
+    int64_t cost = clock.now() - start;
+    round.prefillNanoseconds += cost;
+    learn(chunkCost, static_cast<double>(cost));
+    spent += static_cast<double>(cost);
+  } while (spent + chunkCost <= budget);
+  return Status::ok();
+}
+
+/// Gives a slot to the oldest request that has none. False if nobody waits or
+/// it cannot start yet.
+bool Engine::startNext() {
+  auto free = std::ranges::find(slotOwner, RequestId(-1));
+  if (free == slotOwner.end())
+    return false;
+  auto slot = static_cast<int32_t>(free - slotOwner.begin());
+  auto at = std::ranges::find_if(requests, [](const auto &entry) {
+    return entry.second.phase != Phase::Prefilling &&
+           entry.second.phase != Phase::Decoding;
+  });
+  if (at == requests.end())
+    return false;
+  Request &request = at->second;
+  if (request.phase != Phase::Parked)
+    return startPrefill(request, slot);
+
+  // Parked: as it was, if its pages are there.
+  if (!makeRoom(slot, request.target + 1))
+    return false;
+  int64_t start = clock.now();
+  if (!decoder.unpark(request.place, slot).isOk())
+    return false; // nothing has changed; the next round tries again
+  learn(parkTokenCost,
+        static_cast<double>(clock.now() - start) / request.target);
+  placeOwner[static_cast<size_t>(request.place)] = -1;
+  request.place = -1;
+  request.slot = slot;
+  request.phase = Phase::Decoding;
+  *free = at->first;
+  if (config.sharesPrefixes)
+    addPages(request);
+  --sums.preempted;
+  ++sums.running;
+  ++sums.unparked;
+  return true;
+}
+
+/// Gives up kept histories until the pages that `slot` needs for `tokens` more
+/// are free, and one more for each request that runs. False if they never are;
+/// alone, a request may take every page.
+bool Engine::makeRoom(int32_t slot, int32_t tokens) {
+  while (decoder.freePages() < decoder.pagesNeeded(slot, tokens) +
+                                   (decoder.isPaged() ? sums.running : 0))
+    if (!evictKept())
+      return false;
+  return true;
+}
+
+bool Engine::startPrefill(Request &request, int32_t slot) {
+  int32_t shared = config.sharesPrefixes ? sharePrefix(request, slot) : 0;
+  if (!makeRoom(slot, request.target - shared)) {
+    Status released = decoder.release(slot);
+    KVRM_CHECK(released.isOk(), "a slot can be emptied");
+    return false;
+  }
+  int64_t tokens = int64_t(request.target) + 1;
+  decoder.expect(slot, static_cast<int32_t>(std::min<int64_t>(
+                           tokens, decoder.shape().capacity)));
+  slotOwner[static_cast<size_t>(slot)] = request.result.id;
+  request.slot = slot;
+  prefilling = request.result.id;
+  if (request.phase == Phase::Waiting) {
+    --sums.waiting;
+    request.result.start = clock.now();
+    request.result.sharedTokens = shared;
+    sums.sharedTokens += shared;
+    sums.sharedPages += pagesFor(shared);
+  } else {
+    --sums.preempted;
+  }
+  request.phase = Phase::Prefilling;
+  ++sums.running;
+  return true;
+}
+
+/// Starts a history on the pages of one that begins alike. Returns the tokens
+/// that are there then; one at least is left to compute logits from.
+int32_t Engine::sharePrefix(Request &request, int32_t slot) {
+  std::span<const int32_t> tokens = tokensOf(request, 0, request.target);
+  PrefixIndex::Match match = prefixes.find(tokens);
+  if (match.history < 0)
+    return 0;
+  int32_t most = std::min(request.target - 1, decoder.length(match.history));
+  int32_t shared = 0;
+  while (shared < most && tokens[static_cast<size_t>(shared)] ==
+                              historyToken(match.history, shared))
+    ++shared;
+  if (shared == 0 || !decoder.alias(slot, match.history, shared).isOk())
+    return 0;
+  if (match.history >= decoder.shape().slots)
+    kept[static_cast<size_t>(match.history - decoder.shape().slots)].lastUse =
+        clock.now();
+  return shared;
+}
+
+/// Computes one chunk of the request that prefills.
+Status Engine::prefillChunk(Request &request) {
+  int32_t done = decoder.length(request.slot);
+  int32_t count = std::min(decoder.shape().prefillChunk, request.target - done);
+  std::span<const int32_t> tokens = tokensOf(request, done, count);
+  bool isLast = done + count == request.target;
+  int64_t start = clock.now();
+  while (true) {
+    Status status =
+        decoder.prefill(request.slot, tokens, isLast ? logits.data() : nullptr);
+    if (status.isOk())
+      break;
+    if (status.code() != StatusCode::ResourceExhausted)
+      return status;
+    if (reclaim(&request))
+      continue;
+    // Those that are older and decode will end or take the pages from it.
+    return sums.running > 1 ? Status::ok() : status;
+  }
+  learn(prefillTokenCost, static_cast<double>(clock.now() - start) / count);
+  round.prefillTokens += count;
+  ++round.prefillChunks;
+  sums.prefillTokens += count;
+  if (config.sharesPrefixes)
+    addPages(request);
+  if (!isLast)
+    return Status::ok();
+  prefilling = -1;
+  request.phase = Phase::Decoding;
+  // One that was preempted has its next token already.
+  if (!request.result.tokens.empty())
+    return Status::ok();
+  request.result.firstToken = clock.now();
+  emit(request, std::span<const float>(logits).first(
+                    static_cast<size_t>(decoder.shape().vocabulary)));
+  return Status::ok();
+}
+
+/// Makes whole pages of a running request known.
+void Engine::addPages(const Request &request) {
+  int32_t page = decoder.shape().pageTokens;
+  int32_t pages = decoder.length(request.slot) / page;
+  for (int32_t i = prefixes.pages(request.slot); i < pages; ++i)
+    prefixes.add(request.slot, tokensOf(request, i * page, page));
+}
+
+Status Engine::decodeAll() {
+  int32_t active = 0;
+  int64_t start = clock.now();
+  while (true) {
+    active = 0;
+    for (size_t slot = 0; slot < slotOwner.size(); ++slot) {
+      stepTokens[slot] = -1;
+      if (slotOwner[slot] < 0 || slotOwner[slot] == prefilling)
+        continue;
+      stepTokens[slot] = requests.at(slotOwner[slot]).result.tokens.back();
+      ++active;
+    }
+    if (active == 0)
+      return Status::ok();
+    start = clock.now();
+    Status status = decoder.decode(stepTokens, logits.data());
+    if (status.isOk())
+      break;
+    if (status.code() != StatusCode::ResourceExhausted || !reclaim(nullptr))
+      return status;
+  }
+  learn(decodeCost, static_cast<double>(clock.now() - start));
+  round.decodeNanoseconds = clock.now() - start;
+  round.decodeTokens = active;
+  sums.decodeTokens += active;
+  ++sums.steps;
+  auto vocabulary = static_cast<size_t>(decoder.shape().vocabulary);
+  for (size_t slot = 0; slot < slotOwner.size(); ++slot) {
+    if (stepTokens[slot] < 0)
+      continue;
+    Request &request = requests.at(slotOwner[slot]);
+    request.target = decoder.length(request.slot);
+    if (config.sharesPrefixes)
+      addPages(request);
+    emit(request,
+         std::span<const float>(logits).subspan(slot * vocabulary, vocabulary));
+  }
+  return Status::ok();
+}
+
+/// Samples the next token of a request and ends it if that is due.
+void Engine::emit(Request &request, std::span<const float> row) {
+  int32_t token = request.sampler->sample(row);
+  auto at = requests.find(request.result.id);
+  if (token < 0) {
+    finish(at, FinishReason::Failed,
+           "the model's logits are not numbers at position " +
+               std::to_string(decoder.length(request.slot) - 1));
+    return;
+  }
+  if (std::ranges::find(request.spec.stopTokens, token) !=
+      request.spec.stopTokens.end()) {
+    finish(at, FinishReason::Stop, {});
+    return;
+  }
+  request.result.tokens.push_back(token);
+  if (observer)
+    observer->onToken(request.result.id, token);
+  if (request.result.tokens.size() >=
+      static_cast<size_t>(request.spec.maxTokens))
+    finish(at, FinishReason::MaxTokens, {});
+  else if (decoder.length(request.slot) >= decoder.shape().capacity)
+    finish(at, FinishReason::Capacity, {});
+}
+
+//===----------------------------------------------------------------------===//
+// Pages
+//===----------------------------------------------------------------------===//
+
+/// Frees pages for a request, or, without one, for a decode step: of kept
+/// histories first, then of the youngest running request, but not of one older
+/// than the beneficiary. False if there is nobody.
+bool Engine::reclaim(const Request *beneficiary) {
+  if (evictKept())
+    return true;
+  RequestId victim = *std::ranges::max_element(slotOwner);
+  RequestId oldest = -1;
+  for (RequestId id : slotOwner)
+    if (id >= 0 && (oldest < 0 || id < oldest))
+      oldest = id;
+  // Somebody gets on.
+  if (victim < 0 || victim == oldest ||
+      (beneficiary && victim <= beneficiary->result.id))
+    return false;
+  preempt(requests.at(victim));
+  return true;
+}
+
+/// Takes the slot from a running request; its tokens are kept.
+void Engine::preempt(Request &request) {
+  ++request.result.preemptions;
+  ++sums.preempted;
+  bool isDecoding = request.phase == Phase::Decoding;
+  auto place = std::ranges::find(placeOwner, RequestId(-1));
+  bool parks = isDecoding && place != placeOwner.end() &&
+               config.preemption != PreemptionPolicy::Recompute &&
+               (config.preemption == PreemptionPolicy::Park ||
+                2 * parkTokenCost <= prefillTokenCost);
+  if (parks) {
+    auto index = static_cast<int32_t>(place - placeOwner.begin());
+    int64_t start = clock.now();
+    // One that cannot be parked is computed again.
+    parks = decoder.park(request.slot, index).isOk();
+    if (parks) {
+      learn(parkTokenCost,
+            static_cast<double>(clock.now() - start) / request.target);
+      *place = request.result.id;
+      request.place = index;
+      ++sums.parked;
+      sums.parkedTokens += request.target;
+    }
+  }
+  if (!parks) {
+    ++sums.recomputed;
+    sums.recomputedTokens += decoder.length(request.slot);
+  }
+  leaveSlot(request);
+  request.phase = parks ? Phase::Parked : Phase::Dropped;
+}
+
+bool Engine::evictKept() {
+  Kept *oldest = nullptr;
+  for (Kept &history : kept)
+    if (history.lastUse >= 0 && (!oldest || history.lastUse < oldest->lastUse))
+      oldest = &history;
+  if (!oldest)
+    return false;
+  auto history =
+      decoder.shape().slots + static_cast<int32_t>(oldest - kept.data());
+  prefixes.remove(history);
+  Status released = decoder.release(history);
+  KVRM_CHECK(released.isOk(), "a kept history can be forgotten");
+  *oldest = Kept();
+  --sums.kept;
+  ++sums.evicted;
+  return true;
+}
+
+/// Keeps the history of a request that ends, unless an equal one is kept.
+void Engine::keep(const Request &request) {
+  if (kept.empty())
+    return;
+  int32_t length = decoder.length(request.slot);
+  std::span<const int32_t> tokens = tokensOf(request, 0, length);
+  int32_t pages = prefixes.pages(request.slot);
+  if (pages == 0)
+    return;
+  prefixes.remove(request.slot);
+  PrefixIndex::Match match = prefixes.find(tokens);
+  int32_t slots = decoder.shape().slots;
+  if (match.pages == pages && match.history >= slots) {
+    kept[static_cast<size_t>(match.history - slots)].lastUse = clock.now();
+    return;
+  }
+  auto free = std::ranges::find_if(
+      kept, [](const Kept &history) { return history.lastUse < 0; });
+  if (free == kept.end()) {
+    evictKept();
+    free = std::ranges::find_if(
+        kept, [](const Kept &history) { return history.lastUse < 0; });
+  }
+  auto target = slots + static_cast<int32_t>(free - kept.begin());
+  if (!decoder.alias(target, request.slot, length).isOk())
+    return;
+  auto page = static_cast<size_t>(decoder.shape().pageTokens);
+  for (size_t i = 0; i < static_cast<size_t>(pages); ++i)
+    prefixes.add(target, tokens.subspan(i * page, page));
+  free->tokens.assign(tokens.begin(), tokens.end());
+  free->lastUse = clock.now();
+  ++sums.kept;
+}
+
+/// Empties the slot of a request.
+void Engine::leaveSlot(Request &request) {
+  if (config.sharesPrefixes)
+    prefixes.remove(request.slot);
+  Status released = decoder.release(request.slot);
+  KVRM_CHECK(released.isOk(), "a slot can be emptied");
+  slotOwner[static_cast<size_t>(request.slot)] = -1;
+  if (prefilling == request.result.id)
+    prefilling = -1;
+  request.slot = -1;
+  --sums.running;
+}
+
+void Engine::finish(Requests::iterator at, FinishReason reason,
+                    std::string error) {
+  Request &request = at->second;
+  switch (request.phase) {
+  case Phase::Waiting:
+    --sums.waiting;
+    break;
+  case Phase::Dropped:
+    --sums.preempted;
+    break;
+  case Phase::Parked: {
+    --sums.preempted;
+    Status discarded = decoder.discard(request.place);
+    KVRM_CHECK(discarded.isOk(), "a parked history can be forgotten");
+    placeOwner[static_cast<size_t>(request.place)] = -1;
+    break;
+  }
+  case Phase::Prefilling:
+  case Phase::Decoding:
+    if (reason != FinishReason::Failed)
+      keep(request);
+    leaveSlot(request);
+    break;
+  }
+  sums.cancelled += reason == FinishReason::Cancelled;
+  sums.failed += reason == FinishReason::Failed;
+  ++sums.finished;
+  request.result.finish = reason;
+  request.result.end = clock.now();
+  request.result.error = std::move(error);
+  RequestResult result = std::move(request.result);
+  requests.erase(at);
+  if (observer)
+    observer->onFinish(result);
+}
+
+//===----------------------------------------------------------------------===//
+// Invariants
+//===----------------------------------------------------------------------===//
+
+Status Engine::checkInvariants() const {
+  auto broken = [](const auto &...parts) {
+    return makeError(StatusCode::Internal, "engine: ", parts...);
+  };
+  int32_t waiting = 0;
+  int32_t preempted = 0;
+  int32_t running = 0;
+  bool isStarted = true;
+  for (const auto &[id, request] : requests) {
+    bool runs =
+        request.phase == Phase::Prefilling || request.phase == Phase::Decoding;
+    waiting += request.phase == Phase::Waiting;
+    preempted +=
+        request.phase == Phase::Parked || request.phase == Phase::Dropped;
+    running += runs;
+    if (request.phase == Phase::Waiting)
+      isStarted = false;
+    else if (!isStarted)
+      return broken("request ", id, " overtook one that waits");
+    if (runs != (request.slot >= 0) ||
+        (runs && slotOwner[static_cast<size_t>(request.slot)] != id))
+      return broken("request ", id, " is not the owner of its slot");
+    if ((request.phase == Phase::Parked) != (request.place >= 0) ||
+        (request.place >= 0 &&
+         placeOwner[static_cast<size_t>(request.place)] != id))
+      return broken("request ", id, " is not the owner of its parking place");
+    if ((request.phase == Phase::Prefilling) != (id == prefilling))
+      return broken("request ", id, " is not the one that prefills");
+    auto known = static_cast<int64_t>(request.spec.prompt.size()) +
+                 std::max<int64_t>(
+                     static_cast<int64_t>(request.result.tokens.size()) - 1, 0);
+    if (request.target != known)
+      return broken("request ", id, " has ", known, " tokens to have, not ",
+                    request.target);
+    if (request.phase == Phase::Decoding &&
+        decoder.length(request.slot) != request.target)
+      return broken("request ", id, " has a history of ",
+                    decoder.length(request.slot), " tokens, not ",
+                    request.target);
+  }
+  if (waiting != sums.waiting || preempted != sums.preempted ||
+      running != sums.running || waiting > config.queueLimit)
+    return broken("requests are miscounted");
+  int32_t owned = 0;
+  for (size_t slot = 0; slot < slotOwner.size(); ++slot) {
+    owned += slotOwner[slot] >= 0;
+    auto history = static_cast<int32_t>(slot);
+    if (slotOwner[slot] < 0 && decoder.length(history) != 0)
+      return broken("slot ", slot, " has a history and no request");
+    if (!config.sharesPrefixes)
+      continue;
+    int32_t pages = prefixes.pages(history);
+    int32_t whole = decoder.length(history) / decoder.shape().pageTokens;
+    // Pages of a shared start are made known with the first chunk.
+    if (pages != whole && !(pages == 0 && slotOwner[slot] == prefilling))
+      return broken("slot ", slot, " is known by ", pages, " of ", whole,
+                    " pages");
+  }
+  if (owned != running)
+    return broken(owned, " slots have owners, ", running, " requests run");
+  int32_t parked = 0;
+  for (RequestId id : placeOwner)
+    parked += id >= 0;
+  if (parked > preempted)
+    return broken(parked, " places have owners, ", preempted,
+                  " requests are preempted");
+  int32_t keptSeen = 0;
+  for (size_t i = 0; i < kept.size(); ++i) {
+    auto length = static_cast<size_t>(
+        decoder.length(decoder.shape().slots + static_cast<int32_t>(i)));
+    if (length != kept[i].tokens.size())
+      return broken("kept history ", i, " has ", length, " tokens, not ",
+                    kept[i].tokens.size());
+    keptSeen += kept[i].lastUse >= 0;
+  }
+  if (keptSeen != sums.kept)
+    return broken("kept histories are miscounted");
+  return Status::ok();
+}

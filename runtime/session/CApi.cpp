@@ -1,0 +1,404 @@
+//===- CApi.cpp - The C API of the runtime ----------------------*- C++ -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "kvrm/runtime/kvrm.h"
+#include "kvrm/runtime/package/Package.h"
+#include "kvrm/runtime/serving/Engine.h"
+#include "kvrm/runtime/session/Session.h"
+
+#include <cstdio>
+#include <exception>
+#include <new>
+
+using namespace kvrm;
+
+struct kvrm_package {
+  std::shared_ptr<const Package> package;
+};
+
+struct kvrm_session {
+  std::unique_ptr<Session> session;
+};
+
+/// Fixed room, so that an error can be told when memory is what is missing.
+static thread_local char lastError[512] = "";
+
+static kvrm_status answer(StatusCode code, const char *message) {
+  std::snprintf(lastError, sizeof(lastError), "%s", message);
+  return static_cast<kvrm_status>(code);
+}
+
+static kvrm_status answer(const Status &status) {
+  if (status.isOk())
+    return KVRM_OK;
+  return answer(status.code(), status.message().c_str());
+}
+
+static kvrm_status nullArgument(const char *name) {
+  return answer(invalidArgument(name, " is null"));
+}
+
+/// Runs `body`, which returns a Status, and lets no exception out.
+template <typename Body> static kvrm_status guarded(Body body) {
+  try {
+    return answer(body());
+  } catch (const std::bad_alloc &) {
+    return answer(StatusCode::ResourceExhausted, "out of memory");
+  } catch (const std::exception &error) {
+    return answer(StatusCode::Internal, error.what());
+  } catch (...) {
+    return answer(StatusCode::Internal, "unknown exception");
+  }
+}
+
+const char *kvrm_status_name(kvrm_status status) {
+  switch (status) {
+  case KVRM_OK:
+    return "ok";
+  case KVRM_INVALID_ARGUMENT:
+    return "invalid argument";
+  case KVRM_NOT_FOUND:
+    return "not found";
+  case KVRM_RESOURCE_EXHAUSTED:
+    return "resource exhausted";
+  case KVRM_INCOMPATIBLE:
+    return "incompatible";
+  case KVRM_CORRUPT:
+    return "corrupt";
+  case KVRM_IO_ERROR:
+    return "I/O error";
+  case KVRM_INTERNAL:
+    return "internal error";
+  }
+  return "unknown status";
+}
+
+const char *kvrm_last_error(void) { return lastError; }
+
+const char *kvrm_version(void) { return KVRM_VERSION; }
+
+kvrm_status kvrm_package_open(const char *path, kvrm_package **package) {
+  if (!package)
+    return nullArgument("package");
+  *package = nullptr;
+  if (!path)
+    return nullArgument("path");
+  return guarded([&]() -> Status {
+    Expected<std::shared_ptr<const Package>> loaded = Package::load(path);
+    KVRM_TRY(loaded.status());
+    *package = new kvrm_package{loaded.take()};
+    return Status::ok();
+  });
+}
+
+void kvrm_package_close(kvrm_package *package) { delete package; }
+
+kvrm_status kvrm_package_get_info(const kvrm_package *package,
+                                  kvrm_package_info *info) {
+  if (!package)
+    return nullArgument("package");
+  if (!info)
+    return nullArgument("info");
+  const Manifest &m = package->package->manifest();
+  info->name = m.modelName.c_str();
+  info->architecture = m.architecture.c_str();
+  info->is_paged = m.isPaged;
+  info->vocabulary = m.vocabulary;
+  info->layers = m.layers;
+  info->heads = m.heads;
+  info->kv_heads = m.kvHeads;
+  info->head_dim = m.headDim;
+  info->slots = m.slots;
+  info->capacity = m.capacity;
+  info->page_tokens = m.pageTokens;
+  info->bos = m.bos;
+  info->eos = m.eos;
+  return KVRM_OK;
+}
+
+kvrm_status kvrm_session_create(kvrm_package *package,
+                                const kvrm_session_config *config,
+                                kvrm_session **session) {
+  if (!session)
+    return nullArgument("session");
+  *session = nullptr;
+  if (!package)
+    return nullArgument("package");
+  return guarded([&]() -> Status {
+    SessionConfig options;
+    if (config) {
+      options.poolPages = config->pool_pages;
+      options.threads = config->threads;
+      options.shares = config->shares;
+      options.keptHistories = config->kept_histories;
+      options.parkingPlaces = config->parking_places;
+      options.parkingPages = config->parking_pages;
+    }
+    Expected<std::unique_ptr<Session>> made =
+        Session::create(package->package, options);
+    KVRM_TRY(made.status());
+    *session = new kvrm_session{made.take()};
+    return Status::ok();
+  });
+}
+
+void kvrm_session_destroy(kvrm_session *session) { delete session; }
+
+kvrm_status kvrm_prefill(kvrm_session *session, int32_t slot,
+                         const int32_t *tokens, size_t count, float *logits) {
+  if (!session)
+    return nullArgument("session");
+  if (!tokens)
+    return nullArgument("tokens");
+  return guarded(
+      [&] { return session->session->prefill(slot, {tokens, count}, logits); });
+}
+
+kvrm_status kvrm_decode(kvrm_session *session, const int32_t *tokens,
+                        float *logits) {
+  if (!session)
+    return nullArgument("session");
+  if (!tokens)
+    return nullArgument("tokens");
+  Session &target = *session->session;
+  return guarded([&] {
+    return target.decode({tokens, static_cast<size_t>(target.slots())}, logits);
+  });
+}
+
+kvrm_status kvrm_release(kvrm_session *session, int32_t slot) {
+  if (!session)
+    return nullArgument("session");
+  return guarded([&] { return session->session->release(slot); });
+}
+
+kvrm_status kvrm_alias(kvrm_session *session, int32_t target, int32_t source,
+                       int32_t tokens) {
+  if (!session)
+    return nullArgument("session");
+  return guarded(
+      [&] { return session->session->alias(target, source, tokens); });
+}
+
+kvrm_status kvrm_trim(kvrm_session *session, int32_t slot, int32_t length) {
+  if (!session)
+    return nullArgument("session");
+  return guarded([&] { return session->session->trim(slot, length); });
+}
+
+kvrm_status kvrm_length(kvrm_session *session, int32_t slot, int32_t *length) {
+  if (!session)
+    return nullArgument("session");
+  if (!length)
+    return nullArgument("length");
+  const Session &target = *session->session;
+  if (slot < 0 || slot >= target.slots())
+    return answer(
+        invalidArgument("slot ", slot, " is outside 0..", target.slots() - 1));
+  *length = target.length(slot);
+  return KVRM_OK;
+}
+
+kvrm_status kvrm_session_get_stats(const kvrm_session *session,
+                                   kvrm_session_stats *stats) {
+  if (!session)
+    return nullArgument("session");
+  if (!stats)
+    return nullArgument("stats");
+  const Session &source = *session->session;
+  const StepStats &last = source.lastStep();
+  stats->active_rows = last.activeRows;
+  stats->groups = last.groups;
+  stats->items = last.items;
+  stats->segments = last.segments;
+  stats->pages = last.pages;
+  stats->page_copies = last.pageCopies;
+  stats->steps = last.steps;
+  stats->committed_bytes = last.committedBytes;
+  stats->stage_copies = last.stageCopies;
+  stats->stage_bytes = last.stageBytes;
+  stats->plan_nanoseconds = last.planNanoseconds;
+  stats->commit_nanoseconds = last.commitNanoseconds;
+  stats->attend_nanoseconds = last.attendNanoseconds;
+  stats->step_nanoseconds = last.stepNanoseconds;
+  stats->reserved_kv_bytes = source.reservedKvBytes();
+  stats->live_kv_bytes = source.liveKvBytes();
+  stats->pool_pages = source.poolPages();
+  stats->free_pages = source.freePages();
+  return KVRM_OK;
+}
+
+//===----------------------------------------------------------------------===//
+// Engine
+//===----------------------------------------------------------------------===//
+
+static_assert(KVRM_FINISH_FAILED == int(FinishReason::Failed) &&
+              KVRM_FINISH_CANCELLED == int(FinishReason::Cancelled) &&
+              KVRM_FINISH_CAPACITY == int(FinishReason::Capacity) &&
+              KVRM_FINISH_MAX_TOKENS == int(FinishReason::MaxTokens) &&
+              KVRM_FINISH_STOP == int(FinishReason::Stop));
+static_assert(KVRM_PREEMPT_RECOMPUTE == int(PreemptionPolicy::Recompute) &&
+              KVRM_PREEMPT_PARK == int(PreemptionPolicy::Park) &&
+              KVRM_PREEMPT_CHEAPER == int(PreemptionPolicy::Cheaper));
+
+namespace {
+
+/// The caller's clock, or the machine's.
+class CallerClock final : public Clock {
+public:
+  int64_t now() const override {
+    return callback ? callback(context) : steady.now();
+  }
+  int64_t (*callback)(void *) = nullptr;
+  void *context = nullptr;
+
+private:
+  SteadyClock steady;
+};
+
+class CallerObserver final : public EngineObserver {
+public:
+  void onToken(RequestId id, int32_t token) override {
+    if (config.on_token)
+      config.on_token(config.context, id, token);
+  }
+  void onFinish(RequestResult &result) override {
+    if (!config.on_finish)
+      return;
+    kvrm_result told{};
+    told.request = result.id;
+    told.finish = static_cast<kvrm_finish_reason>(result.finish);
+    told.tokens = result.tokens.data();
+    told.token_count = result.tokens.size();
+    told.prompt_tokens = result.promptTokens;
+    told.shared_tokens = result.sharedTokens;
+    told.preemptions = result.preemptions;
+    told.arrival = result.arrival;
+    told.start = result.start;
+    told.first_token = result.firstToken;
+    told.end = result.end;
+    config.on_finish(config.context, &told);
+  }
+  kvrm_engine_config config{};
+};
+
+} // namespace
+
+struct kvrm_engine {
+  CallerClock clock;
+  CallerObserver observer;
+  std::unique_ptr<Engine> engine;
+};
+
+kvrm_status kvrm_engine_create(kvrm_session *session,
+                               const kvrm_engine_config *config,
+                               kvrm_engine **engine) {
+  if (!engine)
+    return nullArgument("engine");
+  *engine = nullptr;
+  if (!session)
+    return nullArgument("session");
+  return guarded([&]() -> Status {
+    auto made = std::make_unique<kvrm_engine>();
+    EngineConfig options;
+    if (config) {
+      if (config->preemption < KVRM_PREEMPT_CHEAPER ||
+          config->preemption > KVRM_PREEMPT_RECOMPUTE)
+        return invalidArgument("preemption: ", int32_t(config->preemption),
+                               " is outside 0..2");
+      made->observer.config = *config;
+      made->clock.callback = config->now;
+      made->clock.context = config->context;
+      if (config->queue_limit != 0)
+        options.queueLimit = config->queue_limit;
+      if (config->stall_factor != 0)
+        options.stallFactor = config->stall_factor;
+      options.preemption = static_cast<PreemptionPolicy>(config->preemption);
+      options.sharesPrefixes = config->shares_prefixes != 0;
+    }
+    Expected<std::unique_ptr<Engine>> inner = Engine::create(
+        *session->session, made->clock, options, &made->observer);
+    KVRM_TRY(inner.status());
+    made->engine = inner.take();
+    *engine = made.release();
+    return Status::ok();
+  });
+}
+
+void kvrm_engine_destroy(kvrm_engine *engine) { delete engine; }
+
+kvrm_status kvrm_engine_submit(kvrm_engine *engine, const kvrm_request *spec,
+                               int64_t *request) {
+  if (!engine)
+    return nullArgument("engine");
+  if (!spec)
+    return nullArgument("spec");
+  if (!request)
+    return nullArgument("request");
+  if (!spec->prompt && spec->prompt_count > 0)
+    return nullArgument("prompt");
+  if (!spec->stop_tokens && spec->stop_count > 0)
+    return nullArgument("stop_tokens");
+  return guarded([&]() -> Status {
+    RequestSpec own;
+    own.prompt.assign(spec->prompt, spec->prompt + spec->prompt_count);
+    own.maxTokens = spec->max_tokens;
+    own.stopTokens.assign(spec->stop_tokens,
+                          spec->stop_tokens + spec->stop_count);
+    own.sampling.temperature = spec->temperature;
+    own.sampling.topP = spec->top_p == 0 ? 1 : spec->top_p;
+    own.sampling.seed = spec->seed;
+    Expected<RequestId> id = engine->engine->submit(std::move(own));
+    KVRM_TRY(id.status());
+    *request = *id;
+    return Status::ok();
+  });
+}
+
+kvrm_status kvrm_engine_cancel(kvrm_engine *engine, int64_t request) {
+  if (!engine)
+    return nullArgument("engine");
+  return guarded([&] { return engine->engine->cancel(request); });
+}
+
+kvrm_status kvrm_engine_step(kvrm_engine *engine) {
+  if (!engine)
+    return nullArgument("engine");
+  return guarded([&] { return engine->engine->step(); });
+}
+
+int32_t kvrm_engine_is_idle(const kvrm_engine *engine) {
+  return !engine || engine->engine->isIdle();
+}
+
+kvrm_status kvrm_engine_get_stats(const kvrm_engine *engine,
+                                  kvrm_engine_stats *stats) {
+  if (!engine)
+    return nullArgument("engine");
+  if (!stats)
+    return nullArgument("stats");
+  const EngineStats &source = engine->engine->stats();
+  stats->submitted = source.submitted;
+  stats->refused = source.refused;
+  stats->finished = source.finished;
+  stats->cancelled = source.cancelled;
+  stats->failed = source.failed;
+  stats->steps = source.steps;
+  stats->prefill_tokens = source.prefillTokens;
+  stats->decode_tokens = source.decodeTokens;
+  stats->shared_tokens = source.sharedTokens;
+  stats->shared_pages = source.sharedPages;
+  stats->parked = source.parked;
+  stats->recomputed = source.recomputed;
+  stats->evicted = source.evicted;
+  stats->waiting = source.waiting;
+  stats->preempted = source.preempted;
+  stats->running = source.running;
+  stats->kept = source.kept;
+  return KVRM_OK;
+}

@@ -1,0 +1,192 @@
+//===- SessionFarHistory.cpp - Sessions whose past collapses ----*- C++ -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// What a session does about far history: count pages as if the past collapsed,
+// collapse it before tokens are appended, and tell the planner of it. A slot's
+// table is [pages of summaries][pages of exact tokens]; the first part comes
+// with the first collapse, so that short requests pay nothing.
+//
+//===----------------------------------------------------------------------===//
+
+#include "kvrm/runtime/host/HostSummaries.h"
+#include "kvrm/runtime/session/Session.h"
+
+#include <algorithm>
+#include <chrono>
+
+using namespace kvrm;
+
+Status Session::createFarHistory() {
+  const Manifest &m = manifest();
+  if (m.window == 0)
+    return Status::ok();
+  Expected<FarHistory> created =
+      FarHistory::create({.slots = m.slots,
+                          .window = m.window,
+                          .entries = m.summaries,
+                          .sinks = m.sinks,
+                          .pageTokens = m.pageTokens});
+  KVRM_TRY(created.status());
+  far.emplace(created.take());
+  farDrops.resize(static_cast<size_t>(pager->limits().pages));
+  return Status::ok();
+}
+
+/// A row of `count` tokens from `position` on, which the pager holds already.
+PlanRow Session::planRow(int32_t slot, int32_t position, int32_t count) const {
+  PlanRow row{slot, position, count};
+  if (!far)
+    return row;
+  row.place = position - far->placesSaved(slot);
+  row.summaries = far->inUse(slot);
+  row.biases = far->biases(slot);
+  return row;
+}
+
+/// Pages that prefill() or, of one token, decode() would take now, at the time
+/// when it holds most. Follows the steps that they would make.
+int64_t Session::farPagesNeeded(int32_t slot, int32_t tokens) const {
+  int32_t page = manifest().pageTokens;
+  std::span<const int32_t> table = pager->pages(slot);
+  int64_t front = far->summaryPages(slot);
+  int32_t exact = length(slot) - far->collapsed(slot);
+  int64_t exactPages = static_cast<int64_t>(table.size()) - front;
+  bool isFirst = far->collapsed(slot) == 0;
+  // The page that the next token goes to is this slot's own then.
+  int64_t copied = pager->isCopyNeeded(slot) ? front + exact / page : -1;
+  auto oldest = static_cast<size_t>(front);
+  int64_t taken = 0;
+  int64_t most = 0;
+  for (int32_t done = 0; done < tokens;) {
+    int32_t chunk = std::min(prefillEntry.info->queries, tokens - done);
+    int32_t collapsing = far->pagesToCollapse(exact);
+    if (collapsing > 0 && isFirst) {
+      taken += far->shape().entries / page;
+      most = std::max(most, taken);
+      isFirst = false;
+    }
+    for (int32_t i = 0; i < collapsing; ++i, ++oldest)
+      if (oldest >= table.size() || static_cast<int64_t>(oldest) == copied ||
+          pager->references(table[oldest]) == 1)
+        --taken;
+    exact -= collapsing * page;
+    exactPages -= collapsing;
+    int64_t grown = (int64_t(exact) + chunk + page - 1) / page - exactPages;
+    if (grown > 0) {
+      taken += grown;
+      exactPages += grown;
+    }
+    if (done == 0 && copied >= 0)
+      ++taken;
+    most = std::max(most, taken);
+    exact += chunk;
+    done += chunk;
+  }
+  return most;
+}
+
+/// Of `tokens` tokens to prefill, those that are appended before any page
+/// collapses: all pages for them can be taken at once.
+int32_t Session::tokensBeforeCollapse(int32_t slot, int32_t tokens) const {
+  if (!far)
+    return tokens;
+  int32_t exact = length(slot) - far->collapsed(slot);
+  int32_t chunk = prefillEntry.info->queries;
+  int32_t room = std::max(far->shape().window - exact, 0);
+  return std::min(tokens, (room + chunk - 1) / chunk * chunk);
+}
+
+Status Session::collapseFor(std::span<const AppendRequest> appends) {
+  if (!far)
+    return Status::ok();
+  // A collapse takes as many pages from growth as it gives.
+  Expected<int64_t> growth = pager->pagesNeeded(appends);
+  KVRM_TRY(growth.status());
+  auto pagesOf = [&](int32_t slot) {
+    int32_t count = far->pagesToCollapse(length(slot) - far->collapsed(slot));
+    return pager->pages(slot).subspan(
+        static_cast<size_t>(far->summaryPages(slot)),
+        static_cast<size_t>(count));
+  };
+  int64_t free = pager->freePages();
+  bool hasRoom = true;
+  for (const AppendRequest &append : appends) {
+    std::span<const int32_t> pages = pagesOf(append.slot);
+    if (!pages.empty() && far->collapsed(append.slot) == 0)
+      free -= far->shape().entries / far->shape().pageTokens;
+    hasRoom &= free >= 0;
+    // A page that several slots collapse goes with the last of them.
+    for (int32_t page : pages)
+      if (++farDrops[static_cast<size_t>(page)] == pager->references(page))
+        ++free;
+  }
+  for (const AppendRequest &append : appends)
+    for (int32_t page : pagesOf(append.slot))
+      farDrops[static_cast<size_t>(page)] = 0;
+  if (!hasRoom || *growth > free)
+    return {StatusCode::ResourceExhausted, "out of KV pages"};
+  for (const AppendRequest &append : appends)
+    collapse(append.slot);
+  return Status::ok();
+}
+
+/// Collapses pages of a slot until it may take more tokens. The pages that this
+/// needs have been counted.
+void Session::collapse(int32_t slot) {
+  if (!far)
+    return;
+  int32_t count = far->pagesToCollapse(length(slot) - far->collapsed(slot));
+  if (count == 0)
+    return;
+  auto start = std::chrono::steady_clock::now();
+  const Manifest &m = manifest();
+  HostPool pool{backend->kvPool(), m.layers,     m.kvHeads,
+                m.headDim,         m.pageTokens, pager->limits().pages,
+                m.element};
+  ThreadPool &threads = backend->threadPool();
+  int32_t front = m.summaries / m.pageTokens;
+  if (far->collapsed(slot) == 0 && front > 0) {
+    Status inserted = pager->insertFront(slot, front);
+    KVRM_CHECK(inserted.isOk(), "pages were counted");
+    clearPages(pool, pager->pages(slot).first(static_cast<size_t>(front)),
+               threads);
+  }
+  std::span<const int32_t> table = pager->pages(slot);
+  for (int32_t i = 0; i < count; ++i)
+    writeSummaries(pool, far->collapsePage(slot),
+                   table[static_cast<size_t>(front) + static_cast<size_t>(i)],
+                   table.first(static_cast<size_t>(front)), threads);
+  Status dropped = pager->dropPages(slot, front, count);
+  KVRM_CHECK(dropped.isOk(), "whole pages collapse");
+  collapsedPages += count;
+  collapseNanoseconds += std::chrono::duration_cast<std::chrono::nanoseconds>(
+                             std::chrono::steady_clock::now() - start)
+                             .count();
+}
+
+/// Of a slot whose far history has collapsed.
+Status Session::checkTrim(int32_t slot, int32_t newLength) const {
+  int32_t collapsed = far->collapsed(slot);
+  if (newLength >= collapsed && newLength <= length(slot))
+    return Status::ok();
+  return invalidArgument("slot ", slot, ": cannot trim to ", newLength,
+                         " tokens, outside ", collapsed, "..", length(slot),
+                         "; those before have collapsed");
+}
+
+Status Session::checkShare(int32_t target, int32_t source) const {
+  if (!far)
+    return Status::ok();
+  if (far->collapsed(source) > 0)
+    return invalidArgument("slot ", source, ": cannot share, its first ",
+                           far->collapsed(source), " tokens have collapsed");
+  // With no entries even a slot without pages may have a past.
+  if (length(target) != 0)
+    return invalidArgument("slot ", target, " is not empty");
+  return Status::ok();
+}
