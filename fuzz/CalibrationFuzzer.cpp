@@ -7,7 +7,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Fuzz.h"
-#include "kvrm/runtime/paging/SchedulePolicy.h"
+#include "kvrm/runtime/paging/Calibration.h"
 
 #include <cmath>
 

@@ -6,36 +6,16 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "kvrm/runtime/paging/SchedulePolicy.h"
+#include "PolicyConstants.h"
 
 #include <chrono>
 #include <cmath>
 #include <cstdio>
-#include <filesystem>
-#include <fstream>
 #include <gtest/gtest.h>
-#include <queue>
 #include <random>
 
 using namespace kvrm;
-
-static PolicyShape testShape() {
-  PolicyShape shape;
-  shape.heads = 32;
-  shape.kvHeads = 8;
-  return shape;
-}
-
-static ScheduleCosts testCosts() {
-  ScheduleCosts costs;
-  costs.shares = 132;
-  costs.workqueue = {2.5, 3000, 0.1, 0.4};
-  costs.clusters = {{1, 132, 1.5, 2950, 35},
-                    {2, 66, 2, 2950, 65},
-                    {4, 32, 2.2, 2950, 130},
-                    {8, 16, 2.4, 2900, 260}};
-  return costs;
-}
+using namespace kvrm::test;
 
 static SchedulePolicy makePolicy(int32_t rows) {
   Expected<SchedulePolicy> policy =
@@ -216,174 +196,4 @@ TEST(SchedulePolicy, IsCheapBesideAStep) {
     // With room for sanitizers.
     EXPECT_LT(best, 20 * limitUs);
   }
-}
-
-//===----------------------------------------------------------------------===//
-// Fitting
-//===----------------------------------------------------------------------===//
-
-static std::vector<std::vector<int32_t>> fitBatches() {
-  std::mt19937 random(4);
-  std::vector<std::vector<int32_t>> batches = {{1024},
-                                               {8192},
-                                               {50000},
-                                               std::vector<int32_t>(4, 3000),
-                                               std::vector<int32_t>(8, 1000),
-                                               std::vector<int32_t>(32, 1500),
-                                               std::vector<int32_t>(64, 800)};
-  for (int i = 0; i < 8; ++i) {
-    batches.emplace_back();
-    for (int row = 0; row < 4 + i; ++row)
-      batches.back().push_back(1000 + static_cast<int32_t>(random() % 50000));
-  }
-  return batches;
-}
-
-TEST(SchedulePolicyFit, FindsTheConstantsAgain) {
-  SchedulePolicy policy = makePolicy(64);
-  ScheduleCosts costs = testCosts();
-  std::mt19937 random(5);
-  for (double noise : {0.0, 0.01}) {
-    auto samplesOf = [&](int32_t schedule) {
-      std::vector<CostSample> samples;
-      for (const auto &lengths : fitBatches()) {
-        double unit = double(random() % 2001) / 1000 - 1;
-        samples.push_back(
-            {lengths, policy.predict(schedule, lengths) * (1 + noise * unit)});
-      }
-      return samples;
-    };
-    std::vector<CostSample> queue = samplesOf(SchedulePolicy::workqueue);
-    Expected<WorkqueueCost> found =
-        fitWorkqueue(testShape(), costs.shares, queue);
-    ASSERT_TRUE(found) << found.status().message();
-    EXPECT_NEAR(found->gbPerS, costs.workqueue.gbPerS, 20 + 4000 * noise);
-    EXPECT_NEAR(found->baseUs + found->itemUs, 2.9, 0.01 + 60 * noise);
-    EXPECT_GE(found->partialUs, 0);
-    ScheduleCosts fitted = costs;
-    fitted.workqueue = *found;
-    for (ClusterCost &cost : fitted.clusters) {
-      std::vector<CostSample> samples = samplesOf(cost.blocks);
-      Expected<ClusterCost> cluster =
-          fitCluster(testShape(), cost.blocks, cost.atOnce, samples);
-      ASSERT_TRUE(cluster) << cluster.status().message();
-      cost = *cluster;
-    }
-    Expected<SchedulePolicy> again =
-        SchedulePolicy::create(testShape(), fitted, 64);
-    ASSERT_TRUE(again);
-    for (const auto &lengths : fitBatches())
-      for (int32_t schedule : {0, 1, 2, 4, 8}) {
-        double want = policy.predict(schedule, lengths);
-        EXPECT_NEAR(again->predict(schedule, lengths), want,
-                    want * (0.01 + 4 * noise))
-            << schedule << " of " << lengths.size();
-      }
-  }
-}
-
-TEST(SchedulePolicyFit, NeedsSamples) {
-  std::vector<CostSample> few = {{{100}, 5}, {{200}, 6}};
-  EXPECT_EQ(fitWorkqueue(testShape(), 132, few).status().message(),
-            "calibration: workqueue: 2 samples are fewer than its 4 constants");
-  EXPECT_EQ(fitCluster(testShape(), 8, 16, few).status().message(),
-            "calibration: cluster: 2 samples are fewer than its 3 constants");
-}
-
-//===----------------------------------------------------------------------===//
-// Files
-//===----------------------------------------------------------------------===//
-
-static Calibration testCalibration() {
-  Calibration calibration;
-  calibration.device = "Some GPU";
-  calibration.shape = testShape();
-  calibration.settings = {testCosts(), testCosts()};
-  calibration.settings[1].usesPdl = false;
-  calibration.settings[1].workqueue.baseUs = 5.25;
-  return calibration;
-}
-
-TEST(Calibration, GoesThroughAFile) {
-  std::string path =
-      (std::filesystem::temp_directory_path() / "kvrm-calibration-XXXXXX")
-          .string();
-  ASSERT_TRUE(mkdtemp(path.data()));
-  std::string file = path + "/gpu.json";
-  Calibration written = testCalibration();
-  Status status = saveCalibration(file, written);
-  ASSERT_TRUE(status.isOk()) << status.message();
-  Expected<Calibration> read = loadCalibration(file);
-  ASSERT_TRUE(read) << read.status().message();
-  EXPECT_EQ(read->device, written.device);
-  EXPECT_TRUE(read->shape == written.shape);
-  ASSERT_EQ(read->settings.size(), 2u);
-  EXPECT_EQ(read->costs(false)->workqueue.baseUs, 5.25);
-  EXPECT_EQ(read->costs(true)->clusters[3].clusterGbPerS, 260);
-  EXPECT_EQ(read->costs(true)->clusters[3].atOnce, 16);
-  EXPECT_EQ(formatCalibration(*read), formatCalibration(written));
-  EXPECT_FALSE(std::filesystem::exists(file + ".part"));
-
-  EXPECT_EQ(loadCalibration(path + "/none").status().message(),
-            path + "/none: there is no such file");
-  EXPECT_EQ(loadCalibration(path).status().message(),
-            path + ": is not a regular file");
-  EXPECT_TRUE(saveCalibration(path + "/no/x", written)
-                  .message()
-                  .starts_with(path + "/no/x: cannot create: "));
-  EXPECT_TRUE(saveCalibration(path, written)
-                  .message()
-                  .starts_with(path + ": cannot move into place: "));
-  EXPECT_FALSE(std::filesystem::exists(path + ".part"));
-  std::filesystem::remove_all(path);
-}
-
-TEST(Calibration, RefusesWhatIsWrongInOneLine) {
-  std::string text = formatCalibration(testCalibration());
-  auto message = [&](const std::string &from, const std::string &to) {
-    std::string changed = text;
-    size_t at = changed.find(from);
-    EXPECT_NE(at, std::string::npos) << from;
-    changed.replace(at, from.size(), to);
-    return parseCalibration(changed, "c.json").status().message();
-  };
-  EXPECT_EQ(message("{", "["), "c.json: is not valid JSON");
-  EXPECT_EQ(parseCalibration("[]", "c.json").status().message(),
-            "c.json: is not a JSON object");
-  EXPECT_EQ(message("kvrm-calibration", "x"),
-            "c.json: format: 'x' is not one of kvrm-calibration");
-  EXPECT_EQ(message("\"version\": 1", "\"version\": 2"),
-            "c.json: version: 2 is not this runtime's 1; calibrate again");
-  EXPECT_EQ(message("\"kv_heads\": 8", "\"kv_heads\": 0"),
-            "c.json: attention.kv_heads: 0 is outside 1..256");
-  EXPECT_EQ(message("\"f16\"", "\"f8\""),
-            "c.json: attention.element: 'f8' is not one of f16, bf16");
-  EXPECT_EQ(message("\"pdl\": true", "\"pdl\": 1"),
-            "c.json: settings[0].pdl: is not true or false");
-  EXPECT_EQ(message("\"pdl\": true", "\"pdl\": false"),
-            "c.json: settings[1].pdl: is there already");
-  EXPECT_EQ(message("\"base_us\": 2.5", "\"base_us\": -1"),
-            "c.json: settings[0].workqueue.base_us: -1 is outside "
-            "0.0..1000000.0");
-  EXPECT_EQ(message("\"base_us\": 2.5", "\"base_us\": \"2\""),
-            "c.json: settings[0].workqueue.base_us: is not a number");
-  EXPECT_EQ(message("\"blocks\": 2", "\"blocks\": 3"),
-            "c.json: settings[0].clusters[1].blocks: 3 is not the next of 1, "
-            "2, 4, 8");
-  EXPECT_EQ(message("\"at_once\": 66", "\"at_once\": 1.5"),
-            "c.json: settings[0].clusters[1].at_once: is not an integer");
-  EXPECT_EQ(message("\"partial_us\"", "\"other\""),
-            "c.json: settings[0].workqueue.partial_us: is missing");
-}
-
-TEST(Calibration, IsForOneDeviceAndShape) {
-  Calibration calibration = testCalibration();
-  EXPECT_TRUE(calibration.check("c", "Some GPU", testShape()).isOk());
-  EXPECT_EQ(calibration.check("c", "Other GPU", testShape()).message(),
-            "c: device: 'Some GPU' is not 'Other GPU'; calibrate again");
-  PolicyShape shape = testShape();
-  shape.pageTokens = 64;
-  EXPECT_EQ(calibration.check("c", "Some GPU", shape).message(),
-            "c: attention.page_tokens: was measured for another; calibrate "
-            "again");
 }

@@ -9,6 +9,7 @@
 #include "AttentionCases.h"
 #include "AttentionRig.h"
 #include "Commands.h"
+#include "kvrm/runtime/paging/Calibration.h"
 
 #include <algorithm>
 #include <chrono>

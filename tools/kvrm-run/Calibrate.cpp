@@ -8,7 +8,9 @@
 
 #include "AttentionCases.h"
 #include "AttentionRig.h"
+#include "CalibrationFit.h"
 #include "Commands.h"
+#include "kvrm/runtime/paging/Calibration.h"
 
 #include <cmath>
 #include <cstdio>

@@ -30,7 +30,7 @@
 // clusters can beat, max(B / bandwidth, longest / clusterGbPerS), is less than
 // the best prediction so far; and nothing is while lengths have hardly moved.
 //
-// Pure host code. No call but create() and those of files allocates.
+// Pure host code. No call but create() allocates.
 //
 //===----------------------------------------------------------------------===//
 
@@ -40,10 +40,9 @@
 #include "kvrm/runtime/abi/limits.h"
 #include "kvrm/runtime/support/Status.h"
 
+#include <array>
 #include <cstdint>
 #include <span>
-#include <string>
-#include <string_view>
 #include <vector>
 
 namespace kvrm {
@@ -89,28 +88,30 @@ struct ScheduleCosts {
   std::vector<ClusterCost> clusters; ///< by blocks, ascending; may be empty
 };
 
-/// What a file of constants holds.
-struct Calibration {
-  std::string device;
-  PolicyShape shape;
-  std::vector<ScheduleCosts> settings; ///< one or two, which differ in usesPdl
-
-  /// Null if that was not measured.
-  const ScheduleCosts *costs(bool usesPdl) const;
-  /// Errors: Incompatible if it was measured for another device or shape.
-  Status check(std::string_view where, std::string_view onDevice,
-               const PolicyShape &wanted) const;
+/// What constants may be.
+struct CostLimits {
+  static constexpr double maxUs = 1e6;
+  static constexpr double leastGbPerS = 1e-3;
+  static constexpr double maxGbPerS = 1e6;
+  static constexpr int32_t maxBlocks = 1 << 16;
+  static constexpr std::array<int32_t, 4> clusterSizes = {1, 2, 4, 8};
 };
 
-/// Parses and checks; `where` names the text in errors. Errors: Corrupt,
-/// Incompatible for a version that is not known.
-Expected<Calibration> parseCalibration(std::string_view text,
-                                       std::string_view where);
-std::string formatCalibration(const Calibration &calibration);
-/// Errors: NotFound, Corrupt, Incompatible, IoError.
-Expected<Calibration> loadCalibration(const std::string &path);
-/// Writes beside `path` first, so that no half file is left. Errors: IoError.
-Status saveCalibration(const std::string &path, const Calibration &calibration);
+/// What a pass over the lengths of a batch tells.
+struct BatchSummary {
+  int64_t tokens = 0;
+  int32_t longest = 0;
+  int32_t active = 0;
+};
+
+/// B, P and I of a batch on the work queue.
+struct WorkqueueLoad {
+  double bytes = 0;
+  double partials = 0;
+  double items = 0;
+};
+WorkqueueLoad workqueueLoad(const PolicyShape &shape, int32_t shares,
+                            std::span<const int32_t> lengths);
 
 class SchedulePolicy {
 public:
@@ -134,46 +135,19 @@ public:
   int64_t evaluations() const { return evaluationCount; }
 
 private:
-  /// What a pass over the lengths tells.
-  struct Summary {
-    int64_t tokens = 0;
-    int64_t tiles = 0; ///< of one output of each row
-    int32_t longest = 0;
-    int32_t active = 0;
-  };
-
-  static Summary summaryOf(std::span<const int32_t> lengths, int32_t kvTile);
-  double workqueueUs(const Summary &summary) const;
-  double leastClusterUs(const ClusterCost &cost, const Summary &summary) const;
-  double clusterUs(const ClusterCost &cost, const Summary &summary,
+  double workqueueUs(const BatchSummary &summary) const;
+  double leastClusterUs(const ClusterCost &cost,
+                        const BatchSummary &summary) const;
+  double clusterUs(const ClusterCost &cost, const BatchSummary &summary,
                    std::span<const int32_t> lengths);
 
   PolicyShape shape;
   ScheduleCosts costs;
   std::vector<double> ends; ///< of the rows that run, a heap; clusterUs
-  Summary last;
+  BatchSummary last;
   int32_t lastChoice = workqueue;
   int64_t evaluationCount = 0;
 };
-
-//===----------------------------------------------------------------------===//
-// Fitting
-//===----------------------------------------------------------------------===//
-
-/// A batch and what a launch of it took.
-struct CostSample {
-  std::vector<int32_t> lengths;
-  double us = 0;
-};
-
-/// The constants, none negative, that come closest to the samples by relative
-/// error, squared and summed. Errors: InvalidArgument for fewer samples than
-/// constants.
-Expected<WorkqueueCost> fitWorkqueue(const PolicyShape &shape, int32_t shares,
-                                     std::span<const CostSample> samples);
-Expected<ClusterCost> fitCluster(const PolicyShape &shape, int32_t blocks,
-                                 int32_t atOnce,
-                                 std::span<const CostSample> samples);
 
 } // namespace kvrm
 
