@@ -1,4 +1,5 @@
-# The install tree: tools, plugin, and the runtime for find_package(KVRM).
+# The install tree: tools, plugin, and what find_package(KVRM) finds: the runtime
+# and, as components, the tokenizer (Text) and the compiler (Compiler).
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
@@ -6,7 +7,7 @@ set(KVRM_INSTALL_CMAKEDIR ${CMAKE_INSTALL_LIBDIR}/cmake/KVRM)
 
 install(TARGETS kvrm_runtime kvrm_trace EXPORT KVRMTargets
         ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
-# Apart, as it needs PCRE2: find_package(KVRM COMPONENTS Text).
+# Apart, as it needs PCRE2.
 install(TARGETS kvrm_text EXPORT KVRMTextTargets
         ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(EXPORT KVRMTargets NAMESPACE KVRM::
@@ -15,6 +16,20 @@ install(EXPORT KVRMTextTargets NAMESPACE KVRM::
         DESTINATION ${KVRM_INSTALL_CMAKEDIR})
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/runtime/include/kvrm
         DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} FILES_MATCHING PATTERN "*.h")
+
+# Apart, as it needs MLIR. kvrm_add_compiler_library() adds to the export.
+if(KVRM_COMPILER)
+  install(EXPORT KVRMCompilerTargets NAMESPACE KVRM::
+          DESTINATION ${KVRM_INSTALL_CMAKEDIR})
+  install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/kvrm
+                    ${PROJECT_SOURCE_DIR}/include/kvrm-c
+                    ${PROJECT_BINARY_DIR}/include/kvrm
+          DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
+          FILES_MATCHING PATTERN "*.h" PATTERN "*.td" PATTERN "*.inc"
+          PATTERN "CMakeFiles" EXCLUDE)
+  install(FILES ${CMAKE_CURRENT_LIST_DIR}/KVRMMLIR.cmake
+          DESTINATION ${KVRM_INSTALL_CMAKEDIR})
+endif()
 
 configure_package_config_file(
   ${CMAKE_CURRENT_LIST_DIR}/KVRMConfig.cmake.in
