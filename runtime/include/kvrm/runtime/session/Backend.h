@@ -1,0 +1,142 @@
+//===- Backend.h - What runs the steps of a session -------------*- C++ -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// A session decides, a backend does. The session owns pagers, planners and
+// descriptors, all of them host memory; the backend owns what they talk about:
+// the KV pool, parking memory, weights, compiled code and the machine that runs
+// it. A backend knows pages by their number alone, and neither slots nor
+// histories.
+//
+// Ownership. What a call is given belongs to the caller and is used until the
+// call returns, but for step descriptors: each entry has one for life, which
+// outlives the backend's last call.
+//
+// Order. Calls come from one thread at a time, and each takes effect as if it
+// ended before the next began. A backend may start work and return; runStep()
+// returns when the logits are there.
+//
+// Errors. Every call can fail. What a failed call was to write holds anything
+// then; all else is as before: pages that it was to read, and pages that it was
+// not told of. So the session can take back what it planned and go on, and the
+// same call may be made again. A device that is lost fails every later call.
+// Arguments are checked by the session; a backend may assert them.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef KVRM_RUNTIME_SESSION_BACKEND_H
+#define KVRM_RUNTIME_SESSION_BACKEND_H
+
+#include "kvrm/runtime/paging/BlockPager.h"
+#include "kvrm/runtime/paging/FarHistory.h"
+#include "kvrm/runtime/paging/StepDescriptor.h"
+#include "kvrm/runtime/support/Status.h"
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace kvrm {
+
+/// The entry points of a decoder.
+enum class StepEntry : int32_t {
+  Decode = 0,  ///< one token of each row
+  Prefill = 1, ///< several tokens of one row
+};
+inline constexpr size_t stepEntries = 2;
+
+/// What a backend is, fixed for its life.
+struct BackendInfo {
+  struct Entry {
+    /// Parts that a plan's work is cut into: workers, or blocks of a grid.
+    int32_t shares = 1;
+    /// Schedules that a step can run with, as SchedulePolicy.h names them; the
+    /// work queue, which is always right, is among them.
+    std::vector<int32_t> schedules = {0};
+  };
+
+  std::string device; ///< the machine, as a calibration names it
+  int32_t pages = 0;  ///< of the pool
+  int32_t parkingPages = 0;
+  int64_t pageBytes = 0;      ///< of a page: all layers, K and V, all heads
+  bool canCollapse = false;   ///< collapsePage() is there
+  bool overlapsSteps = false; ///< programmatic dependent launch
+  std::array<Entry, stepEntries> entries;
+};
+
+/// A run of pages that are adjacent in the pool and in parking memory.
+struct PageRun {
+  int32_t poolPage = 0;
+  int32_t parkingPage = 0;
+  int32_t pages = 0;
+};
+
+enum class MoveDirection : int32_t { ToParking, FromParking };
+
+/// A page of tokens that becomes summary entries; see FarHistory.h.
+struct PageCollapse {
+  int32_t source = -1; ///< whose tokens the writes name
+  /// In this order. Entry e is token e % page_tokens of page
+  /// `summaries[e / page_tokens]`.
+  std::span<const SummaryWrite> writes;
+  std::span<const int32_t> summaries; ///< pages
+  bool isFirst = false; ///< the summary pages hold nothing yet: zero them first
+};
+
+/// One step to run.
+struct BackendStep {
+  StepEntry entry = StepEntry::Decode;
+  /// Planned. The backend commits it, once, before anything reads it; if that
+  /// fails, the next commit makes up for it.
+  StepDescriptor *descriptor = nullptr;
+  int32_t schedule = 0;            ///< one of the entry's
+  std::span<const int32_t> tokens; ///< [rows][queries]
+  float *logits = nullptr;         ///< [rows][vocabulary], host memory
+};
+
+/// What one step moved.
+struct BackendStats {
+  int64_t committedBytes = 0;
+  int64_t commitNanoseconds = 0;
+  int64_t stageCopies = 0; ///< runs of pages copied before attention
+  int64_t stageBytes = 0;
+  int64_t attendNanoseconds = 0; ///< in attention, all layers; 0 = not measured
+};
+
+class Backend {
+public:
+  virtual ~Backend() = default;
+  Backend(const Backend &) = delete;
+  Backend &operator=(const Backend &) = delete;
+
+  virtual const BackendInfo &info() const = 0;
+
+  /// Copies a page in all layers, K and V, all heads.
+  virtual Status copyPage(const PageCopy &copy) = 0;
+
+  /// Copies a run of pages from the pool to parking memory, or back.
+  virtual Status movePages(const PageRun &run, MoveDirection direction) = 0;
+
+  /// Writes the entries that a page becomes; info().canCollapse says whether a
+  /// backend can. Entries are merged in place, so this call is all or nothing:
+  /// one that fails has written none.
+  virtual Status collapsePage(const PageCollapse &collapse) = 0;
+
+  /// Runs one step: commits the descriptor, appends K and V of the new tokens
+  /// to the pages that it names, and writes the logits of each row's last
+  /// token. Rows that are idle have none. `stats` is set if the step succeeds.
+  virtual Status runStep(const BackendStep &step, BackendStats &stats) = 0;
+
+protected:
+  Backend() = default;
+};
+
+} // namespace kvrm
+
+#endif // KVRM_RUNTIME_SESSION_BACKEND_H
