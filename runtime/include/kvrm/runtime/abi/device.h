@@ -66,6 +66,8 @@ typedef struct kvrm_device_args {
   uint64_t staged_v;
 } kvrm_device_args;
 
+#define KVRM_DEVICE_ARGS (sizeof(kvrm_device_args) / sizeof(uint64_t))
+
 #ifdef __cplusplus
 } // extern "C"
 #endif

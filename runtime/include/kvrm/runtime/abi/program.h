@@ -1,0 +1,163 @@
+//===- program.h - A step of a GPU as data ------------------------*- C -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// A static step is a straight line of launches whose addresses never change. So
+// it is a table: the compiler writes it, and the runtime checks it, prints it
+// and records it into one graph a schedule. What a step does is in the
+// descriptor alone; nothing of a program depends on the rows' lengths.
+//
+// The file is a kvrm_program_header, its commands, then the arguments of all
+// commands, little-endian, with no bytes between or after.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef KVRM_RUNTIME_ABI_PROGRAM_H
+#define KVRM_RUNTIME_ABI_PROGRAM_H
+
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define KVRM_PROGRAM_MAGIC 0x5052564bu /* "KVRP" in a little-endian dump */
+
+enum {
+  KVRM_MAX_PROGRAM_COMMANDS = 1 << 16,
+  KVRM_MAX_COMMAND_ARGS = 64,
+  KVRM_MAX_PROGRAM_TENSORS = 64,
+  KVRM_MAX_KERNELS = 4096 ///< of a package
+};
+
+/// What a device kernel is for. Kernels of the first six roles take exactly the
+/// fields of kvrm_device_args, in order.
+typedef enum kvrm_kernel_role {
+  KVRM_ROLE_COMMIT = 0,           ///< applies a commit's delta
+  KVRM_ROLE_APPEND = 1,           ///< new keys and values to their pages
+  KVRM_ROLE_ATTEND_WORKQUEUE = 2, ///< blocks take shares of the work items
+  KVRM_ROLE_ATTEND_CLUSTER = 3,   ///< a cluster an output tile
+  KVRM_ROLE_STAGE = 4,            ///< transfer groups to staging memory
+  KVRM_ROLE_ATTEND_STAGED = 5,    ///< as workqueue, over staged pages
+  KVRM_KERNEL_ROLES = 6
+} kvrm_kernel_role;
+
+/// A role as manifests and IR spell it; null for what is none.
+static inline const char *kvrm_kernel_role_name(int32_t role) {
+  static const char *const names[KVRM_KERNEL_ROLES] = {
+      "commit",         "append", "attend_workqueue",
+      "attend_cluster", "stage",  "attend_workqueue_staged"};
+  return role >= 0 && role < KVRM_KERNEL_ROLES ? names[role] : 0;
+}
+
+typedef enum kvrm_command_kind {
+  KVRM_COMMAND_KERNEL = 0,
+  /// Copies the bytes of the second argument to the first's; both say how many.
+  KVRM_COMMAND_COPY = 1
+} kvrm_command_kind;
+
+/// How many blocks a kernel gets along x; along y and z it is grid[1] and
+/// grid[2].
+typedef enum kvrm_grid_rule {
+  KVRM_GRID_FIXED = 0,   ///< grid[0]
+  KVRM_GRID_ROWS = 1,    ///< grid[0] a row of the step
+  KVRM_GRID_SHARES = 2,  ///< one a share of the descriptor; grid[0] is 1
+  KVRM_GRID_CLUSTERS = 3 ///< a cluster for each of grid[0] outputs of a row
+} kvrm_grid_rule;
+
+/// The ways in which a program can be run; a command says in which of them it
+/// takes part.
+typedef enum kvrm_program_schedule {
+  KVRM_RUN_WORKQUEUE = 1,
+  KVRM_RUN_CLUSTER = 2, ///< the cluster's size is chosen when it is recorded
+  KVRM_RUN_STAGED = 4,
+  KVRM_RUN_ALL = 7
+} kvrm_program_schedule;
+
+enum {
+  /// Blocks may start before the command ahead has ended; the kernel waits by
+  /// itself (programmatic dependent launch).
+  KVRM_COMMAND_PROGRAMMATIC = 1
+};
+
+/// Where an argument points. `offset` and `bytes` count in the memory named;
+/// where they mean nothing both are 0, and so is `index`.
+typedef enum kvrm_program_base {
+  KVRM_BASE_IMMEDIATE = 0, ///< no address: the value is `offset`
+  KVRM_BASE_ARENA = 1,     ///< intermediate values; offset, bytes
+  KVRM_BASE_WEIGHTS = 2,   ///< offset, bytes
+  KVRM_BASE_TENSOR = 3,    ///< `index` of the entry's inputs and outputs, whole
+  KVRM_BASE_DELTA = 4,     ///< a commit as it travels
+  KVRM_BASE_DESCRIPTOR = 5, ///< the committed descriptor, and its sections:
+  KVRM_BASE_ROWS = 6,
+  KVRM_BASE_TABLES = 7,
+  KVRM_BASE_GROUPS = 8,
+  KVRM_BASE_ITEMS = 9,
+  KVRM_BASE_SEGMENTS = 10,
+  KVRM_BASE_SHARES = 11,
+  KVRM_BASE_K_POOL = 12, ///< K of layer `index`
+  KVRM_BASE_V_POOL = 13, ///< V of layer `index`
+  KVRM_BASE_PARTIALS = 14,
+  KVRM_BASE_HEAD_STRIDE = 15,    ///< no address: kvrm_device_args::head_stride
+  KVRM_BASE_PAGES_PER_SLOT = 16, ///< no address
+  KVRM_BASE_STAGED_K = 17,       ///< 0 without staging
+  KVRM_BASE_STAGED_V = 18,
+  KVRM_PROGRAM_BASES = 19
+} kvrm_program_base;
+
+/// First bytes of a program.
+typedef struct kvrm_program_header {
+  uint32_t magic;       ///< KVRM_PROGRAM_MAGIC
+  uint32_t abi_version; ///< KVRM_ABI_VERSION
+  uint32_t commands;
+  uint32_t args;    ///< of all commands together
+  uint32_t tensors; ///< inputs and outputs of the entry
+  uint32_t layers;  ///< layers of the pool that it reaches
+  uint32_t reserved[2];
+} kvrm_program_header; // 32 bytes
+
+/// One command. Its arguments are [first_arg, first_arg + args); those of a
+/// program's commands follow one another.
+typedef struct kvrm_program_command {
+  uint16_t kind;      ///< kvrm_command_kind
+  uint16_t flags;     ///< KVRM_COMMAND_PROGRAMMATIC
+  uint16_t schedules; ///< kvrm_program_schedule, a bit each
+  uint16_t grid_rule; ///< kvrm_grid_rule
+  uint32_t kernel;    ///< index in the manifest's kernels; 0 for a copy
+  uint32_t grid[3];   ///< 0 for a copy
+  uint32_t first_arg;
+  uint32_t args;
+} kvrm_program_command; // 32 bytes
+
+/// One argument, a kernel parameter of 8 bytes.
+typedef struct kvrm_program_arg {
+  uint16_t base;  ///< kvrm_program_base
+  uint16_t index; ///< a layer or a tensor, where the base has such
+  uint32_t reserved;
+  int64_t offset;
+  int64_t bytes;    ///< that the command may touch
+} kvrm_program_arg; // 24 bytes
+
+/// What the fields of kvrm_device_args are, one a field: the base that an
+/// argument there must have. q, out, k and v may lie in the arena instead.
+static inline int32_t kvrm_device_arg_base(int32_t field) {
+  static const uint8_t bases[] = {
+      KVRM_BASE_DELTA,       KVRM_BASE_DESCRIPTOR,     KVRM_BASE_ROWS,
+      KVRM_BASE_TABLES,      KVRM_BASE_GROUPS,         KVRM_BASE_ITEMS,
+      KVRM_BASE_SEGMENTS,    KVRM_BASE_SHARES,         KVRM_BASE_K_POOL,
+      KVRM_BASE_V_POOL,      KVRM_BASE_TENSOR,         KVRM_BASE_TENSOR,
+      KVRM_BASE_TENSOR,      KVRM_BASE_TENSOR,         KVRM_BASE_PARTIALS,
+      KVRM_BASE_HEAD_STRIDE, KVRM_BASE_PAGES_PER_SLOT, KVRM_BASE_STAGED_K,
+      KVRM_BASE_STAGED_V};
+  return field >= 0 && field < (int32_t)sizeof(bases) ? bases[field] : -1;
+}
+
+#ifdef __cplusplus
+} // extern "C"
+#endif
+
+#endif // KVRM_RUNTIME_ABI_PROGRAM_H

@@ -1,0 +1,83 @@
+//===- StepProgram.h - A step of a GPU, read and checked --------*- C++ -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// The table of abi/program.h in memory. Nothing of it is believed: parse()
+// checks its form, verify() that every command runs a kernel that there is with
+// the arguments it takes, and that every address lies in the memory it names.
+// An error names the file, the command and the limit in one line:
+//
+//   decode.program: command 3: argument 8: layer 2 is outside 0..1
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef KVRM_RUNTIME_PROGRAM_STEPPROGRAM_H
+#define KVRM_RUNTIME_PROGRAM_STEPPROGRAM_H
+
+#include "kvrm/runtime/abi/limits.h"
+#include "kvrm/runtime/abi/program.h"
+#include "kvrm/runtime/support/Status.h"
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace kvrm {
+
+/// What a program may reach.
+struct ProgramBounds {
+  std::span<const kvrm_kernel_role> kernels; ///< the manifest's, in order
+  int32_t layers = 0;                        ///< of the pool
+  int32_t tensors = 0; ///< inputs and outputs of the entry
+  int64_t arenaBytes = 0;
+  int64_t weightBytes = 0;
+};
+
+class StepProgram {
+public:
+  StepProgram() = default;
+  /// A program from its parts: `args` has those of the commands one after
+  /// another, as the commands say.
+  StepProgram(std::vector<kvrm_program_command> commands,
+              std::vector<kvrm_program_arg> args, uint32_t tensors,
+              uint32_t layers);
+
+  /// Reads the bytes of a file; `where` names it in errors. Errors: Corrupt,
+  /// Incompatible for another ABI version.
+  static Expected<StepProgram> parse(std::string_view bytes,
+                                     std::string_view where);
+
+  /// Errors: Corrupt.
+  Status verify(const ProgramBounds &bounds, std::string_view where) const;
+
+  std::span<const kvrm_program_command> commands() const { return table; }
+  std::span<const kvrm_program_arg>
+  args(const kvrm_program_command &command) const {
+    return std::span(arguments).subspan(command.first_arg, command.args);
+  }
+  int32_t tensors() const { return static_cast<int32_t>(header.tensors); }
+  int32_t layers() const { return static_cast<int32_t>(header.layers); }
+  /// kvrm_program_schedule bits of the schedules that it can be run in: those
+  /// that have an attention kernel, or all if no command attends.
+  int32_t schedules(std::span<const kvrm_kernel_role> kernels) const;
+
+  /// The bytes that parse() reads.
+  std::string serialize() const;
+  /// A line a command.
+  std::string print(std::span<const kvrm_kernel_role> kernels) const;
+
+private:
+  kvrm_program_header header{};
+  std::vector<kvrm_program_command> table;
+  std::vector<kvrm_program_arg> arguments;
+};
+
+} // namespace kvrm
+
+#endif // KVRM_RUNTIME_PROGRAM_STEPPROGRAM_H

@@ -1,0 +1,421 @@
+//===- StepProgram.cpp - A step of a GPU, read and checked ----------------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "kvrm/runtime/program/StepProgram.h"
+
+#include "kvrm/runtime/abi/device.h"
+#include "kvrm/runtime/abi/version.h"
+
+#include <array>
+#include <cstdio>
+#include <cstring>
+#include <utility>
+
+using namespace kvrm;
+
+static_assert(sizeof(kvrm_program_header) == 32);
+static_assert(sizeof(kvrm_program_command) == 32);
+static_assert(sizeof(kvrm_program_arg) == 24);
+
+/// The schedules in which a kernel of a role can take part.
+static int32_t schedulesOf(kvrm_kernel_role role) {
+  switch (role) {
+  case KVRM_ROLE_ATTEND_WORKQUEUE:
+    return KVRM_RUN_WORKQUEUE;
+  case KVRM_ROLE_ATTEND_CLUSTER:
+    return KVRM_RUN_CLUSTER;
+  case KVRM_ROLE_STAGE:
+  case KVRM_ROLE_ATTEND_STAGED:
+    return KVRM_RUN_STAGED;
+  default:
+    return KVRM_RUN_ALL;
+  }
+}
+
+static bool isAttention(kvrm_kernel_role role) {
+  return role == KVRM_ROLE_ATTEND_WORKQUEUE ||
+         role == KVRM_ROLE_ATTEND_CLUSTER || role == KVRM_ROLE_ATTEND_STAGED;
+}
+
+StepProgram::StepProgram(std::vector<kvrm_program_command> commands,
+                         std::vector<kvrm_program_arg> args, uint32_t tensors,
+                         uint32_t layers)
+    : table(std::move(commands)), arguments(std::move(args)) {
+  header.magic = KVRM_PROGRAM_MAGIC;
+  header.abi_version = KVRM_ABI_VERSION;
+  header.commands = static_cast<uint32_t>(table.size());
+  header.args = static_cast<uint32_t>(arguments.size());
+  header.tensors = tensors;
+  header.layers = layers;
+}
+
+//===----------------------------------------------------------------------===//
+// Bytes
+//===----------------------------------------------------------------------===//
+
+template <typename T>
+static void readTable(std::vector<T> &table, size_t count,
+                      std::string_view &bytes) {
+  table.resize(count);
+  if (count > 0)
+    std::memcpy(table.data(), bytes.data(), count * sizeof(T));
+  bytes.remove_prefix(count * sizeof(T));
+}
+
+Expected<StepProgram> StepProgram::parse(std::string_view bytes,
+                                         std::string_view where) {
+  auto corrupt = [&](const auto &...parts) {
+    return makeError(StatusCode::Corrupt, where, ": ", parts...);
+  };
+  StepProgram program;
+  kvrm_program_header &header = program.header;
+  if (bytes.size() < sizeof(header))
+    return corrupt(bytes.size(), " bytes are fewer than a header's ",
+                   sizeof(header));
+  std::memcpy(&header, bytes.data(), sizeof(header));
+  bytes.remove_prefix(sizeof(header));
+  if (header.magic != KVRM_PROGRAM_MAGIC)
+    return corrupt("is not a program");
+  if (header.abi_version != KVRM_ABI_VERSION)
+    return makeError(StatusCode::Incompatible, where,
+                     ": abi_version: ", header.abi_version,
+                     " is not this runtime's ", int32_t(KVRM_ABI_VERSION),
+                     "; compile the model again");
+  if (header.reserved[0] != 0 || header.reserved[1] != 0)
+    return corrupt("a reserved word of the header is not 0");
+  if (header.commands < 1 || header.commands > KVRM_MAX_PROGRAM_COMMANDS)
+    return corrupt("commands: ", header.commands, " is outside 1..",
+                   int32_t(KVRM_MAX_PROGRAM_COMMANDS));
+  if (header.tensors > KVRM_MAX_PROGRAM_TENSORS)
+    return corrupt("tensors: ", header.tensors, " is outside 0..",
+                   int32_t(KVRM_MAX_PROGRAM_TENSORS));
+  if (header.layers < 1 || header.layers > KVRM_MAX_LAYERS)
+    return corrupt("layers: ", header.layers, " is outside 1..",
+                   int32_t(KVRM_MAX_LAYERS));
+  uint64_t wanted = uint64_t(header.commands) * sizeof(kvrm_program_command) +
+                    uint64_t(header.args) * sizeof(kvrm_program_arg);
+  if (bytes.size() != wanted)
+    return corrupt(bytes.size(), " bytes after the header are not the ", wanted,
+                   " of ", header.commands, " commands and ", header.args,
+                   " arguments");
+  readTable(program.table, header.commands, bytes);
+  readTable(program.arguments, header.args, bytes);
+
+  // From here on args() is safe to call.
+  uint32_t next = 0;
+  for (size_t i = 0; i < program.table.size(); ++i) {
+    const kvrm_program_command &command = program.table[i];
+    if (command.args > KVRM_MAX_COMMAND_ARGS)
+      return corrupt("command ", i, ": ", command.args,
+                     " arguments are outside 0..",
+                     int32_t(KVRM_MAX_COMMAND_ARGS));
+    if (command.first_arg != next || command.args > header.args - next)
+      return corrupt("command ", i,
+                     ": its arguments do not follow those of "
+                     "the command before");
+    next += command.args;
+  }
+  if (next != header.args)
+    return corrupt(header.args - next, " arguments are of no command");
+  return program;
+}
+
+std::string StepProgram::serialize() const {
+  std::string bytes(reinterpret_cast<const char *>(&header), sizeof(header));
+  bytes.append(reinterpret_cast<const char *>(table.data()),
+               table.size() * sizeof(kvrm_program_command));
+  bytes.append(reinterpret_cast<const char *>(arguments.data()),
+               arguments.size() * sizeof(kvrm_program_arg));
+  return bytes;
+}
+
+//===----------------------------------------------------------------------===//
+// Checks
+//===----------------------------------------------------------------------===//
+
+namespace {
+
+/// Checks one program; keeps where it is for the error.
+class Checker {
+public:
+  Checker(const ProgramBounds &bounds, std::string_view where)
+      : bounds(bounds), where(where) {}
+
+  Status checkCommand(const kvrm_program_command &command,
+                      std::span<const kvrm_program_arg> args);
+
+  size_t index = 0; ///< of the command
+
+private:
+  template <typename... Parts> Status corrupt(const Parts &...parts) const {
+    return makeError(StatusCode::Corrupt, where, ": command ", index, ": ",
+                     parts...);
+  }
+  Status checkKernel(const kvrm_program_command &command,
+                     std::span<const kvrm_program_arg> args) const;
+  Status checkGrid(const kvrm_program_command &command,
+                   kvrm_kernel_role role) const;
+  Status checkCopy(const kvrm_program_command &command,
+                   std::span<const kvrm_program_arg> args) const;
+  Status checkArg(size_t position, const kvrm_program_arg &arg) const;
+  Status checkDeviceArgs(std::span<const kvrm_program_arg> args) const;
+
+  const ProgramBounds &bounds;
+  std::string_view where;
+};
+
+} // namespace
+
+static bool isSized(int32_t base) {
+  return base == KVRM_BASE_ARENA || base == KVRM_BASE_WEIGHTS;
+}
+
+Status Checker::checkArg(size_t position, const kvrm_program_arg &arg) const {
+  auto wrong = [&](const auto &...parts) {
+    return corrupt("argument ", position, ": ", parts...);
+  };
+  if (arg.base >= KVRM_PROGRAM_BASES)
+    return wrong("base ", arg.base, " is outside 0..", KVRM_PROGRAM_BASES - 1);
+  if (arg.reserved != 0)
+    return wrong("its reserved word is not 0");
+  bool isLayer = arg.base == KVRM_BASE_K_POOL || arg.base == KVRM_BASE_V_POOL;
+  if (isLayer && arg.index >= bounds.layers)
+    return wrong("layer ", arg.index, " is outside 0..", bounds.layers - 1);
+  if (arg.base == KVRM_BASE_TENSOR && arg.index >= bounds.tensors)
+    return wrong("tensor ", arg.index, " is outside 0..", bounds.tensors - 1);
+  if (!isLayer && arg.base != KVRM_BASE_TENSOR && arg.index != 0)
+    return wrong("index ", arg.index, " means nothing here");
+  if (isSized(arg.base)) {
+    int64_t size =
+        arg.base == KVRM_BASE_ARENA ? bounds.arenaBytes : bounds.weightBytes;
+    const char *name = arg.base == KVRM_BASE_ARENA ? "arena" : "weights";
+    if (arg.offset < 0 || arg.bytes < 1 || arg.offset > size ||
+        arg.bytes > size - arg.offset)
+      return wrong(arg.bytes, " bytes from ", arg.offset, " are outside the ",
+                   size, " of the ", name);
+    if (arg.offset % 16 != 0)
+      return wrong("offset ", arg.offset, " is not a multiple of 16");
+    return Status::ok();
+  }
+  if (arg.bytes != 0 || (arg.base != KVRM_BASE_IMMEDIATE && arg.offset != 0))
+    return wrong("offset and bytes mean nothing here");
+  return Status::ok();
+}
+
+/// Arguments of the kernels that kvrm_device_args describes.
+Status Checker::checkDeviceArgs(std::span<const kvrm_program_arg> args) const {
+  if (args.size() != KVRM_DEVICE_ARGS)
+    return corrupt(args.size(), " arguments are not the ", KVRM_DEVICE_ARGS,
+                   " of its kernel");
+  for (size_t i = 0; i < args.size(); ++i) {
+    int32_t want = kvrm_device_arg_base(static_cast<int32_t>(i));
+    bool isIo = want == KVRM_BASE_TENSOR;
+    if (args[i].base != want && !(isIo && args[i].base == KVRM_BASE_ARENA))
+      return corrupt("argument ", i, ": base ", args[i].base, " is not ", want,
+                     ", which its kernel takes there");
+  }
+  constexpr size_t k = offsetof(kvrm_device_args, k_pool) / sizeof(uint64_t);
+  constexpr size_t v = offsetof(kvrm_device_args, v_pool) / sizeof(uint64_t);
+  if (args[k].index != args[v].index)
+    return corrupt("it reads K of layer ", args[k].index, " and V of layer ",
+                   args[v].index);
+  return Status::ok();
+}
+
+Status Checker::checkGrid(const kvrm_program_command &command,
+                          kvrm_kernel_role role) const {
+  constexpr uint32_t most = 65535; // along y and z, and enough along x
+  for (uint32_t size : command.grid)
+    if (size < 1 || size > most)
+      return corrupt("grid: ", size, " is outside 1..", most);
+  switch (command.grid_rule) {
+  case KVRM_GRID_FIXED:
+  case KVRM_GRID_ROWS:
+    if (isAttention(role) || role == KVRM_ROLE_STAGE)
+      break;
+    return Status::ok();
+  case KVRM_GRID_SHARES:
+    if (command.grid[0] != 1 || role == KVRM_ROLE_ATTEND_CLUSTER)
+      break;
+    return Status::ok();
+  case KVRM_GRID_CLUSTERS:
+    if (role != KVRM_ROLE_ATTEND_CLUSTER)
+      break;
+    return Status::ok();
+  default:
+    return corrupt("grid rule ", command.grid_rule, " is outside 0..3");
+  }
+  return corrupt("grid rule ", command.grid_rule, " is not for ",
+                 kvrm_kernel_role_name(role));
+}
+
+Status Checker::checkKernel(const kvrm_program_command &command,
+                            std::span<const kvrm_program_arg> args) const {
+  if (command.kernel >= bounds.kernels.size())
+    return corrupt("kernel ", command.kernel, " is outside 0..",
+                   static_cast<int64_t>(bounds.kernels.size()) - 1);
+  kvrm_kernel_role role = bounds.kernels[command.kernel];
+  if ((role == KVRM_ROLE_COMMIT) != (index == 0))
+    return corrupt("a program starts with its one commit");
+  int32_t allowed = schedulesOf(role);
+  if ((command.schedules & ~allowed) != 0)
+    return corrupt("schedules ", command.schedules, " are not those of ",
+                   kvrm_kernel_role_name(role), ", ", allowed);
+  if (role == KVRM_ROLE_COMMIT && command.schedules != KVRM_RUN_ALL)
+    return corrupt("the commit takes part in every schedule");
+  // The next command may read the descriptor before it waits for anything.
+  if (index <= 1 && (command.flags & KVRM_COMMAND_PROGRAMMATIC) != 0)
+    return corrupt("it starts before the commit has ended");
+  KVRM_TRY(checkGrid(command, role));
+  return checkDeviceArgs(args);
+}
+
+Status Checker::checkCopy(const kvrm_program_command &command,
+                          std::span<const kvrm_program_arg> args) const {
+  if (index == 0)
+    return corrupt("a program starts with its one commit");
+  if (command.kernel != 0 || command.flags != 0 || command.grid_rule != 0 ||
+      command.grid[0] != 0 || command.grid[1] != 0 || command.grid[2] != 0)
+    return corrupt("a copy has neither kernel, flags nor grid");
+  if (args.size() != 2)
+    return corrupt(args.size(), " arguments are not the 2 of a copy");
+  if (args[0].base != KVRM_BASE_ARENA || !isSized(args[1].base))
+    return corrupt("a copy goes to the arena, from there or from weights");
+  if (args[0].bytes != args[1].bytes)
+    return corrupt("it copies ", args[1].bytes, " bytes to ", args[0].bytes);
+  return Status::ok();
+}
+
+Status Checker::checkCommand(const kvrm_program_command &command,
+                             std::span<const kvrm_program_arg> args) {
+  if (command.schedules == 0 || (command.schedules & ~KVRM_RUN_ALL) != 0)
+    return corrupt("schedules ", command.schedules, " is outside 1..",
+                   int32_t(KVRM_RUN_ALL));
+  if ((command.flags & ~KVRM_COMMAND_PROGRAMMATIC) != 0)
+    return corrupt("flags ", command.flags, " is outside 0..",
+                   int32_t(KVRM_COMMAND_PROGRAMMATIC));
+  for (size_t i = 0; i < args.size(); ++i)
+    KVRM_TRY(checkArg(i, args[i]));
+  switch (command.kind) {
+  case KVRM_COMMAND_KERNEL:
+    return checkKernel(command, args);
+  case KVRM_COMMAND_COPY:
+    return checkCopy(command, args);
+  default:
+    return corrupt("kind ", command.kind, " is outside 0..1");
+  }
+}
+
+int32_t
+StepProgram::schedules(std::span<const kvrm_kernel_role> kernels) const {
+  int32_t found = 0;
+  for (const kvrm_program_command &command : table)
+    if (command.kind == KVRM_COMMAND_KERNEL &&
+        isAttention(kernels[command.kernel]))
+      found |= command.schedules;
+  return found != 0 ? found : int32_t(KVRM_RUN_ALL);
+}
+
+Status StepProgram::verify(const ProgramBounds &bounds,
+                           std::string_view where) const {
+  auto corrupt = [&](const auto &...parts) {
+    return makeError(StatusCode::Corrupt, where, ": ", parts...);
+  };
+  if (layers() != bounds.layers)
+    return corrupt("layers: ", layers(), " is not the package's ",
+                   bounds.layers);
+  if (tensors() != bounds.tensors)
+    return corrupt("tensors: ", tensors(), " is not the entry's ",
+                   bounds.tensors);
+  Checker checker(bounds, where);
+  for (const kvrm_program_command &command : table) {
+    KVRM_TRY(checker.checkCommand(command, args(command)));
+    ++checker.index;
+  }
+  // A layer is attended to as often in one schedule as in another.
+  constexpr size_t k = offsetof(kvrm_device_args, k_pool) / sizeof(uint64_t);
+  constexpr std::array<int32_t, 3> all = {KVRM_RUN_WORKQUEUE, KVRM_RUN_CLUSTER,
+                                          KVRM_RUN_STAGED};
+  std::vector<std::array<int32_t, all.size()>> counts(
+      static_cast<size_t>(bounds.layers));
+  for (const kvrm_program_command &command : table)
+    if (command.kind == KVRM_COMMAND_KERNEL &&
+        isAttention(bounds.kernels[command.kernel]))
+      for (size_t i = 0; i < all.size(); ++i)
+        counts[args(command)[k].index][i] += command.schedules == all[i];
+  int32_t runnable = schedules(bounds.kernels);
+  if ((runnable & KVRM_RUN_WORKQUEUE) == 0)
+    return corrupt("cannot be run as a workqueue, which each must");
+  for (size_t layer = 0; layer < counts.size(); ++layer)
+    for (size_t i = 0; i < all.size(); ++i)
+      if ((runnable & all[i]) != 0 && counts[layer][i] != counts[layer][0])
+        return corrupt("layer ", layer, " is attended to ", counts[layer][0],
+                       " times as a workqueue and ", counts[layer][i],
+                       " times in schedule ", all[i]);
+  return Status::ok();
+}
+
+//===----------------------------------------------------------------------===//
+// Printing
+//===----------------------------------------------------------------------===//
+
+static std::string gridText(const kvrm_program_command &command) {
+  std::string text;
+  switch (command.grid_rule) {
+  case KVRM_GRID_ROWS:
+    text = "rows x " + std::to_string(command.grid[0]);
+    break;
+  case KVRM_GRID_SHARES:
+    text = "shares";
+    break;
+  case KVRM_GRID_CLUSTERS:
+    text = "rows x " + std::to_string(command.grid[0]) + " clusters";
+    break;
+  default:
+    text = std::to_string(command.grid[0]);
+  }
+  if (command.grid[1] != 1 || command.grid[2] != 1)
+    text += ", " + std::to_string(command.grid[1]) + ", " +
+            std::to_string(command.grid[2]);
+  return text;
+}
+
+static std::string scheduleText(int32_t schedules) {
+  if (schedules == KVRM_RUN_ALL)
+    return "all";
+  std::string text;
+  for (auto [bit, name] : {std::pair(KVRM_RUN_WORKQUEUE, "workqueue"),
+                           std::pair(KVRM_RUN_CLUSTER, "cluster"),
+                           std::pair(KVRM_RUN_STAGED, "staged")})
+    if (schedules & bit)
+      text += (text.empty() ? "" : "+") + std::string(name);
+  return text;
+}
+
+std::string
+StepProgram::print(std::span<const kvrm_kernel_role> kernels) const {
+  std::string text;
+  for (size_t i = 0; i < table.size(); ++i) {
+    const kvrm_program_command &command = table[i];
+    bool isKernel = command.kind == KVRM_COMMAND_KERNEL;
+    std::string layer;
+    for (const kvrm_program_arg &arg : args(command))
+      if (arg.base == KVRM_BASE_K_POOL && command.kernel < kernels.size() &&
+          kernels[command.kernel] != KVRM_ROLE_COMMIT)
+        layer = "  layer " + std::to_string(arg.index);
+    char line[128];
+    std::snprintf(
+        line, sizeof(line), "%5zu  %-23s %-20s %-18s%s", i,
+        isKernel ? kvrm_kernel_role_name(kernels[command.kernel]) : "copy",
+        isKernel ? gridText(command).c_str() : "",
+        scheduleText(command.schedules).c_str(),
+        command.flags & KVRM_COMMAND_PROGRAMMATIC ? " programmatic" : "");
+    text += line + layer + "\n";
+  }
+  return text;
+}

@@ -1,0 +1,302 @@
+//===- StepProgramTest.cpp - Step programs with one thing wrong each ------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "kvrm/runtime/program/StepProgram.h"
+#include "ToyProgram.h"
+
+#include <cstring>
+#include <functional>
+#include <gtest/gtest.h>
+#include <random>
+
+using namespace kvrm;
+using toy::ProgramParts;
+
+namespace {
+
+class StepPrograms : public testing::Test {
+protected:
+  void SetUp() override {
+    parts = toy::attentionParts({.isStaged = true});
+    roles = toy::kernelRoles(/*isStaged=*/true);
+  }
+  ProgramBounds bounds() const {
+    return {.kernels = roles,
+            .layers = 2,
+            .tensors = 4,
+            .arenaBytes = 4096,
+            .weightBytes = 1024};
+  }
+  std::string verifyError(const ProgramParts &changed) const {
+    return changed.build().verify(bounds(), "P").message();
+  }
+  static std::string parseError(const std::string &bytes) {
+    return StepProgram::parse(bytes, "P").status().message();
+  }
+  /// A copy of `bytes` bytes within the arena.
+  static void addCopy(ProgramParts &parts, int64_t to, int64_t from,
+                      int64_t bytes) {
+    kvrm_program_command command{};
+    command.kind = KVRM_COMMAND_COPY;
+    command.schedules = KVRM_RUN_ALL;
+    command.first_arg = static_cast<uint32_t>(parts.args.size());
+    command.args = 2;
+    parts.commands.push_back(command);
+    parts.args.push_back({KVRM_BASE_ARENA, 0, 0, to, bytes});
+    parts.args.push_back({KVRM_BASE_WEIGHTS, 0, 0, from, bytes});
+  }
+
+  ProgramParts parts;
+  std::vector<kvrm_kernel_role> roles;
+};
+
+} // namespace
+
+TEST_F(StepPrograms, ComeBackAsTheyWere) {
+  addCopy(parts, 64, 0, 1024);
+  StepProgram program = parts.build();
+  std::string bytes = program.serialize();
+  EXPECT_EQ(bytes.size(), 32 + 12 * 32 + (11 * KVRM_DEVICE_ARGS + 2) * 24);
+  Expected<StepProgram> parsed = StepProgram::parse(bytes, "P");
+  ASSERT_TRUE(parsed) << parsed.status().message();
+  EXPECT_EQ(parsed->serialize(), bytes);
+  EXPECT_EQ(parsed->verify(bounds(), "P").message(), "");
+  EXPECT_EQ(parsed->schedules(roles), KVRM_RUN_ALL);
+  EXPECT_EQ(parsed->tensors(), 4);
+  EXPECT_EQ(parsed->layers(), 2);
+}
+
+TEST_F(StepPrograms, SayWhatTheyDo) {
+  ProgramParts small = toy::attentionParts({.layers = 1});
+  addCopy(small, 0, 0, 16);
+  EXPECT_EQ(
+      small.build().print(toy::kernelRoles(false)),
+      "    0  commit                  4                    all               \n"
+      "    1  append                  rows x 1             all                 "
+      "layer 0\n"
+      "    2  attend_workqueue        shares               workqueue          "
+      "programmatic  layer 0\n"
+      "    3  attend_cluster          rows x 2 clusters    cluster            "
+      "programmatic  layer 0\n"
+      "    4  copy                                         all               "
+      "\n");
+}
+
+TEST_F(StepPrograms, SchedulesAreThoseWithAttention) {
+  ProgramParts native = toy::attentionParts({});
+  EXPECT_EQ(native.build().schedules(roles),
+            KVRM_RUN_WORKQUEUE | KVRM_RUN_CLUSTER);
+  native.commands.resize(2);
+  native.args.resize(2 * KVRM_DEVICE_ARGS);
+  EXPECT_EQ(native.build().schedules(roles), KVRM_RUN_ALL);
+}
+
+TEST_F(StepPrograms, BytesAreChecked) {
+  std::string good = parts.build().serialize();
+  auto changed = [&](size_t at, uint32_t word) {
+    std::string bytes = good;
+    std::memcpy(bytes.data() + at, &word, sizeof(word));
+    return parseError(bytes);
+  };
+  EXPECT_EQ(parseError(good.substr(0, 31)),
+            "P: 31 bytes are fewer than a header's 32");
+  EXPECT_EQ(changed(0, 1), "P: is not a program");
+  EXPECT_EQ(changed(4, 1), "P: abi_version: 1 is not this runtime's " +
+                               std::to_string(KVRM_ABI_VERSION) +
+                               "; compile the model again");
+  EXPECT_EQ(changed(8, 0), "P: commands: 0 is outside 1..65536");
+  EXPECT_EQ(changed(8, 65537), "P: commands: 65537 is outside 1..65536");
+  EXPECT_EQ(changed(16, 65), "P: tensors: 65 is outside 0..64");
+  EXPECT_EQ(changed(20, 0), "P: layers: 0 is outside 1..1024");
+  EXPECT_EQ(changed(24, 1), "P: a reserved word of the header is not 0");
+  std::string body = std::to_string(good.size() - 32);
+  EXPECT_EQ(parseError(good + "x"), "P: " + std::to_string(good.size() - 31) +
+                                        " bytes after the header are not the " +
+                                        body +
+                                        " of 11 commands and 209 arguments");
+  EXPECT_EQ(changed(12, 0xffffffff),
+            "P: " + body + " bytes after the header are not the " +
+                std::to_string(11 * 32 + 0xffffffffull * 24) +
+                " of 11 commands and 4294967295 arguments");
+  // Of the first command: first_arg, args.
+  EXPECT_EQ(changed(32 + 24, 1), "P: command 0: its arguments do not follow "
+                                 "those of the command before");
+  EXPECT_EQ(changed(32 + 28, 65),
+            "P: command 0: 65 arguments are outside 0..64");
+  EXPECT_EQ(changed(32 + 28, 18), "P: command 1: its arguments do not follow "
+                                  "those of the command before");
+  std::string last = good;
+  uint32_t fewer = KVRM_DEVICE_ARGS - 1;
+  std::memcpy(last.data() + 32 + 10 * 32 + 28, &fewer, 4);
+  EXPECT_EQ(parseError(last), "P: 1 arguments are of no command");
+}
+
+TEST_F(StepPrograms, CommandsAreChecked) {
+  struct Broken {
+    std::function<void(ProgramParts &)> change;
+    const char *message;
+  };
+  using P = ProgramParts;
+  const Broken cases[] = {
+      {[](P &p) { p.commands[1].kind = 2; },
+       "P: command 1: kind 2 is outside 0..1"},
+      {[](P &p) { p.commands[1].flags = 2; },
+       "P: command 1: flags 2 is outside 0..1"},
+      {[](P &p) { p.commands[1].schedules = 0; },
+       "P: command 1: schedules 0 is outside 1..7"},
+      {[](P &p) { p.commands[1].schedules = 8; },
+       "P: command 1: schedules 8 is outside 1..7"},
+      {[](P &p) { p.commands[1].kernel = 6; },
+       "P: command 1: kernel 6 is outside 0..5"},
+      {[](P &p) { p.commands[0].kernel = 1; },
+       "P: command 0: a program starts with its one commit"},
+      {[](P &p) { p.commands[1].kernel = 0; },
+       "P: command 1: a program starts with its one commit"},
+      {[](P &p) { p.commands[0].schedules = 3; },
+       "P: command 0: the commit takes part in every schedule"},
+      {[](P &p) { p.commands[0].flags = 1; },
+       "P: command 0: it starts before the commit has ended"},
+      {[](P &p) { p.commands[1].flags = 1; },
+       "P: command 1: it starts before the commit has ended"},
+      {[](P &p) { p.commands[2].schedules = 2; },
+       "P: command 2: schedules 2 are not those of attend_workqueue, 1"},
+      {[](P &p) { p.commands[4].schedules = 7; },
+       "P: command 4: schedules 7 are not those of stage, 4"},
+      {[](P &p) { p.commands[0].grid[0] = 0; },
+       "P: command 0: grid: 0 is outside 1..65535"},
+      {[](P &p) { p.commands[1].grid[1] = 65536; },
+       "P: command 1: grid: 65536 is outside 1..65535"},
+      {[](P &p) { p.commands[1].grid_rule = 4; },
+       "P: command 1: grid rule 4 is outside 0..3"},
+      {[](P &p) { p.commands[1].grid_rule = KVRM_GRID_CLUSTERS; },
+       "P: command 1: grid rule 3 is not for append"},
+      {[](P &p) { p.commands[2].grid_rule = KVRM_GRID_FIXED; },
+       "P: command 2: grid rule 0 is not for attend_workqueue"},
+      {[](P &p) { p.commands[2].grid[0] = 2; },
+       "P: command 2: grid rule 2 is not for attend_workqueue"},
+      {[](P &p) { p.commands[3].grid_rule = KVRM_GRID_SHARES; },
+       "P: command 3: grid rule 2 is not for attend_cluster"},
+      // Arguments.
+      {[](P &p) { p.args[0].base = 19; },
+       "P: command 0: argument 0: base 19 is outside 0..18"},
+      {[](P &p) { p.args[0].reserved = 1; },
+       "P: command 0: argument 0: its reserved word is not 0"},
+      {[](P &p) { p.args[8].index = 2; },
+       "P: command 0: argument 8: layer 2 is outside 0..1"},
+      {[](P &p) { p.args[10].index = 4; },
+       "P: command 0: argument 10: tensor 4 is outside 0..3"},
+      {[](P &p) { p.args[0].index = 1; },
+       "P: command 0: argument 0: index 1 means nothing here"},
+      {[](P &p) { p.args[0].offset = 8; },
+       "P: command 0: argument 0: offset and bytes mean nothing here"},
+      {[](P &p) { p.args[8].bytes = 8; },
+       "P: command 0: argument 8: offset and bytes mean nothing here"},
+      {[](P &p) { p.args[1].base = KVRM_BASE_DELTA; },
+       "P: command 0: argument 1: base 4 is not 5, which its kernel takes "
+       "there"},
+      {[](P &p) { p.args[15].base = KVRM_BASE_IMMEDIATE; },
+       "P: command 0: argument 15: base 0 is not 15, which its kernel takes "
+       "there"},
+      {[](P &p) { p.args[8].index = 1; },
+       "P: command 0: it reads K of layer 1 and V of layer 0"},
+      {[](P &p) { p.args[10] = {KVRM_BASE_ARENA, 0, 0, 4096, 1}; },
+       "P: command 0: argument 10: 1 bytes from 4096 are outside the 4096 of "
+       "the arena"},
+      {[](P &p) { p.args[10] = {KVRM_BASE_ARENA, 0, 0, INT64_MAX, 16}; },
+       "P: command 0: argument 10: 16 bytes from 9223372036854775807 are "
+       "outside the 4096 of the arena"},
+      {[](P &p) { p.args[10] = {KVRM_BASE_ARENA, 0, 0, -16, 32}; },
+       "P: command 0: argument 10: 32 bytes from -16 are outside the 4096 of "
+       "the arena"},
+      {[](P &p) { p.args[10] = {KVRM_BASE_ARENA, 0, 0, 8, 32}; },
+       "P: command 0: argument 10: offset 8 is not a multiple of 16"},
+      {[](P &p) { p.args[10] = {KVRM_BASE_WEIGHTS, 0, 0, 0, 1025}; },
+       "P: command 0: argument 10: 1025 bytes from 0 are outside the 1024 of "
+       "the weights"},
+      {[](P &p) { p.args[10] = {KVRM_BASE_WEIGHTS, 0, 0, 0, 1024}; },
+       "P: command 0: argument 10: base 2 is not 3, which its kernel takes "
+       "there"},
+      // Whole programs.
+      {[](P &p) { p.layers = 3; }, "P: layers: 3 is not the package's 2"},
+      {[](P &p) {
+         p.commands.resize(7); // the second layer appends, and is not read
+         p.args.resize(7 * KVRM_DEVICE_ARGS);
+       },
+       ""},
+      {[](P &p) {
+         p.commands.resize(8);
+         p.args.resize(8 * KVRM_DEVICE_ARGS);
+       },
+       "P: layer 1 is attended to 1 times as a workqueue and 0 times in "
+       "schedule 2"},
+  };
+  for (const Broken &broken : cases) {
+    ProgramParts copy = parts;
+    broken.change(copy);
+    EXPECT_EQ(verifyError(copy), broken.message);
+  }
+}
+
+TEST_F(StepPrograms, CopiesAreChecked) {
+  auto error = [&](const std::function<void(ProgramParts &)> &change) {
+    ProgramParts copy = parts;
+    addCopy(copy, 0, 16, 512);
+    change(copy);
+    return verifyError(copy);
+  };
+  using P = ProgramParts;
+  EXPECT_EQ(error([](P &) {}), "");
+  EXPECT_EQ(error([](P &p) { p.commands.back().grid[2] = 1; }),
+            "P: command 11: a copy has neither kernel, flags nor grid");
+  EXPECT_EQ(error([](P &p) { p.args.back().bytes = 513; }),
+            "P: command 11: it copies 513 bytes to 512");
+  EXPECT_EQ(error([](P &p) { p.args.back() = p.args[0]; }),
+            "P: command 11: a copy goes to the arena, from there or from "
+            "weights");
+  EXPECT_EQ(error([](P &p) {
+              p.args.pop_back();
+              p.commands.back().args = 1;
+            }),
+            "P: command 11: 1 arguments are not the 2 of a copy");
+  EXPECT_EQ(error([](P &p) { p.args.back().offset = 1024; }),
+            "P: command 11: argument 1: 512 bytes from 1024 are outside the "
+            "1024 of the weights");
+}
+
+/// Whatever bytes change, parsing and checking end, and what passes reaches
+/// nothing outside.
+TEST_F(StepPrograms, DamageIsFoundOrHarmless) {
+  addCopy(parts, 64, 0, 1024);
+  std::string good = parts.build().serialize();
+  std::mt19937 random(1);
+  int passed = 0;
+  for (int i = 0; i < 20000; ++i) {
+    std::string bytes = good;
+    int changes = 1 + static_cast<int>(random() % 3);
+    for (int c = 0; c < changes; ++c)
+      bytes[random() % bytes.size()] = static_cast<char>(random());
+    Expected<StepProgram> program = StepProgram::parse(bytes, "P");
+    if (!program || !program->verify(bounds(), "P").isOk())
+      continue;
+    ++passed;
+    for (const kvrm_program_command &command : program->commands())
+      for (const kvrm_program_arg &arg : program->args(command)) {
+        if (arg.base == KVRM_BASE_ARENA) {
+          ASSERT_LE(arg.offset + arg.bytes, 4096);
+        }
+        if (arg.base == KVRM_BASE_WEIGHTS) {
+          ASSERT_LE(arg.offset + arg.bytes, 1024);
+        }
+        if (arg.base == KVRM_BASE_K_POOL) {
+          ASSERT_LT(arg.index, 2);
+        }
+      }
+    EXPECT_FALSE(program->print(roles).empty());
+  }
+  EXPECT_GT(passed, 0);
+}
