@@ -625,7 +625,7 @@ static Expected<Plan> planOf(const AttentionBenchOptions &options) {
       plan.schedules.push_back(*schedule);
     }
   Expected<std::vector<AttentionCase>> rows =
-      selectCases(benchCases(options.seed), options.rows, "--rows");
+      parseRows(options.rows, options.seed, "--rows");
   KVRM_TRY(rows.status());
   plan.rows = rows.take();
   if (options.isServing)

@@ -8,12 +8,19 @@
 
 #include "AttentionCases.h"
 
+#include "kvrm/runtime/abi/limits.h"
+
 #include <algorithm>
+#include <charconv>
 #include <cmath>
+#include <optional>
 #include <random>
 
 using namespace kvrm;
 using namespace kvrm::run;
+
+/// Of a history that --rows gives.
+static constexpr int32_t mostTokens = 1 << 20;
 
 namespace {
 /// std's distributions differ between platforms; its engines do not.
@@ -125,34 +132,133 @@ std::vector<AttentionCase> run::calibrationCases() {
   return cases;
 }
 
-std::vector<std::string> run::splitList(std::string_view text) {
+std::vector<std::string> run::splitList(std::string_view text, char between) {
   std::vector<std::string> parts;
   while (!text.empty()) {
-    size_t comma = text.find(',');
-    parts.emplace_back(text.substr(0, comma));
-    text.remove_prefix(comma == std::string_view::npos ? text.size()
-                                                       : comma + 1);
+    size_t end = text.find(between);
+    parts.emplace_back(text.substr(0, end));
+    text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
   }
   return parts;
 }
 
-Expected<std::vector<AttentionCase>>
-run::selectCases(std::vector<AttentionCase> cases, std::string_view names,
-                 std::string_view option) {
-  if (names == "all")
-    return cases;
-  if (names == "none")
-    return std::vector<AttentionCase>();
-  std::vector<AttentionCase> chosen;
-  for (const std::string &name : splitList(names)) {
-    auto found = std::ranges::find(cases, name, &AttentionCase::name);
-    if (found == cases.end()) {
-      std::string known = "all, none";
-      for (const AttentionCase &one : cases)
-        known += ", " + one.name;
-      return invalidArgument(option, ": '", name, "' is not one of ", known);
-    }
-    chosen.push_back(*found);
+//===----------------------------------------------------------------------===//
+// --rows
+//===----------------------------------------------------------------------===//
+
+/// Removes what stands after the last `mark` and returns it; nothing without a
+/// mark.
+static std::optional<std::string_view> takeAfter(std::string_view &text,
+                                                 std::string_view mark) {
+  size_t at = text.rfind(mark);
+  if (at == std::string_view::npos)
+    return std::nullopt;
+  std::string_view after = text.substr(at + mark.size());
+  text = text.substr(0, at);
+  return after;
+}
+
+/// A whole number in `low`..`high`, or nothing.
+template <typename Number>
+static std::optional<Number> numberIn(std::string_view text, Number low,
+                                      Number high) {
+  Number value = 0;
+  auto [end, error] =
+      std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || value < low ||
+      value > high)
+    return std::nullopt;
+  return value;
+}
+
+/// Adds the histories of "17", "17*8" or "1..4000*128@3". Returns false if it
+/// is none of them.
+static bool addLengths(std::string_view text, uint64_t seed,
+                       std::vector<int32_t> &lengths) {
+  auto lengthOf = [](std::string_view digits) {
+    return numberIn<int32_t>(digits, 1, mostTokens);
+  };
+  std::optional<std::string_view> seedText = takeAfter(text, "@");
+  std::optional<std::string_view> countText = takeAfter(text, "*");
+  std::optional<std::string_view> highText = takeAfter(text, "..");
+  std::optional<int32_t> low = lengthOf(text);
+  std::optional<int32_t> high = highText ? lengthOf(*highText) : low;
+  std::optional<int32_t> count =
+      countText ? numberIn<int32_t>(*countText, 1, KVRM_MAX_ROWS) : 1;
+  std::optional<uint64_t> drawnBy =
+      seedText ? numberIn<uint64_t>(*seedText, 0, UINT64_MAX) : seed;
+  if (!low || !high || *low > *high || !count || !drawnBy ||
+      (seedText && !highText))
+    return false;
+  Random random(*drawnBy);
+  for (int32_t i = 0; i < *count; ++i)
+    lengths.push_back(random.between(*low, *high));
+  return true;
+}
+
+/// Parses "name=lengths".
+static Expected<AttentionCase> givenCase(std::string_view entry, uint64_t seed,
+                                         std::string_view option) {
+  size_t equals = entry.find('=');
+  AttentionCase row;
+  row.name = entry.substr(0, equals);
+  row.family = "given";
+  if (row.name.empty())
+    return invalidArgument(option, ": '", entry, "' has no name before its =");
+  std::vector<std::string> parts = splitList(entry.substr(equals + 1));
+  for (const std::string &part : parts) {
+    if (!addLengths(part, seed, row.lengths))
+      return invalidArgument(option, ": ", row.name, ": '", part,
+                             "' is not LENGTH, LENGTH*COUNT or "
+                             "LOW..HIGH*COUNT@SEED, of 1 to ",
+                             mostTokens, " tokens and ", int32_t(KVRM_MAX_ROWS),
+                             " rows");
+    if (row.lengths.size() > KVRM_MAX_ROWS)
+      return invalidArgument(option, ": ", row.name, ": has more than ",
+                             int32_t(KVRM_MAX_ROWS), " rows");
   }
-  return chosen;
+  if (row.lengths.empty())
+    return invalidArgument(option, ": ", row.name, ": has no lengths");
+  return row;
+}
+
+/// Adds the cases that "a,b,c" names.
+static Status addNamed(std::string_view names,
+                       const std::vector<AttentionCase> &known,
+                       std::string_view option,
+                       std::vector<AttentionCase> &rows) {
+  for (const std::string &name : splitList(names)) {
+    if (name == "all")
+      rows.insert(rows.end(), known.begin(), known.end());
+    if (name == "all" || name == "none")
+      continue;
+    auto found = std::ranges::find(known, name, &AttentionCase::name);
+    if (found == known.end()) {
+      std::string all = "all, none";
+      for (const AttentionCase &one : known)
+        all += ", " + one.name;
+      return invalidArgument(option, ": '", name, "' is not one of ", all,
+                             ", nor NAME=LENGTHS");
+    }
+    rows.push_back(*found);
+  }
+  return Status::ok();
+}
+
+Expected<std::vector<AttentionCase>>
+run::parseRows(const std::vector<std::string> &texts, uint64_t seed,
+               std::string_view option) {
+  std::vector<AttentionCase> known = benchCases(seed);
+  std::vector<AttentionCase> rows;
+  for (const std::string &text : texts)
+    for (const std::string &entry : splitList(text, ';')) {
+      if (entry.find('=') == std::string::npos) {
+        KVRM_TRY(addNamed(entry, known, option, rows));
+        continue;
+      }
+      Expected<AttentionCase> row = givenCase(entry, seed, option);
+      KVRM_TRY(row.status());
+      rows.push_back(row.take());
+    }
+  return rows;
 }

@@ -26,7 +26,7 @@ namespace kvrm::run {
 /// Histories of one launch.
 struct AttentionCase {
   std::string name;
-  std::string family; ///< homogeneous, bimodal, uniform, zipf or bucketed
+  std::string family; ///< homogeneous, bimodal, uniform, zipf, bucketed, given
   uint64_t seed = 0;  ///< 0 = it has none
   std::vector<int32_t> lengths;
 };
@@ -46,14 +46,23 @@ std::vector<AttentionCase> servingCases(const std::vector<uint64_t> &seeds);
 /// What `calibrate` measures.
 std::vector<AttentionCase> calibrationCases();
 
-/// Those of `cases` that `names` lists, "all" or "none". Errors:
-/// InvalidArgument with what `option` is called.
+/// The rows that --rows asks for, in its order. Each text is a list of entries
+/// with semicolons between; an entry is either names of benchCases(seed), "all"
+/// or "none", with commas between, or a row of its own:
+///
+///   name=lengths     lengths, with commas between, each of the forms
+///     17             a history of 17 tokens
+///     17*8           eight of them
+///     1..4000*128@3  128 of 1 to 4000 tokens, drawn by seed 3; without, by
+///                    `seed`
+///
+/// Errors: InvalidArgument with what `option` is called.
 Expected<std::vector<AttentionCase>>
-selectCases(std::vector<AttentionCase> cases, std::string_view names,
-            std::string_view option);
+parseRows(const std::vector<std::string> &texts, uint64_t seed,
+          std::string_view option);
 
 /// Parts of "a,b,c"; none of an empty text.
-std::vector<std::string> splitList(std::string_view text);
+std::vector<std::string> splitList(std::string_view text, char between = ',');
 
 } // namespace kvrm::run
 

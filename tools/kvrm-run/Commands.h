@@ -50,8 +50,8 @@ struct BenchOptions {
 
 /// What `bench attention` takes.
 struct AttentionBenchOptions {
-  std::string kernels; ///< folder of a kernel set
-  std::string rows = "all";
+  std::string kernels;                  ///< folder of a kernel set
+  std::vector<std::string> rows{"all"}; ///< see parseRows()
   std::string pdl = "both";
   std::string schedules = "all";
   std::string calibration; ///< file; empty = the work queue always

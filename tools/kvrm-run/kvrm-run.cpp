@@ -186,8 +186,13 @@ static int runMain(int argc, char **argv) {
   attentionCommand
       ->add_option("kernels", attention.kernels, "Kernel set, a folder")
       ->required();
-  attentionCommand->add_option("--rows", attention.rows,
-                               "all, none, or names, e.g. B1x2048,zipf-B8");
+  attentionCommand
+      ->add_option("--rows", attention.rows,
+                   "all, none, names as B1x2048,zipf-B8, or rows of your own "
+                   "as 'mine=70001,17*8;ragged=1..4000*128@3'; repeat for more")
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->take_all();
   attentionCommand->add_option("--pdl", attention.pdl,
                                "Programmatic dependent launch: on, off, both");
   attentionCommand->add_option("--schedules", attention.schedules,
