@@ -83,8 +83,13 @@ public:
     return pager->pagesNeeded(slot, tokens);
   }
   int32_t freePages() const override { return pager->freePages(); }
-  int64_t reservedKvBytes() const override { return bounds.poolPages; }
-  int64_t liveKvBytes() const override { return pager->usedPages(); }
+  /// A token is a byte.
+  int64_t reservedKvBytes() const override {
+    return int64_t(bounds.poolPages) * bounds.pageTokens;
+  }
+  int64_t liveKvBytes() const override {
+    return int64_t(pager->usedPages()) * bounds.pageTokens;
+  }
   int64_t tokenKvBytes() const override { return 1; }
   const kvrm::StepStats &lastStep() const override { return last; }
 

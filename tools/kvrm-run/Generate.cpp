@@ -9,55 +9,47 @@
 #include "Commands.h"
 
 #include "kvrm/runtime/serving/Engine.h"
+#include "kvrm/text/Chat.h"
 #include "kvrm/text/Tokenizer.h"
+#include "measure/Percentile.h"
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
-#include <charconv>
 #include <cstdio>
 #include <fstream>
 #include <iostream>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <optional>
 #include <unistd.h>
 
 using namespace kvrm;
+using namespace kvrm::run;
 using nlohmann::json;
 
 static constexpr size_t maxRequests = 65536;
 
-double run::percentile(std::vector<int64_t> values, double percent) {
-  if (values.empty())
-    return 0;
-  std::ranges::sort(values);
-  auto index =
-      static_cast<size_t>(percent / 100 * static_cast<double>(values.size()));
-  return static_cast<double>(values[std::min(index, values.size() - 1)]);
-}
+namespace {
 
-Expected<std::vector<int32_t>> run::parseIds(const std::string &text) {
-  std::vector<int32_t> ids;
-  const char *at = text.data();
-  const char *end = at + text.size();
-  while (true) {
-    while (at < end && *at == ' ')
-      ++at;
-    int32_t id = 0;
-    auto [next, error] = std::from_chars(at, end, id);
-    if (error != std::errc())
-      return invalidArgument("--token-ids: '", text,
-                             "' is not a list of ids such as 1,2,3");
-    ids.push_back(id);
-    at = next;
-    while (at < end && *at == ' ')
-      ++at;
-    if (at == end)
-      return ids;
-    if (*at++ != ',')
-      return invalidArgument("--token-ids: '", text,
-                             "' is not a list of ids such as 1,2,3");
-  }
-}
+struct Arguments {
+  CommonOptions common;
+  std::vector<std::string> prompts;
+  std::string promptsFile;
+  std::vector<std::string> tokenIds; ///< "1,2,3" each
+  std::string system;
+  /// Most tokens to generate: one number for all, or one a prompt; none: 128.
+  std::vector<int32_t> maxTokens;
+  SamplingSettings sampling;
+  bool isChat = false;
+  bool ignoresEos = false;
+};
+
+} // namespace
+
+//===----------------------------------------------------------------------===//
+// Requests
+//===----------------------------------------------------------------------===//
 
 static Status readPrompts(const std::string &path,
                           std::vector<std::string> &prompts) {
@@ -76,53 +68,97 @@ static Status readPrompts(const std::string &path,
   return Status::ok();
 }
 
-/// The system message that a ChatML template starts with when a conversation
-/// has none: the literal between its system header and the next <|im_end|>.
-static std::string defaultSystem(const std::string &chatTemplate) {
-  for (const char *newline : {"\n", "\\n"}) {
-    std::string header = std::string("<|im_start|>system") + newline;
-    size_t begin = chatTemplate.find(header);
-    if (begin == std::string::npos)
-      continue;
-    begin += header.size();
-    size_t end = chatTemplate.find("<|im_end|>", begin);
-    if (end == std::string::npos)
-      continue;
-    std::string text = chatTemplate.substr(begin, end - begin);
-    if (!text.empty() && text.find_first_of("'\"{}\\") == std::string::npos)
-      return text;
-  }
-  return {};
+static Status checkArguments(const Arguments &arguments) {
+  size_t count = arguments.prompts.size() + arguments.tokenIds.size();
+  if (count == 0)
+    return invalidArgument(
+        "nothing to generate: give --prompt, --prompts-file or --token-ids");
+  if (count > maxRequests)
+    return invalidArgument(count, " prompts are more than the limit ",
+                           maxRequests);
+  if (arguments.maxTokens.size() > 1 && arguments.maxTokens.size() != count)
+    return invalidArgument("--max-tokens: ", arguments.maxTokens.size(),
+                           " numbers for ", count, " prompts");
+  if (!arguments.system.empty() && !arguments.isChat)
+    return invalidArgument("--system needs --chat");
+  return Status::ok();
 }
 
-/// Puts a prompt into the chat form of the model. Templates are Jinja programs,
-/// which are not run; the two common forms are known by their marks.
-static Expected<std::string> chatPrompt(const Tokenizer &tokenizer,
-                                        const std::string &system,
-                                        const std::string &prompt) {
-  const std::string &form = tokenizer.chatTemplate();
-  if (form.find("<|im_start|>") != std::string::npos) {
-    std::string text;
-    std::string first = system.empty() ? defaultSystem(form) : system;
-    if (!first.empty())
-      text = "<|im_start|>system\n" + first + "<|im_end|>\n";
-    return text + "<|im_start|>user\n" + prompt +
-           "<|im_end|>\n<|im_start|>assistant\n";
+/// The package's tokenizer. Without prompts of text it may have none.
+static Expected<std::optional<Tokenizer>>
+loadTokenizer(const Package &package, const Arguments &arguments) {
+  std::string path = package.tokenizerPath();
+  if (!path.empty()) {
+    Expected<Tokenizer> loaded = Tokenizer::load(path);
+    KVRM_TRY(loaded.status());
+    return std::optional<Tokenizer>(loaded.take());
   }
-  if (form.find("<|start_header_id|>") != std::string::npos) {
-    auto message = [](const std::string &role, const std::string &content) {
-      return "<|start_header_id|>" + role + "<|end_header_id|>\n\n" + content +
-             "<|eot_id|>";
-    };
-    std::string text;
-    if (!system.empty())
-      text = message("system", system);
-    return text + message("user", prompt) +
-           "<|start_header_id|>assistant<|end_header_id|>\n\n";
-  }
-  return invalidArgument("--chat: the package has no chat template of a form "
-                         "that kvrm-run knows (ChatML, Llama 3)");
+  if (!arguments.prompts.empty())
+    return makeError(StatusCode::NotFound, arguments.common.package,
+                     ": has no tokenizer.json: give prompts as --token-ids");
+  return std::optional<Tokenizer>();
 }
+
+static Expected<std::vector<int32_t>> encodePrompt(const Tokenizer &tokenizer,
+                                                   const Arguments &arguments,
+                                                   const std::string &prompt) {
+  std::string text = prompt;
+  if (arguments.isChat) {
+    std::optional<std::string> chat =
+        chatPrompt(tokenizer.chatTemplate(), arguments.system, prompt);
+    if (!chat)
+      return invalidArgument("--chat: the package has no chat template of a "
+                             "form that kvrm-run knows (ChatML, Llama 3)");
+    text = std::move(*chat);
+  }
+  Expected<std::vector<int32_t>> ids = tokenizer.encode(text);
+  KVRM_TRY(ids.status());
+  if (tokenizer.addBos() && tokenizer.bos() >= 0)
+    ids->insert(ids->begin(), tokenizer.bos());
+  return ids;
+}
+
+static std::vector<int32_t>
+stopTokens(const Manifest &manifest, const std::optional<Tokenizer> &tokenizer,
+           const Arguments &arguments) {
+  std::vector<int32_t> stops;
+  if (arguments.ignoresEos)
+    return stops;
+  if (manifest.eos >= 0)
+    stops.push_back(manifest.eos);
+  if (tokenizer && tokenizer->eos() >= 0)
+    stops.push_back(tokenizer->eos());
+  return stops;
+}
+
+static Expected<std::vector<RequestSpec>>
+makeRequests(const Manifest &manifest,
+             const std::optional<Tokenizer> &tokenizer,
+             const Arguments &arguments) {
+  std::vector<RequestSpec> specs;
+  auto add = [&](Expected<std::vector<int32_t>> ids) -> Status {
+    KVRM_TRY(ids.status());
+    RequestSpec spec;
+    spec.prompt = ids.take();
+    if (const auto &most = arguments.maxTokens; !most.empty())
+      spec.maxTokens = most[most.size() == 1 ? 0 : specs.size()];
+    spec.sampling = arguments.sampling;
+    // Equal prompts of one run are to differ when sampled.
+    spec.sampling.seed += specs.size();
+    spec.stopTokens = stopTokens(manifest, tokenizer, arguments);
+    specs.push_back(std::move(spec));
+    return Status::ok();
+  };
+  for (const std::string &prompt : arguments.prompts)
+    KVRM_TRY(add(encodePrompt(*tokenizer, arguments, prompt)));
+  for (const std::string &list : arguments.tokenIds)
+    KVRM_TRY(add(parseIds(list)));
+  return specs;
+}
+
+//===----------------------------------------------------------------------===//
+// Running
+//===----------------------------------------------------------------------===//
 
 namespace {
 
@@ -175,6 +211,8 @@ public:
     return ids;
   }
 
+  bool hasText() const { return tokenizer != nullptr; }
+
   std::vector<RequestResult> results; ///< by id
   int64_t peakLiveBytes = 0;          ///< of KV
 
@@ -186,174 +224,191 @@ private:
   bool isFirst = true;
 };
 
+/// What prefill and decode took.
+struct Timing {
+  int64_t prefillTokens = 0;
+  int64_t prefillNanoseconds = 0;
+  int64_t decodeTokens = 0;
+  std::vector<int64_t> steps; ///< nanoseconds
+
+  double prefillRate() const { return rate(prefillTokens, prefillNanoseconds); }
+  double decodeRate() const {
+    return rate(decodeTokens,
+                std::accumulate(steps.begin(), steps.end(), int64_t(0)));
+  }
+  double stepMs(double percent) const {
+    return measure::percentile(steps, percent) / 1e6;
+  }
+
+private:
+  static double rate(int64_t tokens, int64_t nanoseconds) {
+    return nanoseconds > 0 ? static_cast<double>(tokens) * 1e9 /
+                                 static_cast<double>(nanoseconds)
+                           : 0.0;
+  }
+};
+
 } // namespace
 
-Status run::generate(const CommonOptions &common,
-                     const GenerateOptions &options) {
-  std::vector<std::string> prompts = options.prompts;
-  if (!options.promptsFile.empty())
-    KVRM_TRY(readPrompts(options.promptsFile, prompts));
-  if (prompts.empty() && options.tokenIds.empty())
-    return invalidArgument(
-        "nothing to generate: give --prompt, --prompts-file or --token-ids");
-  if (prompts.size() + options.tokenIds.size() > maxRequests)
-    return invalidArgument(prompts.size() + options.tokenIds.size(),
-                           " prompts are more than the limit ", maxRequests);
-  if (options.maxTokens.size() > 1 &&
-      options.maxTokens.size() != prompts.size() + options.tokenIds.size())
-    return invalidArgument(
-        "--max-tokens: ", options.maxTokens.size(), " numbers for ",
-        prompts.size() + options.tokenIds.size(), " prompts");
-  if (!options.system.empty() && !options.isChat)
-    return invalidArgument("--system needs --chat");
+/// Serves all requests, and keeps what decode steps took.
+static Status serve(Engine &engine, const std::vector<RequestSpec> &specs,
+                    Timing &timing) {
+  for (const RequestSpec &spec : specs) {
+    Status submitted = engine.submit(spec).status();
+    if (!submitted.isOk())
+      return makeError(submitted.code(), "request ", engine.stats().submitted,
+                       ": ", submitted.message());
+  }
+  while (!engine.isIdle()) {
+    KVRM_TRY(engine.step());
+    const RoundStats &round = engine.lastRound();
+    timing.prefillNanoseconds += round.prefillNanoseconds;
+    if (round.decodeTokens > 0)
+      timing.steps.push_back(round.decodeNanoseconds);
+  }
+  timing.prefillTokens = engine.stats().prefillTokens;
+  timing.decodeTokens = engine.stats().decodeTokens;
+  return Status::ok();
+}
 
+//===----------------------------------------------------------------------===//
+// Printing
+//===----------------------------------------------------------------------===//
+
+static json requestJson(const RequestSpec &spec, const RequestResult &result) {
+  auto ms = [](int64_t nanoseconds) {
+    return static_cast<double>(nanoseconds) / 1e6;
+  };
+  return {{"prompt_tokens", spec.prompt},
+          {"tokens", result.tokens},
+          {"finish", finishReasonName(result.finish)},
+          {"wait_ms", ms(result.start - result.arrival)},
+          {"prefill_ms", ms(result.firstToken - result.start)},
+          {"first_token_ms", ms(result.firstToken - result.arrival)},
+          {"total_ms", ms(result.end - result.arrival)}};
+}
+
+static json timingJson(const Timing &timing) {
+  return {{"prefill_tokens", timing.prefillTokens},
+          {"prefill_tokens_per_s", timing.prefillRate()},
+          {"decode_tokens", timing.decodeTokens},
+          {"decode_tokens_per_s", timing.decodeRate()},
+          {"decode_steps", timing.steps.size()},
+          {"step_ms",
+           {{"p50", timing.stepMs(50)},
+            {"p90", timing.stepMs(90)},
+            {"p99", timing.stepMs(99)},
+            {"p99.9", timing.stepMs(99.9)},
+            {"max", timing.stepMs(100)}}}};
+}
+
+static void printJson(const CommonOptions &common, const Session &session,
+                      const std::vector<RequestSpec> &specs,
+                      const Printer &printer, const Timing &timing) {
+  json requests = json::array();
+  for (size_t i = 0; i < specs.size(); ++i) {
+    json item = requestJson(specs[i], printer.results[i]);
+    if (printer.hasText())
+      item["text"] = printer.text(printer.results[i].tokens);
+    requests.push_back(std::move(item));
+  }
+  json out = {{"package", common.package},
+              {"mode", session.isPaged() ? "paged" : "static"},
+              {"threads", session.workers()},
+              {"requests", std::move(requests)},
+              {"timing", timingJson(timing)},
+              {"kv",
+               {{"reserved_bytes", session.reservedKvBytes()},
+                {"peak_live_bytes", printer.peakLiveBytes}}}};
+  std::cout << out.dump(2, ' ', false, json::error_handler_t::replace) << "\n";
+  std::cout.flush();
+}
+
+static void printRates(const Timing &timing) {
+  std::fprintf(stderr,
+               "kvrm-run: prefill %lld tokens, %.1f tok/s; decode %lld "
+               "tokens, %.1f tok/s, step p50 %.2f ms, p99 %.2f ms\n",
+               static_cast<long long>(timing.prefillTokens),
+               timing.prefillRate(),
+               static_cast<long long>(timing.decodeTokens), timing.decodeRate(),
+               timing.stepMs(50), timing.stepMs(99));
+}
+
+//===----------------------------------------------------------------------===//
+// The command
+//===----------------------------------------------------------------------===//
+
+static Status generate(Arguments arguments) {
+  const CommonOptions &common = arguments.common;
+  KVRM_TRY(checkPackage(common));
+  if (!arguments.promptsFile.empty())
+    KVRM_TRY(readPrompts(arguments.promptsFile, arguments.prompts));
+  KVRM_TRY(checkArguments(arguments));
   Expected<std::shared_ptr<const Package>> package =
       Package::load(common.package);
   KVRM_TRY(package.status());
-  const Manifest &manifest = (*package)->manifest();
-  std::optional<Tokenizer> tokenizer;
-  if (std::string path = (*package)->tokenizerPath(); !path.empty()) {
-    Expected<Tokenizer> loaded = Tokenizer::load(path);
-    KVRM_TRY(loaded.status());
-    tokenizer.emplace(loaded.take());
-  } else if (!prompts.empty()) {
-    return makeError(StatusCode::NotFound, common.package,
-                     ": has no tokenizer.json: give prompts as --token-ids");
-  }
+  Expected<std::optional<Tokenizer>> tokenizer =
+      loadTokenizer(**package, arguments);
+  KVRM_TRY(tokenizer.status());
   Expected<std::unique_ptr<Session>> session =
       Session::create(*package, common.session);
   KVRM_TRY(session.status());
+  Expected<std::vector<RequestSpec>> specs =
+      makeRequests((*package)->manifest(), *tokenizer, arguments);
+  KVRM_TRY(specs.status());
 
-  std::vector<int32_t> stops;
-  if (!options.ignoresEos) {
-    if (manifest.eos >= 0)
-      stops.push_back(manifest.eos);
-    if (tokenizer && tokenizer->eos() >= 0)
-      stops.push_back(tokenizer->eos());
-  }
-  std::vector<RequestSpec> specs;
-  auto add = [&](std::vector<int32_t> ids) {
-    RequestSpec spec;
-    spec.prompt = std::move(ids);
-    if (!options.maxTokens.empty())
-      spec.maxTokens =
-          options.maxTokens[options.maxTokens.size() == 1 ? 0 : specs.size()];
-    spec.sampling = options.sampling;
-    // Equal prompts of one run are to differ when sampled.
-    spec.sampling.seed += specs.size();
-    spec.stopTokens = stops;
-    specs.push_back(std::move(spec));
-  };
-  for (const std::string &prompt : prompts) {
-    std::string text = prompt;
-    if (options.isChat) {
-      Expected<std::string> chat =
-          chatPrompt(*tokenizer, options.system, prompt);
-      KVRM_TRY(chat.status());
-      text = chat.take();
-    }
-    Expected<std::vector<int32_t>> ids = tokenizer->encode(text);
-    KVRM_TRY(ids.status());
-    if (tokenizer->addBos() && tokenizer->bos() >= 0)
-      ids->insert(ids->begin(), tokenizer->bos());
-    add(ids.take());
-  }
-  for (const std::string &list : options.tokenIds) {
-    Expected<std::vector<int32_t>> ids = parseIds(list);
-    KVRM_TRY(ids.status());
-    add(ids.take());
-  }
-
-  // One request streams; of several each is printed when it ends.
-  bool isTelling = common.isVerbose || (isatty(2) && !common.isJson);
-  Printer printer(**session, tokenizer ? &*tokenizer : nullptr, specs.size(),
+  Printer printer(**session, *tokenizer ? &**tokenizer : nullptr, specs->size(),
                   common.isJson);
   SteadyClock clock;
   EngineConfig config;
-  config.queueLimit = static_cast<int32_t>(specs.size());
+  config.queueLimit = static_cast<int32_t>(specs->size());
   Expected<std::unique_ptr<Engine>> engine =
       Engine::create(**session, clock, config, &printer);
   KVRM_TRY(engine.status());
-  for (const RequestSpec &spec : specs) {
-    Status submitted = (*engine)->submit(spec).status();
-    if (!submitted.isOk())
-      return makeError(submitted.code(), "request ",
-                       (*engine)->stats().submitted, ": ", submitted.message());
-  }
-  int64_t prefillNanoseconds = 0;
-  std::vector<int64_t> steps;
-  while (!(*engine)->isIdle()) {
-    KVRM_TRY((*engine)->step());
-    const RoundStats &round = (*engine)->lastRound();
-    prefillNanoseconds += round.prefillNanoseconds;
-    if (round.decodeTokens > 0)
-      steps.push_back(round.decodeNanoseconds);
-  }
+  Timing timing;
+  KVRM_TRY(serve(**engine, *specs, timing));
   for (const RequestResult &result : printer.results)
     if (result.finish == FinishReason::Failed)
       return makeError(StatusCode::Internal, "request ", result.id, ": ",
                        result.error);
-
-  const EngineStats &totals = (*engine)->stats();
-  int64_t decodeNanoseconds =
-      std::accumulate(steps.begin(), steps.end(), int64_t(0));
-  auto rate = [](int64_t tokens, int64_t nanoseconds) {
-    return nanoseconds > 0 ? static_cast<double>(tokens) * 1e9 /
-                                 static_cast<double>(nanoseconds)
-                           : 0.0;
-  };
-  double prefillRate = rate(totals.prefillTokens, prefillNanoseconds);
-  double decodeRate = rate(totals.decodeTokens, decodeNanoseconds);
-  auto stepMs = [&](double percent) {
-    return percentile(steps, percent) / 1e6;
-  };
-  if (common.isJson) {
-    json requests = json::array();
-    for (size_t i = 0; i < specs.size(); ++i) {
-      const RequestResult &result = printer.results[i];
-      auto ms = [](int64_t nanoseconds) {
-        return static_cast<double>(nanoseconds) / 1e6;
-      };
-      json item = {{"prompt_tokens", specs[i].prompt},
-                   {"tokens", result.tokens},
-                   {"finish", finishReasonName(result.finish)},
-                   {"wait_ms", ms(result.start - result.arrival)},
-                   {"prefill_ms", ms(result.firstToken - result.start)},
-                   {"first_token_ms", ms(result.firstToken - result.arrival)},
-                   {"total_ms", ms(result.end - result.arrival)}};
-      if (tokenizer)
-        item["text"] = printer.text(result.tokens);
-      requests.push_back(std::move(item));
-    }
-    json out = {{"package", common.package},
-                {"mode", manifest.isPaged ? "paged" : "static"},
-                {"threads", (*session)->workers()},
-                {"requests", std::move(requests)},
-                {"timing",
-                 {{"prefill_tokens", totals.prefillTokens},
-                  {"prefill_tokens_per_s", prefillRate},
-                  {"decode_tokens", totals.decodeTokens},
-                  {"decode_tokens_per_s", decodeRate},
-                  {"decode_steps", steps.size()},
-                  {"step_ms",
-                   {{"p50", stepMs(50)},
-                    {"p90", stepMs(90)},
-                    {"p99", stepMs(99)},
-                    {"p99.9", stepMs(99.9)},
-                    {"max", stepMs(100)}}}}},
-                {"kv",
-                 {{"reserved_bytes", (*session)->reservedKvBytes()},
-                  {"peak_live_bytes", printer.peakLiveBytes}}}};
-    std::cout << out.dump(2, ' ', false, json::error_handler_t::replace)
-              << "\n";
-    std::cout.flush();
-  } else if (isTelling) {
-    std::fprintf(stderr,
-                 "kvrm-run: prefill %lld tokens, %.1f tok/s; decode %lld "
-                 "tokens, %.1f tok/s, step p50 %.2f ms, p99 %.2f ms\n",
-                 static_cast<long long>(totals.prefillTokens), prefillRate,
-                 static_cast<long long>(totals.decodeTokens), decodeRate,
-                 stepMs(50), stepMs(99));
-  }
+  if (common.isJson)
+    printJson(common, **session, *specs, printer, timing);
+  else if (common.isVerbose || isatty(2))
+    printRates(timing);
   return Status::ok();
+}
+
+static void addPromptOptions(CLI::App &command, Arguments &arguments) {
+  setRepeatable(
+      *command.add_option("-p,--prompt", arguments.prompts,
+                          "Prompt; repeat for several, which run together"));
+  command.add_option("--prompts-file", arguments.promptsFile,
+                     "File with a prompt a line");
+  setRepeatable(
+      *command.add_option("--token-ids", arguments.tokenIds,
+                          "Prompt as token ids \"1,2,3\"; repeat for several"));
+}
+
+Command run::addGenerate(CLI::App &app) {
+  CLI::App *command =
+      app.add_subcommand("generate", "Generate text for prompts");
+  auto arguments = std::make_shared<Arguments>();
+  SamplingSettings &sampling = arguments->sampling;
+  addPackageOptions(*command, arguments->common);
+  addSessionOptions(*command, arguments->common);
+  addPromptOptions(*command, *arguments);
+  setRepeatable(*command->add_option(
+      "-n,--max-tokens", arguments->maxTokens,
+      "Most tokens to generate (128); once, or once a prompt"));
+  command->add_option("--temperature", sampling.temperature, "0 = greedy");
+  command->add_option("--top-p", sampling.topP,
+                      "Probability mass to sample from");
+  command->add_option("--seed", sampling.seed, "Seed of sampling");
+  command->add_flag("--chat", arguments->isChat,
+                    "Put prompts into the model's chat form");
+  command->add_option("--system", arguments->system,
+                      "System message for --chat");
+  command->add_flag("--ignore-eos", arguments->ignoresEos,
+                    "Do not stop at the end of text");
+  return {command, [arguments] { return generate(*arguments); }};
 }

@@ -8,18 +8,34 @@
 
 #include "Commands.h"
 
+#include "kvrm/runtime/package/Package.h"
+
+#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <iostream>
+#include <memory>
 #include <nlohmann/json.hpp>
 
 using namespace kvrm;
+using namespace kvrm::run;
 using nlohmann::json;
 
 static int64_t kvBytesPerToken(const Manifest &m) {
   return int64_t(m.layers) * m.kvHeads * m.headDim * 2 * 2;
 }
 
-static json describe(const EntryInfo &entry, bool isPaged) {
+/// Of all slots when they are full.
+static int64_t fullKvBytes(const Manifest &m) {
+  return kvBytesPerToken(m) * m.slots *
+         (m.isPaged ? int64_t(m.pagesPerSlot()) * m.pageTokens
+                    : int64_t(m.capacity));
+}
+
+//===----------------------------------------------------------------------===//
+// JSON
+//===----------------------------------------------------------------------===//
+
+static json entryJson(const EntryInfo &entry, bool isPaged) {
   json out = {{"name", entry.name},
               {"symbol", entry.symbol},
               {"rows", entry.rows},
@@ -35,28 +51,8 @@ static json describe(const EntryInfo &entry, bool isPaged) {
   return out;
 }
 
-Status run::inspect(const CommonOptions &common) {
-  Expected<Manifest> read = Package::readManifest(common.package);
-  KVRM_TRY(read.status());
-  const Manifest &m = *read;
-  int64_t full = kvBytesPerToken(m) * m.slots *
-                 (m.isPaged ? int64_t(m.pagesPerSlot()) * m.pageTokens
-                            : int64_t(m.capacity));
-  if (common.isJson) {
-    json files = json::array();
-    for (const FileInfo &file : m.files)
-      files.push_back({{"name", file.name}, {"bytes", file.bytes}});
-    json out = {
-        {"package", common.package},
-        {"abi_version", KVRM_ABI_VERSION},
-        {"producer", m.producer},
-        {"mode", m.isPaged ? "paged" : "static"},
-        {"target",
-         {{"triple", m.triple},
-          {"cpu", m.cpu},
-          {"requires", m.requiredFeatures}}},
-        {"model",
-         {{"name", m.modelName},
+static json modelJson(const Manifest &m) {
+  return {{"name", m.modelName},
           {"architecture", m.architecture},
           {"vocabulary", m.vocabulary},
           {"hidden", m.hidden},
@@ -66,31 +62,56 @@ Status run::inspect(const CommonOptions &common) {
           {"head_dim", m.headDim},
           {"context", m.context},
           {"bos", m.bos},
-          {"eos", m.eos}}},
-        {"cache",
-         {{"slots", m.slots},
-          {"capacity", m.capacity},
-          {"page_tokens", m.pageTokens},
-          {"element", elementName(m.element)},
-          {"bytes_per_token", kvBytesPerToken(m)},
-          {"bytes_full", full}}},
-        {"entries",
-         {describe(m.decode, m.isPaged), describe(m.prefill, m.isPaged)}},
-        {"files", files}};
-    if (m.window > 0)
-      out["cache"]["far_history"] = {
-          {"window", m.window}, {"entries", m.summaries}, {"sinks", m.sinks}};
-    std::cout << out.dump(2, ' ', false, json::error_handler_t::replace)
-              << "\n";
-    std::cout.flush();
-    return Status::ok();
-  }
-  auto mib = [](int64_t bytes) {
-    return static_cast<double>(bytes) / (1 << 20);
-  };
-  std::printf("%s: %s (%s), %s, by %s\n", common.package.c_str(),
-              m.modelName.c_str(), m.architecture.c_str(),
-              m.isPaged ? "paged" : "static", m.producer.c_str());
+          {"eos", m.eos}};
+}
+
+static json cacheJson(const Manifest &m) {
+  json out = {{"slots", m.slots},
+              {"capacity", m.capacity},
+              {"page_tokens", m.pageTokens},
+              {"element", elementName(m.element)},
+              {"bytes_per_token", kvBytesPerToken(m)},
+              {"bytes_full", fullKvBytes(m)}};
+  if (m.window > 0)
+    out["far_history"] = {
+        {"window", m.window}, {"entries", m.summaries}, {"sinks", m.sinks}};
+  return out;
+}
+
+static void printJson(const std::string &package, const Manifest &m) {
+  json files = json::array();
+  for (const FileInfo &file : m.files)
+    files.push_back({{"name", file.name}, {"bytes", file.bytes}});
+  json out = {
+      {"package", package},
+      {"abi_version", KVRM_ABI_VERSION},
+      {"producer", m.producer},
+      {"mode", m.isPaged ? "paged" : "static"},
+      {"target",
+       {{"triple", m.triple},
+        {"cpu", m.cpu},
+        {"requires", m.requiredFeatures}}},
+      {"model", modelJson(m)},
+      {"cache", cacheJson(m)},
+      {"entries",
+       {entryJson(m.decode, m.isPaged), entryJson(m.prefill, m.isPaged)}},
+      {"files", files}};
+  std::cout << out.dump(2, ' ', false, json::error_handler_t::replace) << "\n";
+  std::cout.flush();
+}
+
+//===----------------------------------------------------------------------===//
+// Text
+//===----------------------------------------------------------------------===//
+
+static double mebibytes(int64_t bytes) {
+  return static_cast<double>(bytes) / (1 << 20);
+}
+
+static void printHead(const std::string &package, const Manifest &m) {
+  std::printf("%s: %s (%s), %s, by %s\n", package.c_str(), m.modelName.c_str(),
+              m.architecture.c_str(), m.isPaged ? "paged" : "static",
+              m.producer.c_str());
   std::printf("  target   %s, %s", m.triple.c_str(), m.cpu.c_str());
   for (const std::string &feature : m.requiredFeatures)
     std::printf(" +%s", feature.c_str());
@@ -98,28 +119,61 @@ Status run::inspect(const CommonOptions &common) {
               "%d KV heads of %d, context %d\n",
               m.vocabulary, m.hidden, m.layers, m.heads, m.kvHeads, m.headDim,
               m.context);
+}
+
+static void printCache(const Manifest &m) {
   std::printf("  cache    %d slots of %d tokens, %s, pages of %d; %lld bytes a "
               "token, %.1f MiB when full\n",
               m.slots, m.capacity, elementName(m.element), m.pageTokens,
-              static_cast<long long>(kvBytesPerToken(m)), mib(full));
+              static_cast<long long>(kvBytesPerToken(m)),
+              mebibytes(fullKvBytes(m)));
   if (m.window > 0)
     std::printf("  far      the last %d tokens exactly, %d entries for those "
                 "before, %d of them sinks\n",
                 m.window, m.summaries, m.sinks);
-  for (const EntryInfo *entry : {&m.decode, &m.prefill}) {
-    std::printf("  entry    %-11s %d x %d tokens", entry->name.c_str(),
-                entry->rows, entry->queries);
-    if (m.isPaged) {
-      std::printf(", tile %d x %d, %s", entry->qTile, entry->kvTile,
-                  scheduleName(entry->schedule));
-      if (entry->schedule == KVRM_SCHEDULE_SPLIT)
-        std::printf("(%d)", entry->splits);
-      std::printf(", %s", transportName(entry->transport));
-    }
-    std::printf(", arena %.1f MiB\n", mib(entry->arenaBytes));
+}
+
+static void printEntry(const EntryInfo &entry, bool isPaged) {
+  std::printf("  entry    %-11s %d x %d tokens", entry.name.c_str(), entry.rows,
+              entry.queries);
+  if (isPaged) {
+    std::printf(", tile %d x %d, %s", entry.qTile, entry.kvTile,
+                scheduleName(entry.schedule));
+    if (entry.schedule == KVRM_SCHEDULE_SPLIT)
+      std::printf("(%d)", entry.splits);
+    std::printf(", %s", transportName(entry.transport));
   }
+  std::printf(", arena %.1f MiB\n", mebibytes(entry.arenaBytes));
+}
+
+static void printText(const std::string &package, const Manifest &m) {
+  printHead(package, m);
+  printCache(m);
+  printEntry(m.decode, m.isPaged);
+  printEntry(m.prefill, m.isPaged);
   for (const FileInfo &file : m.files)
     std::printf("  file     %-20s %.1f MiB\n", file.name.c_str(),
-                mib(file.bytes));
+                mebibytes(file.bytes));
+}
+
+//===----------------------------------------------------------------------===//
+// The command
+//===----------------------------------------------------------------------===//
+
+static Status inspect(const CommonOptions &common) {
+  KVRM_TRY(checkPackage(common));
+  Expected<Manifest> m = Package::readManifest(common.package);
+  KVRM_TRY(m.status());
+  if (common.isJson)
+    printJson(common.package, *m);
+  else
+    printText(common.package, *m);
   return Status::ok();
+}
+
+Command run::addInspect(CLI::App &app) {
+  CLI::App *command = app.add_subcommand("inspect", "Show what a package is");
+  auto common = std::make_shared<CommonOptions>();
+  addPackageOptions(*command, *common);
+  return {command, [common] { return inspect(*common); }};
 }

@@ -7,226 +7,225 @@
 //===----------------------------------------------------------------------===//
 
 #include "Commands.h"
-#include "ReplayReport.h"
+#include "ReplayProgress.h"
+#include "ReplaySummary.h"
 
-#include "kvrm/runtime/host/ThreadPool.h"
 #include "kvrm/runtime/support/ReplaceFile.h"
+#include "replay/Replay.h"
 
+#include <CLI/CLI.hpp>
 #include <charconv>
-#include <cmath>
+#include <cstdio>
 #include <unistd.h>
 
 using namespace kvrm;
 using namespace kvrm::run;
 
-static Status checkNumber(const char *option, double value, double low,
-                          double high) {
-  if (value >= low && value <= high)
-    return Status::ok();
-  char text[128];
-  std::snprintf(text, sizeof(text), "%s: %g is outside %g..%g", option, value,
-                low, high);
-  return invalidArgument(text);
+namespace {
+
+/// The command line, before it is checked.
+struct Arguments {
+  CommonOptions common;
+  replay::Options options;
+  std::string format = "auto";
+  std::string preemption = "cheaper";
+  std::string verify; ///< a number or "all"
+  std::string output;
+  std::string timeline;
+  bool isQuiet = false;
+};
+
+} // namespace
+
+static void addWorkOptions(CLI::App &command, Arguments &arguments) {
+  replay::Options &options = arguments.options;
+  command.add_option("--trace", options.trace,
+                     "File, or synthetic:family=chat,seed=1,requests=500,...");
+  command.add_option("--format", arguments.format, "auto, azure or mooncake");
+  command
+      .add_option("--modes", options.modes,
+                  "Of kvrm, max, bucketed; without: all that have packages")
+      ->delimiter(',')
+      ->allow_extra_args(false);
+  command.add_option("--static", options.staticPackage,
+                     "Static package, for the mode max");
+  command
+      .add_option("--bucket", options.buckets,
+                  "Static package of one capacity, for the mode bucketed; "
+                  "repeat for each")
+      ->expected(1)
+      ->allow_extra_args(false)
+      ->take_all();
+  command.add_option("--duration", options.duration,
+                     "Seconds of the trace, 0 = all");
+  command.add_option("--requests", options.requests,
+                     "Most requests of the trace, 0 = all");
+  command.add_option("--time-scale", options.timeScale,
+                     "Arrival times are multiplied by this");
+  command.add_option("--load", options.load,
+                     "Scale time so that this much of what kvrm serves when "
+                     "saturated is offered");
+  command.add_flag("--saturation", options.isSaturated,
+                   "Submit as fast as the queue takes requests");
+  command.add_option("--limit-seconds", options.limitSeconds,
+                     "End a mode after so long, 0 = never");
+  command.add_option("--kv-budget", options.kvBudgetMebibytes,
+                     "KV memory of each mode in MiB, 0 = what static packages "
+                     "reserve");
+  command.add_option("--max-prompt", options.maxPrompt,
+                     "Clip prompts to so many tokens, 0 = to the capacity");
+  command.add_option("--length-scale", options.lengthScale,
+                     "Prompt and output lengths are multiplied by this");
+  command.add_option("--overload", options.overload,
+                     "How much denser arrivals are during --overload-seconds");
+  command.add_option("--overload-seconds", options.overloadSeconds,
+                     "How long they are, from a third of the replay on");
 }
 
-static Status checkOptions(const ReplayOptions &options) {
-  constexpr double year = 366 * 86400.0;
-  if (options.trace.empty())
-    return invalidArgument("nothing to replay: give --trace");
-  KVRM_TRY(checkNumber("--duration", options.duration, 0, year));
-  KVRM_TRY(
-      checkNumber("--requests", options.requests, 0, double(maxTraceRequests)));
-  KVRM_TRY(checkNumber("--time-scale", options.timeScale, 1e-6, 1e6));
-  KVRM_TRY(checkNumber("--load", options.load, 0, 100));
-  KVRM_TRY(checkNumber("--limit-seconds", options.limitSeconds, 0, year));
-  KVRM_TRY(checkNumber("--kv-budget", options.kvBudgetMebibytes, 0, 1 << 24));
-  KVRM_TRY(checkNumber("--max-prompt", options.maxPrompt, 0, maxTraceTokens));
-  KVRM_TRY(checkNumber("--length-scale", options.lengthScale, 1e-4, 100));
-  KVRM_TRY(checkNumber("--overload", options.overload, 0, 1000));
-  KVRM_TRY(checkNumber("--overload-seconds", options.overloadSeconds, 0, year));
-  KVRM_TRY(checkNumber("--queue-limit", options.queueLimit, 1, 65536));
-  KVRM_TRY(checkNumber("--stall-factor", options.stallFactor, 0, 1000));
-  KVRM_TRY(checkNumber("--kept-histories", options.keptHistories, 0, 1 << 20));
-  KVRM_TRY(checkNumber("--parking-places", options.parkingPlaces, 0, 1 << 20));
-  KVRM_TRY(checkNumber("--warm-up", options.warmupSeconds, 0, 600));
-  if (options.load > 0 && options.isSaturated)
-    return invalidArgument("--load and --saturation exclude each other");
-  if (options.load > 0 && options.timeScale != 1)
-    return invalidArgument(
-        "--load sets the time scale: leave out --time-scale");
-  if ((options.overload > 0) != (options.overloadSeconds > 0))
-    return invalidArgument("--overload and --overload-seconds go together");
-  if (options.overload > 0 && options.overload < 1)
-    return invalidArgument("--overload: less than 1 is no overload");
-  if (options.overload > 0 && options.isSaturated)
-    return invalidArgument("--overload and --saturation exclude each other");
-  if (options.keptHistories > 0 && !options.sharesPrefixes)
-    return invalidArgument("--kept-histories needs --share-prefixes");
-  if (options.parkingPages > 0 && options.parkingPlaces == 0)
-    return invalidArgument("--parking-pages needs --parking-places");
-  return Status::ok();
+static void addServingOptions(CLI::App &command, Arguments &arguments) {
+  replay::Options &options = arguments.options;
+  SessionConfig &session = arguments.common.session;
+  command.add_option("--queue-limit", options.engine.queueLimit,
+                     "Requests that may wait; more are refused (256)");
+  command.add_option("--stall-factor", options.engine.stallFactor,
+                     "Prefill between two decode steps, in decode steps (1)");
+  command.add_flag("--share-prefixes", options.engine.sharesPrefixes,
+                   "Equal prompt prefixes share pages in the mode kvrm");
+  command.add_option("--kept-histories", session.keptHistories,
+                     "Finished histories kept to be shared from");
+  command.add_option("--parking-places", session.parkingPlaces,
+                     "Preempted histories that may be in host memory");
+  command.add_option("--parking-pages", session.parkingPages,
+                     "Pages that they have there, 0 = enough");
+  command.add_option("--preemption", arguments.preemption,
+                     "cheaper, park or recompute");
+  command.add_option("--verify", arguments.verify,
+                     "Run so many requests, or all, again alone and compare "
+                     "their tokens");
+  command.add_option("--seed", options.seed, "Seed of prompt tokens");
+  command.add_option("--warm-up", options.warmupSeconds,
+                     "Most seconds to touch memory in before a run (3)");
+  command.add_option("-o,--output", arguments.output, "File to write JSON to");
+  command.add_option("--timeline", arguments.timeline,
+                     "File to write trace events to, for ui.perfetto.dev");
+  command.add_flag("-q,--quiet", arguments.isQuiet, "No progress");
 }
 
-static Expected<EngineConfig> engineConfig(const ReplayOptions &options) {
-  EngineConfig config;
-  config.queueLimit = options.queueLimit;
-  config.stallFactor = options.stallFactor;
-  if (options.preemption == "park")
-    config.preemption = PreemptionPolicy::Park;
-  else if (options.preemption == "recompute")
-    config.preemption = PreemptionPolicy::Recompute;
-  else if (options.preemption != "cheaper")
-    return invalidArgument("--preemption: '", options.preemption,
-                           "' is not one of cheaper, park, recompute");
-  return config;
+static Expected<TraceFormat> parseFormat(const std::string &text) {
+  if (text == "auto")
+    return TraceFormat::Auto;
+  if (text == "azure")
+    return TraceFormat::Azure;
+  if (text == "mooncake")
+    return TraceFormat::Mooncake;
+  return invalidArgument("--format: '", text,
+                         "' is not one of auto, azure, mooncake");
+}
+
+static Expected<PreemptionPolicy> parsePreemption(const std::string &text) {
+  for (PreemptionPolicy policy :
+       {PreemptionPolicy::Cheaper, PreemptionPolicy::Park,
+        PreemptionPolicy::Recompute})
+    if (text == replay::preemptionName(policy))
+      return policy;
+  return invalidArgument("--preemption: '", text,
+                         "' is not one of cheaper, park, recompute");
 }
 
 /// The number of --verify: 0 without one.
-static Expected<int64_t> verifyCount(const ReplayOptions &options) {
-  if (options.verify.empty())
+static Expected<int64_t> parseVerify(const std::string &text) {
+  if (text.empty())
     return int64_t(0);
-  if (options.verify == "all")
+  if (text == "all")
     return maxTraceRequests;
   int64_t count = 0;
-  const char *end = options.verify.data() + options.verify.size();
-  auto [stop, error] = std::from_chars(options.verify.data(), end, count);
+  const char *end = text.data() + text.size();
+  auto [stop, error] = std::from_chars(text.data(), end, count);
   if (error != std::errc() || stop != end || count < 1 ||
       count > maxTraceRequests)
-    return invalidArgument("--verify: '", options.verify,
+    return invalidArgument("--verify: '", text,
                            "' is not 'all' or a number in 1..",
                            maxTraceRequests);
   return count;
 }
 
-/// Opens a mode, runs the workload, and gives all memory back.
-static Expected<ModeResult> runMode(const ModeSpec &mode, const Workload &work,
-                                    const RunSettings &settings,
-                                    double warmupSeconds) {
-  if (settings.showsLine) {
-    std::fprintf(stderr, "\r\033[Kkvrm-run: %s: warming up",
-                 settings.label.c_str());
-    std::fflush(stderr);
-  }
-  Expected<std::unique_ptr<ModeDecoder>> decoder = mode.open(warmupSeconds);
-  KVRM_TRY(decoder.status());
-  return runWorkload(mode, **decoder, work, settings);
+static Expected<replay::Options> makeOptions(const Arguments &arguments) {
+  replay::Options options = arguments.options;
+  options.package = arguments.common.package;
+  options.session = arguments.common.session;
+  KVRM_TRY(replay::checkOptions(options));
+  Expected<TraceFormat> format = parseFormat(arguments.format);
+  KVRM_TRY(format.status());
+  options.format = *format;
+  Expected<PreemptionPolicy> policy = parsePreemption(arguments.preemption);
+  KVRM_TRY(policy.status());
+  options.engine.preemption = *policy;
+  Expected<int64_t> verify = parseVerify(arguments.verify);
+  KVRM_TRY(verify.status());
+  options.verify = *verify;
+  return options;
 }
 
-Status run::replay(const CommonOptions &common, const ReplayOptions &given) {
-  ReplayReport report;
-  report.options = given;
-  ReplayOptions &options = report.options;
-  KVRM_TRY(checkOptions(options));
-  options.kvBudgetBytes =
-      static_cast<int64_t>(options.kvBudgetMebibytes * (1 << 20));
-  RunSettings settings;
-  Expected<EngineConfig> config = engineConfig(options);
-  KVRM_TRY(config.status());
-  Expected<int64_t> verified = verifyCount(options);
-  KVRM_TRY(verified.status());
-  settings.showsLine = isatty(2) && !options.isQuiet;
-  settings.tellsLines =
-      common.isVerbose && !settings.showsLine && !options.isQuiet;
-  settings.limitSeconds = options.limitSeconds;
+static ReplayProgress::Style progressStyle(const Arguments &arguments) {
+  using enum ReplayProgress::Style;
+  if (arguments.isQuiet)
+    return Silent;
+  if (isatty(2))
+    return Line;
+  return arguments.common.isVerbose ? Log : Silent;
+}
 
-  Expected<ModeSet> set = prepareModes(common, options);
-  KVRM_TRY(set.status());
-  report.set = set.take();
-  report.threads =
-      common.session.threads > 0 ? common.session.threads : usableCpus();
-  settings.pageTokens = report.set.pageTokens;
-  const ModeSpec *kvrm = report.set.find("kvrm");
-  if (!kvrm && (*verified > 0 || options.load > 0))
-    return invalidArgument(*verified > 0 ? "--verify" : "--load",
-                           " needs the mode kvrm");
-  Expected<Workload> made =
-      Workload::create(options, {report.set.capacity, report.set.vocabulary});
-  KVRM_TRY(made.status());
-  Workload &work = *made;
-  std::unique_ptr<Timeline> timeline;
-  if (!options.timeline.empty()) {
-    Expected<std::unique_ptr<Timeline>> created =
-        Timeline::create(options.timeline);
+static Status closeTimeline(replay::Timeline &timeline,
+                            const Arguments &arguments) {
+  if (timeline.isFull() && !arguments.isQuiet)
+    std::fprintf(stderr, "kvrm-run: %s: ends at the limit of %lld events\n",
+                 arguments.timeline.c_str(),
+                 static_cast<long long>(replay::Timeline::maxEvents));
+  return timeline.close();
+}
+
+static Status writeReport(const replay::Report &report,
+                          const Arguments &arguments) {
+  if (arguments.common.isJson || !arguments.output.empty()) {
+    std::string text = replay::toJson(report);
+    if (!arguments.output.empty())
+      KVRM_TRY(replaceFile(arguments.output, text));
+    if (arguments.common.isJson)
+      std::fwrite(text.data(), 1, text.size(), stdout);
+  }
+  if (!arguments.common.isJson)
+    printSummary(report);
+  return Status::ok();
+}
+
+static Status runReplay(const Arguments &arguments) {
+  KVRM_TRY(checkPackage(arguments.common));
+  Expected<replay::Options> options = makeOptions(arguments);
+  KVRM_TRY(options.status());
+  std::unique_ptr<replay::Timeline> timeline;
+  if (!arguments.timeline.empty()) {
+    Expected<std::unique_ptr<replay::Timeline>> created =
+        replay::Timeline::create(arguments.timeline);
     KVRM_TRY(created.status());
     timeline = created.take();
   }
+  ReplayProgress progress(progressStyle(arguments));
+  Expected<replay::Report> report =
+      replay::runReplay(*options, timeline.get(), &progress);
+  KVRM_TRY(report.status());
+  if (timeline)
+    KVRM_TRY(closeTimeline(*timeline, arguments));
+  KVRM_TRY(writeReport(*report, arguments));
+  return replay::verdict(*report);
+}
 
-  auto settingsOf = [&](const ModeSpec &mode) {
-    RunSettings own = settings;
-    own.engine = *config;
-    own.engine.sharesPrefixes = options.sharesPrefixes && mode.isPaged();
-    own.label = mode.name;
-    own.keepsTokens = *verified > 0 && mode.isPaged();
-    return own;
-  };
-
-  report.timeScale = options.timeScale;
-  if (options.load > 0) {
-    RunSettings saturated = settingsOf(*kvrm);
-    saturated.isSaturated = true;
-    saturated.keepsTokens = false;
-    saturated.label = "kvrm, saturated";
-    Expected<ModeResult> result =
-        runMode(*kvrm, work, saturated, options.warmupSeconds);
-    KVRM_TRY(result.status());
-    auto all = static_cast<double>(work.promptTokens + work.outputTokens);
-    double rate = result->allTokensPerSecond();
-    if (!(rate > 0) || !(work.sliceSeconds() > 0))
-      return invalidArgument("--load: the slice has too few requests to scale");
-    // At load 1 the slice lasts as long as kvrm takes for it when saturated.
-    report.timeScale = all / rate / options.load / work.sliceSeconds();
-    report.saturation = result.take();
-  }
-  work.schedule(report.timeScale, options.overload, options.overloadSeconds);
-
-  for (const ModeSpec &mode : report.set.modes) {
-    RunSettings own = settingsOf(mode);
-    own.isSaturated = options.isSaturated;
-    own.timeline = timeline.get();
-    if (timeline)
-      timeline->beginMode(mode.name);
-    Expected<ModeResult> result =
-        runMode(mode, work, own, options.warmupSeconds);
-    KVRM_TRY(result.status());
-    report.results.push_back(result.take());
-  }
-  if (*verified > 0) {
-    Expected<std::unique_ptr<ModeDecoder>> fresh = kvrm->open(0);
-    KVRM_TRY(fresh.status());
-    for (ModeResult &result : report.results) {
-      if (result.mode != "kvrm")
-        continue;
-      Expected<Verification> done = verifyTokens(
-          (*fresh)->decoder(), work, result.tokens, *verified, settings);
-      KVRM_TRY(done.status());
-      report.verification = *done;
-    }
-  }
-
-  if (timeline) {
-    if (timeline->isFull() && !options.isQuiet)
-      std::fprintf(stderr, "kvrm-run: %s: ends at the limit of %lld events\n",
-                   options.timeline.c_str(),
-                   static_cast<long long>(Timeline::maxEvents));
-    KVRM_TRY(timeline->close());
-  }
-  if (common.isJson || !options.output.empty()) {
-    std::string text = replayJson(report, work);
-    if (!options.output.empty())
-      KVRM_TRY(replaceFile(options.output, text));
-    if (common.isJson)
-      std::fwrite(text.data(), 1, text.size(), stdout);
-  }
-  if (!common.isJson)
-    printSummary(report, work);
-  for (const ModeResult &result : report.results)
-    if (result.failed > 0)
-      return makeError(StatusCode::Internal, result.mode, ": ", result.failed,
-                       " requests failed: ", result.firstError);
-  if (report.verification && report.verification->mismatches > 0)
-    return makeError(
-        StatusCode::Internal, "--verify: ", report.verification->mismatches,
-        " of ", report.verification->requests,
-        " requests differ from a run alone: ", report.verification->first);
-  return Status::ok();
+Command run::addReplay(CLI::App &app) {
+  CLI::App *command = app.add_subcommand(
+      "replay", "Serve a trace of requests, beside static baselines");
+  auto arguments = std::make_shared<Arguments>();
+  addPackageOptions(*command, arguments->common);
+  addSessionOptions(*command, arguments->common);
+  addWorkOptions(*command, *arguments);
+  addServingOptions(*command, *arguments);
+  return {command, [arguments] { return runReplay(*arguments); }};
 }

@@ -1,4 +1,4 @@
-//===- ReplayWorkload.cpp - Requests that a replay submits ------*- C++ -*-===//
+//===- Workload.cpp - Requests that a replay submits ------------*- C++ -*-===//
 //
 // Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
 // See LICENSE for licence information.
@@ -6,7 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "ReplayWorkload.h"
+#include "Workload.h"
 
 #include "kvrm/runtime/support/SplitMix64.h"
 
@@ -14,7 +14,7 @@
 #include <cmath>
 
 using namespace kvrm;
-using namespace kvrm::run;
+using namespace kvrm::replay;
 
 static int32_t scaled(int32_t tokens, double scale) {
   // The limit keeps sums of two far from overflow.
@@ -23,24 +23,10 @@ static int32_t scaled(int32_t tokens, double scale) {
       std::clamp(std::ceil(tokens * scale - 1e-9), 1.0, most));
 }
 
-Expected<Workload> Workload::create(const ReplayOptions &options,
-                                    const WorkLimits &limits) {
-  TraceFormat format = TraceFormat::Auto;
-  if (options.format == "azure")
-    format = TraceFormat::Azure;
-  else if (options.format == "mooncake")
-    format = TraceFormat::Mooncake;
-  else if (options.format != "auto")
-    return invalidArgument("--format: '", options.format,
-                           "' is not one of auto, azure, mooncake");
-  Expected<Trace> loaded = loadTrace(options.trace, format);
-  KVRM_TRY(loaded.status());
-  Workload work;
-  work.trace = loaded.take();
-  work.seed = SplitMix64::mix(options.seed);
-  work.vocabulary = limits.vocabulary;
-  std::vector<TraceRequest> &requests = work.trace.requests;
-  // Requests are numbered in the whole trace, so that a slice has equal tokens.
+/// Cuts a trace to what was asked for. Requests keep their numbers, so that a
+/// slice has equal tokens.
+static void takeSlice(std::vector<TraceRequest> &requests,
+                      const Options &options) {
   if (options.duration > 0) {
     auto end = static_cast<int64_t>(options.duration * 1e9);
     auto after =
@@ -52,30 +38,45 @@ Expected<Workload> Workload::create(const ReplayOptions &options,
   if (options.requests > 0 &&
       requests.size() > static_cast<size_t>(options.requests))
     requests.resize(static_cast<size_t>(options.requests));
+}
+
+Expected<Workload> Workload::create(const Options &options,
+                                    const WorkLimits &limits) {
+  Expected<Trace> loaded = loadTrace(options.trace, options.format);
+  KVRM_TRY(loaded.status());
+  Workload work;
+  work.trace = loaded.take();
+  work.seed = SplitMix64::mix(options.seed);
+  work.vocabulary = limits.vocabulary;
   if (work.trace.blockTokens > 0)
     work.blockTokens = scaled(work.trace.blockTokens, options.lengthScale);
-
-  for (const TraceRequest &request : requests) {
-    WorkItem item;
-    item.arrival = item.due = request.arrival;
-    int32_t prompt = scaled(request.promptTokens, options.lengthScale);
-    int32_t output = scaled(request.outputTokens, options.lengthScale);
-    // The output comes first: what a request generates is what takes steps.
-    item.outputTokens = std::min(output, std::max(limits.capacity - 1, 1));
-    item.promptTokens =
-        std::min(prompt, std::max(limits.capacity - item.outputTokens, 1));
-    if (options.maxPrompt > 0)
-      item.promptTokens = std::min(item.promptTokens, options.maxPrompt);
-    int64_t cut =
-        int64_t(prompt) - item.promptTokens + output - item.outputTokens;
-    work.clipped += cut > 0;
-    work.clippedTokens += cut;
-    work.promptTokens += item.promptTokens;
-    work.outputTokens += item.outputTokens;
-    work.items.push_back(item);
-  }
+  takeSlice(work.trace.requests, options);
+  for (const TraceRequest &request : work.trace.requests)
+    work.add(request, options, limits);
   KVRM_CHECK(!work.items.empty(), "the first request is in every slice");
   return work;
+}
+
+/// Scales and clips a request.
+void Workload::add(const TraceRequest &request, const Options &options,
+                   const WorkLimits &limits) {
+  WorkItem item;
+  item.arrival = item.due = request.arrival;
+  int32_t prompt = scaled(request.promptTokens, options.lengthScale);
+  int32_t output = scaled(request.outputTokens, options.lengthScale);
+  // The output comes first: what a request generates is what takes steps.
+  item.outputTokens = std::min(output, std::max(limits.capacity - 1, 1));
+  item.promptTokens =
+      std::min(prompt, std::max(limits.capacity - item.outputTokens, 1));
+  if (options.maxPrompt > 0)
+    item.promptTokens = std::min(item.promptTokens, options.maxPrompt);
+  int64_t cut =
+      int64_t(prompt) - item.promptTokens + output - item.outputTokens;
+  clipped += cut > 0;
+  clippedTokens += cut;
+  promptTokens += item.promptTokens;
+  outputTokens += item.outputTokens;
+  items.push_back(item);
 }
 
 void Workload::schedule(double timeScale, double overload,

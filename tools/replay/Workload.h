@@ -1,4 +1,4 @@
-//===- ReplayWorkload.h - Requests that a replay submits --------*- C++ -*-===//
+//===- Workload.h - Requests that a replay submits --------------*- C++ -*-===//
 //
 // Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
 // See LICENSE for licence information.
@@ -14,14 +14,12 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef KVRM_TOOLS_RUN_REPLAYWORKLOAD_H
-#define KVRM_TOOLS_RUN_REPLAYWORKLOAD_H
+#ifndef KVRM_TOOLS_REPLAY_WORKLOAD_H
+#define KVRM_TOOLS_REPLAY_WORKLOAD_H
 
-#include "Commands.h"
+#include "Options.h"
 
-#include "kvrm/trace/Trace.h"
-
-namespace kvrm::run {
+namespace kvrm::replay {
 
 struct WorkItem {
   int64_t arrival = 0; ///< of the trace, nanoseconds
@@ -38,8 +36,8 @@ struct WorkLimits {
 
 class Workload {
 public:
-  /// Errors: InvalidArgument for options that leave no request.
-  static Expected<Workload> create(const ReplayOptions &options,
+  /// Errors: those of loadTrace().
+  static Expected<Workload> create(const Options &options,
                                    const WorkLimits &limits);
 
   /// Sets when requests are due: arrivals times `timeScale`, and from a third
@@ -64,12 +62,15 @@ public:
   double overloadEnd = 0;
 
 private:
+  void add(const TraceRequest &request, const Options &options,
+           const WorkLimits &limits);
+
   Trace trace;
   uint64_t seed = 0;
   int32_t vocabulary = 0;
   int32_t blockTokens = 0; ///< scaled
 };
 
-} // namespace kvrm::run
+} // namespace kvrm::replay
 
-#endif // KVRM_TOOLS_RUN_REPLAYWORKLOAD_H
+#endif // KVRM_TOOLS_REPLAY_WORKLOAD_H

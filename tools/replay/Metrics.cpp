@@ -1,4 +1,4 @@
-//===- ReplayMetrics.cpp - What a replay measures ---------------*- C++ -*-===//
+//===- Metrics.cpp - What a replay measures ---------------------*- C++ -*-===//
 //
 // Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
 // See LICENSE for licence information.
@@ -6,14 +6,15 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "ReplayMetrics.h"
+#include "Metrics.h"
+
+#include "measure/Percentile.h"
 
 #include <algorithm>
-#include <cmath>
 #include <numeric>
 
 using namespace kvrm;
-using namespace kvrm::run;
+using namespace kvrm::replay;
 
 Distribution::Distribution(std::vector<float> all) : values(std::move(all)) {
   std::ranges::sort(values);
@@ -35,11 +36,7 @@ double Distribution::mean() const {
 double Distribution::percentile(double percent) const {
   if (values.empty())
     return 0;
-  // 99.9 is not a binary number: a rank that is whole stays so.
-  double rank =
-      std::ceil(percent / 100 * static_cast<double>(values.size()) - 1e-9);
-  auto index = static_cast<size_t>(std::max(rank, 1.0)) - 1;
-  return values[std::min(index, values.size() - 1)];
+  return values[measure::nearestRank(values.size(), percent)];
 }
 
 double Distribution::ratio(double percent, double toPercent) const {

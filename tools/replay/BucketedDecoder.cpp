@@ -11,7 +11,7 @@
 #include <algorithm>
 
 using namespace kvrm;
-using namespace kvrm::run;
+using namespace kvrm::replay;
 
 Expected<std::unique_ptr<BucketedDecoder>>
 BucketedDecoder::create(std::vector<std::unique_ptr<Session>> sessions) {

@@ -1,4 +1,4 @@
-//===- ReplayTimeline.h - A replay as a Chrome trace ------------*- C++ -*-===//
+//===- Timeline.h - A replay as a Chrome trace ------------------*- C++ -*-===//
 //
 // Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
 // See LICENSE for licence information.
@@ -13,16 +13,16 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef KVRM_TOOLS_RUN_REPLAYTIMELINE_H
-#define KVRM_TOOLS_RUN_REPLAYTIMELINE_H
+#ifndef KVRM_TOOLS_REPLAY_TIMELINE_H
+#define KVRM_TOOLS_REPLAY_TIMELINE_H
 
-#include "ReplayMetrics.h"
+#include "Metrics.h"
 
 #include <cstdio>
 #include <memory>
 #include <string>
 
-namespace kvrm::run {
+namespace kvrm::replay {
 
 class Timeline {
 public:
@@ -63,6 +63,6 @@ private:
   int mode = 0;
 };
 
-} // namespace kvrm::run
+} // namespace kvrm::replay
 
-#endif // KVRM_TOOLS_RUN_REPLAYTIMELINE_H
+#endif // KVRM_TOOLS_REPLAY_TIMELINE_H

@@ -1,4 +1,4 @@
-//===- ReplayTimeline.cpp - A replay as a Chrome trace ----------*- C++ -*-===//
+//===- Timeline.cpp - A replay as a Chrome trace ----------------*- C++ -*-===//
 //
 // Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
 // See LICENSE for licence information.
@@ -6,14 +6,14 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "ReplayTimeline.h"
+#include "Timeline.h"
 
 #include <cerrno>
 #include <cstring>
 #include <unistd.h>
 
 using namespace kvrm;
-using namespace kvrm::run;
+using namespace kvrm::replay;
 
 // Threads of a process.
 static constexpr int roundThread = 1;

@@ -1,4 +1,4 @@
-//===- ReplayMetrics.h - What a replay measures -----------------*- C++ -*-===//
+//===- Metrics.h - What a replay measures -----------------------*- C++ -*-===//
 //
 // Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
 // See LICENSE for licence information.
@@ -6,8 +6,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef KVRM_TOOLS_RUN_REPLAYMETRICS_H
-#define KVRM_TOOLS_RUN_REPLAYMETRICS_H
+#ifndef KVRM_TOOLS_REPLAY_METRICS_H
+#define KVRM_TOOLS_REPLAY_METRICS_H
 
 #include "kvrm/runtime/serving/Engine.h"
 
@@ -15,7 +15,14 @@
 #include <string>
 #include <vector>
 
-namespace kvrm::run {
+namespace kvrm::replay {
+
+inline double toSeconds(int64_t nanoseconds) {
+  return static_cast<double>(nanoseconds) / 1e9;
+}
+inline float toMilliseconds(int64_t nanoseconds) {
+  return static_cast<float>(static_cast<double>(nanoseconds) / 1e6);
+}
 
 /// A value and when it was, in seconds of the replay.
 struct Sample {
@@ -135,6 +142,6 @@ struct ModeResult {
   double allTokensPerSecond() const; ///< prompts too
 };
 
-} // namespace kvrm::run
+} // namespace kvrm::replay
 
-#endif // KVRM_TOOLS_RUN_REPLAYMETRICS_H
+#endif // KVRM_TOOLS_REPLAY_METRICS_H

@@ -22,15 +22,15 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef KVRM_TOOLS_RUN_BUCKETEDDECODER_H
-#define KVRM_TOOLS_RUN_BUCKETEDDECODER_H
+#ifndef KVRM_TOOLS_REPLAY_BUCKETEDDECODER_H
+#define KVRM_TOOLS_REPLAY_BUCKETEDDECODER_H
 
 #include "kvrm/runtime/session/Session.h"
 
 #include <memory>
 #include <vector>
 
-namespace kvrm::run {
+namespace kvrm::replay {
 
 class BucketedDecoder final : public Decoder {
 public:
@@ -82,6 +82,6 @@ private:
   int64_t moveBytes = 0;
 };
 
-} // namespace kvrm::run
+} // namespace kvrm::replay
 
-#endif // KVRM_TOOLS_RUN_BUCKETEDDECODER_H
+#endif // KVRM_TOOLS_REPLAY_BUCKETEDDECODER_H

@@ -1,0 +1,65 @@
+//===- Commands.cpp - Options that commands share ---------------*- C++ -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Commands.h"
+
+#include <CLI/CLI.hpp>
+#include <charconv>
+
+using namespace kvrm;
+
+void run::addPackageOptions(CLI::App &command, CommonOptions &common) {
+  // Required, but for `bench attention`, which has none.
+  command.add_option("package", common.package, "Package folder");
+  command.add_flag("--json", common.isJson, "Print one JSON object");
+}
+
+void run::addSessionOptions(CLI::App &command, CommonOptions &common) {
+  command.add_flag("-v,--verbose", common.isVerbose,
+                   "Tell rates on standard error");
+  command.add_option("--threads", common.session.threads,
+                     "Worker threads, 0 = one a CPU");
+  command.add_option("--shares", common.session.shares,
+                     "Shares of the work queue, 0 = one a thread");
+  command.add_option("--pool-pages", common.session.poolPages,
+                     "Pages of the KV pool, 0 = enough for all slots");
+}
+
+Status run::checkPackage(const CommonOptions &common) {
+  return common.package.empty()
+             ? invalidArgument("package is required (see kvrm-run --help)")
+             : Status::ok();
+}
+
+void run::setRepeatable(CLI::Option &option) {
+  option.expected(1)->allow_extra_args(false)->take_all();
+}
+
+Expected<std::vector<int32_t>> run::parseIds(const std::string &text) {
+  std::vector<int32_t> ids;
+  const char *at = text.data();
+  const char *end = at + text.size();
+  while (true) {
+    while (at < end && *at == ' ')
+      ++at;
+    int32_t id = 0;
+    auto [next, error] = std::from_chars(at, end, id);
+    if (error != std::errc())
+      return invalidArgument("--token-ids: '", text,
+                             "' is not a list of ids such as 1,2,3");
+    ids.push_back(id);
+    at = next;
+    while (at < end && *at == ' ')
+      ++at;
+    if (at == end)
+      return ids;
+    if (*at++ != ',')
+      return invalidArgument("--token-ids: '", text,
+                             "' is not a list of ids such as 1,2,3");
+  }
+}

@@ -1,0 +1,77 @@
+//===- DecodeBench.cpp - Times of decode steps ------------------*- C++ -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "DecodeBench.h"
+
+#include "kvrm/runtime/support/Clock.h"
+
+#include <algorithm>
+
+using namespace kvrm;
+using namespace kvrm::measure;
+
+DecodeBench::DecodeBench(Session &session, const DecodeBenchOptions &options)
+    : session(session), options(options), random(options.seed),
+      tokens(static_cast<size_t>(session.slots()), -1),
+      logits(tokens.size() * static_cast<size_t>(session.vocabulary())) {}
+
+int32_t DecodeBench::randomToken() {
+  return static_cast<int32_t>(random() %
+                              static_cast<uint64_t>(session.vocabulary()));
+}
+
+/// Brings the history of a slot to its length for a context.
+Status DecodeBench::fillSlot(int32_t slot, Measurement &out) {
+  int32_t target = out.context;
+  if (options.isRagged)
+    target =
+        std::max<int32_t>(1, static_cast<int32_t>(int64_t(out.context) *
+                                                  (slot + 1) / options.active));
+  // What has collapsed cannot be cut: then the slot starts anew.
+  if (session.length(slot) > target && !session.trim(slot, target).isOk())
+    KVRM_TRY(session.release(slot));
+  std::vector<int32_t> prompt(
+      static_cast<size_t>(target - session.length(slot)));
+  if (prompt.empty())
+    return Status::ok();
+  std::ranges::generate(prompt, [&] { return randomToken(); });
+  SteadyClock clock;
+  int64_t start = clock.now();
+  KVRM_TRY(session.prefill(slot, prompt, nullptr));
+  out.prefillNanoseconds += clock.now() - start;
+  out.prefillTokens += static_cast<int64_t>(prompt.size());
+  return Status::ok();
+}
+
+Status DecodeBench::step() {
+  for (int32_t slot = 0; slot < options.active; ++slot)
+    tokens[static_cast<size_t>(slot)] = randomToken();
+  return session.decode(tokens, logits.data());
+}
+
+Expected<Measurement> DecodeBench::measure(int32_t context) {
+  Measurement out;
+  out.context = context;
+  for (int32_t slot = 0; slot < options.active; ++slot)
+    KVRM_TRY(fillSlot(slot, out));
+  for (int32_t i = 0; i < options.warmup; ++i)
+    KVRM_TRY(step());
+  SteadyClock clock;
+  for (int32_t i = 0; i < options.steps; ++i) {
+    int64_t start = clock.now();
+    KVRM_TRY(step());
+    out.stepNanoseconds.push_back(clock.now() - start);
+    out.last = session.lastStep();
+    out.planNanoseconds.push_back(out.last.planNanoseconds);
+    out.commitNanoseconds.push_back(out.last.commitNanoseconds);
+    out.commitBytes.push_back(out.last.committedBytes);
+    out.attendNanoseconds.push_back(out.last.attendNanoseconds);
+  }
+  out.liveBytes = session.liveKvBytes();
+  return out;
+}

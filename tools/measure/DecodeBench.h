@@ -1,0 +1,66 @@
+//===- DecodeBench.h - Times of decode steps --------------------*- C++ -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef KVRM_TOOLS_MEASURE_DECODEBENCH_H
+#define KVRM_TOOLS_MEASURE_DECODEBENCH_H
+
+#include "kvrm/runtime/session/Session.h"
+
+#include <random>
+#include <vector>
+
+namespace kvrm::measure {
+
+struct DecodeBenchOptions {
+  int32_t active = 1;    ///< slots that decode, the first ones
+  int32_t steps = 50;    ///< that are timed
+  int32_t warmup = 5;    ///< before those
+  bool isRagged = false; ///< histories are spread evenly over 1..context
+  uint64_t seed = 1;     ///< of the tokens
+};
+
+/// Slots at one context.
+struct Measurement {
+  int32_t context = 0;
+  int64_t prefillTokens = 0;
+  int64_t prefillNanoseconds = 0;
+  // One value a step:
+  std::vector<int64_t> stepNanoseconds;
+  std::vector<int64_t> planNanoseconds;
+  std::vector<int64_t> commitNanoseconds;
+  std::vector<int64_t> commitBytes;
+  std::vector<int64_t> attendNanoseconds;
+  StepStats last;
+  int64_t liveBytes = 0; ///< of KV, at the end
+};
+
+/// Times decode steps of a session whose slots have histories of a length.
+class DecodeBench {
+public:
+  /// The session must outlive it and be its own.
+  DecodeBench(Session &session, const DecodeBenchOptions &options);
+
+  /// Brings histories to `context`, growing those that are there, and steps
+  /// from there. Errors: the session's.
+  Expected<Measurement> measure(int32_t context);
+
+private:
+  Status fillSlot(int32_t slot, Measurement &out);
+  Status step();
+  int32_t randomToken();
+
+  Session &session;
+  DecodeBenchOptions options;
+  std::mt19937_64 random;
+  std::vector<int32_t> tokens; ///< [slots]
+  std::vector<float> logits;   ///< [slots][vocabulary]
+};
+
+} // namespace kvrm::measure
+
+#endif // KVRM_TOOLS_MEASURE_DECODEBENCH_H
