@@ -31,7 +31,7 @@ const char *kvrm::finishReasonName(FinishReason reason) {
 
 /// Moves a running mean by an eighth towards a new value; the first one counts
 /// in full.
-static void learn(double &mean, double value) {
+void Engine::learn(double &mean, double value) {
   mean = mean == 0 ? value : mean + (value - mean) / 8;
 }
 
@@ -266,17 +266,6 @@ bool Engine::startNext() {
   return true;
 }
 
-/// Gives up kept histories until the pages that `slot` needs for `tokens` more
-/// are free, and one more for each request that runs. False if they never are;
-/// alone, a request may take every page.
-bool Engine::makeRoom(int32_t slot, int32_t tokens) {
-  while (decoder.freePages() < decoder.pagesNeeded(slot, tokens) +
-                                   (decoder.isPaged() ? sums.running : 0))
-    if (!evictKept())
-      return false;
-  return true;
-}
-
 bool Engine::startPrefill(Request &request, int32_t slot) {
   int32_t shared = config.sharesPrefixes ? sharePrefix(request, slot) : 0;
   if (!makeRoom(slot, request.target - shared)) {
@@ -302,26 +291,6 @@ bool Engine::startPrefill(Request &request, int32_t slot) {
   request.phase = Phase::Prefilling;
   ++sums.running;
   return true;
-}
-
-/// Starts a history on the pages of one that begins alike. Returns the tokens
-/// that are there then; one at least is left to compute logits from.
-int32_t Engine::sharePrefix(Request &request, int32_t slot) {
-  std::span<const int32_t> tokens = tokensOf(request, 0, request.target);
-  PrefixIndex::Match match = prefixes.find(tokens);
-  if (match.history < 0)
-    return 0;
-  int32_t most = std::min(request.target - 1, decoder.length(match.history));
-  int32_t shared = 0;
-  while (shared < most && tokens[static_cast<size_t>(shared)] ==
-                              historyToken(match.history, shared))
-    ++shared;
-  if (shared == 0 || !decoder.alias(slot, match.history, shared).isOk())
-    return 0;
-  if (match.history >= decoder.shape().slots)
-    kept[static_cast<size_t>(match.history - decoder.shape().slots)].lastUse =
-        clock.now();
-  return shared;
 }
 
 /// Computes one chunk of the request that prefills.
@@ -360,14 +329,6 @@ Status Engine::prefillChunk(Request &request) {
   emit(request, std::span<const float>(logits).first(
                     static_cast<size_t>(decoder.shape().vocabulary)));
   return Status::ok();
-}
-
-/// Makes whole pages of a running request known.
-void Engine::addPages(const Request &request) {
-  int32_t page = decoder.shape().pageTokens;
-  int32_t pages = decoder.length(request.slot) / page;
-  for (int32_t i = prefixes.pages(request.slot); i < pages; ++i)
-    prefixes.add(request.slot, tokensOf(request, i * page, page));
 }
 
 Status Engine::decodeAll() {
@@ -435,113 +396,6 @@ void Engine::emit(Request &request, std::span<const float> row) {
     finish(at, FinishReason::Capacity, {});
 }
 
-//===----------------------------------------------------------------------===//
-// Pages
-//===----------------------------------------------------------------------===//
-
-/// Frees pages for a request, or, without one, for a decode step: of kept
-/// histories first, then of the youngest running request, but not of one older
-/// than the beneficiary. False if there is nobody.
-bool Engine::reclaim(const Request *beneficiary) {
-  if (evictKept())
-    return true;
-  RequestId victim = *std::ranges::max_element(slotOwner);
-  RequestId oldest = -1;
-  for (RequestId id : slotOwner)
-    if (id >= 0 && (oldest < 0 || id < oldest))
-      oldest = id;
-  // Somebody gets on.
-  if (victim < 0 || victim == oldest ||
-      (beneficiary && victim <= beneficiary->result.id))
-    return false;
-  preempt(requests.at(victim));
-  return true;
-}
-
-/// Takes the slot from a running request; its tokens are kept.
-void Engine::preempt(Request &request) {
-  ++request.result.preemptions;
-  ++sums.preempted;
-  bool isDecoding = request.phase == Phase::Decoding;
-  auto place = std::ranges::find(placeOwner, RequestId(-1));
-  bool parks = isDecoding && place != placeOwner.end() &&
-               config.preemption != PreemptionPolicy::Recompute &&
-               (config.preemption == PreemptionPolicy::Park ||
-                2 * parkTokenCost <= prefillTokenCost);
-  if (parks) {
-    auto index = static_cast<int32_t>(place - placeOwner.begin());
-    int64_t start = clock.now();
-    // One that cannot be parked is computed again.
-    parks = decoder.park(request.slot, index).isOk();
-    if (parks) {
-      learn(parkTokenCost,
-            static_cast<double>(clock.now() - start) / request.target);
-      *place = request.result.id;
-      request.place = index;
-      ++sums.parked;
-      sums.parkedTokens += request.target;
-    }
-  }
-  if (!parks) {
-    ++sums.recomputed;
-    sums.recomputedTokens += decoder.length(request.slot);
-  }
-  leaveSlot(request);
-  request.phase = parks ? Phase::Parked : Phase::Dropped;
-}
-
-bool Engine::evictKept() {
-  Kept *oldest = nullptr;
-  for (Kept &history : kept)
-    if (history.lastUse >= 0 && (!oldest || history.lastUse < oldest->lastUse))
-      oldest = &history;
-  if (!oldest)
-    return false;
-  auto history =
-      decoder.shape().slots + static_cast<int32_t>(oldest - kept.data());
-  prefixes.remove(history);
-  Status released = decoder.release(history);
-  KVRM_CHECK(released.isOk(), "a kept history can be forgotten");
-  *oldest = Kept();
-  --sums.kept;
-  ++sums.evicted;
-  return true;
-}
-
-/// Keeps the history of a request that ends, unless an equal one is kept.
-void Engine::keep(const Request &request) {
-  if (kept.empty())
-    return;
-  int32_t length = decoder.length(request.slot);
-  std::span<const int32_t> tokens = tokensOf(request, 0, length);
-  int32_t pages = prefixes.pages(request.slot);
-  if (pages == 0)
-    return;
-  prefixes.remove(request.slot);
-  PrefixIndex::Match match = prefixes.find(tokens);
-  int32_t slots = decoder.shape().slots;
-  if (match.pages == pages && match.history >= slots) {
-    kept[static_cast<size_t>(match.history - slots)].lastUse = clock.now();
-    return;
-  }
-  auto free = std::ranges::find_if(
-      kept, [](const Kept &history) { return history.lastUse < 0; });
-  if (free == kept.end()) {
-    evictKept();
-    free = std::ranges::find_if(
-        kept, [](const Kept &history) { return history.lastUse < 0; });
-  }
-  auto target = slots + static_cast<int32_t>(free - kept.begin());
-  if (!decoder.alias(target, request.slot, length).isOk())
-    return;
-  auto page = static_cast<size_t>(decoder.shape().pageTokens);
-  for (size_t i = 0; i < static_cast<size_t>(pages); ++i)
-    prefixes.add(target, tokens.subspan(i * page, page));
-  free->tokens.assign(tokens.begin(), tokens.end());
-  free->lastUse = clock.now();
-  ++sums.kept;
-}
-
 /// Empties the slot of a request.
 void Engine::leaveSlot(Request &request) {
   if (config.sharesPrefixes)
@@ -589,88 +443,4 @@ void Engine::finish(Requests::iterator at, FinishReason reason,
   requests.erase(at);
   if (observer)
     observer->onFinish(result);
-}
-
-//===----------------------------------------------------------------------===//
-// Invariants
-//===----------------------------------------------------------------------===//
-
-Status Engine::checkInvariants() const {
-  auto broken = [](const auto &...parts) {
-    return makeError(StatusCode::Internal, "engine: ", parts...);
-  };
-  int32_t waiting = 0;
-  int32_t preempted = 0;
-  int32_t running = 0;
-  bool isStarted = true;
-  for (const auto &[id, request] : requests) {
-    bool runs =
-        request.phase == Phase::Prefilling || request.phase == Phase::Decoding;
-    waiting += request.phase == Phase::Waiting;
-    preempted +=
-        request.phase == Phase::Parked || request.phase == Phase::Dropped;
-    running += runs;
-    if (request.phase == Phase::Waiting)
-      isStarted = false;
-    else if (!isStarted)
-      return broken("request ", id, " overtook one that waits");
-    if (runs != (request.slot >= 0) ||
-        (runs && slotOwner[static_cast<size_t>(request.slot)] != id))
-      return broken("request ", id, " is not the owner of its slot");
-    if ((request.phase == Phase::Parked) != (request.place >= 0) ||
-        (request.place >= 0 &&
-         placeOwner[static_cast<size_t>(request.place)] != id))
-      return broken("request ", id, " is not the owner of its parking place");
-    if ((request.phase == Phase::Prefilling) != (id == prefilling))
-      return broken("request ", id, " is not the one that prefills");
-    auto known = static_cast<int64_t>(request.spec.prompt.size()) +
-                 std::max<int64_t>(
-                     static_cast<int64_t>(request.result.tokens.size()) - 1, 0);
-    if (request.target != known)
-      return broken("request ", id, " has ", known, " tokens to have, not ",
-                    request.target);
-    if (request.phase == Phase::Decoding &&
-        decoder.length(request.slot) != request.target)
-      return broken("request ", id, " has a history of ",
-                    decoder.length(request.slot), " tokens, not ",
-                    request.target);
-  }
-  if (waiting != sums.waiting || preempted != sums.preempted ||
-      running != sums.running || waiting > config.queueLimit)
-    return broken("requests are miscounted");
-  int32_t owned = 0;
-  for (size_t slot = 0; slot < slotOwner.size(); ++slot) {
-    owned += slotOwner[slot] >= 0;
-    auto history = static_cast<int32_t>(slot);
-    if (slotOwner[slot] < 0 && decoder.length(history) != 0)
-      return broken("slot ", slot, " has a history and no request");
-    if (!config.sharesPrefixes)
-      continue;
-    int32_t pages = prefixes.pages(history);
-    int32_t whole = decoder.length(history) / decoder.shape().pageTokens;
-    // Pages of a shared start are made known with the first chunk.
-    if (pages != whole && !(pages == 0 && slotOwner[slot] == prefilling))
-      return broken("slot ", slot, " is known by ", pages, " of ", whole,
-                    " pages");
-  }
-  if (owned != running)
-    return broken(owned, " slots have owners, ", running, " requests run");
-  int32_t parked = 0;
-  for (RequestId id : placeOwner)
-    parked += id >= 0;
-  if (parked > preempted)
-    return broken(parked, " places have owners, ", preempted,
-                  " requests are preempted");
-  int32_t keptSeen = 0;
-  for (size_t i = 0; i < kept.size(); ++i) {
-    auto length = static_cast<size_t>(
-        decoder.length(decoder.shape().slots + static_cast<int32_t>(i)));
-    if (length != kept[i].tokens.size())
-      return broken("kept history ", i, " has ", length, " tokens, not ",
-                    kept[i].tokens.size());
-    keptSeen += kept[i].lastUse >= 0;
-  }
-  if (keptSeen != sums.kept)
-    return broken("kept histories are miscounted");
-  return Status::ok();
 }

@@ -233,6 +233,13 @@ private:
   void keep(const Request &request);
   void leaveSlot(Request &request);
   void finish(Requests::iterator at, FinishReason reason, std::string error);
+  static void learn(double &mean, double value);
+
+  Status checkRequest(RequestId id, const Request &request) const;
+  Status checkRequests() const;
+  Status checkSlots() const;
+  Status checkPlaces() const;
+  Status checkKept() const;
 
   Decoder &decoder;
   const Clock &clock;
