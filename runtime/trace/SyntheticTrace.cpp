@@ -104,8 +104,29 @@ static bool parseAll(std::string_view text, Number &number) {
   return error == std::errc() && stop == text.data() + text.size();
 }
 
-static Expected<Settings> parseSettings(std::string_view spec) {
-  Settings settings;
+static Status parseFamily(std::string_view value, Settings &settings) {
+  auto found = std::ranges::find(families, value);
+  if (found == families.end()) {
+    std::string known;
+    for (const char *family : families)
+      known += std::string(known.empty() ? "" : ", ") + family;
+    return invalidArgument(prefix, " family: '", shown(value),
+                           "' is not one of ", known);
+  }
+  settings.family = static_cast<size_t>(found - families.begin());
+  return Status::ok();
+}
+
+static Status parseRate(std::string_view value, Settings &settings) {
+  if (!parseAll(value, settings.rate) ||
+      !(settings.rate >= 0.01 && settings.rate <= 1e6))
+    return invalidArgument(prefix, " rate: '", shown(value),
+                           "' is not a number in 0.01..1000000");
+  return Status::ok();
+}
+
+static Status parseNumber(std::string_view key, std::string_view value,
+                          Settings &settings) {
   struct Number {
     std::string_view key;
     int64_t *value;
@@ -120,50 +141,36 @@ static Expected<Settings> parseSettings(std::string_view spec) {
       {"burst", &settings.burst, 1, 1000},
       {"prefixes", &settings.prefixes, 1, 65536},
   }};
+  auto number = std::ranges::find(numbers, key, &Number::key);
+  if (number == numbers.end())
+    return invalidArgument(prefix, " '", shown(key),
+                           "' is not one of family, seed, requests, rate, "
+                           "prompt, output, burst, prefixes");
+  if (!parseAll(value, *number->value) || *number->value < number->low ||
+      *number->value > number->high)
+    return invalidArgument(prefix, " ", key, ": '", shown(value),
+                           "' is not a number in ", number->low, "..",
+                           number->high);
+  return Status::ok();
+}
+
+static Expected<Settings> parseSettings(std::string_view spec) {
   if (!isSyntheticTrace(spec))
     return invalidArgument("'", shown(spec), "' does not start with ", prefix);
-  Status parsed = forEachPart(
-      spec.substr(prefix.size()), [&](std::string_view part) -> Status {
-        size_t equals = part.find('=');
-        if (equals == part.npos)
-          return invalidArgument(prefix, " '", shown(part),
-                                 "' is not key=value");
-        std::string_view key = part.substr(0, equals);
-        std::string_view value = part.substr(equals + 1);
-        if (key == "family") {
-          auto found = std::ranges::find(families, value);
-          if (found == families.end()) {
-            std::string known;
-            for (const char *family : families)
-              known += std::string(known.empty() ? "" : ", ") + family;
-            return invalidArgument(prefix, " family: '", shown(value),
-                                   "' is not one of ", known);
-          }
-          settings.family = static_cast<size_t>(found - families.begin());
-          return Status::ok();
-        }
-        if (key == "rate") {
-          if (!parseAll(value, settings.rate) ||
-              !(settings.rate >= 0.01 && settings.rate <= 1e6))
-            return invalidArgument(prefix, " rate: '", shown(value),
-                                   "' is not a number in 0.01..1000000");
-          return Status::ok();
-        }
-        for (const Number &number : numbers) {
-          if (key != number.key)
-            continue;
-          if (!parseAll(value, *number.value) || *number.value < number.low ||
-              *number.value > number.high)
-            return invalidArgument(prefix, " ", key, ": '", shown(value),
-                                   "' is not a number in ", number.low, "..",
-                                   number.high);
-          return Status::ok();
-        }
-        return invalidArgument(prefix, " '", shown(key),
-                               "' is not one of family, seed, requests, rate, "
-                               "prompt, output, burst, prefixes");
-      });
-  KVRM_TRY(parsed);
+  Settings settings;
+  auto parsePart = [&](std::string_view part) -> Status {
+    size_t equals = part.find('=');
+    if (equals == part.npos)
+      return invalidArgument(prefix, " '", shown(part), "' is not key=value");
+    std::string_view key = part.substr(0, equals);
+    std::string_view value = part.substr(equals + 1);
+    if (key == "family")
+      return parseFamily(value, settings);
+    if (key == "rate")
+      return parseRate(value, settings);
+    return parseNumber(key, value, settings);
+  };
+  KVRM_TRY(forEachPart(spec.substr(prefix.size()), parsePart));
   return settings;
 }
 
@@ -226,42 +233,66 @@ static void addHashes(Random &random, const Settings &settings,
                                        : nextHash++);
 }
 
+namespace {
+
+/// When requests arrive: evenly at random, or in bursts of a mean of 20
+/// requests at `burst` times the rate, then silence.
+class Arrivals {
+public:
+  Arrivals(const Settings &settings, uint64_t seed)
+      : random(seed), gap(std::llround(1e9 / settings.rate)),
+        burst(families[settings.family] == std::string_view("bursty")
+                  ? settings.burst
+                  : 1) {}
+
+  /// In nanoseconds; the first is 0.
+  int64_t next() {
+    if (burst == 1) {
+      time += isFirst ? 0 : random.exponential(gap);
+    } else {
+      if (!isFirst) {
+        time += std::max<int64_t>(1, random.exponential(gap / burst));
+        if (time > burstEnd)
+          time += random.exponential(gap * burstRequests * (burst - 1) / burst);
+      }
+      if (time > burstEnd)
+        burstEnd = time + random.exponential(gap * burstRequests / burst);
+    }
+    isFirst = false;
+    return time;
+  }
+
+private:
+  static constexpr int64_t burstRequests = 20;
+  Random random;
+  int64_t gap;
+  int64_t burst; ///< 1 = none
+  int64_t burstEnd = 0;
+  int64_t time = 0;
+  bool isFirst = true;
+};
+
+} // namespace
+
 Expected<Trace> kvrm::makeSyntheticTrace(std::string_view spec) {
   Expected<Settings> parsed = parseSettings(spec);
   KVRM_TRY(parsed.status());
   const Settings &settings = *parsed;
-  std::string_view family = families[settings.family];
   Trace trace;
   trace.name = spec;
   trace.format = "synthetic";
-  if (family == "shared-prefix")
+  if (families[settings.family] == std::string_view("shared-prefix"))
     trace.blockTokens = mooncakeBlockTokens;
   // One generator for each kind of number, so that a change of one setting
   // leaves the others' numbers alone.
   auto seed = static_cast<uint64_t>(settings.seed);
-  Random gaps(seed * 4);
+  Arrivals arrivals(settings, seed * 4);
   Random lengths(seed * 4 + 1);
   Random hashes(seed * 4 + 2);
-  auto gap = static_cast<int64_t>(std::llround(1e9 / settings.rate));
-  bool isBursty = family == "bursty" && settings.burst > 1;
-  // Bursts of a mean of 20 requests at `burst` times the rate, then silence.
-  int64_t burstEnd = 0;
-  constexpr int64_t burstRequests = 20;
-  int64_t time = 0;
   uint64_t nextHash = uint64_t(1) << 32;
   for (int64_t i = 0; i < settings.requests; ++i) {
-    if (i > 0 && !isBursty)
-      time += gaps.exponential(gap);
-    if (i > 0 && isBursty) {
-      time += std::max<int64_t>(1, gaps.exponential(gap / settings.burst));
-      if (time > burstEnd)
-        time += gaps.exponential(gap * burstRequests * (settings.burst - 1) /
-                                 settings.burst);
-    }
-    if (isBursty && time > burstEnd)
-      burstEnd = time + gaps.exponential(gap * burstRequests / settings.burst);
     TraceRequest request;
-    request.arrival = time;
+    request.arrival = arrivals.next();
     auto draw = [&](bool isPrompt) {
       return static_cast<int32_t>(std::clamp<int64_t>(
           drawLength(lengths, settings, isPrompt), 1, maxTraceTokens));
