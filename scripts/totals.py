@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Sums up test results: JUnit files of ctest, JSON files of lit.
 
-usage: totals.py FOLDER
+usage: totals.py FOLDER...      (folders that are not there count nothing)
 """
 
 import json
@@ -25,19 +25,20 @@ def lit_outcomes(path):
 
 
 def main():
-    folder = sys.argv[1]
     totals = {"passed": 0, "failed": 0, "skipped": 0}
-    print(f"{'':12}" + "".join(f"{column:>9}" for column in totals))
-    for file in sorted(os.listdir(folder)):
-        name, extension = os.path.splitext(file)
-        read = {".xml": ctest_outcomes, ".json": lit_outcomes}.get(extension)
-        if not read:
-            continue
-        counts = dict.fromkeys(totals, 0)
-        for outcome in read(os.path.join(folder, file)):
-            counts[outcome] += 1
-            totals[outcome] += 1
-        print(f"{name:12}" + "".join(f"{count:9}" for count in counts.values()))
+    print(f"{'':28}" + "".join(f"{column:>9}" for column in totals))
+    for folder in filter(os.path.isdir, sys.argv[1:]):
+        for file in sorted(os.listdir(folder)):
+            name, extension = os.path.splitext(file)
+            read = {".xml": ctest_outcomes, ".json": lit_outcomes}.get(extension)
+            if not read:
+                continue
+            counts = dict.fromkeys(totals, 0)
+            for outcome in read(os.path.join(folder, file)):
+                counts[outcome] += 1
+                totals[outcome] += 1
+            of = os.path.basename(os.path.dirname(os.path.abspath(folder)))
+            print(f"{of + ' ' + name:28}" + "".join(f"{n:9}" for n in counts.values()))
     print(", ".join(f"{count} {outcome}" for outcome, count in totals.items()))
     return 1 if totals["failed"] or not totals["passed"] else 0
 
