@@ -7,10 +7,9 @@
 //===----------------------------------------------------------------------===//
 
 #include "kvrm/Codegen/Passes.h"
+#include "kvrm/Dialect/KVRM/IR/TileProgram.h"
 
-#include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
-#include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/IR/ImplicitLocOpBuilder.h"
 
@@ -61,66 +60,6 @@ private:
 
 } // namespace
 
-/// The loop over KV tiles [begin, end): load, score, online softmax,
-/// accumulate. Tiles of a masked loop may hold tokens that a row must not see;
-/// with `summaries`, entries of the far history.
-static Value attendTiles(ImplicitLocOpBuilder &b, KernelOp kernel, Value item,
-                         Value query, Value begin, Value end, Value state,
-                         FloatAttr scale, bool masked, bool summaries) {
-  PoolType pool = kernel.getPool();
-  int64_t rows = kernel.getQueryRows(), tokens = kernel.getTile().getKv();
-  auto tileType = FragmentType::get(b.getContext(), tokens, pool.getHeadDim(),
-                                    pool.getElement());
-  auto scoreType =
-      FragmentType::get(b.getContext(), rows, tokens, b.getF32Type());
-
-  Value one = arith::ConstantIndexOp::create(b, 1);
-  auto loop = scf::ForOp::create(b, begin, end, one, ValueRange{state});
-  OpBuilder::InsertionGuard guard(b);
-  b.setInsertionPointToStart(loop.getBody());
-  Value tile = loop.getInductionVar(), current = loop.getRegionIterArg(0);
-  auto load = LoadTileOp::create(b, tileType, tileType, item, tile);
-  Value scores = ScoreOp::create(b, scoreType, query, load.getKey(), item, tile,
-                                 scale, masked ? b.getUnitAttr() : UnitAttr(),
-                                 summaries ? b.getUnitAttr() : UnitAttr());
-  auto softmax =
-      OnlineSoftmaxOp::create(b, scoreType, current.getType(), scores, current);
-  Value next = AccumulateOp::create(b, current.getType(), softmax.getWeights(),
-                                    load.getValue(), softmax.getNewState(),
-                                    item, tile, masked);
-  scf::YieldOp::create(b, next);
-  return loop.getResult(0);
-}
-
-/// Attention of one work item. Tiles that every query row may see whole come
-/// first and need no mask; of these, first those with summaries of the far
-/// history, where the session keeps any.
-static void writeAttention(ImplicitLocOpBuilder &b, KernelOp kernel,
-                           FloatAttr scale) {
-  int64_t rows = kernel.getQueryRows(), headDim = kernel.getPool().getHeadDim();
-  Value item = GetWorkItemOp::create(b, WorkItemType::get(b.getContext()));
-  auto range = TileRangeOp::create(b, item);
-  Value query = LoadQueryOp::create(
-      b, FragmentType::get(b.getContext(), rows, headDim, b.getF32Type()),
-      item);
-  Value state =
-      SoftmaxInitOp::create(b, SoftmaxType::get(b.getContext(), rows, headDim));
-  bool summaries = kernel.getSessionType().getSummaries() > 0;
-  Value begin = range.getBegin();
-  if (summaries) {
-    Value split = SummaryEndOp::create(b, item);
-    state = attendTiles(b, kernel, item, query, begin, split, state, scale,
-                        /*masked=*/false, /*summaries=*/true);
-    begin = split;
-  }
-  state = attendTiles(b, kernel, item, query, begin, range.getFull(), state,
-                      scale, /*masked=*/false, /*summaries=*/false);
-  // A tile that the row's last tokens share with its summaries is masked.
-  state = attendTiles(b, kernel, item, query, range.getFull(), range.getEnd(),
-                      state, scale, /*masked=*/true, summaries);
-  StoreSoftmaxOp::create(b, state, item);
-}
-
 KernelOp GenerateKernelsPass::getOrCreateKernel(const KernelShape &shape,
                                                 Location loc) {
   KernelOp &kernel = kernels[shape.key()];
@@ -147,12 +86,10 @@ KernelOp GenerateKernelsPass::getOrCreateKernel(const KernelShape &shape,
   kernel = KernelOp::create(b, name, StringAttr(), shape.heads, shape.tile,
                             shape.transport, shape.session, shape.descriptor);
   symbols.insert(kernel);
-  b.setInsertionPointToStart(&kernel.getBody().emplaceBlock());
-  if (shape.scale)
-    writeAttention(b, kernel, shape.scale);
-  else
-    AppendRowsOp::create(b);
-  kvrm::ReturnOp::create(b);
+  TileProgram program = shape.scale
+                            ? TileProgram::attention(shape.session, shape.scale)
+                            : TileProgram::append();
+  program.write(kernel);
   ++numKernels;
   return kernel;
 }

@@ -44,9 +44,21 @@ kvrm.kernel @append heads 4 tile <q = 1, kv = 128> transport <native>
 kvrm.kernel @attend heads 34 tile <q = 1, kv = 64> transport <native>
     on !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 128, page = 16, element = f16, layout = swizzled>>
     at !kvrm.descriptor<rows = 2, queries = 1, pages = 4> {
+  %one = arith.constant 1 : index
   %item = kvrm.get_work_item
-  %s = kvrm.softmax_init : !kvrm.softmax<17x128>
-  kvrm.store_softmax %s, %item : !kvrm.softmax<17x128>
+  %begin, %full, %end = kvrm.tile_range %item
+  %q = kvrm.load_query %item : !kvrm.fragment<17x128xf32>
+  %init = kvrm.softmax_init : !kvrm.softmax<17x128>
+  %last = scf.for %t = %begin to %end step %one iter_args(%s = %init) -> (!kvrm.softmax<17x128>) {
+    %k, %v = kvrm.load_tile %item[%t] : !kvrm.fragment<64x128xf16>
+    %x = kvrm.score %q, %k, %item[%t] {masked, scale = 0.125 : f32}
+        : !kvrm.fragment<17x128xf32>, !kvrm.fragment<64x128xf16> -> !kvrm.fragment<17x64xf32>
+    %w, %s1 = kvrm.online_softmax %x, %s : !kvrm.fragment<17x64xf32>, !kvrm.softmax<17x128>
+    %s2 = kvrm.accumulate %w, %v, %s1, %item[%t] {masked}
+        : !kvrm.fragment<17x64xf32>, !kvrm.fragment<64x128xf16>, !kvrm.softmax<17x128>
+    scf.yield %s2 : !kvrm.softmax<17x128>
+  }
+  kvrm.store_softmax %last, %item : !kvrm.softmax<17x128>
   kvrm.return
 }
 
@@ -56,9 +68,21 @@ kvrm.kernel @attend heads 34 tile <q = 1, kv = 64> transport <native>
 kvrm.kernel @attend heads 4 tile <q = 1, kv = 16> transport <native>
     on !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 64, page = 16, element = f16, layout = swizzled>>
     at !kvrm.descriptor<rows = 2, queries = 1, pages = 4> {
+  %one = arith.constant 1 : index
   %item = kvrm.get_work_item
-  %s = kvrm.softmax_init : !kvrm.softmax<2x64>
-  kvrm.store_softmax %s, %item : !kvrm.softmax<2x64>
+  %begin, %full, %end = kvrm.tile_range %item
+  %q = kvrm.load_query %item : !kvrm.fragment<2x64xf32>
+  %init = kvrm.softmax_init : !kvrm.softmax<2x64>
+  %last = scf.for %t = %begin to %end step %one iter_args(%s = %init) -> (!kvrm.softmax<2x64>) {
+    %k, %v = kvrm.load_tile %item[%t] : !kvrm.fragment<16x64xf16>
+    %x = kvrm.score %q, %k, %item[%t] {masked, scale = 0.125 : f32}
+        : !kvrm.fragment<2x64xf32>, !kvrm.fragment<16x64xf16> -> !kvrm.fragment<2x16xf32>
+    %w, %s1 = kvrm.online_softmax %x, %s : !kvrm.fragment<2x16xf32>, !kvrm.softmax<2x64>
+    %s2 = kvrm.accumulate %w, %v, %s1, %item[%t] {masked}
+        : !kvrm.fragment<2x16xf32>, !kvrm.fragment<16x64xf16>, !kvrm.softmax<2x64>
+    scf.yield %s2 : !kvrm.softmax<2x64>
+  }
+  kvrm.store_softmax %last, %item : !kvrm.softmax<2x64>
   kvrm.return
 }
 

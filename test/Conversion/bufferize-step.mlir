@@ -49,7 +49,21 @@ func.func @step(%tokens: tensor<2x1xi32>, %session: !session) -> tensor<2x8xf32>
 !desc = !kvrm.descriptor<rows = 2, queries = 1, pages = 4>
 
 kvrm.kernel @attend heads 2 tile <q = 1, kv = 64> transport <native> on !session at !desc {
-  %i = kvrm.get_work_item
+  %one = arith.constant 1 : index
+  %item = kvrm.get_work_item
+  %begin, %full, %end = kvrm.tile_range %item
+  %q = kvrm.load_query %item : !kvrm.fragment<1x64xf32>
+  %init = kvrm.softmax_init : !kvrm.softmax<1x64>
+  %last = scf.for %t = %begin to %end step %one iter_args(%s = %init) -> (!kvrm.softmax<1x64>) {
+    %k, %v = kvrm.load_tile %item[%t] : !kvrm.fragment<64x64xf16>
+    %x = kvrm.score %q, %k, %item[%t] {masked, scale = 0.125 : f32}
+        : !kvrm.fragment<1x64xf32>, !kvrm.fragment<64x64xf16> -> !kvrm.fragment<1x64xf32>
+    %w, %s1 = kvrm.online_softmax %x, %s : !kvrm.fragment<1x64xf32>, !kvrm.softmax<1x64>
+    %s2 = kvrm.accumulate %w, %v, %s1, %item[%t] {masked}
+        : !kvrm.fragment<1x64xf32>, !kvrm.fragment<64x64xf16>, !kvrm.softmax<1x64>
+    scf.yield %s2 : !kvrm.softmax<1x64>
+  }
+  kvrm.store_softmax %last, %item : !kvrm.softmax<1x64>
   kvrm.return
 }
 

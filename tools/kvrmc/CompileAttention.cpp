@@ -99,7 +99,7 @@ static OwningOpRef<ModuleOp> buildGraph(MLIRContext &context,
 /// Adds the attention tile program once more, over staged pages.
 static void addStagedKernel(ModuleOp module) {
   for (auto kernel : llvm::to_vector(module.getOps<KernelOp>())) {
-    if (!kernel.getBody().front().getOps<AppendRowsOp>().empty())
+    if (!kernel.attends())
       continue;
     KernelOp staged = kernel.clone();
     staged.setTransport(Transport::Staged);

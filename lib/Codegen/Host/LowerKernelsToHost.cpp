@@ -7,10 +7,11 @@
 //===----------------------------------------------------------------------===//
 
 //
-// One KernelLowering turns one kvrm.kernel into one function. It walks the tile
-// program in order and emits vector code for each op. Fragments are not values
-// here: keys and values stay in their pages and queries in the activation
-// buffer, while scores, weights and the softmax state live in scratch memory.
+// One KernelLowering turns one kvrm.kernel into one function: the loops of its
+// tile program, and vector code for what they do to a tile. Fragments are not
+// values here: keys and values stay in their pages and queries in the
+// activation buffer, while scores, weights and the softmax state live in
+// scratch memory.
 //
 // Cost per KV tile of T tokens, R query rows and head_dim d, in vectors of V
 // lanes: 2 * T * d / V widening loads (the tile's bytes, once) and 2 * R * T *
@@ -20,6 +21,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "kvrm/Codegen/Passes.h"
+#include "kvrm/Dialect/KVRM/IR/TileProgram.h"
 #include "kvrm/runtime/abi/host.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
@@ -81,7 +83,7 @@ public:
              0, 0, static_cast<int32_t>(summaries())})),
         prefetches(kernel.getTransport() == Transport::Native) {}
 
-  void lower();
+  void lower(const TileProgram &program);
 
 private:
   // Small emitters. Integers are i64, addresses !llvm.ptr.
@@ -228,17 +230,17 @@ private:
 
   // The tile program.
   void beginAttention(func::FuncOp func);
-  void lowerBlock(Block &block);
-  void lowerLoop(scf::ForOp op);
-  void lowerTileRange(TileRangeOp op);
-  void lowerSummaryEnd(SummaryEndOp op);
-  void lowerLoadTile(LoadTileOp op);
-  void lowerSoftmaxInit();
-  void lowerScore(ScoreOp op);
-  void scoreVectors(Value tile, Value firstVector, int64_t count, ScoreOp op);
-  void lowerOnlineSoftmax();
-  void lowerAccumulate(AccumulateOp op);
-  void lowerStoreSoftmax();
+  void lowerAttention(const TileProgram &program);
+  void lowerLoop(const TileLoop &tiles);
+  Value boundOf(TileBound bound);
+  void loadTile(Value tile);
+  void initSoftmax();
+  void score(Value tile, const TileLoop &tiles);
+  void scoreVectors(Value tile, Value firstVector, int64_t count,
+                    const TileLoop &tiles);
+  void updateSoftmax();
+  void accumulate(Value tile, bool masked);
+  void storeSoftmax();
   void lowerAppend(func::FuncOp func);
 
   KernelOp kernel;
@@ -248,7 +250,7 @@ private:
   ScratchLayout scratchLayout;
   kvrm_descriptor_layout descriptorLayout;
 
-  IRMapping indices; ///< index values of the tile program -> i64
+  float scoreScale = 0; ///< to base 2, of all scores
   Value args, item, scratch, stage;
   Value descriptor, keyPool, valuePool, headStride;
   Value row, kvHead, queryTile, length;
@@ -261,6 +263,8 @@ private:
   Value tileFull;                ///< one past the last that needs no mask
   Value summaryEnd;              ///< one past the place of the row's last
                                  ///< summary; only of a session with some
+  Value tileSummaryEnd;          ///< one past the last tile before tileFull
+                                 ///< that holds summaries; only with some
   bool prefetches; ///< pages are read where they lie, by address known early
 };
 
@@ -355,7 +359,6 @@ void KernelLowering::beginAttention(func::FuncOp func) {
   Value firstPlaceOfTile = add(place, mul(queryTile, queriesPerTile));
   visibleEnd = min(add(firstPlaceOfTile, queriesPerTile), length);
 
-  // Other ops need the range too, whether or not the program asks for it.
   tileBegin = loadField32(item, offsetof(kvrm_work_item, tile_begin));
   tileEnd = loadField32(item, offsetof(kvrm_work_item, tile_end));
   // The first query row sees the fewest tokens.
@@ -364,16 +367,18 @@ void KernelLowering::beginAttention(func::FuncOp func) {
       arith::MaxSIOp::create(b, tileBegin, min(tileEnd, divide(seen, tokens)));
 }
 
-void KernelLowering::lowerTileRange(TileRangeOp op) {
-  indices.map(op.getBegin(), tileBegin);
-  indices.map(op.getFull(), tileFull);
-  indices.map(op.getEnd(), tileEnd);
-}
-
-void KernelLowering::lowerSummaryEnd(SummaryEndOp op) {
-  Value last =
-      arith::MaxSIOp::create(b, tileBegin, divideUp(summaryEnd, tokens));
-  indices.map(op.getEnd(), min(last, tileFull));
+Value KernelLowering::boundOf(TileBound bound) {
+  switch (bound) {
+  case TileBound::Begin:
+    return tileBegin;
+  case TileBound::SummaryEnd:
+    return tileSummaryEnd;
+  case TileBound::Full:
+    return tileFull;
+  case TileBound::End:
+    return tileEnd;
+  }
+  llvm_unreachable("no such bound");
 }
 
 /// The biases of a vector of the tile's tokens: of the summaries, or zeros if
@@ -397,7 +402,7 @@ Value KernelLowering::biasesAt(Value tile, Value firstInTile) {
   return branch.getResult(0);
 }
 
-void KernelLowering::lowerSoftmaxInit() {
+void KernelLowering::initSoftmax() {
   Value masked = splat(kMasked), zero = splat(0.0f);
   for (int64_t i = scratchLayout.maximum; i < scratchLayout.rescale; i += lanes)
     store(masked, scratchAt(i));
@@ -408,26 +413,23 @@ void KernelLowering::lowerSoftmaxInit() {
   });
 }
 
-void KernelLowering::lowerLoadTile(LoadTileOp op) {
+void KernelLowering::loadTile(Value tile) {
   if (kernel.getTransport() == Transport::Native)
     return;
   Value callee =
       load(pointerType(), at(args, offsetof(kvrm_kernel_args, stage_tile)));
-  Value tile =
-      arith::TruncIOp::create(b, b.getI32Type(), indices.lookup(op.getIndex()));
+  Value index = arith::TruncIOp::create(b, b.getI32Type(), tile);
   auto type = LLVM::LLVMFunctionType::get(
       LLVM::LLVMVoidType::get(b.getContext()),
       {pointerType(), pointerType(), b.getI32Type(), pointerType()});
-  LLVM::CallOp::create(b, type, ValueRange{callee, args, item, tile, stage});
+  LLVM::CallOp::create(b, type, ValueRange{callee, args, item, index, stage});
 }
 
 /// Scores of `count` vectors of tokens from `firstVector` on. Each element of
 /// the keys is widened once and multiplied into every query row.
 void KernelLowering::scoreVectors(Value tile, Value firstVector, int64_t count,
-                                  ScoreOp op) {
-  bool masked = op.getMasked();
-  auto scoreScale = static_cast<float>(op.getScale().convertToDouble() *
-                                       std::log2(std::exp(1.0)));
+                                  const TileLoop &tiles) {
+  bool masked = tiles.masked;
   int64_t perPage = page / lanes;
   SmallVector<Value> keys;
   for (int64_t i = 0; i < count; ++i) {
@@ -481,7 +483,7 @@ void KernelLowering::scoreVectors(Value tile, Value firstVector, int64_t count,
           b, arith::IndexCastOp::create(b, vectorOf(b.getI64Type()), step),
           splat(first));
     }
-    Value biases = op.getSummaries() ? biasesAt(tile, firstInTile) : Value();
+    Value biases = tiles.summaries ? biasesAt(tile, firstInTile) : Value();
     for (int64_t r = 0; r < rows; ++r) {
       Value score = arith::MulFOp::create(b, sums[i * rows + r], scale);
       if (biases)
@@ -499,13 +501,12 @@ void KernelLowering::scoreVectors(Value tile, Value firstVector, int64_t count,
   }
 }
 
-void KernelLowering::lowerScore(ScoreOp op) {
-  Value tile = indices.lookup(op.getIndex());
+void KernelLowering::score(Value tile, const TileLoop &tiles) {
   int64_t vectors = tokens / lanes;
-  if (!op.getMasked()) {
+  if (!tiles.masked) {
     int64_t count = vectorsAtOnce(vectors);
     for (int64_t first = 0; first < vectors; first += count)
-      scoreVectors(tile, constant(first), count, op);
+      scoreVectors(tile, constant(first), count, tiles);
     return;
   }
   // Vectors past the last visible token have no page to read.
@@ -513,10 +514,10 @@ void KernelLowering::lowerScore(ScoreOp op) {
     store(splat(kMasked), at(scratchAt(scratchLayout.scores), offset));
   });
   loop(divideUp(visibleInTile(tile), lanes), 1,
-       [&](Value index) { scoreVectors(tile, index, 1, op); });
+       [&](Value index) { scoreVectors(tile, index, 1, tiles); });
 }
 
-void KernelLowering::lowerOnlineSoftmax() {
+void KernelLowering::updateSoftmax() {
   int64_t vectors = tokens / lanes;
   auto scoreAt = [&](int64_t r, int64_t i) {
     return scratchAt(scratchLayout.scores + r * tokens + i * lanes);
@@ -558,13 +559,11 @@ void KernelLowering::lowerOnlineSoftmax() {
 
 /// acc = acc * rescale + weights . values, a few vectors of head_dim at a time
 /// over all tokens of the tile, so that accumulators stay in registers.
-void KernelLowering::lowerAccumulate(AccumulateOp op) {
-  Value tile = indices.lookup(op.getIndex());
+void KernelLowering::accumulate(Value tile, bool masked) {
   int64_t vectors = headDim / lanes, count = vectorsAtOnce(vectors);
-  Value visible = op.getMasked() ? visibleInTile(tile) : constant(tokens);
-  Value pages =
-      op.getMasked() ? divideUp(visible, page) : constant(tokens / page);
-  int64_t unroll = op.getMasked() ? 1 : 4;
+  Value visible = masked ? visibleInTile(tile) : constant(tokens);
+  Value pages = masked ? divideUp(visible, page) : constant(tokens / page);
+  int64_t unroll = masked ? 1 : 4;
   Value weights = scratchAt(scratchLayout.scores);
   // The next tile's keys arrive meanwhile; the last tile asks for its own.
   Value lastTile = sub(tileEnd, constant(int64_t{1}));
@@ -586,11 +585,10 @@ void KernelLowering::lowerAccumulate(AccumulateOp op) {
       Value values =
           at(tilePage(/*values=*/true, tile, pageIndex), first * lanes * 2);
       Value firstToken = mul(pageIndex, page);
-      Value inPage = op.getMasked()
-                         ? min(constant(page), sub(visible, firstToken))
-                         : constant(page);
+      Value inPage = masked ? min(constant(page), sub(visible, firstToken))
+                            : constant(page);
       Value ahead;
-      if (prefetches && !op.getMasked() && first == 0)
+      if (prefetches && !masked && first == 0)
         ahead = tilePage(/*values=*/false, nextTile, pageIndex);
       int64_t aheadBytes = pool.getPageBytes() / (page / unroll);
       return loop(inPage, unroll, carried, [&](Value t, ValueRange inner) {
@@ -622,7 +620,7 @@ void KernelLowering::lowerAccumulate(AccumulateOp op) {
   }
 }
 
-void KernelLowering::lowerStoreSoftmax() {
+void KernelLowering::storeSoftmax() {
   Value partial = loadField32(item, offsetof(kvrm_work_item, partial));
   Value whole = arith::CmpIOp::create(b, arith::CmpIPredicate::slt, partial,
                                       constant(int64_t{0}));
@@ -664,38 +662,31 @@ void KernelLowering::lowerStoreSoftmax() {
   }
 }
 
-void KernelLowering::lowerLoop(scf::ForOp op) {
+void KernelLowering::lowerLoop(const TileLoop &tiles) {
   // The state is in scratch memory: nothing is carried.
-  auto lowered = scf::ForOp::create(b, indices.lookup(op.getLowerBound()),
-                                    indices.lookup(op.getUpperBound()),
-                                    constant(int64_t{1}));
-  indices.map(op.getInductionVar(), lowered.getInductionVar());
+  auto loop = scf::ForOp::create(b, boundOf(tiles.begin), boundOf(tiles.end),
+                                 constant(int64_t{1}));
   OpBuilder::InsertionGuard guard(b);
-  b.setInsertionPointToStart(lowered.getBody());
-  lowerBlock(*op.getBody());
+  b.setInsertionPointToStart(loop.getBody());
+  Value tile = loop.getInductionVar();
+  loadTile(tile);
+  score(tile, tiles);
+  updateSoftmax();
+  accumulate(tile, tiles.masked);
 }
 
-void KernelLowering::lowerBlock(Block &block) {
-  for (Operation &op : block) {
-    if (auto range = dyn_cast<TileRangeOp>(op))
-      lowerTileRange(range);
-    else if (auto summaryEndOp = dyn_cast<SummaryEndOp>(op))
-      lowerSummaryEnd(summaryEndOp);
-    else if (auto loadTile = dyn_cast<LoadTileOp>(op))
-      lowerLoadTile(loadTile);
-    else if (auto score = dyn_cast<ScoreOp>(op))
-      lowerScore(score);
-    else if (auto accumulate = dyn_cast<AccumulateOp>(op))
-      lowerAccumulate(accumulate);
-    else if (auto nested = dyn_cast<scf::ForOp>(op))
-      lowerLoop(nested);
-    else if (isa<SoftmaxInitOp>(op))
-      lowerSoftmaxInit();
-    else if (isa<OnlineSoftmaxOp>(op))
-      lowerOnlineSoftmax();
-    else if (isa<StoreSoftmaxOp>(op))
-      lowerStoreSoftmax();
+void KernelLowering::lowerAttention(const TileProgram &program) {
+  scoreScale = static_cast<float>(program.scale.getValueAsDouble() *
+                                  std::log2(std::exp(1.0)));
+  initSoftmax();
+  if (summaries() > 0) {
+    Value last =
+        arith::MaxSIOp::create(b, tileBegin, divideUp(summaryEnd, tokens));
+    tileSummaryEnd = min(last, tileFull);
   }
+  for (const TileLoop &tiles : program.loops)
+    lowerLoop(tiles);
+  storeSoftmax();
 }
 
 //===----------------------------------------------------------------------===//
@@ -746,19 +737,17 @@ void KernelLowering::lowerAppend(func::FuncOp func) {
   });
 }
 
-void KernelLowering::lower() {
-  Block &body = kernel.getBody().front();
-  bool appends = isa<AppendRowsOp>(body.front());
-  SmallVector<Type> inputs(appends ? 1 : 4, pointerType());
+void KernelLowering::lower(const TileProgram &program) {
+  SmallVector<Type> inputs(program.attends() ? 4 : 1, pointerType());
   auto func = func::FuncOp::create(b, kernel.getSymName(),
                                    b.getFunctionType(inputs, {}));
   func.setPrivate();
   b.setInsertionPointToStart(func.addEntryBlock());
-  if (appends) {
-    lowerAppend(func);
-  } else {
+  if (program.attends()) {
     beginAttention(func);
-    lowerBlock(body);
+    lowerAttention(program);
+  } else {
+    lowerAppend(func);
   }
   func::ReturnOp::create(b);
   kernel.erase();
@@ -787,9 +776,10 @@ public:
     }
     for (KernelOp kernel :
          llvm::make_early_inc_range(getOperation().getOps<KernelOp>())) {
-      if (failed(check(kernel)))
+      FailureOr<TileProgram> program = TileProgram::match(kernel);
+      if (failed(program) || failed(check(kernel)))
         return signalPassFailure();
-      KernelLowering(kernel, lanes).lower();
+      KernelLowering(kernel, lanes).lower(*program);
     }
   }
 

@@ -93,7 +93,7 @@ class AttentionLowering {
 public:
   AttentionLowering(KernelOp kernel, gpu::GPUModuleOp module,
                     const DeviceOptions &options, Assignment assignment);
-  void lower();
+  void lower(const TileProgram &program);
   int64_t sharedBytes() const { return shared.bytes; }
 
 private:
@@ -107,17 +107,18 @@ private:
   // Phases of the kernel.
   void start();
   void forEachItem(function_ref<void()> body);
-  void lowerBody(Block &body);
-  void lowerLoop(scf::ForOp loop);
+  void lowerProgram(const TileProgram &program);
+  void lowerLoop(const TileLoop &tiles);
 
-  // Ops of the tile program.
-  void lowerTileRange(TileRangeOp op);
-  void lowerLoadQuery();
-  void lowerSoftmaxInit();
-  void lowerScore(ScoreOp op);
-  void lowerOnlineSoftmax();
-  void lowerAccumulate(AccumulateOp op);
-  void lowerStoreSoftmax();
+  // Parts of the tile program.
+  void readRange();
+  Value boundOf(TileBound bound);
+  void loadQuery();
+  void initSoftmax();
+  void score(bool masked);
+  void updateSoftmax();
+  void accumulate(bool masked);
+  void storeSoftmax();
 
   // Merging.
   void storeWarpStates();
@@ -169,11 +170,10 @@ private:
   // The item being attended to.
   Variable itemIndex;
   WorkItemVariables item;
-  Value visibleEnd;    ///< one past the last token that any query row sees
-  Value firstPosition; ///< of the item's first query token
-  Variable nextStrip;  ///< of this warp
-  Variable dealt;      ///< strips of the items before
-  DenseMap<Value, Value> bounds; ///< index values of the tile program: strips
+  Variable nextStrip;   ///< of this warp
+  Variable dealt;       ///< strips of the items before
+  StripRange range;     ///< of its tiles
+  float scoreScale = 0; ///< to base 2, of all scores
 
   SmallVector<SmallVector<std::array<Value, 2>>> query; ///< [n][k]
   StateRegisters state;
@@ -310,66 +310,65 @@ void AttentionLowering::forEachItem(function_ref<void()> body) {
               });
 }
 
-void AttentionLowering::lower() {
+void AttentionLowering::lower(const TileProgram &program) {
+  scoreScale = static_cast<float>(program.scale.getValueAsDouble() *
+                                  std::log2(std::exp(1.0)));
   start();
   if (assignment == Assignment::Cluster && options.isHopper())
     b.waitCluster(); // all blocks have started: their memory may be written
-  forEachItem([&] { lowerBody(kernel.getBody().front()); });
+  forEachItem([&] { lowerProgram(program); });
   if (assignment == Assignment::Workqueue)
     finishSegment();
   device.finish();
 }
 
-void AttentionLowering::lowerBody(Block &body) {
-  for (Operation &op : body) {
-    if (auto range = dyn_cast<TileRangeOp>(op))
-      lowerTileRange(range);
-    else if (isa<LoadQueryOp>(op))
-      lowerLoadQuery();
-    else if (isa<SoftmaxInitOp>(op))
-      lowerSoftmaxInit();
-    else if (auto loop = dyn_cast<scf::ForOp>(op))
-      lowerLoop(loop);
-    else if (auto score = dyn_cast<ScoreOp>(op))
-      lowerScore(score);
-    else if (isa<OnlineSoftmaxOp>(op))
-      lowerOnlineSoftmax();
-    else if (auto accumulate = dyn_cast<AccumulateOp>(op))
-      lowerAccumulate(accumulate);
-    else if (isa<StoreSoftmaxOp>(op))
-      lowerStoreSoftmax();
-    // get_work_item, load_tile, constants and terminators emit nothing: the
-    // loop around them has made their results.
-  }
+void AttentionLowering::lowerProgram(const TileProgram &program) {
+  readRange();
+  loadQuery();
+  initSoftmax();
+  for (const TileLoop &tiles : program.loops)
+    lowerLoop(tiles);
+  storeSoftmax();
 }
 
 /// A loop over tiles becomes one over this warp's strips of them. The loops of
 /// an item share one cursor: where one stops the next goes on.
-void AttentionLowering::lowerLoop(scf::ForOp loop) {
-  Value end = bounds.lookup(loop.getUpperBound());
+void AttentionLowering::lowerLoop(const TileLoop &tiles) {
+  Value end = boundOf(tiles.end);
   b.whileLoop([&] { return b.lessThan(nextStrip.get(), end); },
               [&] {
                 stage = ring->waitForStrip();
-                lowerBody(*loop.getBody());
+                score(tiles.masked);
+                updateSoftmax();
+                accumulate(tiles.masked);
                 b.syncWarp(); // all lanes have read the stage
                 ring->release();
                 nextStrip.set(ring->stripAfter(nextStrip.get()));
               });
 }
 
-void AttentionLowering::lowerTileRange(TileRangeOp op) {
-  StripRange range = items.rangeOf(item);
-  firstPosition = range.firstPosition;
-  visibleEnd = range.visibleEnd;
+void AttentionLowering::readRange() {
+  range = items.rangeOf(item);
   nextStrip.set(ring->firstStripOf(range, dealt.get()));
   dealt.set(b.add(dealt.get(), b.sub(range.end, range.begin)));
-  bounds[op.getBegin()] = range.begin;
-  bounds[op.getFull()] = range.fullEnd;
-  bounds[op.getEnd()] = range.end;
+}
+
+/// In strips. This target keeps no summaries.
+Value AttentionLowering::boundOf(TileBound bound) {
+  switch (bound) {
+  case TileBound::Begin:
+  case TileBound::SummaryEnd:
+    return range.begin;
+  case TileBound::Full:
+    return range.fullEnd;
+  case TileBound::End:
+    return range.end;
+  }
+  llvm_unreachable("no such bound");
 }
 
 //===----------------------------------------------------------------------===//
-// Ops of the tile program
+// Parts of the tile program
 //===----------------------------------------------------------------------===//
 
 /// Element offset of query row `row` in q and out, for the current item.
@@ -388,7 +387,7 @@ static Value queryElement(DeviceBuilder &b, KernelOp kernel,
 
 /// Operand B of the first product: lane 4g + t holds query row 8n + g, at
 /// head_dim 16k + 2t and 16k + 2t + 8.
-void AttentionLowering::lowerLoadQuery() {
+void AttentionLowering::loadQuery() {
   query.assign(queryColumns(), {});
   for (int64_t n = 0; n < queryColumns(); ++n) {
     Value row = b.add(laneRow, 8 * n);
@@ -409,7 +408,7 @@ void AttentionLowering::lowerLoadQuery() {
   }
 }
 
-void AttentionLowering::lowerSoftmaxInit() {
+void AttentionLowering::initSoftmax() {
   for (int64_t n = 0; n < queryColumns(); ++n) {
     for (int64_t half = 0; half < 2; ++half) {
       state.maximum[n][half].set(b.f32(kMasked));
@@ -421,7 +420,7 @@ void AttentionLowering::lowerSoftmaxInit() {
   }
 }
 
-void AttentionLowering::lowerScore(ScoreOp op) {
+void AttentionLowering::score(bool masked) {
   // Rows of a fragment lie `rowBytes` apart, their 16-byte chunks permuted by
   // the token; the permutation of block k is that of block 0 XOR 2k.
   Value laneToken = b.bitAnd(lane, 15), laneChunk = b.shiftRight(lane, 4);
@@ -447,28 +446,28 @@ void AttentionLowering::lowerScore(ScoreOp op) {
         scores[m][n][i] = b.fadd(scores[m][n][i], odd[n][i]);
   }
 
-  Value scale = b.f32(static_cast<float>(op.getScale().convertToDouble() *
-                                         std::log2(std::exp(1.0))));
+  Value scale = b.f32(scoreScale);
   for (int64_t m = 0; m < tokenBlocks(); ++m)
     for (int64_t n = 0; n < queryColumns(); ++n)
       for (int64_t i = 0; i < 4; ++i) {
         Value score = b.fmul(scores[m][n][i], scale);
-        if (op.getMasked()) {
+        if (masked) {
           // Elements 0 and 1 are of token g, 2 and 3 of token g + 8; even ones
           // of query row 8n + 2t, odd ones of the next.
           Value token =
               b.add(b.add(b.mul(nextStrip.get(), strip.tokens), laneRow),
                     16 * m + (i < 2 ? 0 : 8));
           Value row = b.add(b.shiftLeft(laneColumn, 1), 8 * n + i % 2);
-          Value end = b.min(visibleEnd,
-                            b.add(b.add(firstPosition, b.div(row, group)), 1));
+          Value end =
+              b.min(range.visibleEnd,
+                    b.add(b.add(range.firstPosition, b.div(row, group)), 1));
           score = b.select(b.lessThan(token, end), score, b.f32(kMasked));
         }
         scores[m][n][i] = score;
       }
 }
 
-void AttentionLowering::lowerOnlineSoftmax() {
+void AttentionLowering::updateSoftmax() {
   for (int64_t n = 0; n < queryColumns(); ++n) {
     std::array<Value, 2> alpha;
     for (int64_t half = 0; half < 2; ++half) {
@@ -499,7 +498,7 @@ void AttentionLowering::lowerOnlineSoftmax() {
   }
 }
 
-void AttentionLowering::lowerAccumulate(AccumulateOp op) {
+void AttentionLowering::accumulate(bool masked) {
   Value laneToken =
       b.add(b.bitAnd(lane, 7), b.shiftLeft(b.shiftRight(lane, 4), 3));
   Value laneChunk = b.bitAnd(b.shiftRight(lane, 3), 1);
@@ -518,15 +517,15 @@ void AttentionLowering::lowerAccumulate(AccumulateOp op) {
     // Memory past the history holds anything, and 0 times infinity is not 0:
     // tokens 2t, 2t + 1 and 2t + 8, 2t + 9 are cleared where no row sees them.
     std::array<Value, 2> keep;
-    if (op.getMasked()) {
+    if (masked) {
       Value token = b.add(b.mul(nextStrip.get(), strip.tokens),
                           b.add(b.shiftLeft(laneColumn, 1), 16 * m));
       for (int64_t half = 0; half < 2; ++half) {
         Value first = b.add(token, 8 * half);
-        Value low =
-            b.select(b.lessThan(first, visibleEnd), b.i32(0xffff), b.i32(0));
+        Value low = b.select(b.lessThan(first, range.visibleEnd), b.i32(0xffff),
+                             b.i32(0));
         Value high =
-            b.select(b.lessThan(b.add(first, 1), visibleEnd),
+            b.select(b.lessThan(b.add(first, 1), range.visibleEnd),
                      b.i32(static_cast<int32_t>(0xffff0000u)), b.i32(0));
         keep[half] = b.bitOr(low, high);
       }
@@ -534,7 +533,7 @@ void AttentionLowering::lowerAccumulate(AccumulateOp op) {
     Value blockBase = b.add(base, m * 16 * strip.rowBytes());
     for (int64_t i = 0; i < dimBlocks(); ++i) {
       Quad values = b.loadMatrix(b.bitXor(blockBase, 32 * i), true);
-      if (op.getMasked())
+      if (masked)
         for (int64_t j = 0; j < 4; ++j)
           values[j] = b.bitAnd(values[j], keep[j / 2]);
       for (int64_t n = 0; n < queryColumns(); ++n) {
@@ -554,7 +553,7 @@ void AttentionLowering::lowerAccumulate(AccumulateOp op) {
 // Merging
 //===----------------------------------------------------------------------===//
 
-void AttentionLowering::lowerStoreSoftmax() {
+void AttentionLowering::storeSoftmax() {
   // States of the item before have been read.
   if (assignment == Assignment::Workqueue)
     b.ifThen(b.lessThan(itemBegin, itemIndex.get()), [&] { b.syncBlock(); });
@@ -911,6 +910,7 @@ void AttentionLowering::mergePartials(Value first, Value count) {
 }
 
 LogicalResult kvrm::lowerAttentionToNVVM(KernelOp kernel,
+                                         const TileProgram &program,
                                          gpu::GPUModuleOp module,
                                          const DeviceOptions &options) {
   for (Assignment assignment : {Assignment::Workqueue, Assignment::Cluster}) {
@@ -923,7 +923,7 @@ LogicalResult kvrm::lowerAttentionToNVVM(KernelOp kernel,
       return kernel.emitOpError("needs ")
              << lowering.sharedBytes() << " bytes of shared memory a block; sm_"
              << options.sm << " has " << options.sharedBytes();
-    lowering.lower();
+    lowering.lower(program);
   }
   return success();
 }

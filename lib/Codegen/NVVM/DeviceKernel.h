@@ -17,7 +17,7 @@
 #include "DeviceBuilder.h"
 
 #include "kvrm/Codegen/Passes.h"
-#include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
+#include "kvrm/Dialect/KVRM/IR/TileProgram.h"
 #include "kvrm/runtime/abi/descriptor.h"
 #include "kvrm/runtime/abi/device.h"
 
@@ -72,7 +72,8 @@ public:
 /// take the shares of the descriptor, and `_cluster`, in which one cluster
 /// attends to one row, KV head and query tile. Fails, with an error, if they
 /// need more shared memory than the GPU has.
-LogicalResult lowerAttentionToNVVM(KernelOp kernel, gpu::GPUModuleOp module,
+LogicalResult lowerAttentionToNVVM(KernelOp kernel, const TileProgram &program,
+                                   gpu::GPUModuleOp module,
                                    const DeviceOptions &options);
 
 /// Writes the kernel that appends new keys and values.

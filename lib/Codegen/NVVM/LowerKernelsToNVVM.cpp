@@ -50,7 +50,7 @@ static LogicalResult checkKernel(KernelOp kernel) {
   if (pool.getPage() != 16 && pool.getPage() != 32 && pool.getPage() != 64)
     return kernel.emitOpError("has pages of ")
            << pool.getPage() << " tokens; this target takes 16, 32 and 64";
-  if (kernel.getBody().front().getOps<AppendRowsOp>().empty()) {
+  if (kernel.attends()) {
     constexpr int64_t maxQueryRows = 16;
     if (kernel.getQueryRows() > maxQueryRows)
       return kernel.emitOpError("has ")
@@ -100,9 +100,13 @@ void LowerKernelsToNVVMPass::runOnOperation() {
   if (failed(options))
     return signalPassFailure();
   auto kernels = llvm::to_vector(module.getOps<KernelOp>());
-  for (KernelOp kernel : kernels)
-    if (failed(checkKernel(kernel)))
+  SmallVector<TileProgram> programs;
+  for (KernelOp kernel : kernels) {
+    FailureOr<TileProgram> program = TileProgram::match(kernel);
+    if (failed(program) || failed(checkKernel(kernel)))
       return signalPassFailure();
+    programs.push_back(*program);
+  }
   if (kernels.empty())
     return;
 
@@ -110,12 +114,12 @@ void LowerKernelsToNVVMPass::runOnOperation() {
   auto device =
       gpu::GPUModuleOp::create(builder, module.getLoc(), "kvrm_kernels");
   writeCommitKernel(module.getLoc(), device, *options);
-  for (KernelOp kernel : kernels) {
-    if (!kernel.getBody().front().getOps<AppendRowsOp>().empty()) {
+  for (auto [kernel, program] : llvm::zip_equal(kernels, programs)) {
+    if (!program.attends()) {
       lowerAppendToNVVM(kernel, device, *options);
       continue;
     }
-    if (failed(lowerAttentionToNVVM(kernel, device, *options)))
+    if (failed(lowerAttentionToNVVM(kernel, program, device, *options)))
       return signalPassFailure();
     if (kernel.getTransport() == Transport::Staged)
       writeStageKernel(kernel, device, *options);

@@ -414,56 +414,6 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 // -----
 
-// A softmax state is used once.
-!session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
-!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
-  %i = kvrm.get_work_item
-  %t = arith.constant 0 : index
-  %s = kvrm.softmax_init : !kvrm.softmax<3x64>
-  kvrm.store_softmax %s, %i : !kvrm.softmax<3x64>
-  // expected-error@+1 {{'kvrm.store_softmax' op is not the only use of a softmax state, which a target may update in place}}
-  kvrm.store_softmax %s, %i : !kvrm.softmax<3x64>
-  kvrm.return
-}
-
-// -----
-
-!session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
-!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
-  %i = kvrm.get_work_item
-  %t = arith.constant 0 : index
-  %s = kvrm.softmax_init : !kvrm.softmax<3x64>
-  %one = arith.constant 1 : index
-  scf.for %j = %t to %one step %one {
-    // expected-error@+1 {{'kvrm.store_softmax' op uses in a loop a softmax state from outside, which a target may update in place}}
-    kvrm.store_softmax %s, %i : !kvrm.softmax<3x64>
-  }
-  kvrm.return
-}
-
-// -----
-
-!session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
-!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
-  %i = kvrm.get_work_item
-  %t = arith.constant 0 : index
-  %one = arith.constant 1 : index
-  %s = kvrm.softmax_init : !kvrm.softmax<3x64>
-  %e = scf.for %j = %t to %one step %one iter_args(%a = %s) -> (!kvrm.softmax<3x64>) {
-    kvrm.store_softmax %a, %i : !kvrm.softmax<3x64>
-    // expected-error@+1 {{'kvrm.store_softmax' op is not the only use of a softmax state}}
-    kvrm.store_softmax %a, %i : !kvrm.softmax<3x64>
-    %n = kvrm.softmax_init : !kvrm.softmax<3x64>
-    scf.yield %n : !kvrm.softmax<3x64>
-  }
-  kvrm.return
-}
-
-// -----
-
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
 %c = arith.constant 0 : index

@@ -26,7 +26,21 @@ func.func @f(%q: tensor<8x1x9x64xf32>, %s: !session, %d: !desc) {
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
 kvrm.kernel @attend heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
-  %i = kvrm.get_work_item
+  %one = arith.constant 1 : index
+  %item = kvrm.get_work_item
+  %begin, %full, %end = kvrm.tile_range %item
+  %q = kvrm.load_query %item : !kvrm.fragment<3x64xf32>
+  %init = kvrm.softmax_init : !kvrm.softmax<3x64>
+  %last = scf.for %t = %begin to %end step %one iter_args(%s = %init) -> (!kvrm.softmax<3x64>) {
+    %k, %v = kvrm.load_tile %item[%t] : !kvrm.fragment<64x64xf16>
+    %x = kvrm.score %q, %k, %item[%t] {masked, scale = 0.125 : f32}
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16> -> !kvrm.fragment<3x64xf32>
+    %w, %s1 = kvrm.online_softmax %x, %s : !kvrm.fragment<3x64xf32>, !kvrm.softmax<3x64>
+    %s2 = kvrm.accumulate %w, %v, %s1, %item[%t] {masked}
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16>, !kvrm.softmax<3x64>
+    scf.yield %s2 : !kvrm.softmax<3x64>
+  }
+  kvrm.store_softmax %last, %item : !kvrm.softmax<3x64>
   kvrm.return
 }
 func.func @f(%q: tensor<8x1x9x64xf32>, %s: !session, %d: !desc) {
@@ -55,7 +69,21 @@ func.func @f(%k: tensor<8x1x3x64xf32>, %s: !session, %d: !desc) {
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
 kvrm.kernel @attend heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
-  %i = kvrm.get_work_item
+  %one = arith.constant 1 : index
+  %item = kvrm.get_work_item
+  %begin, %full, %end = kvrm.tile_range %item
+  %q = kvrm.load_query %item : !kvrm.fragment<3x64xf32>
+  %init = kvrm.softmax_init : !kvrm.softmax<3x64>
+  %last = scf.for %t = %begin to %end step %one iter_args(%s = %init) -> (!kvrm.softmax<3x64>) {
+    %k, %v = kvrm.load_tile %item[%t] : !kvrm.fragment<64x64xf16>
+    %x = kvrm.score %q, %k, %item[%t] {masked, scale = 0.125 : f32}
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16> -> !kvrm.fragment<3x64xf32>
+    %w, %s1 = kvrm.online_softmax %x, %s : !kvrm.fragment<3x64xf32>, !kvrm.softmax<3x64>
+    %s2 = kvrm.accumulate %w, %v, %s1, %item[%t] {masked}
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16>, !kvrm.softmax<3x64>
+    scf.yield %s2 : !kvrm.softmax<3x64>
+  }
+  kvrm.store_softmax %last, %item : !kvrm.softmax<3x64>
   kvrm.return
 }
 func.func @f(%q: tensor<8x1x9x64xf32>, %k: tensor<8x1x3x64xf32>, %s: !session, %d: !desc) {
@@ -85,7 +113,21 @@ func.func @f(%q: tensor<8x1x9x64xf32>, %k: tensor<8x1x3x64xf32>, %s: !session, %
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
 kvrm.kernel @attend heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
-  %i = kvrm.get_work_item
+  %one = arith.constant 1 : index
+  %item = kvrm.get_work_item
+  %begin, %full, %end = kvrm.tile_range %item
+  %q = kvrm.load_query %item : !kvrm.fragment<3x64xf32>
+  %init = kvrm.softmax_init : !kvrm.softmax<3x64>
+  %last = scf.for %t = %begin to %end step %one iter_args(%s = %init) -> (!kvrm.softmax<3x64>) {
+    %k, %v = kvrm.load_tile %item[%t] : !kvrm.fragment<64x64xf16>
+    %x = kvrm.score %q, %k, %item[%t] {masked, scale = 0.125 : f32}
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16> -> !kvrm.fragment<3x64xf32>
+    %w, %s1 = kvrm.online_softmax %x, %s : !kvrm.fragment<3x64xf32>, !kvrm.softmax<3x64>
+    %s2 = kvrm.accumulate %w, %v, %s1, %item[%t] {masked}
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16>, !kvrm.softmax<3x64>
+    scf.yield %s2 : !kvrm.softmax<3x64>
+  }
+  kvrm.store_softmax %last, %item : !kvrm.softmax<3x64>
   kvrm.return
 }
 func.func @f(%q: tensor<8x576xf32>, %s: !session, %d: !desc) {
@@ -100,7 +142,21 @@ func.func @f(%q: tensor<8x576xf32>, %s: !session, %d: !desc) {
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
 kvrm.kernel @attend heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
-  %i = kvrm.get_work_item
+  %one = arith.constant 1 : index
+  %item = kvrm.get_work_item
+  %begin, %full, %end = kvrm.tile_range %item
+  %q = kvrm.load_query %item : !kvrm.fragment<3x64xf32>
+  %init = kvrm.softmax_init : !kvrm.softmax<3x64>
+  %last = scf.for %t = %begin to %end step %one iter_args(%s = %init) -> (!kvrm.softmax<3x64>) {
+    %k, %v = kvrm.load_tile %item[%t] : !kvrm.fragment<64x64xf16>
+    %x = kvrm.score %q, %k, %item[%t] {masked, scale = 0.125 : f32}
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16> -> !kvrm.fragment<3x64xf32>
+    %w, %s1 = kvrm.online_softmax %x, %s : !kvrm.fragment<3x64xf32>, !kvrm.softmax<3x64>
+    %s2 = kvrm.accumulate %w, %v, %s1, %item[%t] {masked}
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16>, !kvrm.softmax<3x64>
+    scf.yield %s2 : !kvrm.softmax<3x64>
+  }
+  kvrm.store_softmax %last, %item : !kvrm.softmax<3x64>
   kvrm.return
 }
 func.func @f(%q: tensor<4x1x9x64xf32>, %s: !session, %d: !desc) {
@@ -130,7 +186,21 @@ func.func @f(%k: tensor<8x1x9x64xf32>, %s: !session, %d: !desc) {
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
 kvrm.kernel @attend heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
-  %i = kvrm.get_work_item
+  %one = arith.constant 1 : index
+  %item = kvrm.get_work_item
+  %begin, %full, %end = kvrm.tile_range %item
+  %q = kvrm.load_query %item : !kvrm.fragment<3x64xf32>
+  %init = kvrm.softmax_init : !kvrm.softmax<3x64>
+  %last = scf.for %t = %begin to %end step %one iter_args(%s = %init) -> (!kvrm.softmax<3x64>) {
+    %k, %v = kvrm.load_tile %item[%t] : !kvrm.fragment<64x64xf16>
+    %x = kvrm.score %q, %k, %item[%t] {masked, scale = 0.125 : f32}
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16> -> !kvrm.fragment<3x64xf32>
+    %w, %s1 = kvrm.online_softmax %x, %s : !kvrm.fragment<3x64xf32>, !kvrm.softmax<3x64>
+    %s2 = kvrm.accumulate %w, %v, %s1, %item[%t] {masked}
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16>, !kvrm.softmax<3x64>
+    scf.yield %s2 : !kvrm.softmax<3x64>
+  }
+  kvrm.store_softmax %last, %item : !kvrm.softmax<3x64>
   kvrm.return
 }
 func.func @f(%q: tensor<8x1x8x64xf32>, %s: !session, %d: !desc) {
@@ -145,7 +215,21 @@ func.func @f(%q: tensor<8x1x8x64xf32>, %s: !session, %d: !desc) {
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
 kvrm.kernel @attend heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
-  %i = kvrm.get_work_item
+  %one = arith.constant 1 : index
+  %item = kvrm.get_work_item
+  %begin, %full, %end = kvrm.tile_range %item
+  %q = kvrm.load_query %item : !kvrm.fragment<3x64xf32>
+  %init = kvrm.softmax_init : !kvrm.softmax<3x64>
+  %last = scf.for %t = %begin to %end step %one iter_args(%s = %init) -> (!kvrm.softmax<3x64>) {
+    %k, %v = kvrm.load_tile %item[%t] : !kvrm.fragment<64x64xf16>
+    %x = kvrm.score %q, %k, %item[%t] {masked, scale = 0.125 : f32}
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16> -> !kvrm.fragment<3x64xf32>
+    %w, %s1 = kvrm.online_softmax %x, %s : !kvrm.fragment<3x64xf32>, !kvrm.softmax<3x64>
+    %s2 = kvrm.accumulate %w, %v, %s1, %item[%t] {masked}
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16>, !kvrm.softmax<3x64>
+    scf.yield %s2 : !kvrm.softmax<3x64>
+  }
+  kvrm.store_softmax %last, %item : !kvrm.softmax<3x64>
   kvrm.return
 }
 func.func @f(%q: tensor<8x1x3x64xf32>, %s: !session, %d: !desc) {
@@ -160,7 +244,21 @@ func.func @f(%q: tensor<8x1x3x64xf32>, %s: !session, %d: !desc) {
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
 kvrm.kernel @attend heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
-  %i = kvrm.get_work_item
+  %one = arith.constant 1 : index
+  %item = kvrm.get_work_item
+  %begin, %full, %end = kvrm.tile_range %item
+  %q = kvrm.load_query %item : !kvrm.fragment<3x64xf32>
+  %init = kvrm.softmax_init : !kvrm.softmax<3x64>
+  %last = scf.for %t = %begin to %end step %one iter_args(%s = %init) -> (!kvrm.softmax<3x64>) {
+    %k, %v = kvrm.load_tile %item[%t] : !kvrm.fragment<64x64xf16>
+    %x = kvrm.score %q, %k, %item[%t] {masked, scale = 0.125 : f32}
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16> -> !kvrm.fragment<3x64xf32>
+    %w, %s1 = kvrm.online_softmax %x, %s : !kvrm.fragment<3x64xf32>, !kvrm.softmax<3x64>
+    %s2 = kvrm.accumulate %w, %v, %s1, %item[%t] {masked}
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16>, !kvrm.softmax<3x64>
+    scf.yield %s2 : !kvrm.softmax<3x64>
+  }
+  kvrm.store_softmax %last, %item : !kvrm.softmax<3x64>
   kvrm.return
 }
 func.func @f(%q: tensor<8x1x9x64xf32>, %s: !session, %d: !desc) {
@@ -205,7 +303,21 @@ func.func @f(%q: tensor<8x1x9x64xf32>, %s: !session, %d: !desc) {
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
 kvrm.kernel @attend heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
-  %i = kvrm.get_work_item
+  %one = arith.constant 1 : index
+  %item = kvrm.get_work_item
+  %begin, %full, %end = kvrm.tile_range %item
+  %q = kvrm.load_query %item : !kvrm.fragment<3x64xf32>
+  %init = kvrm.softmax_init : !kvrm.softmax<3x64>
+  %last = scf.for %t = %begin to %end step %one iter_args(%s = %init) -> (!kvrm.softmax<3x64>) {
+    %k, %v = kvrm.load_tile %item[%t] : !kvrm.fragment<64x64xf16>
+    %x = kvrm.score %q, %k, %item[%t] {masked, scale = 0.125 : f32}
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16> -> !kvrm.fragment<3x64xf32>
+    %w, %s1 = kvrm.online_softmax %x, %s : !kvrm.fragment<3x64xf32>, !kvrm.softmax<3x64>
+    %s2 = kvrm.accumulate %w, %v, %s1, %item[%t] {masked}
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16>, !kvrm.softmax<3x64>
+    scf.yield %s2 : !kvrm.softmax<3x64>
+  }
+  kvrm.store_softmax %last, %item : !kvrm.softmax<3x64>
   kvrm.return
 }
 func.func @f(%k: tensor<8x1x3x64xf32>, %s: !session, %d: !desc) {
@@ -251,7 +363,21 @@ func.func @f(%k: tensor<8x1x3x64xf32>, %s: !session, %d: !kvrm.descriptor<rows =
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
 kvrm.kernel @attend heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
-  %i = kvrm.get_work_item
+  %one = arith.constant 1 : index
+  %item = kvrm.get_work_item
+  %begin, %full, %end = kvrm.tile_range %item
+  %q = kvrm.load_query %item : !kvrm.fragment<3x64xf32>
+  %init = kvrm.softmax_init : !kvrm.softmax<3x64>
+  %last = scf.for %t = %begin to %end step %one iter_args(%s = %init) -> (!kvrm.softmax<3x64>) {
+    %k, %v = kvrm.load_tile %item[%t] : !kvrm.fragment<64x64xf16>
+    %x = kvrm.score %q, %k, %item[%t] {masked, scale = 0.125 : f32}
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16> -> !kvrm.fragment<3x64xf32>
+    %w, %s1 = kvrm.online_softmax %x, %s : !kvrm.fragment<3x64xf32>, !kvrm.softmax<3x64>
+    %s2 = kvrm.accumulate %w, %v, %s1, %item[%t] {masked}
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16>, !kvrm.softmax<3x64>
+    scf.yield %s2 : !kvrm.softmax<3x64>
+  }
+  kvrm.store_softmax %last, %item : !kvrm.softmax<3x64>
   kvrm.return
 }
 func.func @f(%q: tensor<8x1x9x64xf32>, %s: !session, %d: !desc) {

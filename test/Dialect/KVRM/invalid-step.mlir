@@ -161,8 +161,9 @@ func.func @step(%i: i1, %t: !session, %s: !session) attributes {kvrm.step} {
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
 func.func @step(%q: tensor<8x1x9x64xf32>, %k: tensor<8x1x3x64xf32>, %c: tensor<30x8x3x2048x64xf16>, %p: tensor<8xi32>, %s: !session) attributes {kvrm.step} {
-  // expected-error@+1 {{'kvrm.commit' op stands in a static step (phase 1)}}
+  // expected-note@+1 {{'kvrm.commit' sets the step's phase}}
   %d = kvrm.commit %s : !session -> !desc
+  // expected-error@+1 {{'kvrm.cached_attention' op of phase static stands in a step of phase paged|kernels}}
   %o, %kc, %vc = kvrm.cached_attention %q, %k, %k, %c, %c at %p {layer = 0 : i64, scale = 0.125 : f32}
       : tensor<8x1x9x64xf32>, tensor<8x1x3x64xf32>, tensor<30x8x3x2048x64xf16>, tensor<8xi32>
   return
@@ -173,12 +174,11 @@ func.func @step(%q: tensor<8x1x9x64xf32>, %k: tensor<8x1x3x64xf32>, %c: tensor<3
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
 func.func @step(%q: tensor<8x1x9x64xf32>, %k: tensor<8x1x3x64xf32>, %c: tensor<30x8x3x2048x64xf16>, %p: tensor<8xi32>,
-                %s: !session) attributes {kvrm.step} {
-  %d = kvrm.commit %s : !session -> !desc
+                %s: !session, %d: !desc) attributes {kvrm.step} {
   // expected-note@+1 {{'kvrm.cached_attention' sets the step's phase}}
   %o, %kc, %vc = kvrm.cached_attention %q, %k, %k, %c, %c at %p {layer = 0 : i64, scale = 0.125 : f32}
       : tensor<8x1x9x64xf32>, tensor<8x1x3x64xf32>, tensor<30x8x3x2048x64xf16>, tensor<8xi32>
-  // expected-error@+1 {{'kvrm.append' op of phase 2 stands in a step of phase 1}}
+  // expected-error@+1 {{'kvrm.append' op of phase paged stands in a step of phase static}}
   kvrm.append %k, %k to %s at %d {layer = 0 : i64} : tensor<8x1x3x64xf32>, !session, !desc
   return
 }
@@ -192,7 +192,7 @@ func.func @step(%q: tensor<8x1x9x64xf32>, %k: tensor<8x1x3x64xf32>, %c: tensor<3
   %d = kvrm.commit %s : !session -> !desc
   // expected-note@+1 {{'kvrm.append' sets the step's phase}}
   kvrm.append %k, %k to %s at %d {layer = 0 : i64} : tensor<8x1x3x64xf32>, !session, !desc
-  // expected-error@+1 {{'kvrm.cached_attention' op of phase 1 stands in a step of phase 2}}
+  // expected-error@+1 {{'kvrm.cached_attention' op of phase static stands in a step of phase paged}}
   %o, %kc, %vc = kvrm.cached_attention %q, %k, %k, %c, %c at %p {layer = 0 : i64, scale = 0.125 : f32}
       : tensor<8x1x9x64xf32>, tensor<8x1x3x64xf32>, tensor<30x8x3x2048x64xf16>, tensor<8xi32>
   return
@@ -206,7 +206,7 @@ func.func @step(%k: tensor<8x1x3x64xf32>, %s: !session) attributes {kvrm.step} {
   %d = kvrm.commit %s : !session -> !desc
   // expected-note@+1 {{'kvrm.append' sets the step's phase}}
   kvrm.append %k, %k to %s at %d {layer = 0 : i64} : tensor<8x1x3x64xf32>, !session, !desc
-  // expected-error@+1 {{'kvrm.launch' op of phase 3 stands in a step of phase 2}}
+  // expected-error@+1 {{'kvrm.launch' op of phase kernels stands in a step of phase paged}}
   kvrm.launch @append(%s, %d) ins(%k, %k : tensor<8x1x3x64xf32>, tensor<8x1x3x64xf32>) {layer = 0 : i64} : !session, !desc
   return
 }
@@ -220,7 +220,7 @@ func.func @step(%q: tensor<8x1x9x64xf32>, %g: !kvrm.groups, %s: !session) attrib
   %d = kvrm.commit %s : !session -> !desc
   // expected-note@+1 {{'kvrm.dispatch' sets the step's phase}}
   kvrm.dispatch @dense tasks 1
-  // expected-error@+1 {{'kvrm.attend' op of phase 2 stands in a step of phase 3}}
+  // expected-error@+1 {{'kvrm.attend' op of phase paged stands in a step of phase kernels}}
   %o = kvrm.attend %q, %g of %s at %d {layer = 0 : i64, scale = 0.125 : f32} : tensor<8x1x9x64xf32>, !session, !desc
   return
 }
@@ -234,10 +234,116 @@ func.func @step(%q: tensor<8x1x9x64xf32>, %k: tensor<8x1x3x64xf32>, %c: tensor<3
   // expected-note@+1 {{'kvrm.dispatch' sets the step's phase}}
   kvrm.dispatch @dense tasks 1
   scf.if %i {
-    // expected-error@+1 {{'kvrm.cached_attention' op of phase 1 stands in a step of phase 3}}
+    // expected-error@+1 {{'kvrm.cached_attention' op of phase static stands in a step of phase kernels}}
     %o, %kc, %vc = kvrm.cached_attention %q, %k, %k, %c, %c at %p {layer = 0 : i64, scale = 0.125 : f32}
         : tensor<8x1x9x64xf32>, tensor<8x1x3x64xf32>, tensor<30x8x3x2048x64xf16>, tensor<8xi32>
   }
   return
 }
 func.func private @dense(index, index)
+
+// -----
+
+// Generic forms, whose operands, results and attributes may be missing: each is
+// checked before its step asks for them.
+!session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+func.func @step(%s: !session, %d: !desc) attributes {kvrm.step} {
+  // expected-error@+1 {{'kvrm.commit' op requires one result}}
+  "kvrm.commit"() : () -> ()
+  %g = kvrm.stage %s, %d {transport = #kvrm.transport<native>} : !session, !desc
+  return
+}
+
+// -----
+
+!session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+func.func @step(%s: !session) attributes {kvrm.step} {
+  // expected-error@+1 {{'kvrm.commit' op requires a single operand}}
+  %d = "kvrm.commit"() : () -> !desc
+  %g = kvrm.stage %s, %d {transport = #kvrm.transport<native>} : !session, !desc
+  return
+}
+
+// -----
+
+!session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
+func.func @step(%s: !session) attributes {kvrm.step} {
+  // expected-error@+1 {{'kvrm.commit' op result #0 must be what one step is told about its rows, but got 'i32'}}
+  %d = "kvrm.commit"(%s) : (!session) -> i32
+  return
+}
+
+// -----
+
+!session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+func.func @step(%s: !session) attributes {kvrm.step} {
+  %d = kvrm.commit %s : !session -> !desc
+  // expected-error@+1 {{'kvrm.stage' op requires attribute 'transport'}}
+  %g = "kvrm.stage"(%s, %d) : (!session, !desc) -> !kvrm.groups
+  return
+}
+
+// -----
+
+!session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+func.func @step(%s: !session) attributes {kvrm.step} {
+  %d = kvrm.commit %s : !session -> !desc
+  // expected-error@+1 {{'kvrm.append' op expected 4 operands, but found 0}}
+  "kvrm.append"() : () -> ()
+  return
+}
+
+// -----
+
+!session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+func.func @step(%s: !session) attributes {kvrm.step} {
+  %d = kvrm.commit %s : !session -> !desc
+  // expected-error@+1 {{'kvrm.launch' op expected 2 or more operands, but found 1}}
+  "kvrm.launch"(%d) <{kernel = @k, layer = 0 : i64, operandSegmentSizes = array<i32: 1, 0, 0, 0>}> : (!desc) -> ()
+  return
+}
+
+// -----
+
+!session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+func.func @step(%s: !session) attributes {kvrm.step} {
+  %d = kvrm.commit %s : !session -> !desc
+  // expected-error@+1 {{'kvrm.launch' op operand count (2) does not match with the total size (4) specified in attribute 'operandSegmentSizes'}}
+  "kvrm.launch"(%s, %d) <{kernel = @k, layer = 0 : i64, operandSegmentSizes = array<i32: 1, 1, 1, 1>}> : (!session, !desc) -> ()
+  return
+}
+
+// -----
+
+// The kernel that a launch names is checked before the launch asks it.
+!session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+func.func @step(%k: tensor<8x1x3x64xf32>, %s: !session) attributes {kvrm.step} {
+  %d = kvrm.commit %s : !session -> !desc
+  kvrm.launch @append(%s, %d) ins(%k, %k : tensor<8x1x3x64xf32>, tensor<8x1x3x64xf32>) {layer = 0 : i64} : !session, !desc
+  return
+}
+// expected-error@+1 {{'kvrm.kernel' op requires attribute 'descriptor'}}
+"kvrm.kernel"() <{sym_name = "append"}> ({
+  "kvrm.return"() : () -> ()
+}) : () -> ()
+
+// -----
+
+func.func @step() attributes {kvrm.step} {
+  // expected-error@+1 {{'kvrm.dispatch' op requires attribute 'callee'}}
+  "kvrm.dispatch"() <{operandSegmentSizes = array<i32: 0, 0>}> : () -> ()
+  return
+}
+
+// -----
+
+// A function without a body to look into.
+// expected-error@+1 {{'func.func' op requires one region}}
+"func.func"() <{function_type = () -> (), sym_name = "step"}> {kvrm.step} : () -> ()

@@ -118,20 +118,44 @@ func.func private @lowered()
 func.func private @linear_0(index, index, memref<8x576xf32>, memref<18x576x32xf16>, memref<8x576xf32>)
 func.func private @nothing(index, index)
 
-// Of a session that keeps summaries.
+// Of a session that keeps summaries: they come first, and a tile that the last
+// tokens share with them is masked.
 
 // CHECK-LABEL: kvrm.kernel @attend_far
 // CHECK: %[[ITEM:.*]] = get_work_item
+// CHECK: %[[BEGIN:.*]], %[[FULL:.*]], %[[END:.*]] = tile_range %[[ITEM]]
 // CHECK: %[[SPLIT:.*]] = summary_end %[[ITEM]]
+// CHECK: scf.for {{.*}} = %[[BEGIN]] to %[[SPLIT]]
 // CHECK: score {{.*}} {scale = 1.250000e-01 : f32, summaries}
+// CHECK: scf.for {{.*}} = %[[SPLIT]] to %[[END]]
+// CHECK: score {{.*}} {masked, scale = 1.250000e-01 : f32, summaries}
 kvrm.kernel @attend_far heads 9 tile <q = 1, kv = 64> transport <native>
     on !kvrm.session<slots = 8, pages = 72, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = transposed_keys>, far_history = <window = 1024, entries = 64>>
     at !kvrm.descriptor<rows = 8, queries = 1, pages = 72> {
+  %one = arith.constant 1 : index
   %item = kvrm.get_work_item
-  %split = kvrm.summary_end %item
+  %begin, %full, %end = kvrm.tile_range %item
   %q = kvrm.load_query %item : !kvrm.fragment<3x64xf32>
-  %k, %v = kvrm.load_tile %item[%split] : !kvrm.fragment<64x64xf16>
-  %x = kvrm.score %q, %k, %item[%split] {summaries, scale = 0.125 : f32}
-      : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16> -> !kvrm.fragment<3x64xf32>
+  %init = kvrm.softmax_init : !kvrm.softmax<3x64>
+  %split = kvrm.summary_end %item
+  %mid = scf.for %t = %begin to %split step %one iter_args(%s = %init) -> (!kvrm.softmax<3x64>) {
+    %k, %v = kvrm.load_tile %item[%t] : !kvrm.fragment<64x64xf16>
+    %x = kvrm.score %q, %k, %item[%t] {summaries, scale = 0.125 : f32}
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16> -> !kvrm.fragment<3x64xf32>
+    %w, %s1 = kvrm.online_softmax %x, %s : !kvrm.fragment<3x64xf32>, !kvrm.softmax<3x64>
+    %s2 = kvrm.accumulate %w, %v, %s1, %item[%t]
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16>, !kvrm.softmax<3x64>
+    scf.yield %s2 : !kvrm.softmax<3x64>
+  }
+  %last = scf.for %t = %split to %end step %one iter_args(%s = %mid) -> (!kvrm.softmax<3x64>) {
+    %k, %v = kvrm.load_tile %item[%t] : !kvrm.fragment<64x64xf16>
+    %x = kvrm.score %q, %k, %item[%t] {masked, summaries, scale = 0.125 : f32}
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16> -> !kvrm.fragment<3x64xf32>
+    %w, %s1 = kvrm.online_softmax %x, %s : !kvrm.fragment<3x64xf32>, !kvrm.softmax<3x64>
+    %s2 = kvrm.accumulate %w, %v, %s1, %item[%t] {masked}
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16>, !kvrm.softmax<3x64>
+    scf.yield %s2 : !kvrm.softmax<3x64>
+  }
+  kvrm.store_softmax %last, %item : !kvrm.softmax<3x64>
   kvrm.return
 }

@@ -9,6 +9,7 @@
 #include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/SCF/IR/SCF.h"
 
 using namespace mlir;
 using namespace mlir::kvrm;
@@ -24,73 +25,88 @@ void KVRMDialect::initialize() {
       >();
 }
 
-/// The ops that define a phase; 0 for those that more than one phase has.
-static int phaseOf(Operation *op) {
-  if (isa<CachedAttentionOp>(op))
-    return 1;
-  if (isa<AppendOp, AttendOp>(op))
-    return 2;
-  if (isa<LaunchOp, DispatchOp>(op))
-    return 3;
-  return 0;
+/// All ops of a step have a phase in common: `common` is what those so far
+/// have, the last of which to narrow it was `witness`.
+static LogicalResult narrowPhases(PhaseOpInterface op, Phase &common,
+                                  PhaseOpInterface &witness) {
+  Phase phases = op.getPhases();
+  if ((common & phases) == common)
+    return success();
+  if ((common & phases) != Phase{}) {
+    common = common & phases;
+    witness = op;
+    return success();
+  }
+  InFlightDiagnostic diag = op->emitOpError("of phase ")
+                            << stringifyPhase(phases)
+                            << " stands in a step of phase "
+                            << stringifyPhase(common);
+  diag.attachNote(witness.getLoc())
+      << "'" << witness->getName() << "' sets the step's phase";
+  return diag;
+}
+
+/// Ops of a paged step take the session and the descriptor of its one commit.
+static LogicalResult verifyCommitted(Operation *user, CommitOp commit) {
+  for (Value operand : user->getOperands()) {
+    if (!isa<SessionType, DescriptorType>(operand.getType()))
+      continue;
+    if (!commit)
+      return user->emitOpError("stands in a step that never commits");
+    if (isa<SessionType>(operand.getType()) && operand != commit.getSession())
+      return user->emitOpError(
+          "takes a session other than the one its step commits");
+    if (isa<DescriptorType>(operand.getType()) &&
+        operand != commit.getDescriptor())
+      return user->emitOpError("takes a descriptor that its step did not "
+                               "commit");
+  }
+  return success();
+}
+
+static LogicalResult verifyCommit(CommitOp commit, CommitOp first,
+                                  FunctionOpInterface func) {
+  if (first) {
+    InFlightDiagnostic diag =
+        commit.emitOpError("is the second of its step; a step commits once");
+    diag.attachNote(first.getLoc()) << "the first commit is here";
+    return diag;
+  }
+  if (commit->getBlock() != &func.getFunctionBody().front())
+    return commit.emitOpError(
+        "does not dominate the step: it must stand in its entry block");
+  return success();
 }
 
 /// A step is in one phase, and a paged one commits exactly once, in its entry
-/// block.
+/// block. MLIR verifies attributes of a function before the function and what
+/// is in it, so that whatever is asked anything here is verified first.
 static LogicalResult verifyStep(FunctionOpInterface func) {
+  if (failed(func->getName().verifyInvariants(func)))
+    return failure();
   if (func.isExternal())
     return success();
-  Operation *phaseWitness = nullptr;
+  Phase common = Phase::Static | Phase::Paged | Phase::Kernels;
+  PhaseOpInterface witness;
   CommitOp commit;
   SmallVector<Operation *> users;
-  WalkResult result = func.walk([&](Operation *op) -> WalkResult {
-    if (int phase = phaseOf(op)) {
-      if (!phaseWitness) {
-        phaseWitness = op;
-      } else if (phase != phaseOf(phaseWitness)) {
-        InFlightDiagnostic diag = op->emitOpError("of phase ")
-                                  << phase << " stands in a step of phase "
-                                  << phaseOf(phaseWitness);
-        diag.attachNote(phaseWitness->getLoc())
-            << "'" << phaseWitness->getName() << "' sets the step's phase";
-        return diag;
-      }
-    }
-    if (isa<AppendOp, AttendOp, LaunchOp, StageOp, PositionsOp, CountsOp>(op))
-      users.push_back(op);
-    auto thisCommit = dyn_cast<CommitOp>(op);
+  WalkResult result = func.walk([&](PhaseOpInterface op) -> WalkResult {
+    if (failed(op->getName().verifyInvariants(op)) ||
+        failed(narrowPhases(op, common, witness)))
+      return failure();
+    users.push_back(op);
+    auto thisCommit = dyn_cast<CommitOp>(*op);
     if (!thisCommit)
       return success();
-    if (commit) {
-      InFlightDiagnostic diag =
-          op->emitOpError("is the second of its step; a step commits once");
-      diag.attachNote(commit.getLoc()) << "the first commit is here";
-      return diag;
-    }
+    if (failed(verifyCommit(thisCommit, commit, func)))
+      return failure();
     commit = thisCommit;
-    if (op->getBlock() != &func.getFunctionBody().front())
-      return op->emitOpError(
-          "does not dominate the step: it must stand in its entry block");
     return success();
   });
-  if (result.wasInterrupted())
-    return failure();
-  if (commit && phaseWitness && phaseOf(phaseWitness) == 1)
-    return commit.emitOpError("stands in a static step (phase 1)");
-  for (Operation *user : users) {
-    if (!commit)
-      return user->emitOpError("stands in a step that never commits");
-    for (Value operand : user->getOperands()) {
-      if (isa<SessionType>(operand.getType()) && operand != commit.getSession())
-        return user->emitOpError(
-            "takes a session other than the one its step commits");
-      if (isa<DescriptorType>(operand.getType()) &&
-          operand != commit.getDescriptor())
-        return user->emitOpError(
-            "takes a descriptor that its step did not commit");
-    }
-  }
-  return success();
+  return failure(result.wasInterrupted() ||
+                 llvm::any_of(users, [&](Operation *user) {
+                   return failed(verifyCommitted(user, commit));
+                 }));
 }
 
 LogicalResult KVRMDialect::verifyOperationAttribute(Operation *op,

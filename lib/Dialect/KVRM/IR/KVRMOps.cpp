@@ -7,14 +7,15 @@
 //===----------------------------------------------------------------------===//
 
 #include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
+#include "kvrm/Dialect/KVRM/IR/TileProgram.h"
 
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/BuiltinAttributes.h"
-#include "mlir/Interfaces/LoopLikeInterface.h"
 
 using namespace mlir;
 using namespace mlir::kvrm;
 
+#include "kvrm/Dialect/KVRM/IR/KVRMInterfaces.cpp.inc"
 #define GET_OP_CLASSES
 #include "kvrm/Dialect/KVRM/IR/KVRMOps.cpp.inc"
 
@@ -209,38 +210,10 @@ LogicalResult KernelOp::verify() {
   return success();
 }
 
-/// A target may update a softmax state in place, so that nothing may read one
-/// twice: it has one use, and not in a loop that it comes from outside of.
-static LogicalResult verifyUsedOnce(Value state) {
-  if (state.use_empty())
-    return success();
-  Operation *user = *state.user_begin();
-  if (!state.hasOneUse())
-    return user->emitOpError("is not the only use of a softmax state, which a "
-                             "target may update in place");
-  Operation *parent = state.getParentRegion()->getParentOp();
-  for (Operation *op = user->getParentOp(); op != parent;
-       op = op->getParentOp())
-    if (isa<LoopLikeOpInterface>(op))
-      return user->emitOpError("uses in a loop a softmax state from outside, "
-                               "which a target may update in place");
-  return success();
-}
+LogicalResult KernelOp::verifyRegions() { return TileProgram::match(*this); }
 
-LogicalResult KernelOp::verifyRegions() {
-  if (Operation *last = getBody().front().getTerminator(); !isa<ReturnOp>(last))
-    return last->emitOpError("ends a kvrm.kernel in place of a kvrm.return");
-  WalkResult result = getBody().walk([](Operation *op) -> WalkResult {
-    for (Value value : op->getResults())
-      if (isa<SoftmaxType>(value.getType()) && failed(verifyUsedOnce(value)))
-        return failure();
-    for (Region &region : op->getRegions())
-      for (Value value : region.getArguments())
-        if (isa<SoftmaxType>(value.getType()) && failed(verifyUsedOnce(value)))
-          return failure();
-    return success();
-  });
-  return failure(result.wasInterrupted());
+bool KernelOp::attends() {
+  return !getBody().front().getOps<GetWorkItemOp>().empty();
 }
 
 LogicalResult LaunchOp::verify() {
@@ -291,11 +264,7 @@ LogicalResult LaunchOp::verifySymbolUses(SymbolTableCollection &symbols) {
       return emitOpError("has ") << heads << " query heads, kernel '"
                                  << getKernel() << "' " << kernel.getHeads();
   }
-  WalkResult result = kernel.walk([&](Operation *op) {
-    return WalkResult(failure(isAttention() ? isa<AppendRowsOp>(op)
-                                            : isa<GetWorkItemOp>(op)));
-  });
-  if (result.wasInterrupted())
+  if (kernel.attends() != isAttention())
     return emitOpError(isAttention() ? "attends, kernel '"
                                      : "appends, kernel '")
            << getKernel() << (isAttention() ? "' appends" : "' attends");
@@ -380,6 +349,12 @@ LogicalResult DispatchOp::verifySymbolUses(SymbolTableCollection &symbols) {
 //===----------------------------------------------------------------------===//
 // Tile program
 //===----------------------------------------------------------------------===//
+
+LogicalResult kvrm::detail::verifyInKernel(Operation *op) {
+  if (!op->getParentOfType<KernelOp>())
+    return op->emitOpError("stands outside a kvrm.kernel");
+  return success();
+}
 
 static KernelOp kernelOf(Operation *op) {
   return op->getParentOfType<KernelOp>();

@@ -47,17 +47,31 @@ struct PoolResource : public SideEffects::Resource::Base<PoolResource> {
   StringRef getName() final { return "kvrm.pool"; }
 };
 
+/// Outputs and partials that attention kernels write.
+struct OutputResource : public SideEffects::Resource::Base<OutputResource> {
+  StringRef getName() final { return "kvrm.output"; }
+};
+
+namespace detail {
+LogicalResult verifyInKernel(Operation *op);
+} // namespace detail
+
 /// Trait of the ops of a tile program: they stand inside a `kvrm.kernel`.
 template <typename ConcreteType>
 class InKernel : public OpTrait::TraitBase<ConcreteType, InKernel> {
 public:
   static LogicalResult verifyTrait(Operation *op) {
-    for (Operation *parent = op->getParentOp(); parent;
-         parent = parent->getParentOp())
-      if (parent->getName().getStringRef() == "kvrm.kernel")
-        return success();
-    return op->emitOpError("stands outside a kvrm.kernel");
+    return detail::verifyInKernel(op);
   }
+};
+
+/// Trait of the ops that `phases` have, for PhaseOpInterface.
+template <Phase phases> struct InPhases {
+  template <typename ConcreteType>
+  class Impl : public OpTrait::TraitBase<ConcreteType, Impl> {
+  public:
+    static Phase getPhases() { return phases; }
+  };
 };
 
 /// Shared by the ops that read one field of every row.
@@ -65,6 +79,8 @@ LogicalResult verifyRowField(Operation *op, DescriptorType descriptor,
                              ShapedType result);
 
 } // namespace mlir::kvrm
+
+#include "kvrm/Dialect/KVRM/IR/KVRMInterfaces.h.inc"
 
 #define GET_OP_CLASSES
 #include "kvrm/Dialect/KVRM/IR/KVRMOps.h.inc"

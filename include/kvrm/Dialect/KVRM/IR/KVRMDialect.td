@@ -31,7 +31,8 @@ def KVRM_Dialect : Dialect {
     phase never stand in one step beside those of another. The rationale is in
     docs/Dialect/Rationale.md.
   }];
-  let dependentDialects = ["::mlir::arith::ArithDialect"];
+  let dependentDialects = ["::mlir::arith::ArithDialect",
+                           "::mlir::scf::SCFDialect"];
   let useDefaultAttributePrinterParser = 1;
   let useDefaultTypePrinterParser = 1;
   let hasOperationAttrVerify = 1;

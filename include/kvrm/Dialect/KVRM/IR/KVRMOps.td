@@ -9,6 +9,7 @@
 #ifndef KVRM_OPS_TD
 #define KVRM_OPS_TD
 
+include "kvrm/Dialect/KVRM/IR/KVRMInterfaces.td"
 include "kvrm/Dialect/KVRM/IR/KVRMTypes.td"
 include "mlir/IR/OpAsmInterface.td"
 include "mlir/IR/SymbolInterfaces.td"
@@ -17,10 +18,11 @@ include "mlir/Interfaces/FunctionInterfaces.td"
 include "mlir/Interfaces/InferTypeOpInterface.td"
 include "mlir/Interfaces/SideEffectInterfaces.td"
 
-// The two states that ops of a step touch: the descriptor (written by commit)
-// and the pool (written by append, read by attend).
+// What ops of a step touch beside values: the descriptor (written by commit),
+// the pool (written by append, read by attend), and the results of attention.
 def KVRM_DescriptorResource : Resource<"::mlir::kvrm::DescriptorResource">;
 def KVRM_PoolResource : Resource<"::mlir::kvrm::PoolResource">;
+def KVRM_OutputResource : Resource<"::mlir::kvrm::OutputResource">;
 
 class KVRM_Op<string mnemonic, list<Trait> traits = []>
     : Op<KVRM_Dialect, mnemonic, traits>;
@@ -38,7 +40,7 @@ def KVRM_F32Shaped : AnyTypeOf<[RankedTensorOf<[F32]>,
 //===----------------------------------------------------------------------===//
 
 def KVRM_CachedAttentionOp : KVRM_Op<"cached_attention", [
-    Pure, AttrSizedOperandSegments,
+    KVRM_InPhases<"Phase::Static">, Pure, AttrSizedOperandSegments,
     AllTypesMatch<["query", "output"]>, AllTypesMatch<["key", "value"]>,
     AllTypesMatch<["keyCache", "valueCache", "newKeyCache",
                    "newValueCache"]>]> {
@@ -90,6 +92,7 @@ def KVRM_CachedAttentionOp : KVRM_Op<"cached_attention", [
 //===----------------------------------------------------------------------===//
 
 def KVRM_CommitOp : KVRM_Op<"commit", [
+    KVRM_InPhases<"Phase::Paged | Phase::Kernels">,
     MemoryEffects<[MemWrite<KVRM_DescriptorResource>]>]> {
   let summary = "make the planned descriptor the one this step runs on";
   let description = [{
@@ -112,7 +115,9 @@ def KVRM_CommitOp : KVRM_Op<"commit", [
 }
 
 class KVRM_RowFieldOp<string mnemonic, string what>
-    : KVRM_Op<mnemonic, [MemoryEffects<[MemRead<KVRM_DescriptorResource>]>]> {
+    : KVRM_Op<mnemonic, [
+          KVRM_InPhases<"Phase::Paged | Phase::Kernels">,
+          MemoryEffects<[MemRead<KVRM_DescriptorResource>]>]> {
   let summary = what;
   let arguments = (ins KVRM_DescriptorType:$descriptor);
   let results = (outs KVRM_RowBuffer:$result);
@@ -155,6 +160,7 @@ def KVRM_CountsOp : KVRM_RowFieldOp<"counts", "each row's new tokens"> {
 }
 
 def KVRM_StageOp : KVRM_Op<"stage", [
+    KVRM_InPhases<"Phase::Paged | Phase::Kernels">,
     MemoryEffects<[MemRead<KVRM_DescriptorResource>,
                    MemRead<KVRM_PoolResource>]>]> {
   let summary = "hand the step's transfer groups to a transport";
@@ -181,7 +187,7 @@ def KVRM_StageOp : KVRM_Op<"stage", [
 }
 
 def KVRM_AppendOp : KVRM_Op<"append", [
-    AllTypesMatch<["key", "value"]>,
+    KVRM_InPhases<"Phase::Paged">, AllTypesMatch<["key", "value"]>,
     MemoryEffects<[MemRead<KVRM_DescriptorResource>,
                    MemWrite<KVRM_PoolResource>]>]> {
   let summary = "write each row's new keys and values to its pages";
@@ -207,7 +213,7 @@ def KVRM_AppendOp : KVRM_Op<"append", [
 }
 
 def KVRM_AttendOp : KVRM_Op<"attend", [
-    AllTypesMatch<["query", "output"]>,
+    KVRM_InPhases<"Phase::Paged">, AllTypesMatch<["query", "output"]>,
     MemoryEffects<[MemRead<KVRM_DescriptorResource>,
                    MemRead<KVRM_PoolResource>]>]> {
   let summary = "causal grouped-query attention over paged histories";
@@ -253,6 +259,15 @@ def KVRM_KernelOp : KVRM_Op<"kernel", [
     text for every target. `heads` is the number of query heads. The shapes of
     pool, tables and rows come from the two types.
 
+    The body is one of two programs, and nothing but that. One appends: a
+    `kvrm.append_rows`. The other attends: an item, its range and query, a state
+    before any token, loops over tiles that each load, score, turn scores to
+    weights and accumulate, and a store of the last state. The loops take all
+    tiles from `begin` to `end` once, in order, from one bound of the item to
+    another; those that reach `end` are masked, those that may meet summaries
+    heed them, and all scores have one scale. TileProgram.h reads and writes
+    both.
+
     Example:
 
     ```mlir
@@ -288,10 +303,13 @@ def KVRM_KernelOp : KVRM_Op<"kernel", [
     int64_t getGroupSize() { return getHeads() / getPool().getKvHeads(); }
     /// Rows of a query tile: query tokens times heads of the group.
     int64_t getQueryRows() { return getTile().getQ() * getGroupSize(); }
+    /// Whether the body is the attention of one work item, and does not append.
+    bool attends();
   }];
 }
 
 def KVRM_LaunchOp : KVRM_Op<"launch", [
+    KVRM_InPhases<"Phase::Kernels">,
     DeclareOpInterfaceMethods<SymbolUserOpInterface>,
     DestinationStyleOpInterface, AttrSizedOperandSegments,
     DeclareOpInterfaceMethods<MemoryEffectsOpInterface>]> {
@@ -331,6 +349,7 @@ def KVRM_LaunchOp : KVRM_Op<"launch", [
 }
 
 def KVRM_DispatchOp : KVRM_Op<"dispatch", [
+    KVRM_InPhases<"Phase::Kernels">,
     DeclareOpInterfaceMethods<SymbolUserOpInterface>,
     DestinationStyleOpInterface, AttrSizedOperandSegments,
     DeclareOpInterfaceMethods<MemoryEffectsOpInterface>]> {
@@ -536,7 +555,8 @@ def KVRM_AccumulateOp : KVRM_TileOp<"accumulate", [
   let hasVerifier = 1;
 }
 
-def KVRM_StoreSoftmaxOp : KVRM_TileOp<"store_softmax"> {
+def KVRM_StoreSoftmaxOp : KVRM_TileOp<"store_softmax", [
+    MemoryEffects<[MemWrite<KVRM_OutputResource>]>]> {
   let summary = "write an item's result";
   let description = [{
     `acc / l` to the output if the item is the whole of its output tile, else
