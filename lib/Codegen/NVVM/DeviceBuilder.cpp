@@ -214,6 +214,15 @@ void DeviceBuilder::copyChunk(Value sharedAddress, Value source) {
                           NVVM::LoadCacheModifierKind::CG, Value());
 }
 
+Value DeviceBuilder::transpose(Value pair) {
+  // All lanes of a warp take part: unlike `ptx`, this has side effects, so that
+  // LLVM does not move it to where lanes have parted.
+  return NVVM::InlinePtxOp::create(
+             *this, TypeRange{getI32Type()}, ValueRange{pair}, ValueRange{},
+             "movmatrix.sync.aligned.m8n8.trans.b16 $0, $1;", Value())
+      ->getResult(0);
+}
+
 Value DeviceBuilder::ptx(StringRef text, StringRef constraints,
                          ValueRange operands, Type result) {
   return LLVM::InlineAsmOp::create(

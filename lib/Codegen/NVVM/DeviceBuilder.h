@@ -233,10 +233,7 @@ public:
   /// c + a * b for 16 x 16 a and 16 x 8 b, in f32; `element` is f16 or bf16.
   Quad multiply(const Quad &a, Value b0, Value b1, const Quad &c, Type element);
   /// Transposes an 8 x 8 matrix of 16-bit elements, two a lane.
-  Value transpose(Value pair) {
-    return ptx("movmatrix.sync.aligned.m8n8.trans.b16 $0, $1;", "=r,r", {pair},
-               getI32Type());
-  }
+  Value transpose(Value pair);
   /// Two f32 rounded to `element`, the first in the low half.
   Value roundPair(Value low, Value high, Type element);
 
