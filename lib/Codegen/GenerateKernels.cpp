@@ -32,6 +32,7 @@ struct KernelShape {
   SessionType session;
   DescriptorType descriptor;
   int64_t heads;
+  Type io;
   TileAttr tile;
   Transport transport;
   FloatAttr scale; ///< attend only
@@ -39,7 +40,7 @@ struct KernelShape {
   auto key() const {
     return std::make_tuple(kind.str(), session.getAsOpaquePointer(),
                            descriptor.getAsOpaquePointer(), heads,
-                           tile.getAsOpaquePointer(),
+                           io.getAsOpaquePointer(), tile.getAsOpaquePointer(),
                            static_cast<int>(transport),
                            scale ? scale.getAsOpaquePointer() : nullptr);
   }
@@ -83,8 +84,9 @@ KernelOp GenerateKernelsPass::getOrCreateKernel(const KernelShape &shape,
   // then gives the second kernel a name of its own.
   SymbolTable symbols(getOperation());
   auto b = ImplicitLocOpBuilder::atBlockBegin(loc, getOperation().getBody());
-  kernel = KernelOp::create(b, name, StringAttr(), shape.heads, shape.tile,
-                            shape.transport, shape.session, shape.descriptor);
+  kernel =
+      KernelOp::create(b, name, StringAttr(), shape.heads, shape.io, shape.tile,
+                       shape.transport, shape.session, shape.descriptor);
   symbols.insert(kernel);
   TileProgram program = shape.scale
                             ? TileProgram::attention(shape.session, shape.scale)
@@ -114,16 +116,17 @@ LogicalResult GenerateKernelsPass::lowerStep(func::FuncOp func) {
     return appends.empty() ? success()
                            : appends.front().emitOpError(
                                  "stands in a step that never attends");
-  func->setAttr("kvrm.schedule", attends.front().getScheduleAttr());
-  func->setAttr("kvrm.tile", attends.front().getTileAttr());
   auto stage = attends.front().getGroups().getDefiningOp<StageOp>();
-  func->setAttr("kvrm.transport", stage.getTransportAttr());
+  func->setAttr(KVRMDialect::getPlanAttrName(),
+                StepPlanAttr::get(&getContext(), attends.front().getTileAttr(),
+                                  attends.front().getScheduleAttr(),
+                                  stage.getTransportAttr()));
 
   for (AttendOp op : attends) {
     auto type = cast<RankedTensorType>(op.getQuery().getType());
     KernelOp kernel = getOrCreateKernel(
         {"attend", op.getSession().getType(), op.getDescriptor().getType(),
-         type.getDimSize(2), op.getTileAttr(),
+         type.getDimSize(2), type.getElementType(), op.getTileAttr(),
          op.getGroups().getDefiningOp<StageOp>().getTransport(),
          op.getScaleAttr()},
         op.getLoc());
@@ -142,8 +145,10 @@ LogicalResult GenerateKernelsPass::lowerStep(func::FuncOp func) {
     PoolType pool = op.getSession().getType().getPool();
     KernelOp kernel = getOrCreateKernel(
         {"append", op.getSession().getType(), op.getDescriptor().getType(),
-         pool.getKvHeads(), TileAttr::get(&getContext(), 1, pool.getPage()),
-         Transport::Native, FloatAttr()},
+         pool.getKvHeads(),
+         cast<RankedTensorType>(op.getKey().getType()).getElementType(),
+         TileAttr::get(&getContext(), 1, pool.getPage()), Transport::Native,
+         FloatAttr()},
         op.getLoc());
     ImplicitLocOpBuilder b(op.getLoc(), op);
     LaunchOp::create(b, TypeRange{}, kernel.getSymName(), op.getSession(),
@@ -159,7 +164,6 @@ void GenerateKernelsPass::runOnOperation() {
   kernels.clear();
   for (func::FuncOp func :
        llvm::make_early_inc_range(getOperation().getOps<func::FuncOp>()))
-    if (func->hasAttr(KVRMDialect::getStepAttrName()) &&
-        failed(lowerStep(func)))
+    if (isStep(func) && failed(lowerStep(func)))
       return signalPassFailure();
 }

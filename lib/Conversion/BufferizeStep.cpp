@@ -133,19 +133,16 @@ private:
       auto tensor = cast<RankedTensorType>(type);
       return MemRefType::get(tensor.getShape(), tensor.getElementType());
     };
-    auto roleOf = [&](unsigned index) -> StringRef {
-      auto role = func.getArgAttrOfType<StringAttr>(index, kRoleAttr);
-      return role ? role.getValue() : "";
-    };
-    auto setRole = [&](unsigned index, StringRef role) {
-      func.setArgAttr(index, kRoleAttr, b.getStringAttr(role));
+    auto isCache = [&](unsigned index) {
+      std::optional<ArgumentRole> role = getArgumentRole(func, index);
+      return role == ArgumentRole::KeyCache || role == ArgumentRole::ValueCache;
     };
 
     unsigned original = entry.getNumArguments();
     for (unsigned i = 0; i < original; ++i) {
       BlockArgument arg = entry.getArgument(i);
       if (isa<SessionType>(arg.getType())) {
-        setRole(i, "session");
+        setArgumentRole(func, i, ArgumentRole::Session);
         continue;
       }
       auto tensor = dyn_cast<RankedTensorType>(arg.getType());
@@ -153,14 +150,14 @@ private:
         return func.emitError("argument ")
                << i << " is " << arg.getType()
                << ", neither a static tensor nor a session";
-      if (roleOf(i).empty()) {
+      if (!getArgumentRole(func, i)) {
         if (!tensor.getElementType().isInteger(32) || tensor.getRank() != 2)
           return func.emitError("argument ")
                  << i << " is " << tensor
                  << "; only tokens (i32, [rows, queries]) are understood";
-        setRole(i, "tokens");
+        setArgumentRole(func, i, ArgumentRole::Tokens);
       }
-      bool writable = roleOf(i).ends_with("_cache");
+      bool writable = isCache(i);
       arg.setType(bufferOf(tensor));
       auto asTensor =
           ToTensorOp::create(b, tensor, arg, /*restrict=*/true, writable);
@@ -209,7 +206,7 @@ private:
     unsigned cacheIndex = 0;
     SmallVector<Value> caches;
     for (unsigned i = 0; i < original; ++i)
-      if (roleOf(i).ends_with("_cache"))
+      if (isCache(i))
         caches.push_back(entry.getArgument(i));
     std::optional<unsigned> logitsIndex;
     for (Value result : results) {
@@ -241,11 +238,9 @@ private:
     if (ArrayAttr old = func.getArgAttrsAttr())
       for (auto [i, attr] : llvm::enumerate(old))
         argAttrs[i] = attr;
-    argAttrs[original] = b.getDictionaryAttr(
-        b.getNamedAttr(kRoleAttr, b.getStringAttr("weights")));
-    argAttrs[*logitsIndex] = b.getDictionaryAttr(
-        b.getNamedAttr(kRoleAttr, b.getStringAttr("logits")));
     func.setAllArgAttrs(argAttrs);
+    setArgumentRole(func, original, ArgumentRole::Weights);
+    setArgumentRole(func, *logitsIndex, ArgumentRole::Logits);
     func.removeResAttrsAttr();
     return success();
   }

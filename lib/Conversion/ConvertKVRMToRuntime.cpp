@@ -111,23 +111,22 @@ LogicalResult StepConversion::bindArguments(Value args) {
   api = loadPointer(args, offsetof(kvrm_step_args, api));
   session = loadPointer(args, offsetof(kvrm_step_args, session));
   arenaBase = loadPointer(args, offsetof(kvrm_step_args, arena));
-  static const std::pair<StringRef, size_t> fields[] = {
-      {"weights", offsetof(kvrm_step_args, weights)},
-      {"tokens", offsetof(kvrm_step_args, tokens)},
-      {"logits", offsetof(kvrm_step_args, logits)},
-      {"positions", offsetof(kvrm_step_args, positions)},
-      {"counts", offsetof(kvrm_step_args, counts)},
-      {"slots", offsetof(kvrm_step_args, slots)},
-      {"key_cache", offsetof(kvrm_step_args, k_cache)},
-      {"value_cache", offsetof(kvrm_step_args, v_cache)}};
+  static const std::pair<ArgumentRole, size_t> fields[] = {
+      {ArgumentRole::Weights, offsetof(kvrm_step_args, weights)},
+      {ArgumentRole::Tokens, offsetof(kvrm_step_args, tokens)},
+      {ArgumentRole::Logits, offsetof(kvrm_step_args, logits)},
+      {ArgumentRole::Positions, offsetof(kvrm_step_args, positions)},
+      {ArgumentRole::Counts, offsetof(kvrm_step_args, counts)},
+      {ArgumentRole::Slots, offsetof(kvrm_step_args, slots)},
+      {ArgumentRole::KeyCache, offsetof(kvrm_step_args, k_cache)},
+      {ArgumentRole::ValueCache, offsetof(kvrm_step_args, v_cache)}};
   for (BlockArgument arg : func.getArguments()) {
-    auto role =
-        func.getArgAttrOfType<StringAttr>(arg.getArgNumber(), kRoleAttr);
     if (isa<SessionType>(arg.getType()))
       continue;
-    const auto *field = llvm::find_if(fields, [&](const auto &candidate) {
-      return role && candidate.first == role.getValue();
-    });
+    std::optional<ArgumentRole> role =
+        getArgumentRole(func, arg.getArgNumber());
+    const auto *field = llvm::find_if(
+        fields, [&](const auto &candidate) { return role == candidate.first; });
     if (field == std::end(fields))
       return func.emitError("argument ")
              << arg.getArgNumber() << " has no role that the runtime knows; "
@@ -325,7 +324,8 @@ LogicalResult StepConversion::run() {
   for (NamedAttribute attr : func->getDiscardableAttrs())
     if (attr.getName() != KVRMDialect::getStepAttrName())
       step->setAttr(attr.getName(), attr.getValue());
-  step->setAttr(kArenaBytesAttr, b.getI64IntegerAttr(arena));
+  step->setAttr(KVRMDialect::getArenaBytesAttrName(),
+                b.getI64IntegerAttr(arena));
   func.erase();
   return success();
 }

@@ -313,22 +313,26 @@ public:
 
 private:
   LogicalResult lower(CachedAttentionOp op, SymbolTable &symbols) {
+    if (Type io = getElementTypeOrSelf(op.getQuery().getType()); !io.isF32())
+      return op.emitOpError("for the static baseline needs activations of f32, "
+                            "got ")
+             << io;
     auto cache = cast<RankedTensorType>(op.getKeyCache().getType());
     if (cache.getDimSize(3) % lanes)
       return op.emitOpError("needs a capacity of whole vectors: ")
              << cache.getDimSize(3) << " tokens are not a multiple of "
              << lanes.getValue() << " lanes";
     for (auto [value, role] :
-         {std::pair<Value, StringRef>(op.getPositions(), "positions"),
-          {op.getCounts(), "counts"},
-          {op.getSlots(), "slots"},
-          {op.getKeyCache(), "key_cache"},
-          {op.getValueCache(), "value_cache"}}) {
+         {std::pair<Value, ArgumentRole>(op.getPositions(),
+                                         ArgumentRole::Positions),
+          {op.getCounts(), ArgumentRole::Counts},
+          {op.getSlots(), ArgumentRole::Slots},
+          {op.getKeyCache(), ArgumentRole::KeyCache},
+          {op.getValueCache(), ArgumentRole::ValueCache}}) {
       auto arg = dyn_cast_or_null<BlockArgument>(value);
       auto func = op->getParentOfType<func::FuncOp>();
       if (arg && arg.getOwner() == &func.getBody().front())
-        func.setArgAttr(arg.getArgNumber(), kRoleAttr,
-                        StringAttr::get(op.getContext(), role));
+        setArgumentRole(func, arg.getArgNumber(), role);
     }
 
     StaticAttention attention(op, lanes);

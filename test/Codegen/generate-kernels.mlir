@@ -7,14 +7,14 @@
 !chunk = !kvrm.descriptor<rows = 1, queries = 8, pages = 4>
 
 // CHECK-DAG: kvrm.kernel @[[$APPEND:append_d64_r2_q1_p16_f16]] heads 2 {{.*}} transport <native> on !session at !descriptor1 {
-// CHECK-DAG: kvrm.kernel @[[$ATTEND:attend_d64_g2_q1_kv64_p16_f16]] heads 4 tile <q = 1, kv = 64> transport <native> on !session at !descriptor1 {
+// CHECK-DAG: kvrm.kernel @[[$ATTEND:attend_d64_g2_q1_kv64_p16_f16]] heads 4 io f32 tile <q = 1, kv = 64> transport <native> on !session at !descriptor1 {
 // CHECK-DAG: kvrm.kernel @[[$APPEND8:append_d64_r1_q8_p16_f16]] heads 2 {{.*}} on !session at !descriptor {
-// CHECK-DAG: kvrm.kernel @[[$ATTEND8:attend_d64_g2_q4_kv32_p16_f16_staged]] heads 4 tile <q = 4, kv = 32> transport <staged> on !session at !descriptor {
+// CHECK-DAG: kvrm.kernel @[[$ATTEND8:attend_d64_g2_q4_kv32_p16_f16_staged]] heads 4 io f32 tile <q = 4, kv = 32> transport <staged> on !session at !descriptor {
 // CHECK-DAG: softmax_init : <2x64>
 // CHECK-DAG: softmax_init : <8x64>
 
 // CHECK-LABEL: func.func @decode
-// CHECK-SAME: attributes {kvrm.schedule = #kvrm.schedule<workqueue>, kvrm.step, kvrm.tile = #kvrm.tile<q = 1, kv = 64>, kvrm.transport = #kvrm.transport<native>}
+// CHECK-SAME: attributes {kvrm.plan = #kvrm.step_plan<tile = <q = 1, kv = 64>, schedule = <workqueue>, transport = <native>>, kvrm.step}
 // CHECK: %[[D:.*]] = kvrm.commit %[[S:.*]] :
 // CHECK: kvrm.launch @[[$APPEND]](%[[S]], %[[D]]) ins(%[[K:.*]], %[[K]] : {{.*}}) {layer = 0 : i64}
 // CHECK: %[[O:.*]] = kvrm.launch @[[$ATTEND]](%[[S]], %[[D]]) ins(%{{.*}} : {{.*}}) outs({{.*}}) {layer = 0 : i64}

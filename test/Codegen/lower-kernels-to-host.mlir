@@ -10,7 +10,7 @@
 // CHECK-LABEL: func.func private @append(%{{.*}}: !llvm.ptr) {
 // CHECK: arith.truncf
 // CHECK-NOT: kvrm.append_rows
-kvrm.kernel @append heads 4 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @append heads 4 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   kvrm.append_rows
   kvrm.return
 }
@@ -25,7 +25,7 @@ kvrm.kernel @append heads 4 tile <q = 1, kv = 64> transport <native> on !session
 // LANES8-LABEL: func.func private @attend(
 // LANES8: arith.extf %{{.*}} : vector<8xf16> to vector<8xf32>
 // LANES8-NOT: vector<16xf32>
-kvrm.kernel @attend heads 4 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @attend heads 4 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item

@@ -1,7 +1,7 @@
 // RUN: kvrm-opt %s --kvrm-lower-kernels-to-nvvm -split-input-file -verify-diagnostics
 
 // expected-error@+1 {{'kvrm.kernel' op needs a pool of layout swizzled for this target, got transposed_keys}}
-kvrm.kernel @append heads 4 tile <q = 1, kv = 64> transport <native>
+kvrm.kernel @append heads 4 io f16 tile <q = 1, kv = 64> transport <native>
     on !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 128, page = 16, element = f16, layout = transposed_keys>>
     at !kvrm.descriptor<rows = 2, queries = 1, pages = 4> {
   kvrm.append_rows
@@ -11,7 +11,7 @@ kvrm.kernel @append heads 4 tile <q = 1, kv = 64> transport <native>
 // -----
 
 // expected-error@+1 {{'kvrm.kernel' op has head_dim 192; this target takes 64 and 128}}
-kvrm.kernel @append heads 4 tile <q = 1, kv = 64> transport <native>
+kvrm.kernel @append heads 4 io f16 tile <q = 1, kv = 64> transport <native>
     on !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 192, page = 16, element = f16, layout = swizzled>>
     at !kvrm.descriptor<rows = 2, queries = 1, pages = 4> {
   kvrm.append_rows
@@ -21,7 +21,7 @@ kvrm.kernel @append heads 4 tile <q = 1, kv = 64> transport <native>
 // -----
 
 // expected-error@+1 {{'kvrm.kernel' op has pages of 8 tokens; this target takes 16, 32 and 64}}
-kvrm.kernel @append heads 4 tile <q = 1, kv = 64> transport <native>
+kvrm.kernel @append heads 4 io f16 tile <q = 1, kv = 64> transport <native>
     on !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 128, page = 8, element = f16, layout = swizzled>>
     at !kvrm.descriptor<rows = 2, queries = 1, pages = 4> {
   kvrm.append_rows
@@ -31,7 +31,7 @@ kvrm.kernel @append heads 4 tile <q = 1, kv = 64> transport <native>
 // -----
 
 // expected-error@+1 {{'kvrm.kernel' op has pages of 128 tokens; this target takes 16, 32 and 64}}
-kvrm.kernel @append heads 4 tile <q = 1, kv = 128> transport <native>
+kvrm.kernel @append heads 4 io f16 tile <q = 1, kv = 128> transport <native>
     on !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 128, page = 128, element = f16, layout = swizzled>>
     at !kvrm.descriptor<rows = 2, queries = 1, pages = 4> {
   kvrm.append_rows
@@ -41,18 +41,18 @@ kvrm.kernel @append heads 4 tile <q = 1, kv = 128> transport <native>
 // -----
 
 // expected-error@+1 {{'kvrm.kernel' op has 17 query rows a tile; this target takes at most 16}}
-kvrm.kernel @attend heads 34 tile <q = 1, kv = 64> transport <native>
+kvrm.kernel @attend heads 34 io f16 tile <q = 1, kv = 64> transport <native>
     on !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 128, page = 16, element = f16, layout = swizzled>>
     at !kvrm.descriptor<rows = 2, queries = 1, pages = 4> {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
-  %q = kvrm.load_query %item : !kvrm.fragment<17x128xf32>
+  %q = kvrm.load_query %item : !kvrm.fragment<17x128xf16>
   %init = kvrm.softmax_init : !kvrm.softmax<17x128>
   %last = scf.for %t = %begin to %end step %one iter_args(%s = %init) -> (!kvrm.softmax<17x128>) {
     %k, %v = kvrm.load_tile %item[%t] : !kvrm.fragment<64x128xf16>
     %x = kvrm.score %q, %k, %item[%t] {masked, scale = 0.125 : f32}
-        : !kvrm.fragment<17x128xf32>, !kvrm.fragment<64x128xf16> -> !kvrm.fragment<17x64xf32>
+        : !kvrm.fragment<17x128xf16>, !kvrm.fragment<64x128xf16> -> !kvrm.fragment<17x64xf32>
     %w, %s1 = kvrm.online_softmax %x, %s : !kvrm.fragment<17x64xf32>, !kvrm.softmax<17x128>
     %s2 = kvrm.accumulate %w, %v, %s1, %item[%t] {masked}
         : !kvrm.fragment<17x64xf32>, !kvrm.fragment<64x128xf16>, !kvrm.softmax<17x128>
@@ -65,18 +65,18 @@ kvrm.kernel @attend heads 34 tile <q = 1, kv = 64> transport <native>
 // -----
 
 // expected-error@+1 {{'kvrm.kernel' op has a KV tile of 16 tokens; this target takes multiples of 32}}
-kvrm.kernel @attend heads 4 tile <q = 1, kv = 16> transport <native>
+kvrm.kernel @attend heads 4 io f16 tile <q = 1, kv = 16> transport <native>
     on !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 64, page = 16, element = f16, layout = swizzled>>
     at !kvrm.descriptor<rows = 2, queries = 1, pages = 4> {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
-  %q = kvrm.load_query %item : !kvrm.fragment<2x64xf32>
+  %q = kvrm.load_query %item : !kvrm.fragment<2x64xf16>
   %init = kvrm.softmax_init : !kvrm.softmax<2x64>
   %last = scf.for %t = %begin to %end step %one iter_args(%s = %init) -> (!kvrm.softmax<2x64>) {
     %k, %v = kvrm.load_tile %item[%t] : !kvrm.fragment<16x64xf16>
     %x = kvrm.score %q, %k, %item[%t] {masked, scale = 0.125 : f32}
-        : !kvrm.fragment<2x64xf32>, !kvrm.fragment<16x64xf16> -> !kvrm.fragment<2x16xf32>
+        : !kvrm.fragment<2x64xf16>, !kvrm.fragment<16x64xf16> -> !kvrm.fragment<2x16xf32>
     %w, %s1 = kvrm.online_softmax %x, %s : !kvrm.fragment<2x16xf32>, !kvrm.softmax<2x64>
     %s2 = kvrm.accumulate %w, %v, %s1, %item[%t] {masked}
         : !kvrm.fragment<2x16xf32>, !kvrm.fragment<16x64xf16>, !kvrm.softmax<2x64>
@@ -89,9 +89,51 @@ kvrm.kernel @attend heads 4 tile <q = 1, kv = 16> transport <native>
 // -----
 
 // expected-error@+1 {{'kvrm.kernel' op is of a session with far_history; this target attends to exact tokens alone}}
-kvrm.kernel @append heads 4 tile <q = 1, kv = 64> transport <native>
+kvrm.kernel @append heads 4 io f16 tile <q = 1, kv = 64> transport <native>
     on !kvrm.session<slots = 2, pages = 8, pool = <layers = 2, kv_heads = 2, head_dim = 128, page = 16, element = f16, layout = swizzled>, far_history = <window = 64, entries = 16>>
     at !kvrm.descriptor<rows = 2, queries = 1, pages = 8> {
+  kvrm.append_rows
+  kvrm.return
+}
+
+// -----
+
+// expected-error@+1 {{'func.func' op has the schedule rows; this target takes workqueue and cluster}}
+func.func @step() attributes {kvrm.step, kvrm.plan = #kvrm.step_plan<tile = <q = 1, kv = 64>, schedule = <rows>, transport = <native>>} {
+  return
+}
+
+// -----
+
+// expected-error@+1 {{'func.func' op has the schedule split; this target takes workqueue and cluster}}
+func.func @step() attributes {kvrm.step, kvrm.plan = #kvrm.step_plan<tile = <q = 1, kv = 64>, schedule = <split, splits = 2>, transport = <native>>} {
+  return
+}
+
+// -----
+
+// expected-error@+1 {{'func.func' op stages pages for clusters; this target does for a workqueue alone}}
+func.func @step() attributes {kvrm.step, kvrm.plan = #kvrm.step_plan<tile = <q = 1, kv = 64>, schedule = <cluster, blocks = 2>, transport = <staged>>} {
+  return
+}
+
+// -----
+
+// What launches pass is what the kernels read: elements of the pool.
+// expected-error@+1 {{'kvrm.kernel' op has io 'f32' over a pool of 'f16'; this target takes activations of the pool's element}}
+kvrm.kernel @append heads 4 io f32 tile <q = 1, kv = 64> transport <native>
+    on !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 128, page = 16, element = f16, layout = swizzled>>
+    at !kvrm.descriptor<rows = 2, queries = 1, pages = 4> {
+  kvrm.append_rows
+  kvrm.return
+}
+
+// -----
+
+// expected-error@+1 {{'kvrm.kernel' op has io 'f16' over a pool of 'bf16'; this target takes activations of the pool's element}}
+kvrm.kernel @append heads 4 io f16 tile <q = 1, kv = 64> transport <native>
+    on !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 128, page = 16, element = bf16, layout = swizzled>>
+    at !kvrm.descriptor<rows = 2, queries = 1, pages = 4> {
   kvrm.append_rows
   kvrm.return
 }

@@ -16,7 +16,7 @@
 // CHECK: llvm.mlir.global external @dynamic_shared() {addr_space = 3 : i32, alignment = 1024 : i64}
 
 // CHECK-LABEL: llvm.func @commit(
-// CHECK-SAME: kvrm.role = "commit"
+// CHECK-SAME: kvrm.device_kernel = #kvrm.device_kernel<role = commit, threads = {{[0-9]+}}
 // CHECK-SAME: nvvm.kernel
 // CHECK: scf.for
 // CHECK: llvm.return
@@ -24,14 +24,14 @@
 // The row's new tokens go to their pages, 16 bytes a thread.
 
 // CHECK-LABEL: llvm.func @append(
-// CHECK-SAME: kvrm.role = "append"
+// CHECK-SAME: kvrm.device_kernel = #kvrm.device_kernel<role = append, threads = {{[0-9]+}}
 // CHECK: nvvm.griddepcontrol launch_dependents
 // CHECK: nvvm.griddepcontrol wait
 // CHECK: llvm.load %{{.*}} {alignment = 16 : i64} : !llvm.ptr<1> -> vector<4xi32>
 // CHECK: llvm.store %{{.*}} {alignment = 16 : i64} : vector<4xi32>, !llvm.ptr<1>
 // SM80-LABEL: llvm.func @append(
 // SM80-NOT: nvvm.griddepcontrol
-kvrm.kernel @append heads 2 tile <q = 1, kv = 16> transport <native> on !session at !desc {
+kvrm.kernel @append heads 2 io f16 tile <q = 1, kv = 16> transport <native> on !session at !desc {
   kvrm.append_rows
   kvrm.return
 }
@@ -40,8 +40,7 @@ kvrm.kernel @append heads 2 tile <q = 1, kv = 16> transport <native> on !session
 // then products run out of the ring; weights turn with one movmatrix.
 
 // CHECK-LABEL: llvm.func @attend_workqueue(
-// CHECK-SAME: kvrm.role = "attend_workqueue"
-// CHECK-SAME: kvrm.threads = 256
+// CHECK-SAME: kvrm.device_kernel = #kvrm.device_kernel<role = attend_workqueue, threads = 256, shared_bytes =
 // CHECK-SAME: nvvm.maxntid = array<i32: 256, 1, 1>, nvvm.minctasm = 1
 // CHECK: nvvm.mbarrier.init
 // CHECK: nvvm.fence.mbarrier.init
@@ -80,24 +79,24 @@ kvrm.kernel @append heads 2 tile <q = 1, kv = 16> transport <native> on !session
 // SM80: llvm.return
 
 // SMALL-LABEL: llvm.func @attend_workqueue(
-// SMALL-SAME: kvrm.shared_bytes = 69888 : i64, kvrm.threads = 128
+// SMALL-SAME: kvrm.device_kernel = #kvrm.device_kernel<role = attend_workqueue, threads = 128, shared_bytes = 69888>
 // SMALL-SAME: nvvm.maxntid = array<i32: 128, 1, 1>, nvvm.minctasm = 2
-kvrm.kernel @attend heads 4 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @attend heads 4 io f16 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
-  %q = kvrm.load_query %item : !kvrm.fragment<2x128xf32>
+  %q = kvrm.load_query %item : !kvrm.fragment<2x128xf16>
   %s0 = kvrm.softmax_init : !kvrm.softmax<2x128>
   %s1 = scf.for %t = %begin to %full step %one iter_args(%s = %s0) -> (!kvrm.softmax<2x128>) {
     %k, %v = kvrm.load_tile %item[%t] : !kvrm.fragment<64x128xf16>
-    %scores = kvrm.score %q, %k, %item[%t] {scale = 0.125 : f32} : !kvrm.fragment<2x128xf32>, !kvrm.fragment<64x128xf16> -> !kvrm.fragment<2x64xf32>
+    %scores = kvrm.score %q, %k, %item[%t] {scale = 0.125 : f32} : !kvrm.fragment<2x128xf16>, !kvrm.fragment<64x128xf16> -> !kvrm.fragment<2x64xf32>
     %p, %next = kvrm.online_softmax %scores, %s : !kvrm.fragment<2x64xf32>, !kvrm.softmax<2x128>
     %acc = kvrm.accumulate %p, %v, %next, %item[%t] : !kvrm.fragment<2x64xf32>, !kvrm.fragment<64x128xf16>, !kvrm.softmax<2x128>
     scf.yield %acc : !kvrm.softmax<2x128>
   }
   %s2 = scf.for %t = %full to %end step %one iter_args(%s = %s1) -> (!kvrm.softmax<2x128>) {
     %k, %v = kvrm.load_tile %item[%t] : !kvrm.fragment<64x128xf16>
-    %scores = kvrm.score %q, %k, %item[%t] {masked, scale = 0.125 : f32} : !kvrm.fragment<2x128xf32>, !kvrm.fragment<64x128xf16> -> !kvrm.fragment<2x64xf32>
+    %scores = kvrm.score %q, %k, %item[%t] {masked, scale = 0.125 : f32} : !kvrm.fragment<2x128xf16>, !kvrm.fragment<64x128xf16> -> !kvrm.fragment<2x64xf32>
     %p, %next = kvrm.online_softmax %scores, %s : !kvrm.fragment<2x64xf32>, !kvrm.softmax<2x128>
     %acc = kvrm.accumulate %p, %v, %next, %item[%t] {masked} : !kvrm.fragment<2x64xf32>, !kvrm.fragment<64x128xf16>, !kvrm.softmax<2x128>
     scf.yield %acc : !kvrm.softmax<2x128>

@@ -59,7 +59,7 @@ module attributes {kvrm.weight_bytes = 0 : i64} {
 
 module attributes {kvrm.weight_bytes = 0 : i64} {
   // expected-error@+1 {{returns more caches than it takes}}
-  func.func @step(%x: tensor<2x1xi32>, %c: tensor<2x4xf16> {kvrm.role = "key_cache"})
+  func.func @step(%x: tensor<2x1xi32>, %c: tensor<2x4xf16> {kvrm.argument = #kvrm.argument<key_cache>})
       -> (tensor<2x4xf32>, tensor<2x4xf16>, tensor<2x4xf16>)
       attributes {kvrm.step} {
     %a = arith.constant dense<0.0> : tensor<2x4xf32>

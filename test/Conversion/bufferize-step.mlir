@@ -12,10 +12,10 @@ ml_program.global private @first(#ml_program.extern : tensor<16xf32>) : tensor<1
 ml_program.global private @table(#ml_program.extern : tensor<64x8xf32>) : tensor<64x8xf32>
 
 // CHECK-LABEL: func.func @step(
-// CHECK-SAME: %[[T:[a-z0-9]+]]: memref<2x1xi32> {kvrm.role = "tokens"}
-// CHECK-SAME: %[[S:[a-z0-9]+]]: !session {kvrm.role = "session"}
-// CHECK-SAME: %[[W:[a-z0-9]+]]: memref<2112xi8> {kvrm.role = "weights"}
-// CHECK-SAME: %[[L:[a-z0-9]+]]: memref<2x8xf32> {kvrm.role = "logits"})
+// CHECK-SAME: %[[T:[a-z0-9]+]]: memref<2x1xi32> {kvrm.argument = #kvrm.argument<tokens>}
+// CHECK-SAME: %[[S:[a-z0-9]+]]: !session {kvrm.argument = #kvrm.argument<session>}
+// CHECK-SAME: %[[W:[a-z0-9]+]]: memref<2112xi8> {kvrm.argument = #kvrm.argument<weights>}
+// CHECK-SAME: %[[L:[a-z0-9]+]]: memref<2x8xf32> {kvrm.argument = #kvrm.argument<logits>})
 // CHECK: %[[C:.*]] = arith.constant 64 : index
 // CHECK: %[[TABLE:.*]] = memref.view %[[W]][%[[C]]][] : memref<2112xi8> to memref<64x8xf32>
 // CHECK: %[[D:.*]] = kvrm.commit %[[S]]
@@ -48,7 +48,7 @@ func.func @step(%tokens: tensor<2x1xi32>, %session: !session) -> tensor<2x8xf32>
 !session = !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 64, page = 16, element = f16, layout = transposed_keys>>
 !desc = !kvrm.descriptor<rows = 2, queries = 1, pages = 4>
 
-kvrm.kernel @attend heads 2 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @attend heads 2 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -68,7 +68,7 @@ kvrm.kernel @attend heads 2 tile <q = 1, kv = 64> transport <native> on !session
 }
 
 // CHECK-LABEL: func.func @launches
-// CHECK-SAME: %[[L:[a-z0-9]+]]: memref<2x128xf32> {kvrm.role = "logits"})
+// CHECK-SAME: %[[L:[a-z0-9]+]]: memref<2x128xf32> {kvrm.argument = #kvrm.argument<logits>})
 // CHECK: linalg.fill
 // CHECK: %[[A:.*]] = memref.alloc() {{.*}} : memref<2x1x2x64xf32>
 // CHECK: kvrm.launch @attend({{.*}}) ins(%{{.*}} : memref<2x1x2x64xf32>) outs(%[[A]] : memref<2x1x2x64xf32>) {layer = 0 : i64} : !session, !descriptor{{$}}

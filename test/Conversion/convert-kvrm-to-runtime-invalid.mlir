@@ -7,14 +7,7 @@ func.func @step(%x: memref<2x1xi32>) attributes {kvrm.step} {
 
 // -----
 
-// expected-error@+1 {{argument 0 has no role that the runtime knows}}
-func.func @step(%x: memref<2x1xi32> {kvrm.role = "guest"}) attributes {kvrm.step} {
-  return
-}
-
-// -----
-
-func.func @step(%x: memref<2x4xf32> {kvrm.role = "logits"}) attributes {kvrm.step} {
+func.func @step(%x: memref<2x4xf32> {kvrm.argument = #kvrm.argument<logits>}) attributes {kvrm.step} {
   // expected-error@+1 {{'linalg.exp' op is left in a step and has no counterpart in the runtime}}
   linalg.exp ins(%x : memref<2x4xf32>) outs(%x : memref<2x4xf32>)
   return
@@ -24,11 +17,11 @@ func.func @step(%x: memref<2x4xf32> {kvrm.role = "logits"}) attributes {kvrm.ste
 
 !session = !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 64, page = 16, element = f16, layout = transposed_keys>>
 !desc = !kvrm.descriptor<rows = 2, queries = 1, pages = 4>
-kvrm.kernel @append heads 2 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @append heads 2 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   kvrm.append_rows
   kvrm.return
 }
-func.func @step(%s: !session {kvrm.role = "session"}) attributes {kvrm.step} {
+func.func @step(%s: !session {kvrm.argument = #kvrm.argument<session>}) attributes {kvrm.step} {
   %d = kvrm.commit %s : !session -> !desc
   %k = memref.alloc() : memref<2x1x2x64xf32>
   // expected-error@+1 {{'kvrm.launch' op runs a kernel that is not lowered for a target}}
@@ -48,7 +41,7 @@ func.func private @kvrm_step()
 
 !session = !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 64, page = 16, element = f16, layout = transposed_keys>>
 !desc = !kvrm.descriptor<rows = 2, queries = 1, pages = 4>
-func.func @step(%s: !session {kvrm.role = "session"}) attributes {kvrm.step} {
+func.func @step(%s: !session {kvrm.argument = #kvrm.argument<session>}) attributes {kvrm.step} {
   %d = kvrm.commit %s : !session -> !desc
   // expected-error@+1 {{a buffer of a step must be static and contiguous, got 'tensor<2xi32>'}}
   %p = kvrm.positions %d : !desc -> tensor<2xi32>

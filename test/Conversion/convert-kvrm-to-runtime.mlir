@@ -18,7 +18,7 @@
 func.func private @append(%args: !llvm.ptr) {
   return
 }
-func.func @step(%s: !session {kvrm.role = "session"}) attributes {kvrm.step} {
+func.func @step(%s: !session {kvrm.argument = #kvrm.argument<session>}) attributes {kvrm.step} {
   %d = kvrm.commit %s : !session -> !desc
   %g = kvrm.stage %s, %d {transport = #kvrm.transport<native>} : !session, !desc
   %a = memref.alloc() {alignment = 64 : i64} : memref<2x1x2x64xf32>

@@ -9,9 +9,9 @@
 // caches are updated in place: each layer takes its slice.
 
 // CHECK-LABEL: func.func @step
-// CHECK-SAME: tensor<2xi32> {kvrm.role = "positions"}
-// CHECK-SAME: tensor<2x2x2x64x64xf16> {kvrm.role = "key_cache"}
-// CHECK-SAME: tensor<2x2x2x64x64xf16> {kvrm.role = "value_cache"}
+// CHECK-SAME: tensor<2xi32> {kvrm.argument = #kvrm.argument<positions>}
+// CHECK-SAME: tensor<2x2x2x64x64xf16> {kvrm.argument = #kvrm.argument<key_cache>}
+// CHECK-SAME: tensor<2x2x2x64x64xf16> {kvrm.argument = #kvrm.argument<value_cache>}
 // CHECK: tensor.extract_slice %{{.*}}[0, 0, 0, 0, 0] [1, 2, 2, 64, 64]
 // CHECK: kvrm.dispatch @[[F:static_attention]] tasks 4
 // CHECK: tensor.insert_slice %{{.*}}[0, 0, 0, 0, 0] [1, 2, 2, 64, 64]

@@ -180,14 +180,14 @@ Compiler::addEntry(::kvrm::PackageManifest &manifest, StringRef name,
   if (!step)
     return llvm::createStringError("the compiled module has no '" +
                                    entry.symbol + "'");
-  entry.arenaBytes =
-      step->getAttrOfType<IntegerAttr>(mlir::kvrm::kArenaBytesAttr).getInt();
+  entry.arenaBytes = step->getAttrOfType<IntegerAttr>(
+                             mlir::kvrm::KVRMDialect::getArenaBytesAttrName())
+                         .getInt();
   entry.kvTile = pipeline.kvTile;
-  if (auto tile = step->getAttrOfType<mlir::kvrm::TileAttr>("kvrm.tile")) {
-    auto schedule =
-        step->getAttrOfType<mlir::kvrm::ScheduleAttr>("kvrm.schedule");
-    auto transport =
-        step->getAttrOfType<mlir::kvrm::TransportAttr>("kvrm.transport");
+  if (mlir::kvrm::StepPlanAttr plan = mlir::kvrm::getStepPlan(step)) {
+    mlir::kvrm::TileAttr tile = plan.getTile();
+    mlir::kvrm::ScheduleAttr schedule = plan.getSchedule();
+    mlir::kvrm::TransportAttr transport = plan.getTransport();
     entry.queryTile = tile.getQ();
     entry.kvTile = tile.getKv();
     entry.schedule = stringifyScheduleKind(schedule.getKind()).str();

@@ -71,10 +71,10 @@ static OwningOpRef<ModuleOp> buildGraph(MLIRContext &context,
   auto tensor = [](ArrayRef<int64_t> shape, Type type) {
     return RankedTensorType::get(shape, type);
   };
-  auto query = tensor({slots, options.queries, options.heads, options.headDim},
-                      b.getF32Type());
+  auto query =
+      tensor({slots, options.queries, options.heads, options.headDim}, element);
   auto key = tensor({slots, options.queries, options.kvHeads, options.headDim},
-                    b.getF32Type());
+                    element);
   auto positions = tensor({slots}, b.getI32Type());
   auto cache =
       tensor({1, slots, options.kvHeads, capacity, options.headDim}, element);
@@ -134,20 +134,19 @@ static ::kvrm::KernelSetManifest makeManifest(const AttentionOptions &options,
   manifest.element = options.isBF16 ? "bf16" : "f16";
   manifest.queries = options.queries;
   for (auto kernel : device.getOps<LLVM::LLVMFuncOp>()) {
-    auto role = kernel->getAttrOfType<StringAttr>(kKernelRoleAttr);
-    if (!role)
+    auto launch = kernel->getAttrOfType<DeviceKernelAttr>(
+        KVRMDialect::getDeviceKernelAttrName());
+    if (!launch)
       continue;
-    auto integer = [&](StringRef name) {
-      return kernel->getAttrOfType<IntegerAttr>(name).getInt();
-    };
     ::kvrm::KernelSetManifest::Kernel entry;
-    entry.name = role.str();
+    entry.name = stringifyDeviceRole(launch.getRole()).str();
     entry.symbol = kernel.getSymName().str();
-    entry.threads = integer(kKernelThreadsAttr);
-    entry.sharedBytes = integer(kKernelSharedBytesAttr);
-    if (role.getValue().starts_with("attend"))
+    entry.threads = launch.getThreads();
+    entry.sharedBytes = launch.getSharedBytes();
+    if (StringRef(entry.name).starts_with("attend"))
       entry.blocksPerSM = options.pipeline.blocksPerSM;
-    if (role == "attend_cluster" && options.arch != "sm_80")
+    if (launch.getRole() == DeviceRole::AttendCluster &&
+        options.arch != "sm_80")
       entry.maxCluster = KVRM_MAX_CLUSTER;
     manifest.kernels.push_back(std::move(entry));
   }
@@ -229,7 +228,7 @@ llvm::Error kvrmc::compileAttention(const AttentionOptions &options) {
   if (options.emit == AttentionEmit::Kernels)
     return emitText(options, printModule);
   auto step = *module->getOps<func::FuncOp>().begin();
-  auto tile = step->getAttrOfType<TileAttr>("kvrm.tile");
+  TileAttr tile = getStepPlan(step).getTile();
   if (llvm::Error error = run(buildNVVMPipeline))
     return error;
   auto device = *module->getOps<gpu::GPUModuleOp>().begin();

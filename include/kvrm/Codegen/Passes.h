@@ -27,13 +27,6 @@ namespace mlir::kvrm {
 #define GEN_PASS_REGISTRATION
 #include "kvrm/Codegen/Passes.h.inc"
 
-/// How a device kernel is launched, on its llvm.func: "commit", "append",
-/// "stage", "attend_workqueue", "attend_cluster" or "attend_workqueue_staged";
-/// threads of a block; dynamic shared memory of a block.
-constexpr StringRef kKernelRoleAttr = "kvrm.role";
-constexpr StringRef kKernelThreadsAttr = "kvrm.threads";
-constexpr StringRef kKernelSharedBytesAttr = "kvrm.shared_bytes";
-
 /// Scratch memory, in bytes, that a worker needs for an attention kernel of
 /// `queryRows` query rows.
 int64_t getHostScratchBytes(int64_t queryRows, int64_t headDim, int64_t kvTile,

@@ -18,8 +18,8 @@ def GenerateKernelsPass : Pass<"kvrm-generate-kernels", "::mlir::ModuleOp"> {
     tile, transport, element type and layout it writes one `kvrm.kernel`: an
     online-softmax attention over KV tiles (Flash-Decoding), and one that
     appends. `kvrm.attend` and `kvrm.append` become launches of them; the
-    schedule stays behind on the step, as `kvrm.schedule`, for the runtime's
-    planner. The tile programs are the same for every target.
+    tile, schedule and transport stay behind on the step, as `kvrm.plan`, for
+    the runtime's planner. The tile programs are the same for every target.
   }];
   let statistics = [
     Statistic<"numKernels", "kernels", "Number of kernels written">,

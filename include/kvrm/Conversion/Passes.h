@@ -35,8 +35,6 @@ void registerBufferizationModels(DialectRegistry &registry);
 
 /// Attributes by which the conversions talk to each other and to kvrmc.
 inline constexpr StringLiteral kOffsetAttr = "kvrm.offset";
-inline constexpr StringLiteral kRoleAttr = "kvrm.role";
-inline constexpr StringLiteral kArenaBytesAttr = "kvrm.arena_bytes";
 inline constexpr StringLiteral kWeightBytesAttr = "kvrm.weight_bytes";
 
 } // namespace mlir::kvrm

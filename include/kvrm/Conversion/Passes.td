@@ -63,7 +63,7 @@ def BufferizeStepPass : Pass<"kvrm-bufferize-step", "::mlir::ModuleOp"> {
     One-shot bufferization of each step with its boundary fixed: inputs are
     read-only buffers, caches are written in place, the result is written to a
     buffer that is a new last argument, and weights are views of one block of
-    memory. Each argument's meaning is recorded as `kvrm.role`.
+    memory. Each argument's meaning is recorded as `kvrm.argument`.
   }];
   let dependentDialects = ["::mlir::bufferization::BufferizationDialect",
                            "::mlir::linalg::LinalgDialect",

@@ -774,6 +774,13 @@ public:
           << lanes.getValue() << ", none of 4, 8 and 16";
       return signalPassFailure();
     }
+    for (auto func : getOperation().getOps<FunctionOpInterface>())
+      if (StepPlanAttr plan = getStepPlan(func);
+          plan && plan.getSchedule().getKind() == ScheduleKind::Cluster) {
+        func.emitOpError("has the schedule cluster; the host has no thread "
+                         "blocks");
+        return signalPassFailure();
+      }
     for (KernelOp kernel :
          llvm::make_early_inc_range(getOperation().getOps<KernelOp>())) {
       FailureOr<TileProgram> program = TileProgram::match(kernel);
@@ -790,6 +797,9 @@ private:
       return kernel.emitOpError("for the host needs a pool of layout "
                                 "transposed_keys, got ")
              << stringifyLayout(pool.getLayout());
+    if (!kernel.getIo().isF32())
+      return kernel.emitOpError("for the host needs io f32, got ")
+             << kernel.getIo();
     if (pool.getPage() % lanes)
       return kernel.emitOpError("for the host needs pages of whole vectors: ")
              << pool.getPage() << " tokens are not a multiple of "

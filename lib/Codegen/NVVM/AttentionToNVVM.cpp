@@ -202,9 +202,12 @@ static StringRef suffixOf(Assignment assignment) {
   return assignment == Assignment::Workqueue ? "_workqueue" : "_cluster";
 }
 
-static std::string roleOf(KernelOp kernel, Assignment assignment) {
-  std::string role = ("attend" + suffixOf(assignment)).str();
-  return kernel.getTransport() == Transport::Staged ? role + "_staged" : role;
+static DeviceRole roleOf(KernelOp kernel, Assignment assignment) {
+  if (assignment == Assignment::Cluster)
+    return DeviceRole::AttendCluster;
+  return kernel.getTransport() == Transport::Staged
+             ? DeviceRole::AttendWorkqueueStaged
+             : DeviceRole::AttendWorkqueue;
 }
 
 AttentionLowering::AttentionLowering(KernelOp kernel, gpu::GPUModuleOp module,

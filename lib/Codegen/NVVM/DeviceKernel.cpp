@@ -12,7 +12,7 @@ using namespace mlir;
 using namespace mlir::kvrm;
 
 DeviceKernel::DeviceKernel(gpu::GPUModuleOp module, Location loc,
-                           StringRef name, StringRef role, int64_t threads,
+                           StringRef name, DeviceRole role, int64_t threads,
                            int64_t sharedBytes, const DeviceOptions &options)
     : module(module), function([&] {
         OpBuilder builder = OpBuilder::atBlockEnd(module.getBody());
@@ -35,10 +35,8 @@ DeviceKernel::DeviceKernel(gpu::GPUModuleOp module, Location loc,
         op->setAttr(NVVM::NVVMDialect::getMinctasmAttrName(),
                     builder.getI32IntegerAttr(
                         static_cast<int32_t>(options.blocksPerSM)));
-        op->setAttr(kKernelRoleAttr, builder.getStringAttr(role));
-        op->setAttr(kKernelSharedBytesAttr,
-                    builder.getI64IntegerAttr(sharedBytes));
-        op->setAttr(kKernelThreadsAttr, builder.getI64IntegerAttr(threads));
+        op->setAttr(KVRMDialect::getDeviceKernelAttrName(),
+                    DeviceKernelAttr::get(context, role, threads, sharedBytes));
         return op;
       }()),
       b(loc, function) {}

@@ -47,7 +47,7 @@ struct DeviceOptions {
 class DeviceKernel {
 public:
   DeviceKernel(gpu::GPUModuleOp module, Location loc, StringRef name,
-               StringRef role, int64_t threads, int64_t sharedBytes,
+               DeviceRole role, int64_t threads, int64_t sharedBytes,
                const DeviceOptions &options);
   /// Ends the body.
   void finish() { LLVM::ReturnOp::create(b, ValueRange{}); }

@@ -41,6 +41,11 @@ static LogicalResult checkKernel(KernelOp kernel) {
                "needs a pool of layout swizzled for this target, "
                "got ")
            << stringifyLayout(pool.getLayout());
+  // q, k, v and out of kvrm_device_args are elements of the pool.
+  if (kernel.getIo() != pool.getElement())
+    return kernel.emitOpError("has io ")
+           << kernel.getIo() << " over a pool of " << pool.getElement()
+           << "; this target takes activations of the pool's element";
   if (kernel.getSessionType().getFarHistory())
     return kernel.emitOpError("is of a session with far_history; this target "
                               "attends to exact tokens alone");
@@ -61,6 +66,28 @@ static LogicalResult checkKernel(KernelOp kernel) {
              << kernel.getTile().getKv() << " tokens; this target takes "
              << "multiples of " << StripShape(pool).tokens;
   }
+  return success();
+}
+
+/// The kernels of a step serve its schedule.
+static LogicalResult checkPlan(Operation *step, const DeviceOptions &options) {
+  StepPlanAttr plan = getStepPlan(step);
+  if (!plan)
+    return success();
+  ScheduleAttr schedule = plan.getSchedule();
+  if (schedule.getKind() == ScheduleKind::Workqueue)
+    return success();
+  if (schedule.getKind() != ScheduleKind::Cluster)
+    return step->emitOpError("has the schedule ")
+           << stringifyScheduleKind(schedule.getKind())
+           << "; this target takes workqueue and cluster";
+  if (plan.getTransport().getValue() == Transport::Staged)
+    return step->emitOpError("stages pages for clusters; this target does for "
+                             "a workqueue alone");
+  if (schedule.getBlocks() > 1 && !options.isHopper())
+    return step->emitOpError("has clusters of ")
+           << schedule.getBlocks() << " blocks, which sm_" << options.sm
+           << " has not";
   return success();
 }
 
@@ -99,6 +126,9 @@ void LowerKernelsToNVVMPass::runOnOperation() {
   FailureOr<DeviceOptions> options = readOptions();
   if (failed(options))
     return signalPassFailure();
+  for (auto func : module.getOps<FunctionOpInterface>())
+    if (failed(checkPlan(func, *options)))
+      return signalPassFailure();
   auto kernels = llvm::to_vector(module.getOps<KernelOp>());
   SmallVector<TileProgram> programs;
   for (KernelOp kernel : kernels) {

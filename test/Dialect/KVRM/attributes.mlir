@@ -5,7 +5,7 @@
 // CHECK: module attributes {
 // CHECK-SAME: test.far = [#kvrm.far_history<window = 1024, entries = 64, sinks = 4>, #kvrm.far_history<window = 32, entries = 16>, #kvrm.far_history<window = 16>]
 // CHECK-SAME: test.layouts = [#kvrm.layout<token_major>, #kvrm.layout<transposed_keys>, #kvrm.layout<swizzled>]
-// CHECK-SAME: test.schedules = [#kvrm.schedule<rows>, #kvrm.schedule<split, splits = 64>, #kvrm.schedule<workqueue>]
+// CHECK-SAME: test.schedules = [#kvrm.schedule<rows>, #kvrm.schedule<split, splits = 64>, #kvrm.schedule<workqueue>, #kvrm.schedule<cluster, blocks = 8>]
 // CHECK-SAME: test.tiles = [#kvrm.tile<q = 1, kv = 1>, #kvrm.tile<q = 512, kv = 64>]
 // CHECK-SAME: test.transports = [#kvrm.transport<native>, #kvrm.transport<staged>]
 module attributes {
@@ -14,7 +14,7 @@ module attributes {
   test.layouts = [#kvrm.layout<token_major>, #kvrm.layout<transposed_keys>, #kvrm.layout<swizzled>],
   // One split is the default and is not printed.
   test.one_split = #kvrm.schedule<split, splits = 1>,
-  test.schedules = [#kvrm.schedule<rows>, #kvrm.schedule<split, splits = 64>, #kvrm.schedule<workqueue>],
+  test.schedules = [#kvrm.schedule<rows>, #kvrm.schedule<split, splits = 64>, #kvrm.schedule<workqueue>, #kvrm.schedule<cluster, blocks = 8>],
   test.tiles = [#kvrm.tile<q = 1, kv = 1>, #kvrm.tile<q = 512, kv = 64>],
   test.transports = [#kvrm.transport<native>, #kvrm.transport<staged>]
 } {
@@ -26,6 +26,18 @@ module attributes {
   func.func @step() attributes {kvrm.step} {
     return
   }
+  // What passes leave on a step, its arguments and a device's kernels.
+  // CHECK: func.func @planned(%{{.*}}: memref<2x1xi32> {kvrm.argument = #kvrm.argument<tokens>}
+  // CHECK-SAME: %{{.*}}: memref<2x8xf32> {kvrm.argument = #kvrm.argument<logits>}
+  // CHECK-SAME: kvrm.arena_bytes = 64 : i64
+  // CHECK-SAME: kvrm.plan = #kvrm.step_plan<tile = <q = 1, kv = 64>, schedule = <cluster, blocks = 4>, transport = <native>>
+  func.func @planned(%t: memref<2x1xi32> {kvrm.argument = #kvrm.argument<tokens>},
+                     %l: memref<2x8xf32> {kvrm.argument = #kvrm.argument<logits>})
+      attributes {kvrm.step, kvrm.arena_bytes = 64 : i64, kvrm.plan = #kvrm.step_plan<tile = <q = 1, kv = 64>, schedule = <cluster, blocks = 4>, transport = <native>>} {
+    return
+  }
+  // CHECK: llvm.func @attend() attributes {kvrm.device_kernel = #kvrm.device_kernel<role = attend_cluster, threads = 256, shared_bytes = 1024>}
+  llvm.func @attend() attributes {kvrm.device_kernel = #kvrm.device_kernel<role = attend_cluster, threads = 256, shared_bytes = 1024>}
   // A declaration has no step to check.
   // CHECK: func.func private @extern_step() attributes {kvrm.step}
   func.func private @extern_step() attributes {kvrm.step}

@@ -20,7 +20,7 @@ module attributes {test.a = #kvrm.schedule<rows, splits = 2>} {}
 
 // -----
 
-// expected-error@+2 {{expected ::mlir::kvrm::ScheduleKind to be one of: rows, split, workqueue}}
+// expected-error@+2 {{expected ::mlir::kvrm::ScheduleKind to be one of: rows, split, workqueue, cluster}}
 // expected-error@+1 {{failed to parse KVRM_ScheduleAttr parameter 'kind'}}
 module attributes {test.a = #kvrm.schedule<columns>} {}
 
@@ -130,3 +130,89 @@ module attributes {test.a = #kvrm.far_history<window = 64, entries = 16, sinks =
 
 // expected-error@+1 {{one of 16 entries is no sink; it takes two to merge}}
 module attributes {test.a = #kvrm.far_history<window = 64, entries = 16, sinks = 15>} {}
+
+// -----
+
+// expected-error@+1 {{blocks is 3, not a power of two up to 8}}
+module attributes {test.a = #kvrm.schedule<cluster, blocks = 3>} {}
+
+// -----
+
+// expected-error@+1 {{blocks is 16, not a power of two up to 8}}
+module attributes {test.a = #kvrm.schedule<cluster, blocks = 16>} {}
+
+// -----
+
+// expected-error@+1 {{blocks is 0, not a power of two up to 8}}
+module attributes {test.a = #kvrm.schedule<cluster, blocks = 0>} {}
+
+// -----
+
+// expected-error@+1 {{only a cluster schedule has blocks}}
+module attributes {test.a = #kvrm.schedule<workqueue, blocks = 2>} {}
+
+// -----
+
+// expected-error@+1 {{only a split schedule has splits}}
+module attributes {test.a = #kvrm.schedule<cluster, splits = 2>} {}
+
+// -----
+
+// expected-error@+1 {{threads is 0, outside 1..1024}}
+module attributes {test.a = #kvrm.device_kernel<role = commit, threads = 0, shared_bytes = 0>} {}
+
+// -----
+
+// expected-error@+1 {{threads is 1025, outside 1..1024}}
+module attributes {test.a = #kvrm.device_kernel<role = commit, threads = 1025, shared_bytes = 0>} {}
+
+// -----
+
+// expected-error@+1 {{shared_bytes is -1}}
+module attributes {test.a = #kvrm.device_kernel<role = commit, threads = 1, shared_bytes = -1>} {}
+
+// -----
+
+// expected-error@+1 {{'builtin.module' op has 'kvrm.plan', which belongs on a function}}
+module attributes {kvrm.plan = #kvrm.step_plan<tile = <q = 1, kv = 64>, schedule = <rows>, transport = <native>>} {}
+
+// -----
+
+// expected-error@+1 {{'func.func' op has 'kvrm.plan', which takes a #kvrm.step_plan}}
+func.func private @f() attributes {kvrm.plan = #kvrm.schedule<rows>}
+
+// -----
+
+// expected-error@+1 {{'builtin.module' op has 'kvrm.device_kernel', which belongs on a function}}
+module attributes {kvrm.device_kernel = #kvrm.device_kernel<role = commit, threads = 1, shared_bytes = 0>} {}
+
+// -----
+
+// expected-error@+1 {{'func.func' op has 'kvrm.device_kernel', which takes a #kvrm.device_kernel}}
+func.func private @f() attributes {kvrm.device_kernel = "commit"}
+
+// -----
+
+// expected-error@+1 {{'func.func' op has 'kvrm.arena_bytes', which takes an integer}}
+func.func private @f() attributes {kvrm.arena_bytes = "64"}
+
+// -----
+
+// expected-error@+1 {{'func.func' op argument 0 has 'kvrm.argument', which takes a #kvrm.argument}}
+func.func private @f(memref<2x1xi32> {kvrm.argument = "tokens"})
+
+// -----
+
+// expected-error@+1 {{'func.func' op argument 0 has 'kvrm.role', which the dialect does not know}}
+func.func private @f(memref<2x1xi32> {kvrm.role = "tokens"})
+
+// -----
+
+// expected-error@+1 {{'func.func' op argument 0 of type 'memref<2x1xi32>' cannot be session}}
+func.func private @f(memref<2x1xi32> {kvrm.argument = #kvrm.argument<session>})
+
+// -----
+
+!session = !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 64, page = 16, element = f16, layout = transposed_keys>>
+// expected-error@+1 {{cannot be tokens}}
+func.func private @f(!session {kvrm.argument = #kvrm.argument<tokens>})

@@ -2,7 +2,7 @@
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 // expected-error@+1 {{'kvrm.kernel' op descriptor has 64 pages a row, session 128 a slot}}
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !kvrm.descriptor<rows = 8, queries = 1, pages = 64> {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !kvrm.descriptor<rows = 8, queries = 1, pages = 64> {
   kvrm.return
 }
 
@@ -11,7 +11,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
 // expected-error@+1 {{'kvrm.kernel' op 8 query heads are not a multiple of 3 KV heads}}
-kvrm.kernel @k heads 8 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 8 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   kvrm.return
 }
 
@@ -20,7 +20,7 @@ kvrm.kernel @k heads 8 tile <q = 1, kv = 64> transport <native> on !session at !
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
 // expected-error@+1 {{'kvrm.kernel' op 0 query heads are not a multiple of 3 KV heads}}
-kvrm.kernel @k heads 0 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 0 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   kvrm.return
 }
 
@@ -29,7 +29,7 @@ kvrm.kernel @k heads 0 tile <q = 1, kv = 64> transport <native> on !session at !
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
 // expected-error@+1 {{'kvrm.kernel' op -3 query heads are not a multiple of 3 KV heads}}
-kvrm.kernel @k heads -3 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads -3 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   kvrm.return
 }
 
@@ -38,7 +38,7 @@ kvrm.kernel @k heads -3 tile <q = 1, kv = 64> transport <native> on !session at 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
 // expected-error@+1 {{'kvrm.kernel' op tile of 8 tokens is not whole pages of 16}}
-kvrm.kernel @k heads 9 tile <q = 1, kv = 8> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 8> transport <native> on !session at !desc {
   kvrm.return
 }
 
@@ -47,7 +47,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 8> transport <native> on !session at !d
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
 // expected-error@+1 {{'kvrm.kernel' op tile of 4 queries does not divide the step's 1}}
-kvrm.kernel @k heads 9 tile <q = 4, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 4, kv = 64> transport <native> on !session at !desc {
   kvrm.return
 }
 
@@ -55,7 +55,7 @@ kvrm.kernel @k heads 9 tile <q = 4, kv = 64> transport <native> on !session at !
 
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
 // expected-error@+1 {{'kvrm.kernel' op attribute 'session' failed to satisfy constraint}}
-"kvrm.kernel"() <{sym_name = "k", heads = 9 : i64, tile = #kvrm.tile<q = 1, kv = 64>,
+"kvrm.kernel"() <{sym_name = "k", heads = 9 : i64, io = f32, tile = #kvrm.tile<q = 1, kv = 64>,
     transport = #kvrm.transport<native>, session = i32, descriptor = !desc}> ({
   "kvrm.return"() : () -> ()
 }) : () -> ()
@@ -65,7 +65,7 @@ kvrm.kernel @k heads 9 tile <q = 4, kv = 64> transport <native> on !session at !
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
 // expected-error@+1 {{'kvrm.kernel' op expects region #0 to have 0 or 1 blocks}}
-"kvrm.kernel"() <{sym_name = "k", heads = 9 : i64, tile = #kvrm.tile<q = 1, kv = 64>,
+"kvrm.kernel"() <{sym_name = "k", heads = 9 : i64, io = f32, tile = #kvrm.tile<q = 1, kv = 64>,
     transport = #kvrm.transport<native>, session = !session, descriptor = !desc}> ({
   cf.br ^bb1
 ^bb1:
@@ -77,7 +77,7 @@ kvrm.kernel @k heads 9 tile <q = 4, kv = 64> transport <native> on !session at !
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
 // expected-error@+1 {{'kvrm.kernel' op region should have no arguments}}
-"kvrm.kernel"() <{sym_name = "k", heads = 9 : i64, tile = #kvrm.tile<q = 1, kv = 64>,
+"kvrm.kernel"() <{sym_name = "k", heads = 9 : i64, io = f32, tile = #kvrm.tile<q = 1, kv = 64>,
     transport = #kvrm.transport<native>, session = !session, descriptor = !desc}> ({
 ^bb0(%x: index):
   "kvrm.return"() : () -> ()
@@ -88,7 +88,7 @@ kvrm.kernel @k heads 9 tile <q = 4, kv = 64> transport <native> on !session at !
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
 // expected-error@+1 {{'kvrm.kernel' op expects a non-empty block}}
-"kvrm.kernel"() <{sym_name = "k", heads = 9 : i64, tile = #kvrm.tile<q = 1, kv = 64>,
+"kvrm.kernel"() <{sym_name = "k", heads = 9 : i64, io = f32, tile = #kvrm.tile<q = 1, kv = 64>,
     transport = #kvrm.transport<native>, session = !session, descriptor = !desc}> ({
 ^bb0:
 }) : () -> ()
@@ -97,7 +97,7 @@ kvrm.kernel @k heads 9 tile <q = 4, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   // expected-error@+1 {{block with no terminator}}
   kvrm.append_rows
 }
@@ -106,7 +106,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   // expected-error@+1 {{'llvm.unreachable' op ends a kvrm.kernel in place of a kvrm.return}}
   llvm.unreachable
 }
@@ -118,7 +118,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 // expected-error@+3 {{'kvrm.kernel' op symbol's parent must have the SymbolTable trait}}
 func.func @f() {
   // A kernel is no part of a function.
-  kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+  kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
     kvrm.append_rows
     kvrm.return
   }
@@ -218,7 +218,7 @@ func.func @f() {
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %i = kvrm.get_work_item
   %t = arith.constant 0 : index
   // expected-error@+1 {{'kvrm.load_query' op query is 9x64, expected 3x64}}
@@ -230,7 +230,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %i = kvrm.get_work_item
   %t = arith.constant 0 : index
   // expected-error@+1 {{'kvrm.load_query' op query is 3x128, expected 3x64}}
@@ -242,7 +242,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %i = kvrm.get_work_item
   %t = arith.constant 0 : index
   // expected-error@+1 {{'kvrm.load_tile' op tile is 32x64, expected 64x64}}
@@ -254,7 +254,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %i = kvrm.get_work_item
   %t = arith.constant 0 : index
   // expected-error@+1 {{'kvrm.load_tile' op tile of 'bf16' from a pool of 'f16'}}
@@ -266,7 +266,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %i = kvrm.get_work_item
   %t = arith.constant 0 : index
   %q = kvrm.load_query %i : !kvrm.fragment<3x64xf32>
@@ -282,7 +282,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %i = kvrm.get_work_item
   %t = arith.constant 0 : index
   %q = kvrm.load_query %i : !kvrm.fragment<3x64xf32>
@@ -297,7 +297,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %i = kvrm.get_work_item
   %t = arith.constant 0 : index
   %q = kvrm.load_query %i : !kvrm.fragment<3x64xf32>
@@ -312,7 +312,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %i = kvrm.get_work_item
   %t = arith.constant 0 : index
   %q = kvrm.load_query %i : !kvrm.fragment<3x64xf32>
@@ -327,7 +327,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %i = kvrm.get_work_item
   %t = arith.constant 0 : index
   // expected-error@+1 {{'kvrm.softmax_init' op state is 9x64, expected 3x64}}
@@ -339,7 +339,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %i = kvrm.get_work_item
   %t = arith.constant 0 : index
   // expected-error@+1 {{'kvrm.softmax_init' op state is 3x32, expected 3x64}}
@@ -351,7 +351,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %i = kvrm.get_work_item
   %t = arith.constant 0 : index
   %k, %v = kvrm.load_tile %i[%t] : !kvrm.fragment<64x64xf16>
@@ -367,7 +367,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %i = kvrm.get_work_item
   %t = arith.constant 0 : index
   %q = kvrm.load_query %i : !kvrm.fragment<3x64xf32>
@@ -382,7 +382,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %i = kvrm.get_work_item
   %t = arith.constant 0 : index
   %k, %v = kvrm.load_tile %i[%t] : !kvrm.fragment<64x64xf16>
@@ -397,7 +397,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %i = kvrm.get_work_item
   %t = arith.constant 0 : index
   %q = kvrm.load_query %i : !kvrm.fragment<3x64xf32>
@@ -418,7 +418,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
 %c = arith.constant 0 : index
 // expected-note@+1 {{required by region isolation constraints}}
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %i = kvrm.get_work_item
   // expected-error@+1 {{using value defined outside the region}}
   %k, %v = kvrm.load_tile %i[%c] : !kvrm.fragment<64x64xf16>
@@ -430,7 +430,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 // A window alone keeps no summaries.
 !session = !kvrm.session<slots = 8, pages = 72, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>, far_history = <window = 1024>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 72>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %item = kvrm.get_work_item
   // expected-error@+1 {{'kvrm.summary_end' op wants summaries in a kernel of a session that keeps none}}
   %split = kvrm.summary_end %item
@@ -441,7 +441,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
   %q = kvrm.load_query %item : !kvrm.fragment<3x64xf32>
@@ -449,5 +449,26 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
   // expected-error@+1 {{'kvrm.score' op wants summaries in a kernel of a session that keeps none}}
   %x = kvrm.score %q, %k, %item[%begin] {summaries, scale = 0.125 : f32}
       : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16> -> !kvrm.fragment<3x64xf32>
+  kvrm.return
+}
+
+// -----
+
+!session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+kvrm.kernel @k heads 9 io bf16 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+  %i = kvrm.get_work_item
+  // expected-error@+1 {{'kvrm.load_query' op query of 'f32' in a kernel of io 'bf16'}}
+  %q = kvrm.load_query %i : !kvrm.fragment<3x64xf32>
+  kvrm.return
+}
+
+// -----
+
+!session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+// expected-error@+1 {{'kvrm.kernel' op attribute 'io' failed to satisfy constraint: type attribute of 32-bit float or 16-bit float or bfloat16 type}}
+kvrm.kernel @k heads 9 io f64 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+  kvrm.append_rows
   kvrm.return
 }

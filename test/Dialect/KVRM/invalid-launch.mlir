@@ -25,7 +25,7 @@ func.func @f(%q: tensor<8x1x9x64xf32>, %s: !session, %d: !desc) {
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @attend heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @attend heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -53,7 +53,7 @@ func.func @f(%q: tensor<8x1x9x64xf32>, %s: !session, %d: !desc) {
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @append heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @append heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   kvrm.append_rows
   kvrm.return
 }
@@ -68,7 +68,7 @@ func.func @f(%k: tensor<8x1x3x64xf32>, %s: !session, %d: !desc) {
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @attend heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @attend heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -97,7 +97,7 @@ func.func @f(%q: tensor<8x1x9x64xf32>, %k: tensor<8x1x3x64xf32>, %s: !session, %
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @append heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @append heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   kvrm.append_rows
   kvrm.return
 }
@@ -112,7 +112,7 @@ func.func @f(%q: tensor<8x1x9x64xf32>, %k: tensor<8x1x3x64xf32>, %s: !session, %
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @attend heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @attend heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -141,7 +141,7 @@ func.func @f(%q: tensor<8x576xf32>, %s: !session, %d: !desc) {
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @attend heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @attend heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -170,7 +170,7 @@ func.func @f(%q: tensor<4x1x9x64xf32>, %s: !session, %d: !desc) {
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @append heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @append heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   kvrm.append_rows
   kvrm.return
 }
@@ -185,7 +185,7 @@ func.func @f(%k: tensor<8x1x9x64xf32>, %s: !session, %d: !desc) {
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @attend heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @attend heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -214,7 +214,7 @@ func.func @f(%q: tensor<8x1x8x64xf32>, %s: !session, %d: !desc) {
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @attend heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @attend heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -243,7 +243,7 @@ func.func @f(%q: tensor<8x1x3x64xf32>, %s: !session, %d: !desc) {
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @attend heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @attend heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -272,12 +272,12 @@ func.func @f(%q: tensor<8x1x9x64xf32>, %s: !session, %d: !desc) {
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @append heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @append heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   kvrm.append_rows
   kvrm.return
 }
 func.func @f(%k: tensor<8x1x3x64xf32>, %s: !session, %d: !desc) {
-  // expected-error@+1 {{'kvrm.launch' op layer -1 is outside 0..29}}
+  // expected-error@+2 {{attribute 'layer' failed to satisfy constraint: 64-bit signless integer attribute whose value is non-negative}}
   kvrm.launch @append(%s, %d) ins(%k, %k : tensor<8x1x3x64xf32>, tensor<8x1x3x64xf32>)
       {layer = -1 : i64} : !session, !desc
   return
@@ -287,7 +287,7 @@ func.func @f(%k: tensor<8x1x3x64xf32>, %s: !session, %d: !desc) {
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @append heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @append heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   kvrm.append_rows
   kvrm.return
 }
@@ -302,7 +302,7 @@ func.func @f(%q: tensor<8x1x9x64xf32>, %s: !session, %d: !desc) {
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @attend heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @attend heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -332,7 +332,7 @@ func.func @f(%k: tensor<8x1x3x64xf32>, %s: !session, %d: !desc) {
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
 !desc4 = !kvrm.descriptor<rows = 8, queries = 4, pages = 128>
-kvrm.kernel @append heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @append heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   kvrm.append_rows
   kvrm.return
 }
@@ -347,7 +347,7 @@ func.func @f(%k: tensor<8x4x3x64xf32>, %s: !session, %d: !desc4) {
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @append heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @append heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   kvrm.append_rows
   kvrm.return
 }
@@ -362,7 +362,7 @@ func.func @f(%k: tensor<8x1x3x64xf32>, %s: !session, %d: !kvrm.descriptor<rows =
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @attend heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @attend heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -476,3 +476,17 @@ func.func @f(%x: memref<8x64xf32>) {
   return
 }
 func.func private @dense(index, index, memref<8x64xf32>)
+
+// -----
+
+!session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+kvrm.kernel @append heads 9 io f16 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+  kvrm.append_rows
+  kvrm.return
+}
+func.func @f(%k: tensor<8x1x3x64xf32>, %s: !session, %d: !desc) {
+  // expected-error@+1 {{'kvrm.launch' op passes 'f32', kernel 'append' has io 'f16'}}
+  kvrm.launch @append(%s, %d) ins(%k, %k : tensor<8x1x3x64xf32>, tensor<8x1x3x64xf32>) {layer = 0 : i64} : !session, !desc
+  return
+}

@@ -135,7 +135,7 @@ func.func @f(%k: tensor<8x1x3x64xf32>, %s: !session, %d: !desc) {
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
 func.func @f(%k: tensor<8x1x3x64xf32>, %s: !session, %d: !desc) {
-  // expected-error@+1 {{'kvrm.append' op layer -1 is outside 0..29}}
+  // expected-error@+1 {{'kvrm.append' op attribute 'layer' failed to satisfy constraint: 64-bit signless integer attribute whose value is non-negative}}
   kvrm.append %k, %k to %s at %d {layer = -1 : i64} : tensor<8x1x3x64xf32>, !session, !desc
   return
 }
@@ -144,9 +144,9 @@ func.func @f(%k: tensor<8x1x3x64xf32>, %s: !session, %d: !desc) {
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-func.func @f(%k: tensor<8x1x3x64xf16>, %s: !session, %d: !desc) {
-  // expected-error@+1 {{'kvrm.append' op operand #0 must be ranked tensor of 32-bit float values, but got 'tensor<8x1x3x64xf16>'}}
-  kvrm.append %k, %k to %s at %d {layer = 0 : i64} : tensor<8x1x3x64xf16>, !session, !desc
+func.func @f(%k: tensor<8x1x3x64xf64>, %s: !session, %d: !desc) {
+  // expected-error@+1 {{'kvrm.append' op operand #0 must be ranked tensor of 32-bit float or 16-bit float or bfloat16 type values, but got 'tensor<8x1x3x64xf64>'}}
+  kvrm.append %k, %k to %s at %d {layer = 0 : i64} : tensor<8x1x3x64xf64>, !session, !desc
   return
 }
 

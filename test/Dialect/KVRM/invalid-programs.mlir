@@ -6,7 +6,7 @@
 // From the middle: all tiles of an item are attended to.
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -32,7 +32,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
 // expected-error@+1 {{'kvrm.kernel' op does not attend to all tiles of its item}}
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -56,7 +56,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 // The other way round.
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -90,7 +90,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 // Twice.
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -124,7 +124,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 // Nothing, and then all.
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -158,7 +158,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 // With a gap.
 !session = !kvrm.session<slots = 8, pages = 72, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>, far_history = <window = 1024, entries = 64>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 72>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -193,7 +193,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 // Bounds that are no tiles of the item.
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -217,7 +217,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -242,7 +242,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 // Some of the tiles.
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
   %q = kvrm.load_query %item : !kvrm.fragment<3x64xf32>
@@ -265,7 +265,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   // Two is no step.
   // expected-error@+1 {{'arith.constant' op has no place in an attention program}}
   %one = arith.constant 2 : index
@@ -291,7 +291,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 // A state that is not threaded.
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -324,7 +324,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -357,7 +357,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -382,7 +382,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 // Something beside the state.
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -406,7 +406,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -430,7 +430,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -454,7 +454,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -478,7 +478,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -503,7 +503,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 // Another tile than the loop's.
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -527,7 +527,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -551,7 +551,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -576,7 +576,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 // Values for keys, keys for values.
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -600,7 +600,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -625,7 +625,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 // Scores for weights, a query for scores: head_dim and the tile are alike here.
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -649,7 +649,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -673,7 +673,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -698,7 +698,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 // No mask where one is due.
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -723,7 +723,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 // Half a mask.
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -747,7 +747,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -772,7 +772,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 // Summaries taken for tokens.
 !session = !kvrm.session<slots = 8, pages = 72, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>, far_history = <window = 1024, entries = 64>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 72>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -815,7 +815,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 72, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>, far_history = <window = 1024, entries = 64>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 72>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -859,7 +859,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 // A bound of nothing.
 !session = !kvrm.session<slots = 8, pages = 72, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>, far_history = <window = 1024, entries = 64>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 72>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -885,7 +885,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 // Two scales.
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -919,7 +919,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 // Ops twice.
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -945,7 +945,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   // expected-error@+1 {{'kvrm.get_work_item' op has no place in an attention program}}
@@ -970,7 +970,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -995,7 +995,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -1022,7 +1022,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
 // expected-error@+1 {{'kvrm.kernel' op has no 'kvrm.store_softmax', which is part of an attention program}}
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -1045,7 +1045,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
 // expected-error@+1 {{'kvrm.kernel' op does not attend to all tiles of its item}}
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
   %q = kvrm.load_query %item : !kvrm.fragment<3x64xf32>
@@ -1059,7 +1059,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
 // expected-error@+1 {{'kvrm.kernel' op has no 'kvrm.append_rows', which is part of an append program}}
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   kvrm.return
 }
 
@@ -1068,7 +1068,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 // Code before, between and after, or none of it used.
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -1093,7 +1093,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -1118,7 +1118,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -1143,7 +1143,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -1168,7 +1168,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -1194,7 +1194,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 // A branch round an op.
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -1221,7 +1221,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -1248,7 +1248,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -1276,7 +1276,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 // A loop in a loop.
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -1298,7 +1298,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 // Both programs, or one of them twice.
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
   %begin, %full, %end = kvrm.tile_range %item
@@ -1323,7 +1323,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   kvrm.append_rows
   // expected-error@+1 {{'kvrm.append_rows' op has no place in an append program}}
   kvrm.append_rows {second}
@@ -1334,7 +1334,7 @@ kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-kvrm.kernel @k heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   kvrm.append_rows
   // expected-error@+1 {{'kvrm.softmax_init' op has no place in an append program}}
   %s = kvrm.softmax_init : !kvrm.softmax<3x64>

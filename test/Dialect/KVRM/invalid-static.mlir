@@ -199,7 +199,7 @@ func.func @f(%q: tensor<8x1x9x64xf32>, %k: tensor<8x1x3x64xf32>, %c: tensor<30x8
 // -----
 
 func.func @f(%q: tensor<8x1x9x64xf32>, %k: tensor<8x1x3x64xf32>, %c: tensor<30x8x3x2048x64xf16>, %p: tensor<8xi32>) {
-  // expected-error@+1 {{'kvrm.cached_attention' op layer -1 is outside 0..29}}
+  // expected-error@+1 {{'kvrm.cached_attention' op attribute 'layer' failed to satisfy constraint: 64-bit signless integer attribute whose value is non-negative}}
   %o, %kc, %vc = kvrm.cached_attention %q, %k, %k, %c, %c at %p {layer = -1 : i64, scale = 0.125 : f32}
       : tensor<8x1x9x64xf32>, tensor<8x1x3x64xf32>, tensor<30x8x3x2048x64xf16>, tensor<8xi32>
   return
@@ -245,10 +245,10 @@ func.func @f(%q: tensor<8x1x9x64xf32>, %k: tensor<8x1x3x64xf32>, %c: tensor<30x8
 
 // -----
 
-func.func @f(%q: tensor<8x1x9x64xf16>, %k: tensor<8x1x3x64xf32>, %c: tensor<30x8x3x2048x64xf16>, %p: tensor<8xi32>) {
-  // expected-error@+1 {{'kvrm.cached_attention' op operand #0 must be ranked tensor of 32-bit float values, but got 'tensor<8x1x9x64xf16>'}}
+func.func @f(%q: tensor<8x1x9x64xf64>, %k: tensor<8x1x3x64xf32>, %c: tensor<30x8x3x2048x64xf16>, %p: tensor<8xi32>) {
+  // expected-error@+1 {{'kvrm.cached_attention' op operand #0 must be ranked tensor of 32-bit float or 16-bit float or bfloat16 type values, but got 'tensor<8x1x9x64xf64>'}}
   %o, %kc, %vc = kvrm.cached_attention %q, %k, %k, %c, %c at %p {layer = 0 : i64, scale = 0.125 : f32}
-      : tensor<8x1x9x64xf16>, tensor<8x1x3x64xf32>, tensor<30x8x3x2048x64xf16>, tensor<8xi32>
+      : tensor<8x1x9x64xf64>, tensor<8x1x3x64xf32>, tensor<30x8x3x2048x64xf16>, tensor<8xi32>
   return
 }
 
@@ -292,6 +292,17 @@ func.func @f(%q: tensor<8x1x9x64xf32>, %k: tensor<8x1x3x64xf32>, %c: tensor<30x8
       <{layer = 0 : i64, scale = 0.125 : f32, operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>}>
       : (tensor<8x1x9x64xf32>, tensor<8x1x3x64xf32>, tensor<8x1x3x64xf32>, tensor<30x8x3x2048x64xf16>,
          tensor<30x8x3x1024x64xf16>, tensor<8xi32>)
+      -> (tensor<8x1x9x64xf32>, tensor<30x8x3x2048x64xf16>, tensor<30x8x3x2048x64xf16>)
+  return
+}
+
+// -----
+
+func.func @f(%q: tensor<8x1x9x64xf32>, %k: tensor<8x1x3x64xf16>, %c: tensor<30x8x3x2048x64xf16>, %p: tensor<8xi32>) {
+  // expected-error@+1 {{'kvrm.cached_attention' op query of 'f32' and key of 'f16'}}
+  %o, %kc, %vc = "kvrm.cached_attention"(%q, %k, %k, %c, %c, %p)
+      <{layer = 0 : i64, scale = 0.125 : f32, operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0>}>
+      : (tensor<8x1x9x64xf32>, tensor<8x1x3x64xf16>, tensor<8x1x3x64xf16>, tensor<30x8x3x2048x64xf16>, tensor<30x8x3x2048x64xf16>, tensor<8xi32>)
       -> (tensor<8x1x9x64xf32>, tensor<30x8x3x2048x64xf16>, tensor<30x8x3x2048x64xf16>)
   return
 }

@@ -9,7 +9,7 @@
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
 
 // CHECK: !descriptor = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-// CHECK-LABEL: kvrm.kernel @append heads 9 tile <q = 1, kv = 64> transport <native> on !session at !descriptor {
+// CHECK-LABEL: kvrm.kernel @append heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !descriptor {
 // CHECK-NEXT: append_rows
 // CHECK-NEXT: return
 // CHECK-NEXT: }
@@ -17,12 +17,12 @@
 // GENERIC-SAME: heads = 9 : i64
 // GENERIC-SAME: sym_name = "append"
 // GENERIC-SAME: tile = #kvrm.tile<q = 1, kv = 64>, transport = #kvrm.transport<native>
-kvrm.kernel @append heads 9 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+kvrm.kernel @append heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
   kvrm.append_rows
   kvrm.return
 }
 
-// CHECK-LABEL: kvrm.kernel @attend heads 9 tile <q = 1, kv = 64> transport <staged>
+// CHECK-LABEL: kvrm.kernel @attend heads 9 io f32 tile <q = 1, kv = 64> transport <staged>
 // CHECK-SAME: on !session at !descriptor attributes {sym_visibility = "private"} {
 // CHECK: %[[ITEM:.*]] = get_work_item
 // CHECK: %[[BEGIN:.*]], %[[FULL:.*]], %[[END:.*]] = tile_range %[[ITEM]]
@@ -39,7 +39,7 @@ kvrm.kernel @append heads 9 tile <q = 1, kv = 64> transport <native> on !session
 // CHECK: kvrm.accumulate {{.*}} {masked}
 // CHECK: store_softmax %[[LAST]], %[[ITEM]] : <3x64>
 // CHECK-NEXT: return
-kvrm.kernel @attend heads 9 tile <q = 1, kv = 64> transport <staged> on !session at !desc
+kvrm.kernel @attend heads 9 io f32 tile <q = 1, kv = 64> transport <staged> on !session at !desc
     attributes {sym_visibility = "private"} {
   %one = arith.constant 1 : index
   %item = kvrm.get_work_item
@@ -129,7 +129,7 @@ func.func private @nothing(index, index)
 // CHECK: score {{.*}} {scale = 1.250000e-01 : f32, summaries}
 // CHECK: scf.for {{.*}} = %[[SPLIT]] to %[[END]]
 // CHECK: score {{.*}} {masked, scale = 1.250000e-01 : f32, summaries}
-kvrm.kernel @attend_far heads 9 tile <q = 1, kv = 64> transport <native>
+kvrm.kernel @attend_far heads 9 io f32 tile <q = 1, kv = 64> transport <native>
     on !kvrm.session<slots = 8, pages = 72, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = transposed_keys>, far_history = <window = 1024, entries = 64>>
     at !kvrm.descriptor<rows = 8, queries = 1, pages = 72> {
   %one = arith.constant 1 : index

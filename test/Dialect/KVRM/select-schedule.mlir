@@ -2,15 +2,19 @@
 // RUN: kvrm-opt %s --kvrm-select-schedule="schedule=rows" | FileCheck %s --check-prefixes=CHECK,ROWS
 // RUN: kvrm-opt %s --kvrm-select-schedule="schedule=split splits=8 kv-tile=32" | FileCheck %s --check-prefixes=CHECK,SPLIT
 // RUN: kvrm-opt %s --kvrm-select-schedule="kv-tile=8 max-query-rows=1" | FileCheck %s --check-prefixes=CHECK,SMALL
+// RUN: kvrm-opt %s --kvrm-select-schedule="schedule=cluster blocks=8" | FileCheck %s --check-prefixes=CHECK,CLUSTER
+// RUN: not kvrm-opt %s --kvrm-select-schedule=blocks=3 2>&1 | FileCheck %s --check-prefix=BLOCKS
+// RUN: not kvrm-opt %s --kvrm-select-schedule=blocks=16 2>&1 | FileCheck %s --check-prefix=BLOCKS
 // RUN: not kvrm-opt %s --kvrm-select-schedule=schedule=random 2>&1 | FileCheck %s --check-prefix=RANDOM
 // RUN: not kvrm-opt %s --kvrm-select-schedule=kv-tile=48 2>&1 | FileCheck %s --check-prefix=TILE
 // RUN: not kvrm-opt %s --kvrm-select-schedule=kv-tile=-64 2>&1 | FileCheck %s --check-prefix=NEGATIVE
 // RUN: not kvrm-opt %s --kvrm-select-schedule=splits=0 2>&1 | FileCheck %s --check-prefix=SPLITS
 // RUN: not kvrm-opt %s --kvrm-select-schedule=splits=65 2>&1 | FileCheck %s --check-prefix=SPLITS
 
-// RANDOM: error: schedule is 'random', none of auto, rows, split and workqueue
+// RANDOM: error: schedule is 'random', none of auto, rows, split, workqueue and cluster
 // TILE: error: kv-tile is 48, not a power of two
 // NEGATIVE: error: kv-tile is -64, not a power of two
+// BLOCKS: error: blocks is {{3|16}}, not a power of two up to 8
 // SPLITS: error: splits is {{0|65}}, outside 1..64
 
 !session = !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 64, page = 16, element = f16, layout = transposed_keys>>
@@ -23,6 +27,7 @@
 // AUTO: kvrm.attend {{.*}} schedule = #kvrm.schedule<workqueue>, tile = #kvrm.tile<q = 1, kv = 64>
 // ROWS: kvrm.attend {{.*}} schedule = #kvrm.schedule<rows>, tile = #kvrm.tile<q = 1, kv = 64>
 // SPLIT: kvrm.attend {{.*}} schedule = #kvrm.schedule<split, splits = 8>, tile = #kvrm.tile<q = 1, kv = 32>
+// CLUSTER: kvrm.attend {{.*}} schedule = #kvrm.schedule<cluster, blocks = 8>, tile = #kvrm.tile<q = 1, kv = 64>
 // A tile is at least a page, and one token's query rows whatever they are.
 // SMALL: kvrm.attend {{.*}} tile = #kvrm.tile<q = 1, kv = 16>
 func.func @decode(%q: tensor<2x1x4x64xf32>, %s: !session) attributes {kvrm.step} {

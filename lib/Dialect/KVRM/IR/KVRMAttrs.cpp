@@ -18,6 +18,26 @@
 using namespace mlir;
 using namespace mlir::kvrm;
 
+/// `, splits = N` or `, blocks = N`, or neither where both are 1.
+static ParseResult parseScheduleCount(AsmParser &parser, int64_t &splits,
+                                      int64_t &blocks) {
+  splits = blocks = 1;
+  if (failed(parser.parseOptionalComma()))
+    return success();
+  if (succeeded(parser.parseOptionalKeyword("blocks")))
+    return failure(parser.parseEqual() || parser.parseInteger(blocks));
+  return failure(parser.parseKeyword("splits") || parser.parseEqual() ||
+                 parser.parseInteger(splits));
+}
+
+static void printScheduleCount(AsmPrinter &printer, int64_t splits,
+                               int64_t blocks) {
+  if (splits != 1)
+    printer << ", splits = " << splits;
+  if (blocks != 1)
+    printer << ", blocks = " << blocks;
+}
+
 #include "kvrm/Dialect/KVRM/IR/KVRMEnums.cpp.inc"
 #define GET_ATTRDEF_CLASSES
 #include "kvrm/Dialect/KVRM/IR/KVRMAttrs.cpp.inc"
@@ -28,6 +48,7 @@ static_assert(static_cast<int>(ScheduleKind::Rows) == KVRM_SCHEDULE_ROWS);
 static_assert(static_cast<int>(ScheduleKind::Split) == KVRM_SCHEDULE_SPLIT);
 static_assert(static_cast<int>(ScheduleKind::Workqueue) ==
               KVRM_SCHEDULE_WORKQUEUE);
+static_assert(static_cast<int>(ScheduleKind::Cluster) == KVRM_SCHEDULE_CLUSTER);
 
 void KVRMDialect::registerAttributes() {
   addAttributes<
@@ -37,11 +58,31 @@ void KVRMDialect::registerAttributes() {
 }
 
 LogicalResult ScheduleAttr::verify(function_ref<InFlightDiagnostic()> emitError,
-                                   ScheduleKind kind, int64_t splits) {
+                                   ScheduleKind kind, int64_t splits,
+                                   int64_t blocks) {
   if (splits < 1 || splits > 64)
     return emitError() << "splits is " << splits << ", outside 1..64";
   if (kind != ScheduleKind::Split && splits != 1)
     return emitError() << "only a split schedule has splits";
+  if (blocks < 1 || blocks > KVRM_MAX_CLUSTER || !llvm::isPowerOf2_64(blocks))
+    return emitError() << "blocks is " << blocks
+                       << ", not a power of two up to "
+                       << int64_t{KVRM_MAX_CLUSTER};
+  if (kind != ScheduleKind::Cluster && blocks != 1)
+    return emitError() << "only a cluster schedule has blocks";
+  return success();
+}
+
+LogicalResult
+DeviceKernelAttr::verify(function_ref<InFlightDiagnostic()> emitError,
+                         DeviceRole role, int64_t threads,
+                         int64_t sharedBytes) {
+  constexpr int64_t mostThreads = 1024;
+  if (threads < 1 || threads > mostThreads)
+    return emitError() << "threads is " << threads << ", outside 1.."
+                       << mostThreads;
+  if (sharedBytes < 0)
+    return emitError() << "shared_bytes is " << sharedBytes;
   return success();
 }
 

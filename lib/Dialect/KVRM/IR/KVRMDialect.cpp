@@ -109,18 +109,51 @@ static LogicalResult verifyStep(FunctionOpInterface func) {
                  }));
 }
 
+bool kvrm::isStep(Operation *op) {
+  return op->hasAttr(KVRMDialect::getStepAttrName());
+}
+
+StepPlanAttr kvrm::getStepPlan(Operation *step) {
+  return step->getAttrOfType<StepPlanAttr>(KVRMDialect::getPlanAttrName());
+}
+
+std::optional<ArgumentRole> kvrm::getArgumentRole(FunctionOpInterface step,
+                                                  unsigned index) {
+  auto role = step.getArgAttrOfType<ArgumentRoleAttr>(
+      index, KVRMDialect::getArgumentAttrName());
+  return role ? std::optional(role.getValue()) : std::nullopt;
+}
+
+void kvrm::setArgumentRole(FunctionOpInterface step, unsigned index,
+                           ArgumentRole role) {
+  step.setArgAttr(index, KVRMDialect::getArgumentAttrName(),
+                  ArgumentRoleAttr::get(step.getContext(), role));
+}
+
+template <typename AttrT>
+static LogicalResult verifyOnFunction(Operation *op, NamedAttribute attr,
+                                      StringRef expected) {
+  if (!isa<FunctionOpInterface>(op))
+    return op->emitOpError("has '")
+           << attr.getName().getValue() << "', which belongs on a function";
+  if (!isa<AttrT>(attr.getValue()))
+    return op->emitOpError("has '")
+           << attr.getName().getValue() << "', which takes " << expected;
+  return success();
+}
+
 LogicalResult KVRMDialect::verifyOperationAttribute(Operation *op,
                                                     NamedAttribute attr) {
-  if (attr.getName() == getStepAttrName()) {
-    auto func = dyn_cast<FunctionOpInterface>(op);
-    if (!func)
-      return op->emitOpError("has '")
-             << getStepAttrName() << "', which belongs on a function";
-    if (!isa<UnitAttr>(attr.getValue()))
-      return op->emitOpError("has '")
-             << getStepAttrName() << "', which takes no value";
-    return verifyStep(func);
-  }
+  if (attr.getName() == getStepAttrName())
+    return failure(failed(verifyOnFunction<UnitAttr>(op, attr, "no value")) ||
+                   failed(verifyStep(cast<FunctionOpInterface>(op))));
+  if (attr.getName() == getPlanAttrName())
+    return verifyOnFunction<StepPlanAttr>(op, attr, "a #kvrm.step_plan");
+  if (attr.getName() == getDeviceKernelAttrName())
+    return verifyOnFunction<DeviceKernelAttr>(op, attr,
+                                              "a #kvrm.device_kernel");
+  if (attr.getName() == getArenaBytesAttrName())
+    return verifyOnFunction<IntegerAttr>(op, attr, "an integer");
   if (attr.getName() == getPanelAttrName()) {
     auto panel = dyn_cast<IntegerAttr>(attr.getValue());
     if (!panel || !panel.getType().isSignlessInteger(64) || panel.getInt() < 1)
@@ -128,5 +161,26 @@ LogicalResult KVRMDialect::verifyOperationAttribute(Operation *op,
              << getPanelAttrName() << "'";
     return success();
   }
+  return success();
+}
+
+LogicalResult KVRMDialect::verifyRegionArgAttribute(Operation *op,
+                                                    unsigned /*region*/,
+                                                    unsigned index,
+                                                    NamedAttribute attr) {
+  if (attr.getName() != getArgumentAttrName())
+    return op->emitOpError("argument ")
+           << index << " has '" << attr.getName().getValue()
+           << "', which the dialect does not know";
+  auto role = dyn_cast<ArgumentRoleAttr>(attr.getValue());
+  if (!role)
+    return op->emitOpError("argument ")
+           << index << " has '" << attr.getName().getValue()
+           << "', which takes a #kvrm.argument";
+  Type type = cast<FunctionOpInterface>(op).getArgumentTypes()[index];
+  if (isa<SessionType>(type) != (role.getValue() == ArgumentRole::Session))
+    return op->emitOpError("argument ")
+           << index << " of type " << type << " cannot be "
+           << stringifyArgumentRole(role.getValue());
   return success();
 }

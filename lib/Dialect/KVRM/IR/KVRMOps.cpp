@@ -24,7 +24,7 @@ using namespace mlir::kvrm;
 //===----------------------------------------------------------------------===//
 
 static LogicalResult verifyLayer(Operation *op, int64_t layer, int64_t layers) {
-  if (layer < 0 || layer >= layers)
+  if (layer >= layers)
     return op->emitOpError("layer ")
            << layer << " is outside 0.." << layers - 1;
   return success();
@@ -110,10 +110,13 @@ LogicalResult CachedAttentionOp::verify() {
       failed(verifyHeadTensor(*this, "key", getKey().getType(), rows, queries,
                               headDim)))
     return failure();
-  if (cast<RankedTensorType>(getKey().getType()).getDimSize(2) != kvHeads)
+  auto key = cast<RankedTensorType>(getKey().getType());
+  if (key.getElementType() != query.getElementType())
+    return emitOpError("query of ")
+           << query.getElementType() << " and key of " << key.getElementType();
+  if (key.getDimSize(2) != kvHeads)
     return emitOpError("key has ")
-           << cast<RankedTensorType>(getKey().getType()).getDimSize(2)
-           << " heads, caches have " << kvHeads;
+           << key.getDimSize(2) << " heads, caches have " << kvHeads;
   for (auto [name, field] :
        {std::pair<StringRef, Value>("positions", getPositions()),
         {"counts", getCounts()},
@@ -258,6 +261,10 @@ LogicalResult LaunchOp::verifySymbolUses(SymbolTableCollection &symbols) {
       kernel.getDescriptorType() != getDescriptor().getType())
     return emitOpError("and kernel '")
            << getKernel() << "' differ in session or descriptor";
+  Type element = cast<ShapedType>(getInputs()[0].getType()).getElementType();
+  if (element != kernel.getIo())
+    return emitOpError("passes ") << element << ", kernel '" << getKernel()
+                                  << "' has io " << kernel.getIo();
   if (isAttention()) {
     int64_t heads = cast<ShapedType>(getInputs()[0].getType()).getDimSize(2);
     if (heads != static_cast<int64_t>(kernel.getHeads()))
@@ -381,6 +388,9 @@ LogicalResult SummaryEndOp::verify() { return verifyKeepsSummaries(*this); }
 
 LogicalResult LoadQueryOp::verify() {
   KernelOp kernel = kernelOf(*this);
+  if (getQuery().getType().getElement() != kernel.getIo())
+    return emitOpError("query of ") << getQuery().getType().getElement()
+                                    << " in a kernel of io " << kernel.getIo();
   return expectFragment(*this, "query", getQuery().getType(),
                         kernel.getQueryRows(), kernel.getPool().getHeadDim());
 }

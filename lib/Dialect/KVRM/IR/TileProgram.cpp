@@ -310,7 +310,7 @@ static void writeAttention(ImplicitLocOpBuilder &b, KernelOp kernel,
   Value item = GetWorkItemOp::create(b, WorkItemType::get(b.getContext()));
   auto range = TileRangeOp::create(b, item);
   Value query = LoadQueryOp::create(
-      b, FragmentType::get(b.getContext(), rows, headDim, b.getF32Type()),
+      b, FragmentType::get(b.getContext(), rows, headDim, kernel.getIo()),
       item);
   Value state =
       SoftmaxInitOp::create(b, SoftmaxType::get(b.getContext(), rows, headDim));

@@ -29,7 +29,7 @@ public:
     std::optional<ScheduleKind> kind = symbolizeScheduleKind(schedule);
     if (!kind && schedule != "auto") {
       getOperation()->emitError("schedule is '")
-          << schedule << "', none of auto, rows, split and workqueue";
+          << schedule << "', none of auto, rows, split, workqueue and cluster";
       return signalPassFailure();
     }
     if (kvTile < 1 || !llvm::isPowerOf2_64(kvTile)) {
@@ -42,6 +42,11 @@ public:
           << splits.getValue() << ", outside 1..64";
       return signalPassFailure();
     }
+    if (blocks < 1 || blocks > 8 || !llvm::isPowerOf2_64(blocks)) {
+      getOperation()->emitError("blocks is ")
+          << blocks.getValue() << ", not a power of two up to 8";
+      return signalPassFailure();
+    }
     getOperation()->walk([&](AttendOp op) {
       if (!op.getTileAttr())
         op.setTileAttr(selectTile(op));
@@ -52,7 +57,8 @@ public:
                             ? ScheduleKind::Workqueue
                             : ScheduleKind::Rows);
       op.setScheduleAttr(ScheduleAttr::get(
-          op.getContext(), chosen, chosen == ScheduleKind::Split ? splits : 1));
+          op.getContext(), chosen, chosen == ScheduleKind::Split ? splits : 1,
+          chosen == ScheduleKind::Cluster ? blocks : 1));
       ++numScheduled;
     });
   }

@@ -45,7 +45,8 @@ def KVRM_TransportAttr : EnumAttr<KVRM_Dialect, KVRM_Transport, "transport"> {
 def KVRM_ScheduleKind : KVRM_I32Enum<"ScheduleKind", "how work is cut", [
     I32EnumAttrCase<"Rows", 0, "rows">,
     I32EnumAttrCase<"Split", 1, "split">,
-    I32EnumAttrCase<"Workqueue", 2, "workqueue">]>;
+    I32EnumAttrCase<"Workqueue", 2, "workqueue">,
+    I32EnumAttrCase<"Cluster", 3, "cluster">]>;
 
 def KVRM_ScheduleAttr : KVRM_Attr<"Schedule", "schedule"> {
   let summary = "how attention over a ragged batch is cut into work items";
@@ -54,14 +55,24 @@ def KVRM_ScheduleAttr : KVRM_Attr<"Schedule", "schedule"> {
     number of splits of each (Flash-Decoding). `workqueue`: all tiles of all
     active rows in one line, cut into equal shares, so that no ragged batch
     unbalances the workers and idle rows cost nothing (PersistentKV,
-    arXiv 2606.26666). `splits` is used by `split` alone.
+    arXiv 2606.26666). `splits` is used by `split` alone. `cluster`: `blocks`
+    thread blocks of a GPU share each row, KV head and query tile.
 
-    Examples: `#kvrm.schedule<workqueue>`, `#kvrm.schedule<split, splits = 4>`
+    Examples: `#kvrm.schedule<workqueue>`, `#kvrm.schedule<split, splits = 4>`,
+    `#kvrm.schedule<cluster, blocks = 4>`
   }];
   let parameters = (ins
       EnumParameter<KVRM_ScheduleKind>:$kind,
-      DefaultValuedParameter<"int64_t", "1">:$splits);
-  let assemblyFormat = "`<` $kind (`,` `splits` `=` $splits^)? `>`";
+      DefaultValuedParameter<"int64_t", "1">:$splits,
+      DefaultValuedParameter<"int64_t", "1">:$blocks);
+  let builders = [
+    AttrBuilder<(ins "::mlir::kvrm::ScheduleKind":$kind,
+                     CArg<"int64_t", "1">:$splits), [{
+      return $_get($_ctxt, kind, splits, /*blocks=*/1);
+    }]>];
+  let assemblyFormat = [{
+    `<` $kind `` custom<ScheduleCount>($splits, $blocks) `>`
+  }];
   let genVerifyDecl = 1;
 }
 
@@ -114,6 +125,69 @@ def KVRM_FarHistoryAttr : KVRM_Attr<"FarHistory", "far_history"> {
   let assemblyFormat = [{
     `<` `window` `=` $window (`,` `entries` `=` $entries^)?
         (`,` `sinks` `=` $sinks^)? `>`
+  }];
+  let genVerifyDecl = 1;
+}
+
+def KVRM_StepPlanAttr : KVRM_Attr<"StepPlan", "step_plan"> {
+  let summary = "how a step attends";
+  let description = [{
+    The tile, schedule and transport of all attention of a step, on the step as
+    `kvrm.plan`, for the runtime's planner.
+
+    Example:
+    `#kvrm.step_plan<tile = <q = 1, kv = 64>, schedule = <workqueue>, transport = <native>>`
+  }];
+  let parameters = (ins "TileAttr":$tile, "ScheduleAttr":$schedule,
+                        "TransportAttr":$transport);
+  let assemblyFormat = "`<` struct(params) `>`";
+}
+
+def KVRM_ArgumentRole : KVRM_I32Enum<"ArgumentRole",
+    "what a step's argument is", [
+    I32EnumAttrCase<"Session", 0, "session">,
+    I32EnumAttrCase<"Tokens", 1, "tokens">,
+    I32EnumAttrCase<"Positions", 2, "positions">,
+    I32EnumAttrCase<"Counts", 3, "counts">,
+    I32EnumAttrCase<"Slots", 4, "slots">,
+    I32EnumAttrCase<"KeyCache", 5, "key_cache">,
+    I32EnumAttrCase<"ValueCache", 6, "value_cache">,
+    I32EnumAttrCase<"Weights", 7, "weights">,
+    I32EnumAttrCase<"Logits", 8, "logits">]>;
+
+def KVRM_ArgumentRoleAttr
+    : EnumAttr<KVRM_Dialect, KVRM_ArgumentRole, "argument"> {
+  let assemblyFormat = "`<` $value `>`";
+  let description = [{
+    What the runtime passes as an argument of a step, on the argument as
+    `kvrm.argument`: a field of `kvrm_step_args` in the ABI.
+
+    Example: `#kvrm.argument<tokens>`
+  }];
+}
+
+def KVRM_DeviceRole : KVRM_I32Enum<"DeviceRole", "what a device kernel does", [
+    I32EnumAttrCase<"Commit", 0, "commit">,
+    I32EnumAttrCase<"Append", 1, "append">,
+    I32EnumAttrCase<"Stage", 2, "stage">,
+    I32EnumAttrCase<"AttendWorkqueue", 3, "attend_workqueue">,
+    I32EnumAttrCase<"AttendCluster", 4, "attend_cluster">,
+    I32EnumAttrCase<"AttendWorkqueueStaged", 5, "attend_workqueue_staged">]>;
+
+def KVRM_DeviceKernelAttr : KVRM_Attr<"DeviceKernel", "device_kernel"> {
+  let summary = "what a device kernel does and how it is launched";
+  let description = [{
+    On the function of a kernel for a GPU, as `kvrm.device_kernel`: its part in
+    a step, threads of a block, and bytes of dynamic shared memory of a block.
+
+    Example:
+    `#kvrm.device_kernel<role = attend_workqueue, threads = 256, shared_bytes = 69888>`
+  }];
+  let parameters = (ins EnumParameter<KVRM_DeviceRole>:$role,
+                        "int64_t":$threads, "int64_t":$sharedBytes);
+  let assemblyFormat = [{
+    `<` `role` `=` $role `,` `threads` `=` $threads `,`
+        `shared_bytes` `=` $sharedBytes `>`
   }];
   let genVerifyDecl = 1;
 }

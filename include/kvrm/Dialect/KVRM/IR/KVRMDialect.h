@@ -74,6 +74,18 @@ template <Phase phases> struct InPhases {
   };
 };
 
+/// Whether a function is one compiled step.
+bool isStep(Operation *op);
+
+/// How a step attends; null if it does not, or its kernels are not generated.
+StepPlanAttr getStepPlan(Operation *step);
+
+/// What an argument of a step is, if that is known.
+std::optional<ArgumentRole> getArgumentRole(FunctionOpInterface step,
+                                            unsigned index);
+void setArgumentRole(FunctionOpInterface step, unsigned index,
+                     ArgumentRole role);
+
 /// Shared by the ops that read one field of every row.
 LogicalResult verifyRowField(Operation *op, DescriptorType descriptor,
                              ShapedType result);

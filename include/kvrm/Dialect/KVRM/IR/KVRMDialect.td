@@ -36,7 +36,11 @@ def KVRM_Dialect : Dialect {
   let useDefaultAttributePrinterParser = 1;
   let useDefaultTypePrinterParser = 1;
   let hasOperationAttrVerify = 1;
+  let hasRegionArgAttrVerify = 1;
   let extraClassDeclaration = [{
+    // Attributes by which passes, kvrmc and the runtime's packages talk to each
+    // other.
+
     /// Marks a function that is one compiled step.
     static constexpr ::llvm::StringLiteral getStepAttrName() {
       return "kvrm.step";
@@ -45,6 +49,23 @@ def KVRM_Dialect : Dialect {
     /// this many.
     static constexpr ::llvm::StringLiteral getPanelAttrName() {
       return "kvrm.panel";
+    }
+
+    /// On a step: its `#kvrm.step_plan`, once its kernels are generated.
+    static constexpr ::llvm::StringLiteral getPlanAttrName() {
+      return "kvrm.plan";
+    }
+    /// On a step's argument: its `#kvrm.argument`.
+    static constexpr ::llvm::StringLiteral getArgumentAttrName() {
+      return "kvrm.argument";
+    }
+    /// On a kernel's function in a `gpu.module`: its `#kvrm.device_kernel`.
+    static constexpr ::llvm::StringLiteral getDeviceKernelAttrName() {
+      return "kvrm.device_kernel";
+    }
+    /// On a step that is lowered: bytes of scratch memory that it takes.
+    static constexpr ::llvm::StringLiteral getArenaBytesAttrName() {
+      return "kvrm.arena_bytes";
     }
 
   private:

@@ -24,6 +24,8 @@ def KVRM_DescriptorResource : Resource<"::mlir::kvrm::DescriptorResource">;
 def KVRM_PoolResource : Resource<"::mlir::kvrm::PoolResource">;
 def KVRM_OutputResource : Resource<"::mlir::kvrm::OutputResource">;
 
+def KVRM_LayerAttr : ConfinedAttr<I64Attr, [IntNonNegative]>;
+
 class KVRM_Op<string mnemonic, list<Trait> traits = []>
     : Op<KVRM_Dialect, mnemonic, traits>;
 
@@ -31,9 +33,11 @@ def KVRM_RowTensor : RankedTensorOf<[I32]>;
 def KVRM_RowBuffer : AnyTypeOf<[1DTensorOf<[I32]>, MemRefRankOf<[I32], [1]>]>;
 def KVRM_CacheElement : AnyTypeOf<[F16, BF16]>;
 def KVRM_CacheTensor : RankedTensorOf<[KVRM_CacheElement]>;
-def KVRM_F32Tensor : RankedTensorOf<[F32]>;
-def KVRM_F32Shaped : AnyTypeOf<[RankedTensorOf<[F32]>,
-                                MemRefOf<[F32]>]>;
+// What kernels read as queries, keys and values and write as outputs.
+def KVRM_ActivationElement : AnyTypeOf<[F32, F16, BF16]>;
+def KVRM_ActivationTensor : RankedTensorOf<[F32, F16, BF16]>;
+def KVRM_ActivationShaped : AnyTypeOf<[RankedTensorOf<[F32, F16, BF16]>,
+                                       MemRefOf<[F32, F16, BF16]>]>;
 
 //===----------------------------------------------------------------------===//
 // Phase 1: static
@@ -55,8 +59,8 @@ def KVRM_CachedAttentionOp : KVRM_Op<"cached_attention", [
     `G = heads / kv_heads`.
 
     Shapes: query and output `[rows, queries, heads, head_dim]`, key and value
-    `[rows, queries, kv_heads, head_dim]`, all f32; caches `[layers, slots,
-    kv_heads, capacity, head_dim]` in f16 or bf16; `positions`, `counts` and
+    `[rows, queries, kv_heads, head_dim]`, all of one element, f32, f16 or bf16;
+    caches `[layers, slots, kv_heads, capacity, head_dim]` in f16 or bf16; `positions`, `counts` and
     `slots` `[rows]` in i32. Without `slots` row `b` is slot `b` (then rows =
     slots). Without `counts` every query token is valid; with it only the first
     `counts[b]` are. A token whose position is not below the capacity is not
@@ -72,11 +76,11 @@ def KVRM_CachedAttentionOp : KVRM_Op<"cached_attention", [
     ```
   }];
   let arguments = (ins
-      KVRM_F32Tensor:$query, KVRM_F32Tensor:$key, KVRM_F32Tensor:$value,
+      KVRM_ActivationTensor:$query, KVRM_ActivationTensor:$key, KVRM_ActivationTensor:$value,
       KVRM_CacheTensor:$keyCache, KVRM_CacheTensor:$valueCache,
       KVRM_RowTensor:$positions, Optional<KVRM_RowTensor>:$counts,
-      Optional<KVRM_RowTensor>:$slots, I64Attr:$layer, F32Attr:$scale);
-  let results = (outs KVRM_F32Tensor:$output, KVRM_CacheTensor:$newKeyCache,
+      Optional<KVRM_RowTensor>:$slots, KVRM_LayerAttr:$layer, F32Attr:$scale);
+  let results = (outs KVRM_ActivationTensor:$output, KVRM_CacheTensor:$newKeyCache,
                       KVRM_CacheTensor:$newValueCache);
   let assemblyFormat = [{
     $query `,` $key `,` $value `,` $keyCache `,` $valueCache `at` $positions
@@ -202,9 +206,9 @@ def KVRM_AppendOp : KVRM_Op<"append", [
         : tensor<8x1x3x64xf32>, !kvrm.session<...>, !kvrm.descriptor<...>
     ```
   }];
-  let arguments = (ins KVRM_F32Tensor:$key, KVRM_F32Tensor:$value,
+  let arguments = (ins KVRM_ActivationTensor:$key, KVRM_ActivationTensor:$value,
                        KVRM_SessionType:$session,
-                       KVRM_DescriptorType:$descriptor, I64Attr:$layer);
+                       KVRM_DescriptorType:$descriptor, KVRM_LayerAttr:$layer);
   let assemblyFormat = [{
     $key `,` $value `to` $session `at` $descriptor attr-dict `:` type($key) `,`
     type($session) `,` type($descriptor)
@@ -233,12 +237,12 @@ def KVRM_AttendOp : KVRM_Op<"attend", [
         : tensor<8x1x9x64xf32>, !kvrm.session<...>, !kvrm.descriptor<...>
     ```
   }];
-  let arguments = (ins KVRM_F32Tensor:$query, KVRM_GroupsType:$groups,
+  let arguments = (ins KVRM_ActivationTensor:$query, KVRM_GroupsType:$groups,
                        KVRM_SessionType:$session,
-                       KVRM_DescriptorType:$descriptor, I64Attr:$layer,
+                       KVRM_DescriptorType:$descriptor, KVRM_LayerAttr:$layer,
                        F32Attr:$scale, OptionalAttr<KVRM_TileAttr>:$tile,
                        OptionalAttr<KVRM_ScheduleAttr>:$schedule);
-  let results = (outs KVRM_F32Tensor:$output);
+  let results = (outs KVRM_ActivationTensor:$output);
   let assemblyFormat = [{
     $query `,` $groups `of` $session `at` $descriptor attr-dict `:`
     type($query) `,` type($session) `,` type($descriptor)
@@ -256,8 +260,9 @@ def KVRM_KernelOp : KVRM_Op<"kernel", [
   let summary = "a fixed-shape tile program";
   let description = [{
     What one launch of append, or one work item of attention, does; the same
-    text for every target. `heads` is the number of query heads. The shapes of
-    pool, tables and rows come from the two types.
+    text for every target. `heads` is the number of query heads, `io` the
+    element of what a launch passes: queries, keys, values and outputs. The
+    shapes of pool, tables and rows come from the two types.
 
     The body is one of two programs, and nothing but that. One appends: a
     `kvrm.append_rows`. The other attends: an item, its range and query, a state
@@ -271,7 +276,7 @@ def KVRM_KernelOp : KVRM_Op<"kernel", [
     Example:
 
     ```mlir
-    kvrm.kernel @attend heads 9 tile <q = 1, kv = 64> transport <native>
+    kvrm.kernel @attend heads 9 io f32 tile <q = 1, kv = 64> transport <native>
         on !kvrm.session<...> at !kvrm.descriptor<...> {
       %item = kvrm.get_work_item
       ...
@@ -281,12 +286,13 @@ def KVRM_KernelOp : KVRM_Op<"kernel", [
   }];
   let arguments = (ins
       SymbolNameAttr:$sym_name, OptionalAttr<StrAttr>:$sym_visibility,
-      I64Attr:$heads, KVRM_TileAttr:$tile, KVRM_TransportAttr:$transport,
+      I64Attr:$heads, TypeAttrOf<KVRM_ActivationElement>:$io,
+      KVRM_TileAttr:$tile, KVRM_TransportAttr:$transport,
       TypeAttrOf<KVRM_SessionType>:$session,
       TypeAttrOf<KVRM_DescriptorType>:$descriptor);
   let regions = (region SizedRegion<1>:$body);
   let assemblyFormat = [{
-    $sym_name `heads` $heads `tile` $tile `transport` $transport `on` $session
+    $sym_name `heads` $heads `io` $io `tile` $tile `transport` $transport `on` $session
     `at` $descriptor attr-dict-with-keyword $body
   }];
   let hasVerifier = 1;
@@ -330,9 +336,9 @@ def KVRM_LaunchOp : KVRM_Op<"launch", [
   }];
   let arguments = (ins FlatSymbolRefAttr:$kernel, KVRM_SessionType:$session,
                        KVRM_DescriptorType:$descriptor,
-                       Variadic<KVRM_F32Shaped>:$inputs,
-                       Variadic<KVRM_F32Shaped>:$outputs, I64Attr:$layer);
-  let results = (outs Variadic<KVRM_F32Tensor>:$results);
+                       Variadic<KVRM_ActivationShaped>:$inputs,
+                       Variadic<KVRM_ActivationShaped>:$outputs, KVRM_LayerAttr:$layer);
+  let results = (outs Variadic<KVRM_ActivationTensor>:$results);
   let assemblyFormat = [{
     $kernel `(` $session `,` $descriptor `)`
     `ins` `(` $inputs `:` type($inputs) `)`
@@ -446,7 +452,8 @@ def KVRM_SummaryEndOp : KVRM_TileOp<"summary_end", [Pure]> {
 def KVRM_LoadQueryOp : KVRM_TileOp<"load_query", [Pure]> {
   let summary = "the query tile of an item";
   let description = [{
-    One row for each query token and head of the group, `head_dim` columns.
+    One row for each query token and head of the group, `head_dim` columns, of
+    the kernel's `io`.
 
     Example: `%q = kvrm.load_query %item : !kvrm.fragment<3x64xf32>`
   }];

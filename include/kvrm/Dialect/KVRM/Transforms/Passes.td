@@ -80,9 +80,11 @@ def SelectSchedulePass : Pass<"kvrm-select-schedule"> {
   }];
   let options = [
     Option<"schedule", "schedule", "std::string", /*default=*/"\"auto\"",
-           "auto, rows, split or workqueue">,
+           "auto, rows, split, workqueue or cluster">,
     Option<"splits", "splits", "int64_t", /*default=*/"4",
            "Splits of a split schedule">,
+    Option<"blocks", "blocks", "int64_t", /*default=*/"4",
+           "Thread blocks of a cluster schedule: 1, 2, 4 or 8">,
     Option<"kvTile", "kv-tile", "int64_t", /*default=*/"64",
            "Cached tokens a tile; at least a page">,
     Option<"maxQueryRows", "max-query-rows", "int64_t", /*default=*/"12",
