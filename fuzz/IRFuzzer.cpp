@@ -11,12 +11,16 @@
 //
 //   // PASSES: kvrm-page-cache{page=32},kvrm-select-schedule
 //
-// else each pass and each pipeline alone. Refusing with a diagnostic is always
-// right; crashing, or leaving IR that does not verify in silence, never is.
+// else each pass and each pipeline alone. A kernel that verifies means what its
+// ops say, and is what is written for what they say. Refusing with a diagnostic
+// is always right; crashing, or leaving IR that does not verify in silence,
+// never is.
 //
 //===----------------------------------------------------------------------===//
 
 #include "Fuzz.h"
+#include "TileReference.h"
+#include "kvrm/Dialect/KVRM/IR/TileProgram.h"
 #include "kvrm/InitAll.h"
 
 #include "mlir/IR/BuiltinOps.h"
@@ -82,6 +86,29 @@ static std::string print(ModuleOp module) {
   return text;
 }
 
+/// A mutation that verifies is still attention: else its code would differ from
+/// the reference without a word, since targets lower what is matched.
+static void checkKernel(mlir::kvrm::KernelOp kernel,
+                        const std::string &printed) {
+  fuzz::check(fuzz::isAppendOrAttention(kernel),
+              "a kernel that verifies appends or attends", printed);
+  FailureOr<mlir::kvrm::TileProgram> program =
+      mlir::kvrm::TileProgram::match(kernel);
+  fuzz::check(succeeded(program), "a kernel that verifies can be matched",
+              printed);
+  fuzz::check(program->attends() == kernel.attends(),
+              "a kernel is matched as what it is", printed);
+  OpBuilder builder(kernel);
+  auto written =
+      cast<mlir::kvrm::KernelOp>(builder.cloneWithoutRegions(*kernel));
+  program->write(written);
+  FailureOr<mlir::kvrm::TileProgram> again =
+      mlir::kvrm::TileProgram::match(written);
+  fuzz::check(succeeded(again) && *again == *program,
+              "what is written for a program is that program", printed);
+  written.erase();
+}
+
 static void runPasses(ModuleOp module, llvm::StringRef passes) {
   OwningOpRef<ModuleOp> copy = module.clone();
   PassManager manager(module.getContext(), ModuleOp::getOperationName(),
@@ -106,6 +133,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   fuzz::check(bool(again), "what is printed can be parsed", printed);
   fuzz::check(print(*again) == printed, "what is parsed is printed the same",
               printed);
+  again->walk(
+      [&](mlir::kvrm::KernelOp kernel) { checkKernel(kernel, printed); });
   llvm::StringRef passes(text);
   if (passes.consume_front("// PASSES: ")) {
     runPasses(*module, passes.take_until([](char c) { return c == '\n'; }));
