@@ -9,32 +9,63 @@
 #include "kvrm/runtime/support/ReplaceFile.h"
 
 #include <cerrno>
-#include <cstdio>
 #include <cstring>
 #include <unistd.h>
 
 using namespace kvrm;
 
-Status kvrm::replaceFile(const std::string &path, std::string_view text) {
-  std::string part = path + ".part";
-  std::FILE *file = std::fopen(part.c_str(), "we");
-  if (!file)
-    return makeError(StatusCode::IoError, path,
-                     ": cannot create: ", std::strerror(errno));
-  bool isWritten =
-      std::fwrite(text.data(), 1, text.size(), file) == text.size();
-  int error = errno;
-  if (std::fclose(file) != 0 && isWritten) {
-    isWritten = false;
-    error = errno;
-  }
-  if (isWritten && std::rename(part.c_str(), path.c_str()) == 0)
-    return Status::ok();
-  if (isWritten)
-    error = errno;
-  ::unlink(part.c_str());
-  return makeError(StatusCode::IoError, path,
-                   isWritten ? ": cannot move into place: "
-                             : ": cannot write: ",
+UnfinishedFile::UnfinishedFile(const std::string &path)
+    : path(path), temporary(path + ".tmp-" + std::to_string(::getpid())),
+      file(std::fopen(temporary.c_str(), "wbe")) {}
+
+Expected<UnfinishedFile> UnfinishedFile::create(const std::string &path) {
+  UnfinishedFile created(path);
+  if (!created.file)
+    return created.fail("cannot create", errno);
+  return created;
+}
+
+UnfinishedFile::~UnfinishedFile() {
+  if (file)
+    ::unlink(temporary.c_str());
+}
+
+Status UnfinishedFile::fail(const char *what, int error) const {
+  return makeError(StatusCode::IoError, path, ": ", what, ": ",
                    std::strerror(error));
+}
+
+Status UnfinishedFile::write(std::string_view bytes) {
+  if (std::fwrite(bytes.data(), 1, bytes.size(), file.get()) != bytes.size())
+    return fail("cannot write", errno);
+  return Status::ok();
+}
+
+Status UnfinishedFile::seek(int64_t offset) {
+  if (::fseeko(file.get(), offset, SEEK_SET) != 0)
+    return fail("cannot write", errno);
+  return Status::ok();
+}
+
+Status UnfinishedFile::commit() {
+  // What failed before has left its mark, but not its reason.
+  int error = std::ferror(file.get()) ? EIO : 0;
+  if (std::fclose(file.release()) != 0 && error == 0)
+    error = errno;
+  const char *what = "cannot write";
+  if (error == 0) {
+    if (std::rename(temporary.c_str(), path.c_str()) == 0)
+      return Status::ok();
+    error = errno;
+    what = "cannot move into place";
+  }
+  ::unlink(temporary.c_str());
+  return fail(what, error);
+}
+
+Status kvrm::replaceFile(const std::string &path, std::string_view text) {
+  Expected<UnfinishedFile> file = UnfinishedFile::create(path);
+  KVRM_TRY(file.status());
+  KVRM_TRY(file->write(text));
+  return file->commit();
 }

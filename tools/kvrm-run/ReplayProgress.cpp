@@ -49,12 +49,13 @@ void ReplayProgress::onRound(const replay::RunProgress &run) {
   bool isLine = style == Style::Line;
   next = run.seconds + (isLine ? 0.25 : 10);
   const replay::ModeResult &result = run.result;
+  int64_t ended = result.done + result.refused + result.failed;
   std::fprintf(
       stderr,
       "%skvrm-run: %s: %.0f s, %lld of %lld requests, %lld refused, %.0f "
       "tok/s, %d running, %d waiting, KV held %.0f%%, %.0f s left%s",
       isLine ? redraw : "", run.label.c_str(), run.seconds,
-      static_cast<long long>(result.done + result.refused + result.failed),
+      static_cast<long long>(ended),
       static_cast<long long>(run.work.items.size()),
       static_cast<long long>(result.refused),
       static_cast<double>(result.doneTokens) / std::max(run.seconds, 1e-3),

@@ -17,6 +17,7 @@
 #include <limits>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 using namespace kvrm;
 using namespace kvrm::run;
@@ -74,21 +75,22 @@ static Status readSequences(const Arguments &arguments, const Manifest &m,
   return Status::ok();
 }
 
-/// Opens the file, and fills the steps that a sequence does not have.
-static Status openLogits(const std::string &path,
-                         const std::vector<Sequence> &sequences,
-                         int32_t vocabulary, LogitsFile &file) {
+/// Makes the file, and fills the steps that a sequence does not have.
+static Expected<LogitsFile> createLogits(const std::string &path,
+                                         const std::vector<Sequence> &sequences,
+                                         int32_t vocabulary) {
   int64_t steps = 0;
   for (const Sequence &sequence : sequences)
     steps = std::max(steps, sequence.steps());
-  KVRM_TRY(file.open(path, static_cast<int64_t>(sequences.size()), steps,
-                     vocabulary));
+  Expected<LogitsFile> file = LogitsFile::create(
+      path, static_cast<int64_t>(sequences.size()), steps, vocabulary);
+  KVRM_TRY(file.status());
   const std::vector<float> none(static_cast<size_t>(vocabulary),
                                 std::numeric_limits<float>::quiet_NaN());
   for (size_t i = 0; i < sequences.size(); ++i)
     for (int64_t step = sequences[i].steps(); step < steps; ++step)
-      KVRM_TRY(file.write(static_cast<int64_t>(i), step, none.data()));
-  return Status::ok();
+      KVRM_TRY(file->write(static_cast<int64_t>(i), step, none.data()));
+  return file;
 }
 
 //===----------------------------------------------------------------------===//
@@ -194,14 +196,17 @@ static Status score(const Arguments &arguments) {
       Session::create(*package, common.session);
   KVRM_TRY(session.status());
 
-  LogitsFile file;
-  bool isWriting = !arguments.logits.empty();
-  if (isWriting)
-    KVRM_TRY(openLogits(arguments.logits, sequences, m.vocabulary, file));
-  Scorer scorer(**session, sequences, isWriting ? &file : nullptr);
+  std::optional<LogitsFile> file;
+  if (!arguments.logits.empty()) {
+    Expected<LogitsFile> created =
+        createLogits(arguments.logits, sequences, m.vocabulary);
+    KVRM_TRY(created.status());
+    file.emplace(created.take());
+  }
+  Scorer scorer(**session, sequences, file ? &*file : nullptr);
   KVRM_TRY(scorer.run());
-  if (isWriting)
-    KVRM_TRY(file.commit());
+  if (file)
+    KVRM_TRY(file->commit());
   if (common.isJson)
     printJson(arguments, **session, scorer, sequences);
   else

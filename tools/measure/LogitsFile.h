@@ -9,7 +9,7 @@
 #ifndef KVRM_TOOLS_MEASURE_LOGITSFILE_H
 #define KVRM_TOOLS_MEASURE_LOGITSFILE_H
 
-#include "kvrm/runtime/support/Status.h"
+#include "kvrm/runtime/support/ReplaceFile.h"
 
 #include <cstdint>
 #include <string>
@@ -21,29 +21,21 @@ namespace kvrm::measure {
 /// https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
 class LogitsFile {
 public:
-  LogitsFile() = default;
-  LogitsFile(const LogitsFile &) = delete;
-  LogitsFile &operator=(const LogitsFile &) = delete;
-  /// Removes what was not committed.
-  ~LogitsFile();
-
   /// Errors: InvalidArgument for a size over the limit, IoError.
-  Status open(const std::string &name, int64_t sequences, int64_t stepCount,
-              int64_t vocabulary);
+  static Expected<LogitsFile> create(const std::string &path, int64_t sequences,
+                                     int64_t steps, int64_t vocabulary);
   Status write(int64_t sequence, int64_t step, const float *row);
-  Status commit();
+  Status commit() { return file.commit(); }
 
 private:
+  LogitsFile(UnfinishedFile file, int64_t steps, int64_t rowBytes)
+      : file(std::move(file)), steps(steps), rowBytes(rowBytes) {}
   Status writeHeader(int64_t sequences, int64_t vocabulary);
-  Status writeAt(const char *bytes, int64_t count, int64_t offset);
-  Status fail(const char *what) const;
 
-  std::string path;
-  std::string temporary;
-  int descriptor = -1;
+  UnfinishedFile file;
+  int64_t steps;
+  int64_t rowBytes;
   int64_t dataStart = 0;
-  int64_t rowBytes = 0;
-  int64_t steps = 0;
 };
 
 } // namespace kvrm::measure

@@ -8,10 +8,6 @@
 
 #include "Timeline.h"
 
-#include <cerrno>
-#include <cstring>
-#include <unistd.h>
-
 using namespace kvrm;
 using namespace kvrm::replay;
 
@@ -24,42 +20,18 @@ static double microseconds(int64_t nanoseconds) {
 }
 
 Expected<std::unique_ptr<Timeline>> Timeline::create(const std::string &path) {
-  std::unique_ptr<Timeline> timeline(new Timeline());
-  timeline->path = path;
-  timeline->temporary = path + ".tmp-" + std::to_string(::getpid());
-  timeline->file = std::fopen(timeline->temporary.c_str(), "wb");
-  if (!timeline->file)
-    return makeError(StatusCode::IoError, path,
-                     ": cannot create: ", std::strerror(errno));
-  std::fputs("{\"displayTimeUnit\":\"ms\",\"traceEvents\":[", timeline->file);
+  Expected<UnfinishedFile> file = UnfinishedFile::create(path);
+  KVRM_TRY(file.status());
+  std::unique_ptr<Timeline> timeline(new Timeline(file.take()));
+  std::fputs("{\"displayTimeUnit\":\"ms\",\"traceEvents\":[",
+             timeline->file.stream());
   return timeline;
 }
 
-Timeline::~Timeline() {
-  if (!file)
-    return;
-  std::fclose(file);
-  std::remove(temporary.c_str());
-}
-
 Status Timeline::close() {
-  std::fprintf(file, "\n],\"otherData\":{\"complete\":\"%s\"}}\n",
+  std::fprintf(file.stream(), "\n],\"otherData\":{\"complete\":\"%s\"}}\n",
                isFull() ? "no: the limit of events was reached" : "yes");
-  bool isBad = std::ferror(file) != 0;
-  isBad |= std::fclose(file) != 0;
-  file = nullptr;
-  if (isBad) {
-    std::remove(temporary.c_str());
-    return makeError(StatusCode::IoError, path, ": cannot write");
-  }
-  if (std::rename(temporary.c_str(), path.c_str()) != 0) {
-    Status status =
-        makeError(StatusCode::IoError, path,
-                  ": cannot move into place: ", std::strerror(errno));
-    std::remove(temporary.c_str());
-    return status;
-  }
-  return Status::ok();
+  return file.commit();
 }
 
 /// Starts an event; the caller adds fields and calls end(). False if the limit
@@ -67,7 +39,7 @@ Status Timeline::close() {
 bool Timeline::begin(const char *name, char phase, int64_t time, int thread) {
   if (isFull())
     return false;
-  std::fprintf(file,
+  std::fprintf(file.stream(),
                "%s\n{\"name\":\"%s\",\"ph\":\"%c\",\"ts\":%.3f,\"pid\":%d,"
                "\"tid\":%d",
                events == 0 ? "" : ",", name, phase, microseconds(time), mode,
@@ -87,7 +59,8 @@ void Timeline::beginMode(const std::string &name) {
                             Name{"thread_name", roundThread, "rounds"},
                             Name{"thread_name", requestThread, "events"}})
     if (begin(entry.kind, 'M', 0, entry.thread)) {
-      std::fprintf(file, ",\"args\":{\"name\":\"%s\"}", entry.text.c_str());
+      std::fprintf(file.stream(), ",\"args\":{\"name\":\"%s\"}",
+                   entry.text.c_str());
       end();
     }
 }
@@ -96,7 +69,7 @@ void Timeline::round(int64_t start, const RoundStats &round) {
   auto add = [&](const char *name, int64_t at, int64_t length, int32_t tokens) {
     if (!begin(name, 'X', at, roundThread))
       return;
-    std::fprintf(file, ",\"dur\":%.3f,\"args\":{\"tokens\":%d}",
+    std::fprintf(file.stream(), ",\"dur\":%.3f,\"args\":{\"tokens\":%d}",
                  microseconds(length), tokens);
     end();
   };
@@ -112,7 +85,8 @@ void Timeline::span(size_t item, const char *name, int64_t from, int64_t to) {
   for (bool isBegin : {true, false}) {
     if (!begin(name, isBegin ? 'b' : 'e', isBegin ? from : to, requestThread))
       return;
-    std::fprintf(file, ",\"cat\":\"request\",\"id\":\"%d-%zu\"", mode, item);
+    std::fprintf(file.stream(), ",\"cat\":\"request\",\"id\":\"%d-%zu\"", mode,
+                 item);
     end();
   }
 }
@@ -146,27 +120,27 @@ void Timeline::unfinished(size_t item, int64_t due, int64_t firstToken,
 void Timeline::instant(const char *name, int64_t time) {
   if (!begin(name, 'i', time, roundThread))
     return;
-  std::fputs(",\"s\":\"p\"", file);
+  std::fputs(",\"s\":\"p\"", file.stream());
   end();
 }
 
 void Timeline::counters(const StatePoint &point) {
   auto time = static_cast<int64_t>(point.time * 1e9);
   if (begin("KV MiB", 'C', time, 0)) {
-    std::fprintf(file, ",\"args\":{\"live\":%.3f,\"held, not live\":%.3f}",
-                 static_cast<double>(point.liveBytes) / (1 << 20),
-                 static_cast<double>(point.heldBytes - point.liveBytes) /
-                     (1 << 20));
+    std::fprintf(
+        file.stream(), ",\"args\":{\"live\":%.3f,\"held, not live\":%.3f}",
+        static_cast<double>(point.liveBytes) / (1 << 20),
+        static_cast<double>(point.heldBytes - point.liveBytes) / (1 << 20));
     end();
   }
   if (begin("requests", 'C', time, 0)) {
-    std::fprintf(file,
+    std::fprintf(file.stream(),
                  ",\"args\":{\"running\":%d,\"preempted\":%d,\"waiting\":%d}",
                  point.running, point.preempted, point.waiting);
     end();
   }
   if (begin("transfer groups", 'C', time, 0)) {
-    std::fprintf(file, ",\"args\":{\"a step\":%.1f}", point.groups);
+    std::fprintf(file.stream(), ",\"args\":{\"a step\":%.1f}", point.groups);
     end();
   }
 }

@@ -18,6 +18,8 @@
 
 #include "Metrics.h"
 
+#include "kvrm/runtime/support/ReplaceFile.h"
+
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -30,8 +32,6 @@ public:
 
   /// Errors: IoError.
   static Expected<std::unique_ptr<Timeline>> create(const std::string &path);
-  /// Removes what was not closed.
-  ~Timeline();
   Timeline(const Timeline &) = delete;
   Timeline &operator=(const Timeline &) = delete;
 
@@ -46,19 +46,17 @@ public:
   void instant(const char *name, int64_t time);
   void counters(const StatePoint &point);
 
-  /// Completes the file. Errors: IoError.
+  /// Completes the file; without it there is none. Errors: IoError.
   Status close();
   bool isFull() const { return events >= maxEvents; }
 
 private:
-  Timeline() = default;
+  explicit Timeline(UnfinishedFile file) : file(std::move(file)) {}
   bool begin(const char *name, char phase, int64_t time, int thread);
-  void end() { std::fputs("}", file); }
+  void end() { std::fputs("}", file.stream()); }
   void span(size_t item, const char *name, int64_t from, int64_t to);
 
-  FILE *file = nullptr;
-  std::string path;
-  std::string temporary;
+  UnfinishedFile file;
   int64_t events = 0;
   int mode = 0;
 };

@@ -24,9 +24,9 @@ TEST(Chat, ChatML) {
 }
 
 TEST(Chat, ChatMLHasTheTemplatesOwnSystemMessage) {
-  for (const std::string newline : {"\n", "\\n"}) {
-    std::string own = "{{ '<|im_start|>system" + newline +
-                      "You help.<|im_end|>" + newline + "' }}";
+  for (const std::string own :
+       {"{{ '<|im_start|>system\nYou help.<|im_end|>\n' }}",
+        "{{ '<|im_start|>system\\nYou help.<|im_end|>\\n' }}"}) {
     EXPECT_EQ(chatPrompt(own, "", "Hi"),
               "<|im_start|>system\nYou help.<|im_end|>\n"
               "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n");

@@ -112,15 +112,15 @@ protected:
 TEST_F(LogitsFileTest, IsWhatNumPyReads) {
   std::string path = folder + "/l.npy";
   {
-    LogitsFile file;
-    ASSERT_TRUE(file.open(path, 2, 3, 4).isOk());
+    Expected<LogitsFile> file = LogitsFile::create(path, 2, 3, 4);
+    ASSERT_TRUE(file) << file.status().message();
     // In any order.
     for (int index : {5, 0, 3, 1, 4, 2}) {
       const float row[4] = {float(index), 0, -1, 0.5f};
-      ASSERT_TRUE(file.write(index / 3, index % 3, row).isOk());
+      ASSERT_TRUE(file->write(index / 3, index % 3, row).isOk());
     }
     EXPECT_FALSE(std::filesystem::exists(path));
-    ASSERT_TRUE(file.commit().isOk());
+    ASSERT_TRUE(file->commit().isOk());
   }
   std::ifstream file(path, std::ios::binary);
   const std::string bytes((std::istreambuf_iterator<char>(file)), {});
@@ -139,13 +139,11 @@ TEST_F(LogitsFileTest, IsWhatNumPyReads) {
 }
 
 TEST_F(LogitsFileTest, LeavesNothingUnlessItIsWhole) {
-  {
-    LogitsFile file;
-    ASSERT_TRUE(file.open(folder + "/l.npy", 1, 1, 1).isOk());
-  }
+  ASSERT_TRUE(LogitsFile::create(folder + "/l.npy", 1, 1, 1));
   EXPECT_TRUE(std::filesystem::is_empty(folder));
-  LogitsFile file;
-  EXPECT_EQ(file.open(folder + "/l.npy", 1 << 20, 1 << 20, 1 << 10).message(),
+  EXPECT_EQ(LogitsFile::create(folder + "/l.npy", 1 << 20, 1 << 20, 1 << 10)
+                .status()
+                .message(),
             "--logits: 1048576 x 1048576 x 1024 floats are over the limit of "
             "1099511627776 bytes");
 }

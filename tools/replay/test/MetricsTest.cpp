@@ -59,13 +59,13 @@ TEST(Distribution, MeanAndRatio) {
 
 TEST(StateSeries, IsBoundedAndCoversTheWholeRun) {
   StateSeries series;
-  const double end = 2000;
-  for (double time = 0; time < end; time += 0.01)
-    if (series.isDue(time)) {
-      StatePoint point;
-      point.time = time;
+  const int end = 2000;
+  for (int i = 0; i < 100 * end; ++i) {
+    StatePoint point;
+    point.time = i / 100.0;
+    if (series.isDue(point.time))
       series.add(point);
-    }
+  }
   const std::vector<StatePoint> &points = series.points();
   EXPECT_LE(points.size(), StateSeries::most);
   EXPECT_GE(points.size(), StateSeries::most / 4);
