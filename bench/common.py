@@ -1,10 +1,12 @@
 """What the benchmarks share: running the tools, medians, the machine."""
 
+import contextlib
 import json
 import os
 import statistics
 import subprocess
 import sys
+import tempfile
 
 
 def run(*command):
@@ -17,6 +19,17 @@ def run(*command):
 
 def progress(text):
     print(text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def work_folder(path):
+    """The folder at `path`, which is kept, or a temporary one without a path."""
+    if path:
+        os.makedirs(path, exist_ok=True)
+        yield path
+    else:
+        with tempfile.TemporaryDirectory(prefix="kvrm-bench-") as work:
+            yield work
 
 
 def kvrm_bench(build, package, contexts, steps, *flags):

@@ -12,9 +12,8 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 
-from common import machine, progress, run
+from common import machine, progress, run, work_folder
 
 
 def numbers(text):
@@ -116,12 +115,8 @@ def main():
     parser.add_argument("--work", help="folder for the packages while they run")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
-    if args.work:
-        os.makedirs(args.work, exist_ok=True)
-        out = measure(args, args.work)
-    else:
-        with tempfile.TemporaryDirectory(prefix="kvrm-bench-") as work:
-            out = measure(args, work)
+    with work_folder(args.work) as work:
+        out = measure(args, work)
     if args.json:
         print(json.dumps(out, indent=2))
         return

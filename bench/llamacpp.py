@@ -17,12 +17,11 @@ import os
 import random
 import statistics
 import sys
-import tempfile
 import time
 
 import llama_cpp as ll
 
-from common import kvrm_bench, machine, progress, run, summary
+from common import kvrm_bench, machine, progress, run, summary, work_folder
 from f16_gguf import convert
 
 
@@ -238,12 +237,8 @@ def main():
     silent = ll.llama_log_callback(lambda level, text, data: None)
     ll.llama_log_set(silent, None)
     ll.llama_backend_init()
-    if args.work:
-        os.makedirs(args.work, exist_ok=True)
-        out = measure(args, args.work)
-    else:
-        with tempfile.TemporaryDirectory(prefix="kvrm-bench-") as work:
-            out = measure(args, work)
+    with work_folder(args.work) as work:
+        out = measure(args, work)
     if args.json:
         print(json.dumps(out, indent=2))
         return

@@ -10,9 +10,8 @@ import argparse
 import json
 import os
 import sys
-import tempfile
 
-from common import machine, progress, run
+from common import machine, progress, run, work_folder
 
 
 def compile_packages(args, work):
@@ -110,12 +109,8 @@ def main():
     args.modes = args.modes.split(",")
     if "kvrm" not in args.modes:
         sys.exit("--modes: kvrm is what the others are compared with")
-    if args.work:
-        os.makedirs(args.work, exist_ok=True)
-        files = measure(args, args.work)
-    else:
-        with tempfile.TemporaryDirectory(prefix="kvrm-replay-") as work:
-            files = measure(args, work)
+    with work_folder(args.work) as work:
+        files = measure(args, work)
     try:
         from replay_report import load, report
     except ImportError as error:

@@ -8,9 +8,8 @@ between the two packages; p50 and p99 of a round's steps are medians over rounds
 import argparse
 import json
 import os
-import tempfile
 
-from common import kvrm_bench, machine, progress, run, summary
+from common import kvrm_bench, machine, progress, run, summary, work_folder
 
 METRICS = ("p50", "p99", "max")
 
@@ -81,12 +80,8 @@ def main():
     parser.add_argument("--work", help="folder for the packages, kept")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
-    if args.work:
-        os.makedirs(args.work, exist_ok=True)
-        out = measure(args, args.work)
-    else:
-        with tempfile.TemporaryDirectory(prefix="kvrm-bench-") as work:
-            out = measure(args, work)
+    with work_folder(args.work) as work:
+        out = measure(args, work)
     if args.json:
         print(json.dumps(out, indent=2))
         return
