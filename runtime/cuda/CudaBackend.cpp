@@ -66,6 +66,16 @@ void kvrm::unpackPage(std::span<const uint16_t> page, int32_t headDim,
 // Creation
 //===----------------------------------------------------------------------===//
 
+/// What a work item costs a block beside its tiles: so many bytes of KV could
+/// it read meanwhile. Loads of the item, its row, its block table and its query
+/// that wait for one another, and three barriers.
+static constexpr int64_t itemBytes = 128 << 10;
+
+static int32_t itemCostOf(const KernelManifest &info) {
+  int64_t tileBytes = 2 * int64_t(info.kvTile) * info.headDim * elementBytes;
+  return static_cast<int32_t>(itemBytes * PlanShape::tileCost / tileBytes);
+}
+
 Expected<std::unique_ptr<CudaBackend>>
 CudaBackend::create(std::shared_ptr<const CudaDevice> device,
                     const KernelSet &kernels, const CudaShape &shape) {
@@ -103,6 +113,7 @@ CudaBackend::create(std::shared_ptr<const CudaDevice> device,
   if (bounds.blocksPerSm == 0)
     bounds.blocksPerSm = info.kernel("attend_workqueue")->blocksPerSm;
   plan.shares = backend->gpu->info().multiprocessors * bounds.blocksPerSm;
+  plan.itemCost = shape.itemCost < 0 ? itemCostOf(info) : shape.itemCost;
 
   int64_t allPages = int64_t(shape.slots) * plan.pagesPerSlot;
   if (bounds.poolPages == 0) {

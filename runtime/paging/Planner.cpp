@@ -1,5 +1,4 @@
-//===- Planner.cpp - Block tables and lengths to groups and work -*- C++
-//-*-===//
+//===- Planner.cpp - Block tables and lengths to groups and work ----------===//
 //
 // Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
 // See LICENSE for licence information.
@@ -19,11 +18,16 @@ static int32_t ceilDivide(int64_t value, int32_t by) {
   return static_cast<int32_t>((value + by - 1) / by);
 }
 
-static Status checkLimit(const char *name, int64_t value, int64_t high) {
-  if (value < 1 || value > high)
-    return invalidArgument("plan: ", name, ": ", value, " is outside 1..",
-                           high);
+static Status checkRange(const char *name, int64_t value, int64_t low,
+                         int64_t high) {
+  if (value < low || value > high)
+    return invalidArgument("plan: ", name, ": ", value, " is outside ", low,
+                           "..", high);
   return Status::ok();
+}
+
+static Status checkLimit(const char *name, int64_t value, int64_t high) {
+  return checkRange(name, value, 1, high);
 }
 
 Expected<PlanCapacity> Planner::capacityOf(const PlanShape &shape) {
@@ -37,9 +41,8 @@ Expected<PlanCapacity> Planner::capacityOf(const PlanShape &shape) {
                       KVRM_MAX_PAGES_PER_SLOT));
   KVRM_TRY(checkLimit("splits", shape.splits, 1024));
   KVRM_TRY(checkLimit("shares", shape.shares, 1 << 16));
-  if (shape.summaries < 0 || shape.summaries > KVRM_MAX_SUMMARIES)
-    return invalidArgument("plan: summaries: ", shape.summaries,
-                           " is outside 0..", int32_t(KVRM_MAX_SUMMARIES));
+  KVRM_TRY(checkRange("item_cost", shape.itemCost, 0, 1 << 16));
+  KVRM_TRY(checkRange("summaries", shape.summaries, 0, KVRM_MAX_SUMMARIES));
   if (shape.kvTile % shape.pageTokens != 0 &&
       shape.pageTokens % shape.kvTile != 0)
     return invalidArgument("plan: kv_tile ", shape.kvTile,
@@ -131,8 +134,10 @@ const PlanStats &Planner::plan(std::span<const PlanRow> rows,
     rebuildGroups(firstStale, pager, descriptor);
 
   // Items depend on lengths only through numbers of tiles.
-  bool keep = itemsValid && work.queries == 1 && growItems(descriptor);
-  if (!keep)
+  bool keep = itemsValid && work.queries == 1 && canGrowItems();
+  if (keep)
+    growItems(descriptor);
+  else
     planItems(descriptor);
 
   kvrm_descriptor_header &header = descriptor.header();
@@ -275,40 +280,33 @@ int32_t Planner::tilesOf(const RowState &row, int32_t queryTile) const {
   return ceilDivide(seen, work.kvTile);
 }
 
-/// Keeps the items of the last plan, if rows have the tiles that they had or a
-/// few more: those go to the items that end the rows' histories. Returns false
-/// if a share would have too much, or a row came, went or shrank.
-bool Planner::growItems(StepDescriptor &descriptor) {
-  // How often a history is split depends on its tiles.
-  int64_t most = work.schedule == KVRM_SCHEDULE_SPLIT
-                     ? 0
-                     : balancedTiles / work.shares / growthPerTile;
-  bool hasGrown = false;
+/// Whether the items of the last plan will do: rows have the tiles that they
+/// had or a few more, so that no share has too much, and none came or went.
+bool Planner::canGrowItems() {
   for (int32_t i = 0; i < work.rows; ++i) {
-    const RowState &state = states[static_cast<size_t>(i)];
-    int32_t tiles = state.count > 0 ? tilesOf(state, 0) : 0;
+    int32_t tiles = tilesOf(states[static_cast<size_t>(i)]);
     int32_t planned = plannedTiles[static_cast<size_t>(i)];
     last.tiles += int64_t(tiles) * work.kvHeads;
     if (tiles == planned)
       continue;
-    if (planned == 0 || tiles < planned || tiles - planned > most)
+    int32_t more = tiles - planned;
+    if (planned == 0 || more < 0 || more > shareGrowth)
       return false;
-    hasGrown = true;
     for (int32_t head = 0; head < work.kvHeads; ++head) {
-      const RowEnd &end = endOf(i, head);
-      int32_t &grown = grownTiles[static_cast<size_t>(end.share)];
-      grown += tiles - planned;
-      if (grown > most)
+      int32_t &grown = grownTiles[static_cast<size_t>(endOf(i, head).share)];
+      grown += more;
+      if (grown > shareGrowth)
         return false;
     }
   }
-  if (!hasGrown)
-    return true;
+  return true;
+}
 
+/// Gives new tiles to the items that end the rows' histories.
+void Planner::growItems(StepDescriptor &descriptor) {
   std::span<kvrm_work_item> items = descriptor.items();
   for (int32_t i = 0; i < work.rows; ++i) {
-    const RowState &state = states[static_cast<size_t>(i)];
-    int32_t tiles = state.count > 0 ? tilesOf(state, 0) : 0;
+    int32_t tiles = tilesOf(states[static_cast<size_t>(i)]);
     int32_t &planned = plannedTiles[static_cast<size_t>(i)];
     for (int32_t head = 0; tiles != planned && head < work.kvHeads; ++head) {
       const RowEnd &end = endOf(i, head);
@@ -326,121 +324,168 @@ bool Planner::growItems(StepDescriptor &descriptor) {
     }
     planned = tiles;
   }
-  return true;
 }
 
-void Planner::planItems(StepDescriptor &descriptor) {
-  std::span<kvrm_work_item> itemRoom = descriptor.items();
-  std::span<kvrm_merge_segment> segmentRoom = descriptor.segments();
-  int64_t total = 0;
-  for (const RowState &state : states)
-    for (int32_t t = 0; t * work.qTile < state.count; ++t)
-      total += int64_t(tilesOf(state, t)) * work.kvHeads;
-  last.tiles = total;
+//===----------------------------------------------------------------------===//
+// Making items
+//===----------------------------------------------------------------------===//
 
-  // The line of all tiles, cut at limits; `at` is where in it we are.
+/// The line of all items, laid from its begin to its end and cut into shares.
+/// Positions in it are costs. A share's limit is an equal part of what is left
+/// when the share starts, so that what one share has too much or too little,
+/// since tiles are whole, all later ones make up for.
+class Planner::WorkLine {
+public:
+  /// A line of so many output tiles, which have so many tiles of history.
+  WorkLine(Planner &planner, StepDescriptor &descriptor, int64_t outputs,
+           int64_t tiles);
+
+  /// Output tile `output`, its row, KV head and query tile, in `parts` items.
+  void addParts(const kvrm_work_item &output, int32_t tiles, int32_t parts);
+  /// The same in as many items as shares have room for. Each but the first is
+  /// the first of its share (abi/partial.h).
+  void addCut(const kvrm_work_item &output, int32_t tiles);
+  /// Completes the descriptor.
+  void finish();
+
+private:
+  int64_t costOf(int64_t items, int64_t tiles) const {
+    return items * itemCost + tiles * PlanShape::tileCost;
+  }
+  bool isLastShare() const { return share + 1 == planner.work.shares; }
+  void beginShare();
+  void nextShare();
+  int32_t fitting(int32_t tiles) const;
+  void emit(int32_t tileBegin, int32_t tileEnd);
+  void openSegment();
+  void closeSegment();
+
+  Planner &planner;
+  StepDescriptor &descriptor;
+  int32_t itemCost;
   int32_t items = 0;
   int32_t segments = 0;
   int32_t partials = 0;
   int32_t share = 0;
+  int32_t firstItem = 0; ///< of the share
   int64_t at = 0;
-  auto limitOf = [&](int32_t index) {
-    return (int64_t(index) + 1) * total / work.shares;
-  };
-  int64_t limit = limitOf(0);
-  shareBegin[0] = 0;
-  auto startShares = [&] {
-    while (at >= limit && share + 1 < work.shares) {
-      shareBegin[static_cast<size_t>(++share)] = items;
-      limit = limitOf(share);
-    }
-  };
-  kvrm_work_item item{};
-  auto emit = [&](int32_t tileBegin, int32_t tileEnd, int32_t segment) {
-    startShares();
-    KVRM_CHECK(static_cast<size_t>(items) < itemRoom.size(),
-               "items fit the descriptor");
-    item.tile_begin = tileBegin;
-    item.tile_end = tileEnd;
-    item.segment = segment;
-    item.partial = segment < 0 ? -1 : partials++;
-    endOf(item.row, item.kv_head) = {items, share};
-    itemRoom[static_cast<size_t>(items++)] = item;
-    at += tileEnd - tileBegin;
-  };
-  auto openSegment = [&] {
-    KVRM_CHECK(static_cast<size_t>(segments) < segmentRoom.size(),
-               "segments fit the descriptor");
-    segmentRoom[static_cast<size_t>(segments)] = {
-        item.row, item.kv_head, item.query_tile, partials, 0, {0, 0, 0}};
-    return segments++;
-  };
-  auto closeSegment = [&](int32_t index) {
-    kvrm_merge_segment &segment = segmentRoom[static_cast<size_t>(index)];
-    segment.partials = partials - segment.first_partial;
-  };
+  int64_t limit = 0; ///< of the share
+  int64_t total; ///< where the line ends, if all later shares start in a cut
+  kvrm_work_item item{}; ///< of the output being added
+};
 
-  for (int32_t row = 0; row < work.rows; ++row) {
-    const RowState &state = states[static_cast<size_t>(row)];
-    item.row = row;
-    for (int32_t head = 0; state.count > 0 && head < work.kvHeads; ++head) {
-      item.kv_head = head;
-      for (int32_t t = 0; t * work.qTile < state.count; ++t) {
-        item.query_tile = t;
-        int32_t tiles = tilesOf(state, t);
-        KVRM_CHECK(tiles > 0, "an active row has history");
-        int32_t parts = 1;
-        if (work.schedule == KVRM_SCHEDULE_SPLIT)
-          parts = std::min(work.splits, tiles);
-        if (work.schedule == KVRM_SCHEDULE_WORKQUEUE)
-          startShares();
-        bool isCut =
-            work.schedule == KVRM_SCHEDULE_WORKQUEUE && at + tiles > limit;
-        if (parts == 1 && !isCut) {
-          emit(0, tiles, -1);
-          continue;
-        }
-        int32_t segment = openSegment();
-        if (parts > 1) {
-          for (int32_t part = 0; part < parts; ++part)
-            emit(static_cast<int32_t>(int64_t(part) * tiles / parts),
-                 static_cast<int32_t>((int64_t(part) + 1) * tiles / parts),
-                 segment);
-        } else {
-          for (int32_t tile = 0; tile < tiles;) {
-            startShares();
-            auto take = static_cast<int32_t>(
-                std::min<int64_t>(tiles - tile, limit - at));
-            emit(tile, tile + take, segment);
-            tile += take;
-          }
-        }
-        closeSegment(segment);
-      }
-    }
+Planner::WorkLine::WorkLine(Planner &planner, StepDescriptor &descriptor,
+                            int64_t outputs, int64_t tiles)
+    : planner(planner), descriptor(descriptor),
+      itemCost(planner.work.schedule == KVRM_SCHEDULE_WORKQUEUE
+                   ? planner.work.itemCost
+                   : 0),
+      total(costOf(outputs + planner.work.shares - 1, tiles)) {
+  beginShare();
+}
+
+void Planner::WorkLine::beginShare() {
+  firstItem = items;
+  planner.shareBegin[static_cast<size_t>(share)] = firstItem;
+  limit = at + (total - at) / (planner.work.shares - share);
+}
+
+void Planner::WorkLine::nextShare() {
+  ++share;
+  beginShare();
+}
+
+/// How many of `tiles` the share has room for in one more item. A limit is
+/// rounded to the nearest tile. No share stays empty while there are tiles.
+int32_t Planner::WorkLine::fitting(int32_t tiles) const {
+  if (isLastShare())
+    return tiles;
+  constexpr int64_t tile = PlanShape::tileCost;
+  int64_t room = (limit - at - itemCost + tile / 2) / tile;
+  return static_cast<int32_t>(
+      std::clamp<int64_t>(room, items == firstItem ? 1 : 0, tiles));
+}
+
+void Planner::WorkLine::emit(int32_t tileBegin, int32_t tileEnd) {
+  std::span<kvrm_work_item> room = descriptor.items();
+  KVRM_CHECK(static_cast<size_t>(items) < room.size(),
+             "items fit the descriptor");
+  item.tile_begin = tileBegin;
+  item.tile_end = tileEnd;
+  item.partial = item.segment < 0 ? -1 : partials++;
+  planner.endOf(item.row, item.kv_head) = {items, share};
+  room[static_cast<size_t>(items++)] = item;
+  at += costOf(1, tileEnd - tileBegin);
+}
+
+void Planner::WorkLine::openSegment() {
+  std::span<kvrm_merge_segment> room = descriptor.segments();
+  KVRM_CHECK(static_cast<size_t>(segments) < room.size(),
+             "segments fit the descriptor");
+  room[static_cast<size_t>(segments)] = {
+      item.row, item.kv_head, item.query_tile, partials, 0, {0, 0, 0}};
+  item.segment = segments++;
+}
+
+void Planner::WorkLine::closeSegment() {
+  kvrm_merge_segment &segment =
+      descriptor.segments()[static_cast<size_t>(item.segment)];
+  segment.partials = partials - segment.first_partial;
+}
+
+void Planner::WorkLine::addParts(const kvrm_work_item &output, int32_t tiles,
+                                 int32_t parts) {
+  item = output;
+  item.segment = -1;
+  if (parts > 1)
+    openSegment();
+  for (int64_t part = 0; part < parts; ++part) {
+    if (at >= limit && !isLastShare())
+      nextShare();
+    emit(static_cast<int32_t>(part * tiles / parts),
+         static_cast<int32_t>((part + 1) * tiles / parts));
   }
-  KVRM_CHECK(at == total, "items cover every tile once");
-  KVRM_CHECK(partials <= room.partials, "partials fit their memory");
-  for (int32_t rest = share + 1; rest <= work.shares; ++rest)
-    shareBegin[static_cast<size_t>(rest)] = items;
-  for (int32_t index = 0; index < work.shares; ++index) {
+  if (parts > 1)
+    closeSegment();
+}
+
+void Planner::WorkLine::addCut(const kvrm_work_item &output, int32_t tiles) {
+  item = output;
+  item.segment = -1;
+  int32_t part = fitting(tiles);
+  if (part == 0) {
+    total -= itemCost; // no cut
+    nextShare();
+    part = fitting(tiles);
+  }
+  if (part == tiles)
+    return emit(0, tiles);
+  openSegment();
+  emit(0, part);
+  for (int32_t tile = part; tile < tiles; tile += part) {
+    nextShare();
+    part = fitting(tiles - tile);
+    emit(tile, tile + part);
+  }
+  closeSegment();
+}
+
+void Planner::WorkLine::finish() {
+  KVRM_CHECK(at == costOf(items, planner.last.tiles),
+             "items cover every tile once");
+  KVRM_CHECK(partials <= planner.room.partials, "partials fit their memory");
+  std::span<int32_t> begins = planner.shareBegin;
+  std::ranges::fill(begins.subspan(static_cast<size_t>(share) + 1), items);
+  for (int32_t index = 0; index < planner.work.shares; ++index) {
     kvrm_share value{};
-    int32_t begin = shareBegin[static_cast<size_t>(index)];
-    int32_t end = shareBegin[static_cast<size_t>(index) + 1];
+    int32_t begin = begins[static_cast<size_t>(index)];
+    int32_t end = begins[static_cast<size_t>(index) + 1];
     if (begin < end) {
-      value.first = itemRoom[static_cast<size_t>(begin)];
+      value.first = descriptor.items()[static_cast<size_t>(begin)];
       value.item_begin = begin;
       value.item_end = end;
     }
     descriptor.setShare(index, value);
-  }
-
-  balancedTiles = total;
-  std::ranges::fill(grownTiles, 0);
-  for (int32_t row = 0; row < work.rows; ++row) {
-    const RowState &state = states[static_cast<size_t>(row)];
-    plannedTiles[static_cast<size_t>(row)] =
-        state.count > 0 ? tilesOf(state, 0) : 0;
   }
   descriptor.markItems(0, items);
   descriptor.markSegments(0, segments);
@@ -448,4 +493,51 @@ void Planner::planItems(StepDescriptor &descriptor) {
   header.items = items;
   header.segments = segments;
   header.partials = partials;
+  // How often a history is split depends on its tiles.
+  planner.shareGrowth =
+      planner.work.schedule == KVRM_SCHEDULE_SPLIT
+          ? 0
+          : at / planner.work.shares / growth / PlanShape::tileCost;
+  std::ranges::fill(planner.grownTiles, 0);
+}
+
+void Planner::addRow(WorkLine &line, int32_t row) {
+  const RowState &state = states[static_cast<size_t>(row)];
+  plannedTiles[static_cast<size_t>(row)] = tilesOf(state);
+  kvrm_work_item output{};
+  output.row = row;
+  for (output.kv_head = 0; output.kv_head < work.kvHeads; ++output.kv_head)
+    for (output.query_tile = 0; output.query_tile * work.qTile < state.count;
+         ++output.query_tile) {
+      int32_t tiles = tilesOf(state, output.query_tile);
+      KVRM_CHECK(tiles > 0, "an active row has history");
+      if (work.schedule == KVRM_SCHEDULE_WORKQUEUE)
+        line.addCut(output, tiles);
+      else
+        line.addParts(output, tiles,
+                      work.schedule == KVRM_SCHEDULE_SPLIT
+                          ? std::min(work.splits, tiles)
+                          : 1);
+    }
+}
+
+void Planner::planItems(StepDescriptor &descriptor) {
+  int64_t outputs = 0;
+  last.tiles = 0;
+  for (const RowState &state : states)
+    for (int32_t t = 0; t * work.qTile < state.count; ++t) {
+      outputs += work.kvHeads;
+      last.tiles += int64_t(tilesOf(state, t)) * work.kvHeads;
+    }
+  WorkLine line(*this, descriptor, outputs, last.tiles);
+  int64_t share = last.tiles / work.shares;
+  auto isShort = [&](int32_t row) {
+    return work.itemCost == 0 ||
+           tilesOf(states[static_cast<size_t>(row)]) < share;
+  };
+  for (bool wanted : {true, false})
+    for (int32_t row = 0; row < work.rows; ++row)
+      if (isShort(row) == wanted)
+        addRow(line, row);
+  line.finish();
 }

@@ -1,5 +1,4 @@
-//===- PlannerTest.cpp - Plans of every schedule, and what commit moves -*- C++
-//-*-===//
+//===- PlannerTest.cpp - Plans of every schedule, and what commit moves ---===//
 //
 // Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
 // See LICENSE for licence information.
@@ -253,17 +252,60 @@ public:
       }
       EXPECT_EQ(std::memcmp(&share, &want, sizeof(want)), 0)
           << "an empty share is zero, another repeats its first item";
-      int64_t tiles = 0;
-      for (int32_t i = share.item_begin; i < share.item_end; ++i)
-        tiles += items[size_t(i)].tile_end - items[size_t(i)].tile_begin;
-      if (shape.schedule == KVRM_SCHEDULE_WORKQUEUE) {
-        // Shares may grow by 1/16 before they are made anew.
-        int64_t even = total / shape.shares;
-        EXPECT_LE(tiles, (total + shape.shares - 1) / shape.shares + even / 16);
-        EXPECT_GE(tiles, planner.stats().itemsKept ? even - even / 16 : even);
-      }
     }
     EXPECT_EQ(nextItem, int32_t(items.size()));
+    if (shape.schedule == KVRM_SCHEDULE_WORKQUEUE) {
+      checkBalance();
+      checkMergeRule();
+    }
+  }
+
+  /// Shares cost the same, as far as whole tiles allow it.
+  void checkBalance() {
+    std::span<const kvrm_work_item> items = descriptor.committedItems();
+    constexpr int64_t tile = PlanShape::tileCost;
+    int64_t total =
+        planner.stats().tiles * tile + int64_t(items.size()) * shape.itemCost;
+    // Shares may grow by 1/16 before they are made anew.
+    int64_t even = total / shape.shares, growth = even / 16;
+    for (const kvrm_share &share : descriptor.committedShares()) {
+      int64_t count = share.item_end - share.item_begin, tiles = 0;
+      for (int32_t i = share.item_begin; i < share.item_end; ++i)
+        tiles += items[size_t(i)].tile_end - items[size_t(i)].tile_begin;
+      if (shape.itemCost == 0) {
+        EXPECT_LT(tiles * tile, even + tile + growth);
+        EXPECT_GT(tiles * tile, even - tile - growth);
+        continue;
+      }
+      EXPECT_LE(tiles * tile + count * shape.itemCost,
+                even + growth + tile + shape.itemCost);
+    }
+  }
+
+  /// What waiting for mailboxes rests on (abi/partial.h).
+  void checkMergeRule() {
+    std::span<const kvrm_work_item> items = descriptor.committedItems();
+    std::span<const kvrm_share> shares = descriptor.committedShares();
+    std::vector<int32_t> lastShare(
+        size_t(descriptor.committedHeader().segments), -1);
+    for (int32_t s = 0; s < shape.shares; ++s)
+      for (int32_t i = shares[size_t(s)].item_begin;
+           i < shares[size_t(s)].item_end; ++i) {
+        const kvrm_work_item &item = items[size_t(i)];
+        if (item.segment < 0)
+          continue;
+        int32_t &before = lastShare[size_t(item.segment)];
+        bool isFirst =
+            item.partial ==
+            descriptor.committedSegments()[size_t(item.segment)].first_partial;
+        EXPECT_EQ(isFirst, item.tile_begin == 0);
+        EXPECT_EQ(isFirst, before < 0);
+        if (!isFirst) {
+          EXPECT_EQ(s, before + 1) << "parts lie in successive shares";
+          EXPECT_EQ(i, shares[size_t(s)].item_begin) << "first of its share";
+        }
+        before = s;
+      }
   }
 
   PlanShape shape;
@@ -354,6 +396,8 @@ TEST_P(Schedules, RandomStepsKeepEveryPromise) {
     shape.pagesPerSlot = 8 + below(100);
     shape.shares = 1 + below(12);
     shape.splits = 1 + below(6);
+    // Nothing, part of a tile, or several.
+    shape.itemCost = below(2) ? 0 : 1 + below(round % 3 ? 24 : 100);
     Bench bench(shape, shape.rows, shape.rows * shape.pagesPerSlot);
     bench.usesDelta = round % 2 == 1;
     bench.options.hasGroups = round % 4 == 1;
@@ -416,6 +460,63 @@ TEST(Planner, RefusesShapesOutOfRange) {
   shape.rows = 0;
   EXPECT_EQ(Planner::create(shape).status().message(),
             "plan: rows: 0 is outside 1..1024");
+  shape = decodeShape(KVRM_SCHEDULE_WORKQUEUE);
+  shape.itemCost = -1;
+  EXPECT_EQ(Planner::create(shape).status().message(),
+            "plan: item_cost: -1 is outside 0..65536");
+}
+
+/// Items and tiles of each share.
+static std::vector<std::pair<int, int>> loadsOf(const Bench &bench) {
+  std::vector<std::pair<int, int>> loads;
+  for (const kvrm_share &share : bench.descriptor.committedShares()) {
+    loads.emplace_back(share.item_end - share.item_begin, 0);
+    for (int32_t i = share.item_begin; i < share.item_end; ++i) {
+      const kvrm_work_item &item = bench.descriptor.committedItems()[size_t(i)];
+      loads.back().second += item.tile_end - item.tile_begin;
+    }
+  }
+  return loads;
+}
+
+TEST(Planner, ItemsCostBesideTheirTiles) {
+  using Loads = std::vector<std::pair<int, int>>;
+  // 30 tiles, then eight times one.
+  auto loads = [](int32_t itemCost) {
+    PlanShape shape = decodeShape(KVRM_SCHEDULE_WORKQUEUE);
+    shape.rows = 9;
+    shape.kvHeads = 1;
+    shape.shares = 4;
+    shape.itemCost = itemCost;
+    Bench bench(shape, 9, 1024);
+    std::vector<std::pair<int32_t, int32_t>> rows;
+    for (int32_t slot = 0; slot < 9; ++slot) {
+      PageCopy copy;
+      EXPECT_TRUE(bench.pager.append(slot, slot == 0 ? 1900 : 20, copy).isOk());
+      rows.emplace_back(slot, 1);
+    }
+    bench.step(rows);
+    return loadsOf(bench);
+  };
+  EXPECT_EQ(loads(0), (Loads{{1, 10}, {1, 9}, {1, 10}, {9, 9}}))
+      << "in the order of rows";
+  EXPECT_EQ(loads(PlanShape::tileCost),
+            (Loads{{6, 6}, {3, 9}, {1, 12}, {1, 11}}))
+      << "short rows first; six items cost six tiles";
+}
+
+TEST(Planner, FewTilesFillTheFirstShares) {
+  PlanShape shape = decodeShape(KVRM_SCHEDULE_WORKQUEUE);
+  shape.kvHeads = 1;
+  for (int32_t itemCost : {0, 5, 50}) {
+    shape.itemCost = itemCost;
+    Bench bench(shape, 8, 1024);
+    PageCopy copy;
+    ASSERT_TRUE(bench.pager.append(0, 3 * 64 - 1, copy).isOk());
+    bench.step({{0, 1}});
+    EXPECT_EQ(loadsOf(bench), (std::vector<std::pair<int, int>>{
+                                  {1, 1}, {1, 1}, {1, 1}, {0, 0}, {0, 0}}));
+  }
 }
 
 TEST(Planner, KeepsItemsWhileNoTileIsCrossed) {
@@ -432,23 +533,26 @@ TEST(Planner, KeepsItemsWhileNoTileIsCrossed) {
 
 TEST(Planner, LargeBatchesGrowIntoTheirItems) {
   // 64 tiles a share: one row and KV head more is nothing to rebuild for.
-  PlanShape shape = decodeShape(KVRM_SCHEDULE_WORKQUEUE);
-  shape.shares = 12;
-  Bench bench(shape, 8, 1024);
-  std::vector<std::pair<int32_t, int32_t>> rows;
-  for (int32_t slot = 0; slot < 8; ++slot) {
-    PageCopy copy;
-    ASSERT_TRUE(bench.pager.append(slot, 1912 + 8 * slot, copy).isOk());
-    rows.emplace_back(slot, 1);
+  for (int32_t itemCost : {0, 40}) {
+    PlanShape shape = decodeShape(KVRM_SCHEDULE_WORKQUEUE);
+    shape.shares = 12;
+    shape.itemCost = itemCost;
+    Bench bench(shape, 8, 1024);
+    std::vector<std::pair<int32_t, int32_t>> rows;
+    for (int32_t slot = 0; slot < 8; ++slot) {
+      PageCopy copy;
+      ASSERT_TRUE(bench.pager.append(slot, 1912 + 8 * slot, copy).isOk());
+      rows.emplace_back(slot, 1);
+    }
+    bench.step(rows);
+    int kept = 0, rebuilt = 0;
+    for (int i = 0; i < 64; ++i) {
+      bench.step(rows); // checks coverage and balance of what was kept
+      ++(bench.planner.stats().itemsKept ? kept : rebuilt);
+    }
+    EXPECT_GE(kept, 56) << "eight rows cross a tile";
+    EXPECT_LE(rebuilt, 4) << "most of them without new items";
   }
-  bench.step(rows);
-  int kept = 0, rebuilt = 0;
-  for (int i = 0; i < 64; ++i) {
-    bench.step(rows); // checks coverage and balance of what was kept
-    ++(bench.planner.stats().itemsKept ? kept : rebuilt);
-  }
-  EXPECT_GE(kept, 56) << "eight rows cross a tile";
-  EXPECT_LE(rebuilt, 4) << "most of them without new items";
 }
 
 TEST(Descriptor, CommitBytesFollowTheChange) {

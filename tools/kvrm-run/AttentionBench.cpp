@@ -30,6 +30,7 @@ static constexpr int32_t warmupSteps = 3;
 static constexpr int32_t fixedSteps = 30;
 static constexpr int32_t mostReplays = 10000;
 static constexpr int32_t mostSteps = 100000;
+static constexpr int32_t mostItemCost = 65536;
 
 static int64_t now() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(
@@ -216,6 +217,7 @@ Status AttentionBench::runRow(const AttentionCase &one) {
   rigOptions.lengths = one.lengths;
   rigOptions.growth = growthSteps;
   rigOptions.pages = plan.pages;
+  rigOptions.itemCost = options.itemCost;
   rigOptions.seed = options.seed;
   rigOptions.usesStaging = options.isStaged;
   Expected<std::unique_ptr<AttentionRig>> created =
@@ -315,6 +317,7 @@ Status AttentionBench::runRow(const AttentionCase &one) {
 
   row["launches_per_layer"] = 1;
   row["shares"] = gpu.shares();
+  row["item_cost"] = gpu.planner().shape().itemCost;
   row["items"] = planned.items;
   row["segments"] = planned.segments;
   row["partials"] = planned.partials;
@@ -394,6 +397,7 @@ Status AttentionBench::runServing(const AttentionCase &one) {
   rigOptions.growth =
       2 * (warmupSteps + steps) + 1 + 5 * (warmupSteps + fixedSteps);
   rigOptions.pages = plan.pages;
+  rigOptions.itemCost = options.itemCost;
   rigOptions.seed = one.seed + 1;
   rigOptions.layers = 1;
   Expected<std::unique_ptr<AttentionRig>> created =
@@ -500,8 +504,8 @@ void AttentionBench::report() const {
   head.insert(head.end(), names.begin(), names.end());
   for (const char *name :
        {"best", "us", "+floor", "GB/s", "policy", "us", "plan", "choice",
-        "commit", "commit B", "items", "partials", "groups", "pages/group",
-        "B/group", "copies", "max error", "mean error"})
+        "commit", "commit B", "item cost", "items", "partials", "groups",
+        "pages/group", "B/group", "copies", "max error", "mean error"})
     head.emplace_back(name);
   Table table(std::move(head));
   for (const json &row : rows)
@@ -534,6 +538,7 @@ void AttentionBench::report() const {
       line.push_back(figure(policy, "choice_us", 2));
       line.push_back(figure(row, "commit_us", 2));
       line.push_back(figure(row, "commit_bytes", 0));
+      line.push_back(figure(row, "item_cost", 0));
       line.push_back(figure(row, "items", 0));
       line.push_back(figure(row, "partials", 0));
       line.push_back(figure(row, "groups", 0));
@@ -604,6 +609,7 @@ static Status checkRange(const char *option, int64_t value, int64_t low,
 static Expected<Plan> planOf(const AttentionBenchOptions &options) {
   KVRM_TRY(checkRange("--steps", options.steps, 1, mostSteps));
   KVRM_TRY(checkRange("--replays", options.replays, 1, mostReplays));
+  KVRM_TRY(checkRange("--item-cost", options.itemCost, -1, mostItemCost));
   if (!(options.bandwidth >= 1 && options.bandwidth <= 1e6))
     return invalidArgument("--bandwidth: ", std::to_string(options.bandwidth),
                            " is outside 1..1000000");

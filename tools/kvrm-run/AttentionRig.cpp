@@ -156,6 +156,7 @@ AttentionRig::create(AttentionLab &lab, const RigOptions &options) {
   shape.slots = rig->rows();
   shape.appends = false;
   shape.usesStaging = options.usesStaging;
+  shape.itemCost = options.itemCost;
   int64_t longest = 0;
   int64_t pages = 0;
   for (int32_t length : options.lengths) {

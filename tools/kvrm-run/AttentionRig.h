@@ -79,6 +79,7 @@ struct RigOptions {
   uint64_t seed = 1;
   int32_t layers = 0; ///< 0 = as many as exceed the cache
   bool usesStaging = false;
+  int32_t itemCost = -1; ///< as CudaShape says
 };
 
 /// A time, and whether what was timed was right.

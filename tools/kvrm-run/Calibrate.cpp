@@ -33,10 +33,11 @@ struct Setting {
 
 /// Measures a batch with every schedule.
 static Status measureCase(AttentionLab &lab, const AttentionCase &one,
-                          std::vector<Setting> &settings,
+                          int32_t itemCost, std::vector<Setting> &settings,
                           std::map<int32_t, int32_t> &atOnce) {
   RigOptions options;
   options.lengths = one.lengths;
+  options.itemCost = itemCost;
   Expected<std::unique_ptr<AttentionRig>> rig =
       AttentionRig::create(lab, options);
   KVRM_TRY(rig.status());
@@ -130,7 +131,7 @@ Status run::calibrate(const CalibrateOptions &options) {
   for (const AttentionCase &one : calibrationCases()) {
     if (options.isVerbose)
       std::fprintf(stderr, "kvrm-run: %s ...\n", one.name.c_str());
-    KVRM_TRY(measureCase(lab, one, settings, atOnce));
+    KVRM_TRY(measureCase(lab, one, options.itemCost, settings, atOnce));
     most = std::max(most, one.lengths.size());
   }
 

@@ -84,6 +84,7 @@ struct AttentionBenchOptions {
   double bandwidth = 3028;                    ///< of memory, in GB/s
   int32_t replays = 30;
   int32_t steps = 100;
+  int32_t itemCost = -1; ///< of the planner; -1 = the backend's
   bool isServing = false;
   bool isStaged = false;
   bool isJson = false;
@@ -91,8 +92,9 @@ struct AttentionBenchOptions {
 };
 
 struct CalibrateOptions {
-  std::string kernels; ///< folder of a kernel set
-  std::string output;  ///< file to write
+  std::string kernels;   ///< folder of a kernel set
+  std::string output;    ///< file to write
+  int32_t itemCost = -1; ///< of the planner; -1 = the backend's
   bool isVerbose = false;
 };
 

@@ -40,6 +40,8 @@ Command run::addAttentionBench(CLI::App &bench) {
                       "Of the device's memory, in GB/s");
   command->add_option("--replays", options->replays,
                       "Replays that a time is the median of");
+  command->add_option("--item-cost", options->itemCost,
+                      "Of a work item, in 16ths of a tile");
   command->add_flag("--serving", options->isServing, "Time whole steps too");
   command->add_option("--steps", options->steps, "Steps of each serving");
   command->add_flag("--staged", options->isStaged,
@@ -56,6 +58,8 @@ Command run::addCalibrate(CLI::App &app) {
   auto options = std::make_shared<CalibrateOptions>();
   command->add_option("kernels", options->kernels, "Kernel set, a folder")
       ->required();
+  command->add_option("--item-cost", options->itemCost,
+                      "Of a work item, in 16ths of a tile");
   command->add_option("-o,--output", options->output, "File to write");
   command->add_flag("-v,--verbose", options->isVerbose,
                     "Tell what is measured on standard error");

@@ -802,9 +802,8 @@ void AttentionLowering::readSegment() {
 
 /// A block that has done all its items merges the segment that its first item
 /// ends, if it ends one: earlier blocks have posted, or will post, the other
-/// parts. Blocks start in the order of their numbers, so that whom one waits
-/// for has started; decoupled look-back scans and stream-K products of matrices
-/// rest on the same.
+/// parts (the merge rule, abi/partial.h). Decoupled look-back scans and
+/// stream-K products of matrices rest on the order in which blocks start, too.
 void AttentionLowering::finishSegment() {
   Value count = partialCount.get();
   b.ifThen(b.lessThan(b.i32(0), count), [&] {

@@ -90,10 +90,10 @@ typedef struct kvrm_merge_segment {
 } kvrm_merge_segment; // 32 bytes
 
 /// Where one worker, or one block of a persistent grid, starts: items
-/// [item_begin, item_end). Under KVRM_SCHEDULE_WORKQUEUE the parts of a segment
-/// lie in successive shares, one in each; its last is the first item of its
-/// share. `first` repeats items[item_begin], so that a block
-/// finds its first pages one load earlier; it means nothing in an empty share.
+/// [item_begin, item_end). Which shares the parts of a segment lie in, the
+/// merge rule says (partial.h). `first` repeats items[item_begin], so that a
+/// block finds its first pages one load earlier; it means nothing in an empty
+/// share.
 typedef struct kvrm_share {
   kvrm_work_item first;
   int32_t item_begin;

@@ -6,7 +6,15 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// Where attention leaves the state of a part of an output tile.
+// Where attention leaves the state of a part of an output tile, and the rule on
+// which merging parts rests.
+//
+// Merge rule. Under KVRM_SCHEDULE_WORKQUEUE the parts of a merge segment lie in
+// successive shares, one in each, and each part but the first is the first item
+// of its share. A block that has done all its items, and posted their partials,
+// merges the segment whose last part was its first item. So it waits for blocks
+// of lower numbers alone, which have started, as blocks start in the order of
+// their numbers, and which post before they wait: some block can always go on.
 //
 //===----------------------------------------------------------------------===//
 

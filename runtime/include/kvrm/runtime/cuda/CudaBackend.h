@@ -64,6 +64,9 @@ struct CudaShape {
   /// Whether each layer has q, out, k and v of its own, or all share one set.
   bool hasLayerTensors = false;
   int32_t blocksPerSm = 0; ///< of the persistent grid; 0 = the kernel set's
+  /// What a work item costs beside its tiles, as PlanShape says; -1 = what was
+  /// measured.
+  int32_t itemCost = -1;
 };
 
 /// How attention is laid over the device.

@@ -17,9 +17,16 @@
 // row over its history is ceil(tokens / kv_tile) tiles, where causality bounds
 // tokens by min(length, place + (t + 1) * q_tile). `rows` makes one item of
 // them, `split` up to `splits` equal ones, and `workqueue` lays the tiles of
-// all active rows in one line and cuts it into `shares` equal shares. Idle rows
-// add nothing. An output tile that several items make has partials, adjacent
-// and in order, and one merge segment (online softmax, arXiv 1805.02867).
+// all active rows in one line and cuts it into `shares` shares. An item costs
+// `itemCost` beside its tiles, those that cuts make too, and shares are equal
+// in the sum. Idle rows add nothing. An output tile that several items make has
+// partials, adjacent and in order, and one merge segment (online softmax, arXiv
+// 1805.02867); in which shares they lie, abi/partial.h says.
+//
+// What an item costs passes while no bytes do, so that it is best had early: a
+// block that is behind then can still catch up, as the others leave it their
+// bandwidth when they end. With an item cost, rows shorter than a share
+// therefore come first in the line, whatever their place in the batch.
 //
 // Both are incremental. A step in which no history crosses a page boundary
 // leaves tables and groups as they were; one in which none crosses a tile
@@ -59,6 +66,10 @@ struct PlanShape {
   int32_t splits = 1;    ///< of `split`
   int32_t summaries = 0; ///< far-history entries of a row; 0 = none
   int32_t shares = 1; ///< parts that workers, or blocks of a grid, start from
+  /// Of an item of `workqueue` beside its tiles, each of which costs tileCost.
+  int32_t itemCost = 0;
+
+  static constexpr int32_t tileCost = 16;
 };
 
 /// Capacities that hold every plan of a shape.
@@ -134,8 +145,11 @@ private:
     int32_t share = 0;
   };
 
-  /// Tiles of a share to one that may be added before shares are made anew.
-  static constexpr int64_t growthPerTile = 16;
+  /// A share may grow by one part in so many before shares are made anew.
+  static constexpr int64_t growth = 16;
+
+  /// Lays out the items of planItems().
+  class WorkLine;
 
   Planner() = default;
 
@@ -143,13 +157,19 @@ private:
                StepDescriptor &descriptor);
   void rebuildGroups(int32_t first, const BlockPager &pager,
                      StepDescriptor &descriptor);
-  bool growItems(StepDescriptor &descriptor);
+  bool canGrowItems();
+  void growItems(StepDescriptor &descriptor);
   RowEnd &endOf(int32_t row, int32_t head) {
     return ends[static_cast<size_t>(row) * static_cast<size_t>(work.kvHeads) +
                 static_cast<size_t>(head)];
   }
   void planItems(StepDescriptor &descriptor);
+  void addRow(WorkLine &line, int32_t row);
   int32_t tilesOf(const RowState &row, int32_t queryTile) const;
+  /// Of the first query tile; 0 in an idle row.
+  int32_t tilesOf(const RowState &row) const {
+    return row.count > 0 ? tilesOf(row, 0) : 0;
+  }
 
   PlanShape work;
   PlanCapacity room;
@@ -157,8 +177,8 @@ private:
   std::vector<RowState> states;
   std::vector<int32_t> plannedTiles; ///< a row, of the items in place
   std::vector<RowEnd> ends;          ///< of a (row, KV head), one query tile
-  int64_t balancedTiles = 0;         ///< when the items were made
-  std::vector<int32_t> grownTiles;   ///< of a share, since then
+  int64_t shareGrowth = 0;           ///< tiles that a share may grow by
+  std::vector<int32_t> grownTiles;   ///< of a share, since it was made
   std::vector<int32_t> shareBegin;   ///< of planItems: item it starts at
   AlignedBuffer groupScratch;
   bool itemsValid = false;
