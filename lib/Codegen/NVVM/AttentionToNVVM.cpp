@@ -830,12 +830,16 @@ void AttentionLowering::mergePartials(Value first, Value count) {
     for (Variable &word : partial)
       word = b.variable(b.getI32Type());
 
-  // Whole warps go on together: they wait for each other below.
+  // Whole warps go on together: lanes wait for each other below, before they
+  // empty what they have read. So a lane must wait for nothing that another
+  // warp empties: a row is of one warp, and a lane without a quad takes one of
+  // its own warp, the last.
+  assert(kWarpLanes % (headDim / 4) == 0 && "a row is of more than one warp");
   Value end = b.i32(llvm::alignTo(quads, kWarpLanes));
   Value threads = b.i32(options.warps * kWarpLanes);
   b.forLoop(thread, end, threads, [&](Value index) {
     Value isQuad = b.lessThan(index, quads);
-    Value quad = quads % kWarpLanes ? b.select(isQuad, index, b.i32(0)) : index;
+    Value quad = quads % kWarpLanes ? b.min(index, b.i32(quads - 1)) : index;
     Value row = b.div(quad, headDim / 4);
     Value column = b.shiftLeft(b.rem(quad, headDim / 4), 2);
     maximum.set(b.f32(kMasked));
