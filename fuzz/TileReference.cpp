@@ -40,7 +40,7 @@ enum class Kind { Index, Item, Query, Keys, Values, Scores, Weights, State };
 struct Datum {
   Kind kind;
   int64_t index = 0;              ///< Index
-  std::optional<Visit> tile;      ///< of Keys, Values, Scores, Weights
+  std::optional<Visit> tile = {}; ///< of Keys, Values, Scores, Weights
   std::vector<Visit> visits = {}; ///< State: the tiles that it holds
   std::optional<Visit> due = {};  ///< State: weighted, values to be added
 };
