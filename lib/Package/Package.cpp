@@ -8,8 +8,6 @@
 
 #include "kvrm/Package/Package.h"
 
-#include "kvrm/runtime/abi/version.h"
-
 #include "llvm/ADT/SmallString.h"
 #include "llvm/ADT/Twine.h"
 #include "llvm/Support/Errno.h"
@@ -38,134 +36,8 @@ static Error failure(StringRef path, const Twine &message) {
 }
 
 //===----------------------------------------------------------------------===//
-// JSON files
+// Tokenizer
 //===----------------------------------------------------------------------===//
-
-/// Writes the object in `text`; its last field is the checksum of all before
-/// it.
-static void seal(llvm::raw_ostream &os, StringRef text) {
-  text.consume_back("\n}");
-  std::string sealed = text.str() + ",\n  ";
-  os << sealed << "\"xxh3\": \""
-     << llvm::formatv("{0:x-16}", llvm::xxh3_64bits(sealed)) << "\"\n}\n";
-}
-
-static void writeFiles(json::OStream &out,
-                       llvm::ArrayRef<PackageManifest::File> files) {
-  out.attributeArray("files", [&] {
-    for (const PackageManifest::File &file : files)
-      out.object([&] {
-        out.attribute("name", file.name);
-        out.attribute("bytes", static_cast<int64_t>(file.bytes));
-        out.attribute("xxh3", llvm::formatv("{0:x-16}", file.xxh3).str());
-      });
-  });
-}
-
-void kvrm::writeManifest(llvm::raw_ostream &os,
-                         const KernelSetManifest &manifest) {
-  std::string text;
-  llvm::raw_string_ostream body(text);
-  json::OStream out(body, /*IndentSize=*/2);
-  out.object([&] {
-    out.attribute("format", "kvrm-kernels");
-    out.attribute("abi_version", KVRM_ABI_VERSION);
-    out.attribute("producer", manifest.producer);
-    out.attributeObject("target", [&] {
-      out.attribute("kind", manifest.targetKind);
-      out.attribute("arch", manifest.arch);
-    });
-    out.attributeObject("attention", [&] {
-      out.attribute("heads", manifest.heads);
-      out.attribute("kv_heads", manifest.kvHeads);
-      out.attribute("head_dim", manifest.headDim);
-      out.attribute("page_tokens", manifest.pageTokens);
-      out.attribute("element", manifest.element);
-      out.attribute("queries", manifest.queries);
-      out.attribute("q_tile", manifest.queryTile);
-      out.attribute("kv_tile", manifest.kvTile);
-    });
-    out.attributeArray("kernels", [&] {
-      for (const KernelSetManifest::Kernel &kernel : manifest.kernels)
-        out.object([&] {
-          out.attribute("name", kernel.name);
-          out.attribute("symbol", kernel.symbol);
-          out.attribute("threads", kernel.threads);
-          out.attribute("shared_bytes", kernel.sharedBytes);
-          out.attribute("blocks_per_sm", kernel.blocksPerSM);
-          out.attribute("max_cluster", kernel.maxCluster);
-        });
-    });
-    writeFiles(out, manifest.files);
-  });
-  seal(os, text);
-}
-
-void kvrm::writeManifest(llvm::raw_ostream &os,
-                         const PackageManifest &manifest) {
-  std::string text;
-  llvm::raw_string_ostream body(text);
-  json::OStream out(body, /*IndentSize=*/2);
-  out.object([&] {
-    out.attribute("format", "kvrm-package");
-    out.attribute("abi_version", KVRM_ABI_VERSION);
-    out.attribute("producer", manifest.producer);
-    out.attribute("mode", manifest.mode);
-    out.attributeObject("target", [&] {
-      out.attribute("kind", manifest.target.kind);
-      out.attribute("triple", manifest.target.triple);
-      out.attribute("cpu", manifest.target.cpu);
-      out.attributeArray("requires", [&] {
-        for (const std::string &feature : manifest.target.requiredFeatures)
-          out.value(feature);
-      });
-    });
-    out.attributeObject("model", [&] {
-      const DecoderConfig &model = manifest.model;
-      out.attribute("name", model.name);
-      out.attribute("architecture", model.architecture);
-      out.attribute("vocabulary", model.vocabulary);
-      out.attribute("hidden", model.hidden);
-      out.attribute("layers", model.layers);
-      out.attribute("heads", model.heads);
-      out.attribute("kv_heads", model.kvHeads);
-      out.attribute("head_dim", model.headDim);
-      out.attribute("context", model.context);
-      out.attribute("bos", model.bos);
-      out.attribute("eos", model.eos);
-    });
-    out.attributeObject("cache", [&] {
-      out.attribute("slots", manifest.cache.slots);
-      out.attribute("capacity", manifest.cache.capacity);
-      out.attribute("page_tokens", manifest.cache.pageTokens);
-      out.attribute("element", manifest.cache.element);
-      if (manifest.cache.window > 0)
-        out.attributeObject("far_history", [&] {
-          out.attribute("window", manifest.cache.window);
-          out.attribute("entries", manifest.cache.summaries);
-          out.attribute("sinks", manifest.cache.sinks);
-        });
-    });
-    out.attributeArray("entries", [&] {
-      for (const PackageManifest::Entry &entry : manifest.entries)
-        out.object([&] {
-          out.attribute("name", entry.name);
-          out.attribute("symbol", entry.symbol);
-          out.attribute("rows", entry.rows);
-          out.attribute("queries", entry.queries);
-          out.attribute("q_tile", entry.queryTile);
-          out.attribute("kv_tile", entry.kvTile);
-          out.attribute("schedule", entry.schedule);
-          out.attribute("splits", entry.splits);
-          out.attribute("transport", entry.transport);
-          out.attribute("arena_bytes", entry.arenaBytes);
-          out.attribute("scratch_bytes", entry.scratchBytes);
-        });
-    });
-    writeFiles(out, manifest.files);
-  });
-  seal(os, text);
-}
 
 void kvrm::writeTokenizer(llvm::raw_ostream &os,
                           const TokenizerData &tokenizer) {
@@ -232,8 +104,7 @@ static bool isReplaceable(StringRef path) {
   SmallString<256> manifest(path);
   llvm::sys::path::append(manifest, "manifest.json");
   auto text = llvm::MemoryBuffer::getFile(manifest);
-  return text && ((*text)->getBuffer().contains("\"kvrm-package\"") ||
-                  (*text)->getBuffer().contains("\"kvrm-kernels\""));
+  return text && (*text)->getBuffer().contains("\"kvrm-package\"");
 }
 
 Expected<PackageWriter> PackageWriter::create(StringRef requested) {
@@ -367,15 +238,6 @@ static std::error_code moveInto(const std::string &from,
 }
 
 Error PackageWriter::commit(PackageManifest manifest) {
-  return commitManifest(std::move(manifest));
-}
-
-Error PackageWriter::commit(KernelSetManifest manifest) {
-  return commitManifest(std::move(manifest));
-}
-
-template <typename Manifest>
-Error PackageWriter::commitManifest(Manifest manifest) {
   manifest.files = files;
   if (Error error =
           writeFile(pathOf("manifest.json"), [&](llvm::raw_ostream &os) {

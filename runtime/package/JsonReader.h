@@ -112,6 +112,19 @@ public:
     return 0;
   }
 
+  /// An integer that is one of `values`.
+  template <size_t N>
+  int32_t oneOfIntegers(const char *key, const std::array<int32_t, N> &values) {
+    int32_t value = integer32(key, 0, INT32_MAX);
+    if (std::ranges::find(values, value) != values.end())
+      return value;
+    std::string known;
+    for (int32_t one : values)
+      known += (known.empty() ? "" : ", ") + std::to_string(one);
+    fail(key, std::to_string(value) + " is not one of " + known);
+    return values[0];
+  }
+
   const json *list(const char *key, size_t low) {
     const json *value = find(key);
     if (!value)

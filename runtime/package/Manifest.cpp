@@ -1,4 +1,4 @@
-//===- Manifest.cpp - manifest.json, every field checked --------*- C++ -*-===//
+//===- Manifest.cpp - manifest.json of a package, checked -------*- C++ -*-===//
 //
 // Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
 // See LICENSE for licence information.
@@ -6,9 +6,14 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "kvrm/runtime/package/Package.h"
+#include "kvrm/runtime/package/Manifest.h"
 
 #include "JsonReader.h"
+#include "kvrm/runtime/abi/pool.h"
+#include "kvrm/runtime/abi/version.h"
+
+#include <array>
+#include <charconv>
 
 using namespace kvrm;
 using nlohmann::json;
@@ -42,50 +47,106 @@ const FileInfo *Manifest::file(std::string_view name) const {
   return nullptr;
 }
 
+const KernelInfo *Manifest::kernel(kvrm_kernel_role role) const {
+  for (const KernelInfo &info : kernels)
+    if (info.role == role)
+      return &info;
+  return nullptr;
+}
+
+std::vector<kvrm_kernel_role> Manifest::kernelRoles() const {
+  std::vector<kvrm_kernel_role> roles;
+  for (const KernelInfo &info : kernels)
+    roles.push_back(info.role);
+  return roles;
+}
+
 /// Sizes beyond these are a damaged manifest, not a large model.
 static constexpr int64_t maxVocabulary = 1 << 24;
 static constexpr int64_t maxHidden = 1 << 20;
 static constexpr int64_t maxHeads = 4096;
 static constexpr int64_t maxContext = 1 << 28;
+/// GPUs have less.
+static constexpr int64_t maxSharedBytes = 1 << 20;
+/// Of kernels.ptx, kernels.cubin and programs.
+static constexpr int64_t maxImageBytes = 64 << 20;
 
-static EntryInfo readEntry(ObjectReader &reader, const Manifest &manifest) {
-  EntryInfo entry;
-  entry.name = reader.string("name");
-  entry.symbol = reader.string("symbol");
-  if (entry.symbol.empty())
-    reader.fail("symbol", "is empty");
-  entry.rows = reader.integer32("rows", 1, KVRM_MAX_ROWS);
-  entry.queries = reader.integer32("queries", 1, KVRM_MAX_QUERIES);
-  entry.arenaBytes = reader.integer("arena_bytes", 0, maxFileBytes);
-  // How attention is cut up says nothing in a static package.
-  auto isNeeded = [&](const char *key) {
-    return manifest.isPaged || reader.has(key);
-  };
-  if (isNeeded("q_tile"))
-    entry.qTile = reader.integer32("q_tile", 1, KVRM_MAX_QUERIES);
-  entry.kvTile = manifest.pageTokens;
-  if (isNeeded("kv_tile"))
-    entry.kvTile = reader.integer32("kv_tile", 1, 1 << 16);
-  if (manifest.isPaged && entry.kvTile % manifest.pageTokens != 0)
-    reader.fail("kv_tile", std::to_string(entry.kvTile) +
-                               " is not a multiple of cache.page_tokens, " +
-                               std::to_string(manifest.pageTokens));
-  if (isNeeded("schedule"))
-    entry.schedule = static_cast<kvrm_schedule>(
-        reader.oneOf("schedule", std::array{"rows", "split", "workqueue"}));
-  if (entry.schedule == KVRM_SCHEDULE_SPLIT || reader.has("splits"))
-    entry.splits = reader.integer32("splits", 1, 1024);
-  if (isNeeded("transport"))
-    entry.transport = static_cast<kvrm_transport>(
-        reader.oneOf("transport", std::array{"native", "staged"}));
-  if (isNeeded("scratch_bytes"))
-    entry.scratchBytes = reader.integer("scratch_bytes", 0, maxFileBytes);
-  return entry;
+//===----------------------------------------------------------------------===//
+// Target
+//===----------------------------------------------------------------------===//
+
+static void readHostTarget(ObjectReader &target, Manifest &manifest) {
+  manifest.triple = target.string("triple");
+  manifest.cpu = target.string("cpu");
+  const json *features = target.list("requires", 0);
+  if (!features)
+    return;
+  for (const json &feature : *features) {
+    if (!feature.is_string())
+      return target.fail("requires", "is not a list of strings");
+    manifest.requiredFeatures.push_back(feature.get<std::string>());
+  }
+}
+
+/// sm_90, or sm_90a for code that runs on that capability alone.
+static void readArch(ObjectReader &target, Manifest &manifest) {
+  manifest.arch = target.string("arch");
+  std::string_view text = manifest.arch;
+  bool isKnown = text.starts_with("sm_");
+  text.remove_prefix(isKnown ? 3 : 0);
+  if (text.ends_with('a')) {
+    manifest.isArchExact = true;
+    text.remove_suffix(1);
+  }
+  auto [end, error] = std::from_chars(text.data(), text.data() + text.size(),
+                                      manifest.capability);
+  isKnown &= error == std::errc() && end == text.data() + text.size() &&
+             manifest.capability >= 80 && manifest.capability < 1000;
+  if (!isKnown)
+    target.fail("arch", "'" + manifest.arch + "' is not sm_80 or later");
+}
+
+static void readTarget(ObjectReader &target, Manifest &manifest) {
+  manifest.target = static_cast<TargetKind>(
+      target.oneOf("kind", std::array{"host", "nvptx"}));
+  if (manifest.target == TargetKind::Host)
+    readHostTarget(target, manifest);
+  else
+    readArch(target, manifest);
+}
+
+//===----------------------------------------------------------------------===//
+// Model and cache
+//===----------------------------------------------------------------------===//
+
+static void readModel(ObjectReader &model, Manifest &manifest) {
+  bool isDevice = manifest.target == TargetKind::NVPTX;
+  manifest.modelName = model.string("name");
+  manifest.architecture = model.string("architecture");
+  manifest.vocabulary =
+      model.integer32("vocabulary", isDevice ? 0 : 1, maxVocabulary);
+  manifest.hidden = model.integer32("hidden", isDevice ? 0 : 1, maxHidden);
+  manifest.layers = model.integer32("layers", 1, KVRM_MAX_LAYERS);
+  manifest.heads = model.integer32("heads", 1, maxHeads);
+  manifest.kvHeads = model.integer32("kv_heads", 1, KVRM_MAX_KV_HEADS);
+  if (model.isOk() && manifest.heads % manifest.kvHeads != 0)
+    model.fail("heads", std::to_string(manifest.heads) +
+                            " is not a multiple of model.kv_heads, " +
+                            std::to_string(manifest.kvHeads));
+  manifest.headDim = model.integer32("head_dim", 1, KVRM_MAX_HEAD_DIM);
+  if (model.isOk() && isDevice && kvrm_strip_tokens(manifest.headDim) == 0)
+    model.fail("head_dim", std::to_string(manifest.headDim) +
+                               " is not one that GPU kernels take");
+  manifest.context = model.integer32("context", 1, maxContext);
+  manifest.bos = model.integer32("bos", -1, manifest.vocabulary - 1);
+  manifest.eos = model.integer32("eos", -1, manifest.vocabulary - 1);
 }
 
 static void readFarHistory(ObjectReader &cache, Manifest &manifest) {
   if (!manifest.isPaged)
     return cache.fail("far_history", "is not for a static package");
+  if (manifest.target == TargetKind::NVPTX)
+    return cache.fail("far_history", "is not for GPUs");
   ObjectReader far = cache.member("far_history");
   int32_t page = manifest.pageTokens;
   manifest.window = far.integer32("window", page, manifest.capacity - 1);
@@ -103,9 +164,214 @@ static void readFarHistory(ObjectReader &cache, Manifest &manifest) {
     far.fail("sinks", "leaves one entry; it takes two to merge");
 }
 
+static void readCache(ObjectReader &cache, Manifest &manifest) {
+  manifest.slots = cache.integer32("slots", 1, KVRM_MAX_ROWS);
+  manifest.pageTokens = cache.integer32("page_tokens", 1, KVRM_MAX_PAGE_TOKENS);
+  if (cache.isOk() && manifest.target == TargetKind::NVPTX)
+    cache.oneOfIntegers("page_tokens", std::array{16, 32, 64});
+  manifest.capacity = cache.integer32("capacity", 1,
+                                      int64_t(KVRM_MAX_PAGES_PER_SLOT) *
+                                          std::max(manifest.pageTokens, 1));
+  if (manifest.isPaged)
+    manifest.pagesPerSlot =
+        cache.integer32("pages_per_slot", 1, KVRM_MAX_PAGES_PER_SLOT);
+  manifest.element = static_cast<kvrm_element>(
+      cache.oneOf("element", std::array{"f16", "bf16"}));
+  if (cache.isOk() && cache.has("far_history"))
+    readFarHistory(cache, manifest);
+}
+
+/// A block table holds what a slot can have: the code was compiled for that.
+static void checkPagesPerSlot(ObjectReader &cache, const Manifest &manifest) {
+  if (!cache.isOk() || !manifest.isPaged)
+    return;
+  int64_t tokens = manifest.capacity;
+  if (manifest.window > 0)
+    tokens = int64_t(manifest.window) + manifest.summaries +
+             manifest.prefill.queries;
+  int64_t pages = (tokens + manifest.pageTokens - 1) / manifest.pageTokens;
+  if (manifest.pagesPerSlot != pages)
+    cache.fail("pages_per_slot", std::to_string(manifest.pagesPerSlot) +
+                                     " are not the " + std::to_string(pages) +
+                                     " that a slot can have");
+}
+
+//===----------------------------------------------------------------------===//
+// Kernels
+//===----------------------------------------------------------------------===//
+
+static KernelInfo readKernel(ObjectReader &fields) {
+  std::array<const char *, KVRM_KERNEL_ROLES> names{};
+  for (int32_t role = 0; role < KVRM_KERNEL_ROLES; ++role)
+    names[static_cast<size_t>(role)] = kvrm_kernel_role_name(role);
+  KernelInfo kernel;
+  kernel.role = static_cast<kvrm_kernel_role>(fields.oneOf("role", names));
+  kernel.symbol = fields.string("symbol");
+  if (kernel.symbol.empty())
+    fields.fail("symbol", "is empty");
+  kernel.threads = fields.integer32("threads", 32, 1024);
+  if (kernel.threads % 32 != 0)
+    fields.fail("threads",
+                std::to_string(kernel.threads) + " is not a multiple of 32");
+  kernel.sharedBytes = fields.integer32("shared_bytes", 0, maxSharedBytes);
+  bool isPersistent = kernel.role == KVRM_ROLE_ATTEND_WORKQUEUE ||
+                      kernel.role == KVRM_ROLE_ATTEND_STAGED;
+  if (isPersistent || fields.has("blocks_per_sm"))
+    kernel.blocksPerSm = fields.integer32("blocks_per_sm", 1, 32);
+  if (kernel.role == KVRM_ROLE_ATTEND_CLUSTER || fields.has("max_cluster"))
+    kernel.maxCluster =
+        fields.oneOfIntegers("max_cluster", std::array{1, 2, 4, 8});
+  return kernel;
+}
+
+static void readKernels(ObjectReader &reader, Manifest &manifest) {
+  reader.each("kernels", 1, [&](ObjectReader &fields) {
+    manifest.kernels.push_back(readKernel(fields));
+  });
+  if (!reader.isOk())
+    return;
+  for (kvrm_kernel_role role :
+       {KVRM_ROLE_COMMIT, KVRM_ROLE_APPEND, KVRM_ROLE_ATTEND_WORKQUEUE,
+        KVRM_ROLE_ATTEND_CLUSTER})
+    if (!manifest.kernel(role))
+      reader.fail("kernels",
+                  std::string("has no ") + kvrm_kernel_role_name(role));
+  if (!manifest.kernel(KVRM_ROLE_STAGE) !=
+      !manifest.kernel(KVRM_ROLE_ATTEND_STAGED))
+    reader.fail("kernels",
+                "has one of stage and attend_workqueue_staged alone");
+}
+
+//===----------------------------------------------------------------------===//
+// Entries
+//===----------------------------------------------------------------------===//
+
+/// How attention is cut up. It says nothing in a static package.
+static void readTiles(ObjectReader &reader, const Manifest &manifest,
+                      EntryInfo &entry) {
+  auto isNeeded = [&](const char *key) {
+    return manifest.isPaged || reader.has(key);
+  };
+  if (isNeeded("q_tile"))
+    entry.qTile = reader.integer32("q_tile", 1, KVRM_MAX_QUERIES);
+  entry.kvTile = manifest.pageTokens;
+  if (isNeeded("kv_tile"))
+    entry.kvTile = reader.integer32("kv_tile", 1, 1 << 16);
+  bool isWhole = entry.kvTile % manifest.pageTokens == 0;
+  if (manifest.target == TargetKind::NVPTX) {
+    if (reader.isOk() && !isWhole && manifest.pageTokens % entry.kvTile != 0)
+      reader.fail("kv_tile", std::to_string(entry.kvTile) +
+                                 " is neither a multiple nor a divisor of "
+                                 "cache.page_tokens, " +
+                                 std::to_string(manifest.pageTokens));
+  } else if (manifest.isPaged && !isWhole) {
+    reader.fail("kv_tile", std::to_string(entry.kvTile) +
+                               " is not a multiple of cache.page_tokens, " +
+                               std::to_string(manifest.pageTokens));
+  }
+  if (isNeeded("schedule"))
+    entry.schedule = static_cast<kvrm_schedule>(
+        reader.oneOf("schedule", std::array{"rows", "split", "workqueue"}));
+  if (entry.schedule == KVRM_SCHEDULE_SPLIT || reader.has("splits"))
+    entry.splits = reader.integer32("splits", 1, 1024);
+  if (isNeeded("transport"))
+    entry.transport = static_cast<kvrm_transport>(
+        reader.oneOf("transport", std::array{"native", "staged"}));
+}
+
+static void readDeviceCode(ObjectReader &reader, EntryInfo &entry) {
+  entry.program = reader.string("program");
+  if (!isPlainName(entry.program))
+    reader.fail("program", "is not a plain file name");
+  if (reader.isOk() && entry.schedule != KVRM_SCHEDULE_WORKQUEUE)
+    reader.fail("schedule", "a GPU's plan is a workqueue");
+  reader.each("tensors", 0, [&](ObjectReader &fields) {
+    TensorInfo tensor;
+    tensor.name = fields.string("name");
+    tensor.rowBytes = fields.integer("row_bytes", 1, maxFileBytes);
+    entry.tensors.push_back(std::move(tensor));
+  });
+}
+
+static EntryInfo readEntry(ObjectReader &reader, const Manifest &manifest) {
+  EntryInfo entry;
+  entry.name = reader.string("name");
+  bool isHost = manifest.target == TargetKind::Host;
+  if (isHost) {
+    entry.symbol = reader.string("symbol");
+    if (entry.symbol.empty())
+      reader.fail("symbol", "is empty");
+  }
+  entry.rows = reader.integer32("rows", 1, KVRM_MAX_ROWS);
+  entry.queries = reader.integer32("queries", 1, KVRM_MAX_QUERIES);
+  entry.arenaBytes = reader.integer("arena_bytes", 0, maxFileBytes);
+  readTiles(reader, manifest, entry);
+  if (isHost && (manifest.isPaged || reader.has("scratch_bytes")))
+    entry.scratchBytes = reader.integer("scratch_bytes", 0, maxFileBytes);
+  if (!isHost)
+    readDeviceCode(reader, entry);
+  return entry;
+}
+
+static void readEntries(ObjectReader &reader, Manifest &manifest) {
+  bool hasDecode = false;
+  // Kernels alone take several tokens of a row, logits are of one.
+  bool hasLogits = manifest.vocabulary > 0;
+  reader.each("entries", 1, [&](ObjectReader &fields) {
+    EntryInfo entry = readEntry(fields, manifest);
+    if (entry.name == "decode_step" && !hasDecode) {
+      if (entry.rows != manifest.slots)
+        fields.fail("rows", std::to_string(entry.rows) +
+                                " is not cache.slots, " +
+                                std::to_string(manifest.slots));
+      if (hasLogits && entry.queries != 1)
+        fields.fail("queries", std::to_string(entry.queries) +
+                                   " is not 1 for decode_step");
+      manifest.decode = std::move(entry);
+      hasDecode = true;
+    } else if (entry.name == "prefill" && !manifest.hasPrefill()) {
+      if (entry.rows != 1)
+        fields.fail("rows",
+                    std::to_string(entry.rows) + " is not 1 for prefill");
+      manifest.prefill = std::move(entry);
+    } else {
+      fields.fail("name", "'" + entry.name + "' is unknown or there already");
+    }
+  });
+  if (reader.isOk() && !hasDecode)
+    reader.fail("entries", "has no decode_step");
+  if (reader.isOk() && hasLogits && !manifest.hasPrefill())
+    reader.fail("entries", "has no prefill");
+}
+
+//===----------------------------------------------------------------------===//
+// Files
+//===----------------------------------------------------------------------===//
+
+static void checkFiles(ObjectReader &reader, const Manifest &manifest) {
+  auto need = [&](std::string_view name) {
+    if (reader.isOk() && !manifest.file(name))
+      reader.fail("files", "has no " + std::string(name));
+  };
+  if (manifest.vocabulary > 0)
+    need("weights.safetensors");
+  if (manifest.target == TargetKind::Host)
+    return need("code.so");
+  need("kernels.ptx");
+  for (const EntryInfo *entry : {&manifest.decode, &manifest.prefill})
+    if (!entry->name.empty())
+      need(entry->program);
+  for (const FileInfo &file : manifest.files)
+    if (reader.isOk() && file.name != "weights.safetensors" &&
+        file.bytes > maxImageBytes)
+      reader.fail("files", file.name + " is " + std::to_string(file.bytes) +
+                               " bytes long, over the limit " +
+                               std::to_string(maxImageBytes));
+}
+
 Expected<Manifest> kvrm::parseManifest(std::string_view text,
                                        std::string_view where) {
-  Expected<nlohmann::json> root = parseObject(text, where);
+  Expected<json> root = parseObject(text, where);
   KVRM_TRY(root.status());
   Status status;
   ObjectReader reader(*root, "", where, status);
@@ -119,90 +385,23 @@ Expected<Manifest> kvrm::parseManifest(std::string_view text,
                      int32_t(KVRM_ABI_VERSION), "; compile the model again");
   manifest.producer = reader.string("producer");
   manifest.isPaged = reader.oneOf("mode", std::array{"paged", "static"}) == 0;
-
   ObjectReader target = reader.member("target");
-  target.oneOf("kind", std::array{"host"});
-  manifest.triple = target.string("triple");
-  manifest.cpu = target.string("cpu");
-  if (const json *features = target.list("requires", 0))
-    for (const json &feature : *features) {
-      if (!feature.is_string()) {
-        target.fail("requires", "is not a list of strings");
-        break;
-      }
-      manifest.requiredFeatures.push_back(feature.get<std::string>());
-    }
-
+  readTarget(target, manifest);
+  if (status.isOk() && manifest.target == TargetKind::NVPTX &&
+      !manifest.isPaged)
+    reader.fail("mode", "static packages are for CPUs");
   ObjectReader model = reader.member("model");
-  manifest.modelName = model.string("name");
-  manifest.architecture = model.string("architecture");
-  manifest.vocabulary = model.integer32("vocabulary", 1, maxVocabulary);
-  manifest.hidden = model.integer32("hidden", 1, maxHidden);
-  manifest.layers = model.integer32("layers", 1, KVRM_MAX_LAYERS);
-  manifest.heads = model.integer32("heads", 1, maxHeads);
-  manifest.kvHeads = model.integer32("kv_heads", 1, KVRM_MAX_KV_HEADS);
-  if (status.isOk() && manifest.heads % manifest.kvHeads != 0)
-    model.fail("heads", std::to_string(manifest.heads) +
-                            " is not a multiple of model.kv_heads, " +
-                            std::to_string(manifest.kvHeads));
-  manifest.headDim = model.integer32("head_dim", 1, KVRM_MAX_HEAD_DIM);
-  manifest.context = model.integer32("context", 1, maxContext);
-  manifest.bos = model.integer32("bos", -1, manifest.vocabulary - 1);
-  manifest.eos = model.integer32("eos", -1, manifest.vocabulary - 1);
-
+  readModel(model, manifest);
   ObjectReader cache = reader.member("cache");
-  manifest.slots = cache.integer32("slots", 1, KVRM_MAX_ROWS);
-  manifest.pageTokens = cache.integer32("page_tokens", 1, KVRM_MAX_PAGE_TOKENS);
-  manifest.capacity = cache.integer32("capacity", 1,
-                                      int64_t(KVRM_MAX_PAGES_PER_SLOT) *
-                                          std::max(manifest.pageTokens, 1));
-  manifest.element = static_cast<kvrm_element>(
-      cache.oneOf("element", std::array{"f16", "bf16"}));
-  if (status.isOk() && cache.has("far_history"))
-    readFarHistory(cache, manifest);
+  readCache(cache, manifest);
   if (!status.isOk())
     return status;
-
-  bool hasDecode = false;
-  bool hasPrefill = false;
-  reader.each("entries", 1, [&](ObjectReader &fields) {
-    EntryInfo entry = readEntry(fields, manifest);
-    if (entry.name == "decode_step" && !hasDecode) {
-      if (entry.rows != manifest.slots)
-        fields.fail("rows", std::to_string(entry.rows) +
-                                " is not cache.slots, " +
-                                std::to_string(manifest.slots));
-      if (entry.queries != 1)
-        fields.fail("queries", std::to_string(entry.queries) +
-                                   " is not 1 for decode_step");
-      manifest.decode = std::move(entry);
-      hasDecode = true;
-    } else if (entry.name == "prefill" && !hasPrefill) {
-      if (entry.rows != 1)
-        fields.fail("rows",
-                    std::to_string(entry.rows) + " is not 1 for prefill");
-      manifest.prefill = std::move(entry);
-      hasPrefill = true;
-    } else {
-      fields.fail("name", "'" + entry.name + "' is unknown or there already");
-    }
-  });
-  if (status.isOk() && !hasDecode)
-    reader.fail("entries", "has no decode_step");
-  if (status.isOk() && !hasPrefill)
-    reader.fail("entries", "has no prefill");
-
-  // With far history a table also holds the summaries and a step's tokens.
-  if (status.isOk() && manifest.pagesPerSlot() > KVRM_MAX_PAGES_PER_SLOT)
-    cache.fail("far_history", "needs " +
-                                  std::to_string(manifest.pagesPerSlot()) +
-                                  " pages a slot, over the limit " +
-                                  std::to_string(KVRM_MAX_PAGES_PER_SLOT));
-
+  if (manifest.target == TargetKind::NVPTX)
+    readKernels(reader, manifest);
+  readEntries(reader, manifest);
+  checkPagesPerSlot(cache, manifest);
   manifest.files = readFiles(reader);
-  for (const char *name : {"code.so", "weights.safetensors"})
-    if (status.isOk() && !manifest.file(name))
-      reader.fail("files", std::string("has no ") + name);
+  checkFiles(reader, manifest);
   if (!status.isOk())
     return status;
   return manifest;

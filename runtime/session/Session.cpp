@@ -45,7 +45,7 @@ Status Session::createEntry(Entry &entry, const EntryInfo &info,
   shape.qTile = info.qTile;
   shape.kvTile = info.kvTile;
   shape.pageTokens = m.pageTokens;
-  shape.pagesPerSlot = m.pagesPerSlot();
+  shape.pagesPerSlot = m.pagesPerSlot;
   shape.schedule = info.schedule;
   shape.splits = info.splits;
   shape.shares = shares;
@@ -67,9 +67,9 @@ Session::create(std::shared_ptr<const Package> package,
   std::unique_ptr<Session> session(new Session());
   session->package = std::move(package);
   const Manifest &m = session->manifest();
-  int64_t allPages = int64_t(m.slots) * m.pagesPerSlot();
+  int64_t allPages = int64_t(m.slots) * m.pagesPerSlot;
   int64_t pages = config.poolPages == 0 ? allPages : config.poolPages;
-  if (pages < 1 || pages > KVRM_MAX_POOL_PAGES)
+  if (m.isPaged && (pages < 1 || pages > KVRM_MAX_POOL_PAGES))
     return invalidArgument("pool_pages: ", pages, " is outside 1..",
                            int32_t(KVRM_MAX_POOL_PAGES));
   if (config.shares < 0 || config.shares > 4096)
@@ -108,7 +108,7 @@ Session::create(std::shared_ptr<const Package> package,
     bounds.pageTokens = m.pageTokens;
     bounds.poolPages = static_cast<int32_t>(pages);
     bounds.window = m.window;
-    bounds.historyPages = m.pagesPerSlot();
+    bounds.historyPages = m.pagesPerSlot;
   }
 
   // Workers first: shares follow their number.
@@ -161,13 +161,13 @@ Session::create(std::shared_ptr<const Package> package,
 
   if (m.isPaged) {
     Expected<BlockPager> pager = BlockPager::create(
-        {shape.pages, bounds.histories, m.pagesPerSlot(), m.pageTokens});
+        {shape.pages, bounds.histories, m.pagesPerSlot, m.pageTokens});
     KVRM_TRY(pager.status());
     session->pager.emplace(pager.take());
     if (bounds.parkingPlaces > 0) {
       Expected<BlockPager> parking =
           BlockPager::create({shape.parkingPages, bounds.parkingPlaces,
-                              m.pagesPerSlot(), m.pageTokens});
+                              m.pagesPerSlot, m.pageTokens});
       KVRM_TRY(parking.status());
       session->parking.emplace(parking.take());
     }

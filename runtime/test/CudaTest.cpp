@@ -8,7 +8,7 @@
 
 #include "FakeCuda.h"
 #include "ToyKernels.h"
-#include "kvrm/runtime/cuda/CudaBackend.h"
+#include "kvrm/runtime/attention/AttentionStep.h"
 
 #include <atomic>
 #include <dlfcn.h>
@@ -68,34 +68,35 @@ protected:
     return driver ? "" : driver.status().message();
   }
 
-  KernelSet kernels(const toy::KernelOptions &options = {}) {
+  std::shared_ptr<const Package>
+  kernels(const toy::KernelOptions &options = {}) {
     auto key = std::make_tuple(options.queries, options.qTile, options.isStaged,
                                options.hasCubin);
     std::string &path = folders[key];
     if (path.empty())
       path = toy::makeKernels(options);
-    Expected<KernelSet> set = KernelSet::load(path);
+    Expected<std::shared_ptr<const Package>> set = Package::load(path);
     EXPECT_TRUE(set) << set.status().message();
     return set.take();
   }
-  static CudaShape shape() {
-    CudaShape shape;
+  static AttentionShape shape() {
+    AttentionShape shape;
     shape.layers = 2;
     shape.slots = 4;
     shape.capacityTokens = 200;
     return shape;
   }
-  std::unique_ptr<CudaBackend> backend(const CudaShape &shape,
-                                       const toy::KernelOptions &options = {}) {
-    Expected<std::unique_ptr<CudaBackend>> created =
-        CudaBackend::create(device(), kernels(options), shape);
+  std::unique_ptr<AttentionStep>
+  backend(const AttentionShape &shape, const toy::KernelOptions &options = {}) {
+    Expected<std::unique_ptr<AttentionStep>> created =
+        AttentionStep::create(device(), *kernels(options), shape);
     EXPECT_TRUE(created) << created.status().message();
     return created.take();
   }
-  std::string createError(const CudaShape &shape,
+  std::string createError(const AttentionShape &shape,
                           const toy::KernelOptions &options = {}) {
-    Expected<std::unique_ptr<CudaBackend>> created =
-        CudaBackend::create(device(), kernels(options), shape);
+    Expected<std::unique_ptr<AttentionStep>> created =
+        AttentionStep::create(device(), *kernels(options), shape);
     return created ? "" : created.status().message();
   }
 
@@ -107,7 +108,7 @@ void expectOk(const Status &status) {
 }
 
 /// Whether the device holds the committed descriptor, but for groups.
-bool isDescriptorEqual(CudaBackend &backend) {
+bool isDescriptorEqual(AttentionStep &backend) {
   std::vector<uint8_t> bytes(
       static_cast<size_t>(backend.deviceDescriptor().bytes));
   if (!backend.read(bytes, backend.deviceDescriptor()).isOk())
@@ -127,7 +128,7 @@ bool isDescriptorEqual(CudaBackend &backend) {
 /// Random steps on a backend, and what its histories should hold.
 class Traffic {
 public:
-  explicit Traffic(CudaBackend &backend, uint32_t seed)
+  explicit Traffic(AttentionStep &backend, uint32_t seed)
       : backend(backend), random(seed),
         histories(static_cast<size_t>(backend.shape().slots)) {}
 
@@ -138,7 +139,7 @@ public:
   /// Extends, cuts, shares and releases histories; `rows` says what to plan.
   /// Returns copies of pages that the step needs.
   std::vector<PageCopy> change() {
-    const CudaShape &shape = backend.shape();
+    const AttentionShape &shape = backend.shape();
     BlockPager &pager = backend.pager();
     std::vector<PageCopy> copies;
     rows.assign(static_cast<size_t>(shape.slots), {});
@@ -161,7 +162,7 @@ public:
         histories[index] = shared;
         histories[index].resize(static_cast<size_t>(tokens));
       }
-      int32_t count = 1 + below(backend.manifest().queries);
+      int32_t count = 1 + below(backend.info().queries);
       if (below(5) == 0 || pager.length(slot) + count > shape.capacityTokens)
         continue;
       PageCopy copy;
@@ -176,12 +177,12 @@ public:
   /// New keys and values for the rows, different for each token, head and
   /// layer; with hasLayerTensors.
   Status writeTokens() {
-    const KernelManifest &m = backend.manifest();
+    const AttentionInfo &m = backend.info();
     for (size_t r = 0; r < rows.size(); ++r)
       for (int32_t t = 0; t < rows[r].count; ++t)
         histories[r].push_back(++tokens);
     for (int32_t layer = 0; layer < backend.shape().layers; ++layer)
-      for (CudaTensor which : {CudaTensor::K, CudaTensor::V}) {
+      for (AttentionTensor which : {AttentionTensor::K, AttentionTensor::V}) {
         DeviceSpan span = backend.tensor(which, layer);
         std::vector<uint16_t> values(static_cast<size_t>(span.bytes / 2));
         for (size_t r = 0; r < rows.size(); ++r)
@@ -194,7 +195,7 @@ public:
                     histories[r].size() - static_cast<size_t>(rows[r].count);
                 values[static_cast<size_t>(at)] =
                     valueOf(histories[r][back + static_cast<size_t>(t)], layer,
-                            which == CudaTensor::V, head, d);
+                            which == AttentionTensor::V, head, d);
               }
         KVRM_TRY(backend.write(
             span, {reinterpret_cast<const uint8_t *>(values.data()),
@@ -212,7 +213,7 @@ public:
 
   /// Every token of every history, in every layer.
   void checkPool() {
-    const KernelManifest &m = backend.manifest();
+    const AttentionInfo &m = backend.info();
     std::vector<uint16_t> page(static_cast<size_t>(m.pageTokens * m.headDim));
     for (size_t slot = 0; slot < histories.size(); ++slot) {
       std::span<const int32_t> pages =
@@ -238,7 +239,7 @@ public:
     }
   }
 
-  CudaBackend &backend;
+  AttentionStep &backend;
   std::mt19937 random;
   std::vector<std::vector<uint32_t>> histories;
   std::vector<PlanRow> rows;
@@ -389,7 +390,7 @@ TEST(CudaPages, PackAndUnpack) {
 }
 
 TEST_F(Cuda, PagesGoInAndOut) {
-  std::unique_ptr<CudaBackend> gpu = backend(shape());
+  std::unique_ptr<AttentionStep> gpu = backend(shape());
   std::vector<uint16_t> rows(16 * 64);
   for (size_t i = 0; i < rows.size(); ++i)
     rows[i] = static_cast<uint16_t>(i * 3);
@@ -411,50 +412,50 @@ TEST_F(Cuda, PagesGoInAndOut) {
 
 TEST_F(Cuda, ShapesAreChecked) {
   auto with = [&](auto change) {
-    CudaShape changed = shape();
+    AttentionShape changed = shape();
     change(changed);
     return createError(changed);
   };
-  EXPECT_EQ(with([](CudaShape &s) { s.layers = 0; }),
-            "CUDA backend: layers: 0 is outside 1..1024");
-  EXPECT_EQ(with([](CudaShape &s) { s.slots = 1025; }),
-            "CUDA backend: slots: 1025 is outside 1..1024");
-  EXPECT_EQ(with([](CudaShape &s) { s.capacityTokens = 0; }),
-            "CUDA backend: capacity_tokens: 0 is outside 1..1048576");
-  EXPECT_EQ(with([](CudaShape &s) { s.poolPages = -1; }),
-            "CUDA backend: pool_pages: -1 is outside 0..16777216");
-  EXPECT_EQ(with([](CudaShape &s) { s.blocksPerSm = 33; }),
-            "CUDA backend: blocks_per_sm: 33 is outside 0..32");
-  EXPECT_EQ(with([](CudaShape &s) {
+  EXPECT_EQ(with([](AttentionShape &s) { s.layers = 0; }),
+            "attention: layers: 0 is outside 1..1024");
+  EXPECT_EQ(with([](AttentionShape &s) { s.slots = 1025; }),
+            "attention: slots: 1025 is outside 1..1024");
+  EXPECT_EQ(with([](AttentionShape &s) { s.capacityTokens = 0; }),
+            "attention: capacity_tokens: 0 is outside 1..1048576");
+  EXPECT_EQ(with([](AttentionShape &s) { s.poolPages = -1; }),
+            "attention: pool_pages: -1 is outside 0..16777216");
+  EXPECT_EQ(with([](AttentionShape &s) { s.blocksPerSm = 33; }),
+            "attention: blocks_per_sm: 33 is outside 0..32");
+  EXPECT_EQ(with([](AttentionShape &s) {
               s.slots = 1024;
               s.capacityTokens = 1 << 20;
             }),
-            "CUDA backend: pool_pages: 67108864 is outside 1..16777216");
-  EXPECT_EQ(with([](CudaShape &s) { s.usesStaging = true; }),
-            "CUDA backend: " + kernels().path() + " has no kernel stage");
-  CudaShape small = shape();
+            "attention: pool_pages: 67108864 is outside 1..16777216");
+  EXPECT_EQ(with([](AttentionShape &s) { s.usesStaging = true; }),
+            "attention: " + kernels()->path() + " has no kernel stage");
+  AttentionShape small = shape();
   small.usesStaging = true;
   small.poolPages = 10;
   EXPECT_EQ(createError(small, {.isStaged = true}),
-            "CUDA backend: pool_pages: 10 is under the 52 of all slots, which "
+            "attention: pool_pages: 10 is under the 52 of all slots, which "
             "staging needs");
 }
 
 TEST_F(Cuda, DevicesAreChecked) {
   control().major = 8;
   EXPECT_EQ(createError(shape()),
-            kernels().path() +
+            kernels()->path() +
                 ": kernels are for sm_90; device 0, Fake GPU, is sm_80");
   control().major = 9;
   control().activeBlocks = 0;
   EXPECT_EQ(createError(shape()),
-            kernels().path() + ": kernel attend_workqueue: a block does not "
-                               "fit device 0, Fake GPU");
+            kernels()->path() + ": kernel attend_workqueue: a block does not "
+                                "fit device 0, Fake GPU");
   control().activeBlocks = 1;
   control().maxThreads = 128;
   EXPECT_EQ(createError(shape()),
-            kernels().path() + ": kernel attend_workqueue: 256 threads are "
-                               "more than the 128 that it can have");
+            kernels()->path() + ": kernel attend_workqueue: 256 threads are "
+                                "more than the 128 that it can have");
   control().maxThreads = 1024;
   control().memoryBytes = 200000;
   std::string error = createError(shape());
@@ -465,7 +466,7 @@ TEST_F(Cuda, DevicesAreChecked) {
 TEST_F(Cuda, CubinsAreForOneDevice) {
   // The fake finds kernels in the cubin alone, and then in the PTX alone.
   toy::KernelOptions options{.hasCubin = true};
-  std::string path = kernels(options).path();
+  std::string path = kernels(options)->path();
   toy::write(path + "/kernels.ptx", "broken");
   toy::writeManifest(path, toy::kernelManifestOf(options, path));
   (void)backend(shape(), options);
@@ -479,11 +480,11 @@ TEST_F(Cuda, CubinsAreForOneDevice) {
 //===----------------------------------------------------------------------===//
 
 TEST_F(Cuda, GeometryAndAttributes) {
-  CudaShape wanted = shape();
+  AttentionShape wanted = shape();
   wanted.hasLayerTensors = true;
   wanted.usesStaging = true;
   toy::KernelOptions options{.queries = 5, .qTile = 2, .isStaged = true};
-  std::unique_ptr<CudaBackend> gpu = backend(wanted, options);
+  std::unique_ptr<AttentionStep> gpu = backend(wanted, options);
   EXPECT_EQ(gpu->shares(), 6) << "3 multiprocessors of 2 blocks";
   using Grid = std::array<uint32_t, 3>;
   struct Want {
@@ -520,10 +521,10 @@ TEST_F(Cuda, GeometryAndAttributes) {
       EXPECT_EQ(args.shares, args.descriptor + uint64_t(layout.shares));
       EXPECT_EQ(args.k_pool, gpu->page({layer, false, 0, 0}).address);
       EXPECT_EQ(args.v_pool, gpu->page({layer, true, 0, 0}).address);
-      EXPECT_EQ(args.q, gpu->tensor(CudaTensor::Q, layer).address);
-      EXPECT_EQ(args.out, gpu->tensor(CudaTensor::Out, layer).address);
-      EXPECT_EQ(args.k, gpu->tensor(CudaTensor::K, layer).address);
-      EXPECT_EQ(args.v, gpu->tensor(CudaTensor::V, layer).address);
+      EXPECT_EQ(args.q, gpu->tensor(AttentionTensor::Q, layer).address);
+      EXPECT_EQ(args.out, gpu->tensor(AttentionTensor::Out, layer).address);
+      EXPECT_EQ(args.k, gpu->tensor(AttentionTensor::K, layer).address);
+      EXPECT_EQ(args.v, gpu->tensor(AttentionTensor::V, layer).address);
       EXPECT_EQ(args.partials, gpu->partials().address);
       EXPECT_EQ(args.head_stride, 52 * 2048);
       EXPECT_EQ(args.pages_per_slot, 13);
@@ -580,7 +581,7 @@ TEST_F(Cuda, GeometryAndAttributes) {
                 false,
                 layer};
   };
-  check({commit, append(0, false), stage(0), staged(0), append(1, false),
+  check({commit, append(0, false), stage(0), staged(0), append(1, true),
          stage(1), staged(1)},
         true);
   expectOk(gpu->launchCommit());
@@ -591,14 +592,14 @@ TEST_F(Cuda, GeometryAndAttributes) {
 }
 
 TEST_F(Cuda, WithoutPdlOrAppends) {
-  CudaShape plain = shape();
+  AttentionShape plain = shape();
   plain.usesPdl = false;
-  std::unique_ptr<CudaBackend> gpu = backend(plain);
+  std::unique_ptr<AttentionStep> gpu = backend(plain);
   expectOk(gpu->capture(CudaSchedule::workqueue()));
   for (const fake::Launch &launch : control().launches)
     EXPECT_FALSE(launch.isProgrammatic);
   control().launches.clear();
-  CudaShape reading = shape();
+  AttentionShape reading = shape();
   reading.appends = false;
   gpu = backend(reading);
   expectOk(gpu->capture(CudaSchedule::workqueue()));
@@ -609,12 +610,12 @@ TEST_F(Cuda, WithoutPdlOrAppends) {
 }
 
 TEST_F(Cuda, OlderKernelsDoNotOverlap) {
-  std::string path = kernels().path();
+  std::string path = kernels()->path();
   nlohmann::json manifest = toy::kernelManifestOf({}, path);
   manifest["target"]["arch"] = "sm_80";
   manifest["kernels"][3]["max_cluster"] = 1;
   toy::writeManifest(path, manifest);
-  std::unique_ptr<CudaBackend> gpu = backend(shape());
+  std::unique_ptr<AttentionStep> gpu = backend(shape());
   expectOk(gpu->capture(CudaSchedule::workqueue()));
   expectOk(gpu->capture(CudaSchedule::clusters(1)));
   for (const fake::Launch &launch : control().launches) {
@@ -622,12 +623,12 @@ TEST_F(Cuda, OlderKernelsDoNotOverlap) {
     EXPECT_EQ(launch.cluster, 0u);
   }
   EXPECT_EQ(gpu->capture(CudaSchedule::clusters(2)).message(),
-            "schedule: cluster 2 is more than the kernel set's max_cluster, "
+            "schedule: cluster 2 is more than the kernels' max_cluster, "
             "1");
 }
 
 TEST_F(Cuda, SchedulesAreChecked) {
-  std::unique_ptr<CudaBackend> gpu = backend(shape());
+  std::unique_ptr<AttentionStep> gpu = backend(shape());
   EXPECT_EQ(gpu->capture({3, false}).message(),
             "schedule: cluster 3 is not one of 0, 1, 2, 4, 8");
   EXPECT_EQ(gpu->capture({2, true}).message(),
@@ -639,8 +640,8 @@ TEST_F(Cuda, SchedulesAreChecked) {
   control().activeClusters = 0;
   EXPECT_EQ(gpu->capture(CudaSchedule::clusters(8)).message(),
             "schedule: clusters of 8 blocks do not fit device 0, Fake GPU");
-  EXPECT_NE(gpu->kernel("attend_cluster"), nullptr);
-  EXPECT_EQ(gpu->kernel("stage"), nullptr);
+  EXPECT_NE(gpu->kernels().find(KVRM_ROLE_ATTEND_CLUSTER), nullptr);
+  EXPECT_EQ(gpu->kernels().find(KVRM_ROLE_STAGE), nullptr);
 }
 
 //===----------------------------------------------------------------------===//
@@ -649,14 +650,14 @@ TEST_F(Cuda, SchedulesAreChecked) {
 
 TEST_F(Cuda, RandomStepsReachTheDevice) {
   for (uint32_t seed = 0; seed < 6; ++seed) {
-    CudaShape wanted = shape();
+    AttentionShape wanted = shape();
     wanted.hasLayerTensors = true;
     wanted.usesStaging = seed % 2 == 1;
     wanted.poolPages = seed < 4 ? 0 : 60;
     toy::KernelOptions options{.queries = seed % 3 == 0 ? 1 : 4,
                                .qTile = seed % 3 == 0 ? 1 : 2,
                                .isStaged = wanted.usesStaging};
-    std::unique_ptr<CudaBackend> gpu = backend(wanted, options);
+    std::unique_ptr<AttentionStep> gpu = backend(wanted, options);
     EXPECT_TRUE(isDescriptorEqual(*gpu)) << "before any step";
     CudaSchedule schedule = CudaSchedule::workqueue();
     expectOk(gpu->capture(schedule));
@@ -690,7 +691,7 @@ TEST_F(Cuda, RandomStepsReachTheDevice) {
 TEST_F(Cuda, CommitsInFlightAreNotOverwritten) {
   // The fake does nothing before it must, so that all of these are in flight
   // but for those that the ring makes room for.
-  std::unique_ptr<CudaBackend> gpu = backend(shape());
+  std::unique_ptr<AttentionStep> gpu = backend(shape());
   CudaSchedule schedule = CudaSchedule::workqueue();
   expectOk(gpu->capture(schedule));
   Traffic traffic(*gpu, 11);
@@ -705,7 +706,7 @@ TEST_F(Cuda, CommitsInFlightAreNotOverwritten) {
 }
 
 TEST_F(Cuda, CommitsThatNobodyApplied) {
-  std::unique_ptr<CudaBackend> gpu = backend(shape());
+  std::unique_ptr<AttentionStep> gpu = backend(shape());
   Traffic traffic(*gpu, 5);
   for (int step = 0; step < 20; ++step) {
     traffic.change();
@@ -722,10 +723,10 @@ TEST_F(Cuda, CommitsThatNobodyApplied) {
 }
 
 TEST_F(Cuda, CommitBytesFollowTheChange) {
-  CudaShape large = shape();
+  AttentionShape large = shape();
   large.slots = 64;
   large.capacityTokens = 1024;
-  std::unique_ptr<CudaBackend> gpu = backend(large);
+  std::unique_ptr<AttentionStep> gpu = backend(large);
   expectOk(gpu->capture(CudaSchedule::workqueue()));
   std::vector<PlanRow> rows(64);
   auto step = [&] {
@@ -744,7 +745,7 @@ TEST_F(Cuda, CommitBytesFollowTheChange) {
 }
 
 TEST_F(Cuda, NoStepAllocates) {
-  std::unique_ptr<CudaBackend> gpu = backend(shape());
+  std::unique_ptr<AttentionStep> gpu = backend(shape());
   CudaSchedule schedule = CudaSchedule::clusters(2);
   expectOk(gpu->capture(schedule));
   expectOk(gpu->synchronize());
@@ -793,8 +794,8 @@ public:
 } // namespace
 
 TEST_F(Cuda, AnyCallMayFailOnce) {
-  KernelSet set = kernels({.isStaged = true});
-  CudaShape wanted = shape();
+  std::shared_ptr<const Package> set = kernels({.isStaged = true});
+  AttentionShape wanted = shape();
   wanted.usesStaging = true;
   wanted.hasLayerTensors = true;
   wanted.layers = 1;
@@ -812,11 +813,11 @@ TEST_F(Cuda, AnyCallMayFailOnce) {
         device = opened.take();
         return Status::ok();
       });
-      std::unique_ptr<CudaBackend> gpu;
+      std::unique_ptr<AttentionStep> gpu;
       retry([&] {
         int64_t before = control().live;
-        Expected<std::unique_ptr<CudaBackend>> created =
-            CudaBackend::create(device, set, wanted);
+        Expected<std::unique_ptr<AttentionStep>> created =
+            AttentionStep::create(device, *set, wanted);
         if (!created) {
           EXPECT_EQ(control().live, before)
               << "a failed creation keeps nothing";
@@ -875,7 +876,7 @@ TEST_F(Cuda, AnyCallMayFailOnce) {
 }
 
 TEST_F(Cuda, ADeviceThatIsGoneFailsEveryCall) {
-  std::unique_ptr<CudaBackend> gpu = backend(shape());
+  std::unique_ptr<AttentionStep> gpu = backend(shape());
   expectOk(gpu->capture(CudaSchedule::workqueue()));
   Traffic traffic(*gpu, 1);
   for (int step = 0; step < 3; ++step) {

@@ -13,7 +13,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "ToyKernels.h"
-#include "kvrm/runtime/cuda/CudaBackend.h"
+#include "kvrm/runtime/attention/AttentionStep.h"
 
 #include <bit>
 #include <cmath>
@@ -54,11 +54,11 @@ template <typename T> std::span<uint8_t> bytesOf(T &values) {
 }
 
 /// The schedules that a set has and the device holds, captured.
-std::vector<CudaSchedule> captureAll(CudaBackend &backend) {
+std::vector<CudaSchedule> captureAll(AttentionStep &backend) {
   std::vector<CudaSchedule> captured;
   std::vector<CudaSchedule> all = {CudaSchedule::workqueue()};
   for (int32_t blocks : {1, 2, 4, 8})
-    if (blocks <= backend.manifest().kernel("attend_cluster")->maxCluster)
+    if (blocks <= backend.info().maxCluster)
       all.push_back(CudaSchedule::clusters(blocks));
   if (backend.shape().usesStaging)
     all.push_back(CudaSchedule::staged());
@@ -126,18 +126,18 @@ next:
 
 TEST_F(Gpu, StepsReachTheDevice) {
   std::string path = writePtx();
-  Expected<KernelSet> set = KernelSet::load(path);
+  Expected<std::shared_ptr<const Package>> set = Package::load(path);
   ASSERT_TRUE(set) << set.status().message();
-  if (!set->checkDevice(device->info()).isOk())
-    GTEST_SKIP() << set->checkDevice(device->info()).message();
-  CudaShape shape;
+  if (Status fits = checkDevice(**set, device->info()); !fits.isOk())
+    GTEST_SKIP() << fits.message();
+  AttentionShape shape;
   shape.layers = 3;
   shape.slots = 16;
   shape.capacityTokens = 500;
-  Expected<std::unique_ptr<CudaBackend>> created =
-      CudaBackend::create(device, *set, shape);
+  Expected<std::unique_ptr<AttentionStep>> created =
+      AttentionStep::create(device, **set, shape);
   ASSERT_TRUE(created) << created.status().message();
-  CudaBackend &gpu = **created;
+  AttentionStep &gpu = **created;
   std::vector<CudaSchedule> schedules = captureAll(gpu);
   EXPECT_EQ(schedules.size(), 5u);
   std::mt19937 random(1);
@@ -250,8 +250,8 @@ private:
 /// Histories on the device and, to compare with, here.
 class Batch {
 public:
-  Batch(CudaBackend &backend, uint32_t seed)
-      : gpu(backend), m(backend.manifest()), element(m.element), random(seed),
+  Batch(AttentionStep &backend, uint32_t seed)
+      : gpu(backend), m(backend.info()), element(m.element), random(seed),
         rows(static_cast<size_t>(gpu.shape().slots)) {
     size_t perLayer =
         static_cast<size_t>(gpu.shape().slots) * static_cast<size_t>(m.kvHeads);
@@ -318,11 +318,12 @@ public:
       queries.resize(static_cast<size_t>(gpu.shape().layers));
       auto &q = queries[static_cast<size_t>(layer)];
       q = randomRows(tokens * m.heads);
-      expectOk(gpu.write(gpu.tensor(CudaTensor::Q, layer), bytesOf(q)));
+      expectOk(gpu.write(gpu.tensor(AttentionTensor::Q, layer), bytesOf(q)));
       for (bool isValue : {false, true}) {
         std::vector<uint16_t> fresh = randomRows(tokens * m.kvHeads);
         expectOk(gpu.write(
-            gpu.tensor(isValue ? CudaTensor::V : CudaTensor::K, layer),
+            gpu.tensor(isValue ? AttentionTensor::V : AttentionTensor::K,
+                       layer),
             bytesOf(fresh)));
         for (size_t r = 0; r < rows.size(); ++r)
           for (int32_t t = 0; t < rows[r].count; ++t)
@@ -341,12 +342,13 @@ public:
 
   void poisonOutputs() {
     for (int32_t layer = 0; layer < gpu.shape().layers; ++layer)
-      expectOk(gpu.stream().fill(gpu.tensor(CudaTensor::Out, layer), 0xff));
+      expectOk(
+          gpu.stream().fill(gpu.tensor(AttentionTensor::Out, layer), 0xff));
   }
 
   /// The largest error of any output; outputs of no token are left alone.
   double check(int32_t layer) {
-    DeviceSpan span = gpu.tensor(CudaTensor::Out, layer);
+    DeviceSpan span = gpu.tensor(AttentionTensor::Out, layer);
     std::vector<uint16_t> out(static_cast<size_t>(span.bytes / 2));
     expectOk(gpu.read(bytesOf(out), span));
     double worst = 0;
@@ -403,8 +405,8 @@ public:
     return result;
   }
 
-  CudaBackend &gpu;
-  const KernelManifest &m;
+  AttentionStep &gpu;
+  const AttentionInfo &m;
   Element element;
   std::mt19937 random;
   std::vector<PlanRow> rows;
@@ -420,19 +422,19 @@ TEST_F(Gpu, KernelsAgreeWithFloat64) {
     GTEST_SKIP() << "KVRM_KERNELS is not set";
   // A list with colons between, for gpu/; the first is enough here.
   std::string folders = path;
-  Expected<KernelSet> set =
-      KernelSet::load(folders.substr(0, folders.find(':')));
+  Expected<std::shared_ptr<const Package>> set =
+      Package::load(folders.substr(0, folders.find(':')));
   ASSERT_TRUE(set) << set.status().message();
-  CudaShape shape;
+  AttentionShape shape;
   shape.layers = 2;
   shape.slots = 6;
   shape.capacityTokens = 1200;
   shape.hasLayerTensors = true;
-  shape.usesStaging = set->manifest().kernel("stage") != nullptr;
-  Expected<std::unique_ptr<CudaBackend>> created =
-      CudaBackend::create(device, *set, shape);
+  shape.usesStaging = (*set)->manifest().kernel(KVRM_ROLE_STAGE) != nullptr;
+  Expected<std::unique_ptr<AttentionStep>> created =
+      AttentionStep::create(device, **set, shape);
   ASSERT_TRUE(created) << created.status().message();
-  CudaBackend &gpu = **created;
+  AttentionStep &gpu = **created;
   // What was not written is NaN.
   expectOk(gpu.stream().fill(gpu.pool(), 0xff));
   expectOk(gpu.stream().fill(gpu.partials(), 0xff));

@@ -68,7 +68,7 @@ TEST_F(Packages, LoadsAWholeOne) {
   EXPECT_EQ(m.modelName, "toy");
   EXPECT_TRUE(m.isPaged);
   EXPECT_EQ(m.decode.schedule, KVRM_SCHEDULE_WORKQUEUE);
-  EXPECT_EQ(m.pagesPerSlot(), 13);
+  EXPECT_EQ(m.pagesPerSlot, 13);
   EXPECT_EQ((*package)->weightBytes(), 64);
   EXPECT_EQ(reinterpret_cast<uintptr_t>((*package)->weights()) % 64, 0u);
   EXPECT_NE((*package)->decodeStep(), nullptr);
@@ -84,7 +84,7 @@ TEST_F(Packages, ManifestFieldsAreChecked) {
   const Broken cases[] = {
       {"/format", "zip", "M: format: 'zip' is not one of kvrm-package"},
       {"/abi_version", 1,
-       "M: abi_version: 1 is not this runtime's 3; compile the model again"},
+       "M: abi_version: 1 is not this runtime's 4; compile the model again"},
       {"/abi_version", "1", "M: abi_version: is not an integer"},
       {"/producer", 1, "M: producer: is not a string"},
       {"/producer", std::string(2000, 'x'),
@@ -93,7 +93,9 @@ TEST_F(Packages, ManifestFieldsAreChecked) {
       {"/mode", "a\n\x1b[31mb",
        "M: mode: 'a??[31mb' is not one of paged, static"},
       {"/target", 1, "M: target: is not an object"},
-      {"/target/kind", "nvptx", "M: target.kind: 'nvptx' is not one of host"},
+      {"/target/kind", "nvptx", "M: target.arch: is missing"},
+      {"/target/kind", "cuda",
+       "M: target.kind: 'cuda' is not one of host, nvptx"},
       {"/target/triple", 1, "M: target.triple: is not a string"},
       {"/target/cpu", nullptr, "M: target.cpu: is not a string"},
       {"/target/requires", "avx2", "M: target.requires: is not a list"},
@@ -118,6 +120,8 @@ TEST_F(Packages, ManifestFieldsAreChecked) {
       {"/cache/page_tokens", 257,
        "M: cache.page_tokens: 257 is outside 1..256"},
       {"/cache/capacity", 0, "M: cache.capacity: 0 is outside 1..262144"},
+      {"/cache/pages_per_slot", 14,
+       "M: cache.pages_per_slot: 14 are not the 13 that a slot can have"},
       {"/cache/element", "f32",
        "M: cache.element: 'f32' is not one of f16, bf16"},
       {"/cache/far_history", 1, "M: cache.far_history: is not an object"},
@@ -252,6 +256,7 @@ TEST_F(Packages, DamagedManifestsAreAnswers) {
 TEST_F(Packages, StaticOnesNeedNoTiles) {
   EXPECT_EQ(parseError([](json &m) {
               m["mode"] = "static";
+              m["cache"].erase("pages_per_slot");
               for (json &entry : m["entries"])
                 for (const char *key : {"q_tile", "kv_tile", "schedule",
                                         "splits", "transport", "scratch_bytes"})

@@ -111,7 +111,7 @@ TEST_F(StepPrograms, BytesAreChecked) {
                                "; compile the model again");
   EXPECT_EQ(changed(8, 0), "P: commands: 0 is outside 1..65536");
   EXPECT_EQ(changed(8, 65537), "P: commands: 65537 is outside 1..65536");
-  EXPECT_EQ(changed(16, 65), "P: tensors: 65 is outside 0..64");
+  EXPECT_EQ(changed(16, 4097), "P: tensors: 4097 is outside 0..4096");
   EXPECT_EQ(changed(20, 0), "P: layers: 0 is outside 1..1024");
   EXPECT_EQ(changed(24, 1), "P: a reserved word of the header is not 0");
   std::string body = std::to_string(good.size() - 32);

@@ -1,4 +1,5 @@
-//===- ToyKernels.h - Kernel sets for tests ---------------------*- C++ -*-===//
+//===- ToyKernels.h - Packages of kernels for tests ---------------------*- C++
+//-*-===//
 //
 // Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
 // See LICENSE for licence information.
@@ -6,7 +7,8 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// Sets that FakeCuda.cpp loads: the right manifest, and a few words of PTX.
+// Packages for GPUs that attend and no more, as FakeCuda.cpp loads them: the
+// right manifest and program, and a few words of PTX.
 //
 //===----------------------------------------------------------------------===//
 
@@ -14,6 +16,7 @@
 #define KVRM_TEST_TOYKERNELS_H
 
 #include "ToyPackage.h"
+#include "ToyProgram.h"
 
 #include "kvrm/runtime/abi.h"
 
@@ -29,47 +32,84 @@ struct KernelOptions {
   bool hasCubin = false;
 };
 
+/// Kernels by role, in the order of kernelRoles().
+inline nlohmann::json kernelsOf(const KernelOptions &options) {
+  using nlohmann::json;
+  json kernels = json::array();
+  for (kvrm_kernel_role role : kernelRoles(options.isStaged)) {
+    const char *name = kvrm_kernel_role_name(role);
+    kernels.push_back({{"role", name},
+                       {"symbol", std::string("kvrm_") + name},
+                       {"threads", 256},
+                       {"shared_bytes", 0},
+                       {"blocks_per_sm", 1}});
+  }
+  kernels[KVRM_ROLE_COMMIT]["threads"] = 128;
+  kernels[KVRM_ROLE_APPEND]["threads"] = 64;
+  kernels[KVRM_ROLE_ATTEND_WORKQUEUE]["shared_bytes"] = 100000;
+  kernels[KVRM_ROLE_ATTEND_WORKQUEUE]["blocks_per_sm"] = 2;
+  kernels[KVRM_ROLE_ATTEND_CLUSTER]["shared_bytes"] = 90000;
+  kernels[KVRM_ROLE_ATTEND_CLUSTER]["max_cluster"] = 8;
+  if (options.isStaged)
+    kernels[KVRM_ROLE_ATTEND_STAGED]["shared_bytes"] = 100000;
+  return kernels;
+}
+
 inline nlohmann::json kernelManifestOf(const KernelOptions &options,
                                        const std::string &folder) {
   using nlohmann::json;
-  auto kernel = [](const char *name, int threads, int sharedBytes) {
-    return json{{"name", name},
-                {"symbol", std::string("kvrm_") + name},
-                {"threads", threads},
-                {"shared_bytes", sharedBytes},
-                {"blocks_per_sm", 1}};
-  };
-  json kernels = {kernel("commit", 128, 0), kernel("append", 64, 0),
-                  kernel("attend_workqueue", 256, 100000),
-                  kernel("attend_cluster", 256, 90000)};
-  kernels[2]["blocks_per_sm"] = 2;
-  kernels[3]["max_cluster"] = 8;
-  if (options.isStaged) {
-    kernels.push_back(kernel("stage", 256, 0));
-    kernels.push_back(kernel("attend_workqueue_staged", 256, 100000));
-  }
   json files = json::array();
-  for (const char *name : {"kernels.ptx", "kernels.cubin"}) {
+  for (const char *name : {"kernels.ptx", "kernels.cubin", "decode.program"}) {
     std::string path = folder + "/" + name;
     if (std::filesystem::exists(path))
       files.push_back({{"name", name},
                        {"bytes", std::filesystem::file_size(path)},
                        {"xxh3", checksum(path)}});
   }
-  return {{"format", "kvrm-kernels"},
+  constexpr int slots = 8, headDim = 64, heads = 6, kvHeads = 2;
+  json tensors = json::array();
+  for (auto [name, tensorHeads] :
+       {std::pair("input0", heads), std::pair("input1", kvHeads),
+        std::pair("input2", kvHeads), std::pair("output0", heads)})
+    tensors.push_back(
+        {{"name", name},
+         {"row_bytes", options.queries * tensorHeads * headDim * 2}});
+  return {{"format", "kvrm-package"},
           {"abi_version", KVRM_ABI_VERSION},
           {"producer", "test"},
+          {"mode", "paged"},
           {"target", {{"kind", "nvptx"}, {"arch", "sm_90"}}},
-          {"attention",
-           {{"heads", 6},
-            {"kv_heads", 2},
-            {"head_dim", 64},
+          {"model",
+           {{"name", "attention"},
+            {"architecture", "attention"},
+            {"vocabulary", 0},
+            {"hidden", 0},
+            {"layers", 1},
+            {"heads", heads},
+            {"kv_heads", kvHeads},
+            {"head_dim", headDim},
+            {"context", 1024},
+            {"bos", -1},
+            {"eos", -1}}},
+          {"cache",
+           {{"slots", slots},
+            {"capacity", 1024},
             {"page_tokens", 16},
-            {"element", "f16"},
-            {"queries", options.queries},
-            {"q_tile", options.qTile},
-            {"kv_tile", 32}}},
-          {"kernels", kernels},
+            {"pages_per_slot", 64},
+            {"element", "f16"}}},
+          {"kernels", kernelsOf(options)},
+          {"entries",
+           {{{"name", "decode_step"},
+             {"program", "decode.program"},
+             {"tensors", tensors},
+             {"rows", slots},
+             {"queries", options.queries},
+             {"q_tile", options.qTile},
+             {"kv_tile", 32},
+             {"schedule", "workqueue"},
+             {"splits", 1},
+             {"transport", "native"},
+             {"arena_bytes", 0}}}},
           {"files", files}};
 }
 
@@ -87,6 +127,13 @@ inline std::string makeKernels(const KernelOptions &options) {
   write(path + "/kernels.ptx", ".version 8.4\n" + body);
   if (options.hasCubin)
     write(path + "/kernels.cubin", "cubin\n" + body);
+  int tiles = (options.queries + options.qTile - 1) / options.qTile;
+  write(path + "/decode.program", attentionParts({.layers = 1,
+                                                  .queries = options.queries,
+                                                  .outputs = 2 * tiles,
+                                                  .isStaged = options.isStaged})
+                                      .build()
+                                      .serialize());
   writeManifest(path, kernelManifestOf(options, path));
   return path;
 }

@@ -88,6 +88,10 @@ json toy::manifestOf(const PackageOptions &options, const std::string &folder) {
                 {"capacity", capacity},
                 {"page_tokens", pageTokens},
                 {"element", "f16"}};
+  int tokens =
+      options.isFar ? farWindow + farEntries + prefillQueries : capacity;
+  if (options.mode == "paged")
+    cache["pages_per_slot"] = (tokens + pageTokens - 1) / pageTokens;
   if (options.isFar)
     cache["far_history"] = {
         {"window", farWindow}, {"entries", farEntries}, {"sinks", farSinks}};

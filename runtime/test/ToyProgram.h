@@ -7,7 +7,7 @@
 //===----------------------------------------------------------------------===//
 //
 // Attention alone: commit, then append and attend a layer, over four tensors
-// (queries, outputs, new keys, new values). Kernels are named by their role.
+// (queries, new keys, new values, outputs). Kernels are named by their role.
 //
 //===----------------------------------------------------------------------===//
 
@@ -56,9 +56,11 @@ struct ProgramParts {
           kvrm_device_arg_base(static_cast<int32_t>(field)));
       if (arg.base == KVRM_BASE_K_POOL || arg.base == KVRM_BASE_V_POOL)
         arg.index = static_cast<uint16_t>(layer);
+      // Of q, out, k and v: inputs are numbered first, then the output.
+      constexpr std::array<uint16_t, 4> tensors = {0, 3, 1, 2};
       if (arg.base == KVRM_BASE_TENSOR)
-        arg.index = static_cast<uint16_t>(
-            field - offsetof(kvrm_device_args, q) / sizeof(uint64_t));
+        arg.index =
+            tensors[field - offsetof(kvrm_device_args, q) / sizeof(uint64_t)];
       args.push_back(arg);
     }
   }

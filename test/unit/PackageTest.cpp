@@ -298,10 +298,11 @@ TEST(Weights, ValueTooLargeForItsType) {
 PackageManifest sampleManifest() {
   PackageManifest manifest;
   manifest.producer = "kvrmc test";
-  manifest.target = {"host", "x86_64-unknown-linux-gnu", "znver5", {"avx2"}};
+  manifest.target = {
+      "host", "x86_64-unknown-linux-gnu", "znver5", {"avx2"}, ""};
   manifest.model.name = "tiny";
   manifest.model.layers = 3;
-  manifest.cache = {8, 2048, 16, "f16"};
+  manifest.cache = {8, 2048, 16, 128, "f16"};
   PackageManifest::Entry entry;
   entry.name = "decode_step";
   entry.symbol = "kvrm_decode_step";
@@ -332,7 +333,7 @@ TEST(Package, ManifestAndChecksums) {
   ASSERT_TRUE(bool(parsed)) << llvm::toString(parsed.takeError());
   const llvm::json::Object &manifest = *parsed->getAsObject();
   EXPECT_EQ(*manifest.getString("format"), "kvrm-package");
-  EXPECT_EQ(*manifest.getInteger("abi_version"), 3);
+  EXPECT_EQ(*manifest.getInteger("abi_version"), 4);
   EXPECT_EQ(*manifest.getObject("model")->getInteger("layers"), 3);
   EXPECT_EQ(*manifest.getObject("cache")->getInteger("page_tokens"), 16);
   EXPECT_EQ(*(*manifest.getArray("entries"))[0].getAsObject()->getInteger(

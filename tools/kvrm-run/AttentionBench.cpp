@@ -161,7 +161,7 @@ static double mean(const std::vector<double> &values) {
 }
 
 json AttentionBench::describe(const AttentionCase &one) const {
-  const KernelManifest &m = lab.kernels().manifest();
+  const AttentionInfo &m = lab.info();
   return {{"name", one.name},
           {"family", one.family},
           {"seed", one.seed},
@@ -177,7 +177,7 @@ json AttentionBench::describe(const AttentionCase &one) const {
 /// Keeps the first error that is over the limit.
 void AttentionBench::note(const std::string &what, CudaSchedule schedule,
                           const ErrorStats &errors) {
-  kvrm_element element = lab.kernels().manifest().element;
+  kvrm_element element = lab.info().element;
   if (errors.isGood(element) || !firstError.empty())
     return;
   firstError = what + " " + nameOf(schedule) + ": ";
@@ -207,8 +207,7 @@ Expected<SchedulePolicy> AttentionBench::policyFor(const AttentionRig &rig,
     return std::ranges::find(rig.schedules(), schedule) ==
            rig.schedules().end();
   });
-  return SchedulePolicy::create(policyShapeOf(lab.kernels().manifest()), usable,
-                                rig.rows());
+  return SchedulePolicy::create(policyShapeOf(lab.info()), usable, rig.rows());
 }
 
 Status AttentionBench::runRow(const AttentionCase &one) {
@@ -224,8 +223,8 @@ Status AttentionBench::runRow(const AttentionCase &one) {
       AttentionRig::create(lab, rigOptions);
   KVRM_TRY(created.status());
   AttentionRig &rig = **created;
-  CudaBackend &gpu = rig.backend();
-  const KernelManifest &m = gpu.manifest();
+  AttentionStep &gpu = rig.backend();
+  const AttentionInfo &m = gpu.info();
   KVRM_TRY(rig.prepareCheck());
 
   json row = describe(one);
@@ -358,7 +357,7 @@ Status AttentionBench::serveSteps(AttentionRig &rig, SchedulePolicy *policy,
                                   CudaSchedule fixed, int32_t steps, bool waits,
                                   std::vector<StepTimes> &times,
                                   std::vector<double> &stepUs) {
-  CudaBackend &gpu = rig.backend();
+  AttentionStep &gpu = rig.backend();
   int64_t begin = now();
   for (int32_t i = 0; i < steps; ++i) {
     StepTimes time;
@@ -404,7 +403,7 @@ Status AttentionBench::runServing(const AttentionCase &one) {
       AttentionRig::create(lab, rigOptions);
   KVRM_TRY(created.status());
   AttentionRig &rig = **created;
-  CudaBackend &gpu = rig.backend();
+  AttentionStep &gpu = rig.backend();
   for (CudaSchedule schedule : rig.schedules())
     KVRM_TRY(gpu.capture(schedule));
   // A step has one attention, which follows the commit kernel: nothing
@@ -468,21 +467,22 @@ Status AttentionBench::runServing(const AttentionCase &one) {
 
 void AttentionBench::report() const {
   const CudaDeviceInfo &device = lab.device()->info();
-  const KernelManifest &m = lab.kernels().manifest();
+  const AttentionInfo &m = lab.info();
   if (options.isJson) {
     json kernels = json::array();
-    for (const KernelInfo &kernel : m.kernels)
-      kernels.push_back({{"name", kernel.name},
+    const Manifest &manifest = lab.package().manifest();
+    for (const KernelInfo &kernel : manifest.kernels)
+      kernels.push_back({{"role", kvrm_kernel_role_name(kernel.role)},
                          {"threads", kernel.threads},
                          {"shared_bytes", kernel.sharedBytes},
                          {"blocks_per_sm", kernel.blocksPerSm}});
     json out = {{"device", device.name},
                 {"multiprocessors", device.multiprocessors},
                 {"driver", lab.device()->driver().version()},
-                {"kernels", lab.kernels().path()},
+                {"kernels", lab.package().path()},
                 {"kernel_list", kernels},
-                {"arch", m.arch},
-                {"element", m.element == KVRM_BF16 ? "bf16" : "f16"},
+                {"arch", manifest.arch},
+                {"element", elementName(m.element)},
                 {"bandwidth_gb_per_s", options.bandwidth},
                 {"calibrated", calibration != nullptr},
                 {"seed", options.seed},
@@ -495,7 +495,7 @@ void AttentionBench::report() const {
   }
   std::printf("%s on %s: %d query heads, %d KV heads, head_dim %d, pages of "
               "%d, %s pool, floor at %g GB/s\n",
-              lab.kernels().path().c_str(), device.name.c_str(), m.heads,
+              lab.package().path().c_str(), device.name.c_str(), m.heads,
               m.kvHeads, m.headDim, m.pageTokens, nameOf(plan.pages),
               options.bandwidth);
   const std::vector<std::string> names = {"workqueue", "cluster1", "cluster2",
@@ -642,9 +642,10 @@ static Expected<Plan> planOf(const AttentionBenchOptions &options) {
 Status run::benchAttention(const AttentionBenchOptions &options) {
   Expected<Plan> plan = planOf(options);
   KVRM_TRY(plan.status());
-  Expected<KernelSet> kernels = KernelSet::load(options.kernels);
+  Expected<std::shared_ptr<const Package>> kernels =
+      Package::load(options.kernels);
   KVRM_TRY(kernels.status());
-  if (options.isStaged && !kernels->manifest().kernel("stage"))
+  if (options.isStaged && !(*kernels)->manifest().kernel(KVRM_ROLE_STAGE))
     return invalidArgument("--staged: ", options.kernels,
                            " has no kernel stage");
   Calibration calibration;
@@ -659,7 +660,7 @@ Status run::benchAttention(const AttentionBenchOptions &options) {
   if (!options.calibration.empty())
     KVRM_TRY(calibration.check(options.calibration,
                                (*lab)->device()->info().name,
-                               policyShapeOf((*lab)->kernels().manifest())));
+                               policyShapeOf((*lab)->info())));
   return AttentionBench(**lab, options, *plan,
                         options.calibration.empty() ? nullptr : &calibration)
       .run();

@@ -86,7 +86,7 @@ Expected<CudaSchedule> run::scheduleOf(std::string_view name) {
                          "cluster4, cluster8, staged");
 }
 
-PolicyShape run::policyShapeOf(const KernelManifest &manifest) {
+PolicyShape run::policyShapeOf(const AttentionInfo &manifest) {
   PolicyShape shape;
   shape.heads = manifest.heads;
   shape.kvHeads = manifest.kvHeads;
@@ -104,19 +104,20 @@ PolicyShape run::policyShapeOf(const KernelManifest &manifest) {
 // AttentionLab
 //===----------------------------------------------------------------------===//
 
-Expected<std::unique_ptr<AttentionLab>> AttentionLab::create(KernelSet set) {
-  std::unique_ptr<AttentionLab> lab(new AttentionLab(std::move(set)));
+Expected<std::unique_ptr<AttentionLab>>
+AttentionLab::create(std::shared_ptr<const Package> package) {
+  std::unique_ptr<AttentionLab> lab(new AttentionLab(std::move(package)));
   Expected<std::shared_ptr<const CudaDriver>> driver = CudaDriver::load();
   KVRM_TRY(driver.status());
   Expected<std::shared_ptr<const CudaDevice>> device =
       CudaDevice::create(driver.take());
   KVRM_TRY(device.status());
   lab->gpu = device.take();
-  KVRM_TRY(lab->set.checkDevice(lab->gpu->info()));
+  KVRM_TRY(checkDevice(*lab->set, lab->gpu->info()));
   Expected<std::unique_ptr<ThreadPool>> workers = ThreadPool::create(0);
   KVRM_TRY(workers.status());
   lab->workers = workers.take();
-  const KernelManifest &m = lab->set.manifest();
+  const AttentionInfo &m = lab->info();
   // All elements that can come, once each, so that none is rounded twice.
   std::vector<uint16_t> values(1 << 12);
   for (size_t i = 0; i < values.size(); ++i)
@@ -147,12 +148,12 @@ Expected<uint8_t *> AttentionLab::pinned(int64_t bytes) {
 Expected<std::unique_ptr<AttentionRig>>
 AttentionRig::create(AttentionLab &lab, const RigOptions &options) {
   KVRM_CHECK(!options.lengths.empty(), "a batch has rows");
-  const KernelManifest &m = lab.kernels().manifest();
+  const AttentionInfo &m = lab.info();
   std::unique_ptr<AttentionRig> rig(new AttentionRig(lab));
   rig->current = options.lengths;
   rig->seed = options.seed;
 
-  CudaShape shape;
+  AttentionShape shape;
   shape.slots = rig->rows();
   shape.appends = false;
   shape.usesStaging = options.usesStaging;
@@ -195,8 +196,8 @@ AttentionRig::create(AttentionLab &lab, const RigOptions &options) {
   rig->launchCount =
       static_cast<int32_t>((launches + layers - 1) / layers * layers);
 
-  Expected<std::unique_ptr<CudaBackend>> backend =
-      CudaBackend::create(lab.device(), lab.kernels(), shape);
+  Expected<std::unique_ptr<AttentionStep>> backend =
+      AttentionStep::create(lab.device(), lab.package(), shape);
   KVRM_TRY(backend.status());
   rig->gpu = backend.take();
   KVRM_TRY(rig->placePages(options));
@@ -222,7 +223,7 @@ AttentionRig::create(AttentionLab &lab, const RigOptions &options) {
 }
 
 int64_t AttentionRig::bytes() const {
-  const KernelManifest &m = lab.kernels().manifest();
+  const AttentionInfo &m = lab.info();
   int64_t tokens = std::reduce(current.begin(), current.end(), int64_t(0));
   return tokens * m.kvHeads * m.headDim * 4;
 }
@@ -273,8 +274,8 @@ Status AttentionRig::fillPool() {
                          pool.part(0, part)));
     done += part;
   }
-  const KernelManifest &m = gpu->manifest();
-  DeviceSpan q = gpu->tensor(CudaTensor::Q);
+  const AttentionInfo &m = gpu->info();
+  DeviceSpan q = gpu->tensor(AttentionTensor::Q);
   queries.resize(static_cast<size_t>(q.bytes / 2));
   std::mt19937_64 random(seed + 1);
   std::vector<uint16_t> values(1 << 12);
@@ -297,7 +298,7 @@ Status AttentionRig::findSchedules() {
   if (gpu->shape().usesStaging)
     all.push_back(CudaSchedule::staged());
   for (CudaSchedule schedule : all) {
-    if (schedule.cluster > gpu->manifest().kernel("attend_cluster")->maxCluster)
+    if (schedule.cluster > gpu->info().maxCluster)
       continue;
     Expected<CudaGraph> graph = gpu->captureAttention(schedule, 1, false);
     if (graph)
@@ -309,9 +310,11 @@ Status AttentionRig::findSchedules() {
 }
 
 Expected<int32_t> AttentionRig::clustersAtOnce(int32_t blocks) const {
-  const KernelInfo *info = gpu->manifest().kernel("attend_cluster");
-  const CudaKernel *kernel = gpu->kernel("attend_cluster");
-  KVRM_CHECK(info && kernel, "a set has clusters");
+  const DeviceCode::Kernel *found =
+      gpu->kernels().find(KVRM_ROLE_ATTEND_CLUSTER);
+  KVRM_CHECK(found, "a package has clusters");
+  const KernelInfo *info = &found->info;
+  const CudaKernel *kernel = &found->code;
   if (blocks == 1) {
     Expected<int32_t> held =
         kernel->maxActiveBlocks(info->threads, info->sharedBytes);
@@ -385,14 +388,14 @@ Expected<AttentionTime> AttentionRig::measure(CudaSchedule schedule,
 //===----------------------------------------------------------------------===//
 
 Status AttentionRig::poison() {
-  return gpu->stream().fill(gpu->tensor(CudaTensor::Out), 0xff);
+  return gpu->stream().fill(gpu->tensor(AttentionTensor::Out), 0xff);
 }
 
 /// The longest row, the shortest and the last, then others at random, as far as
 /// their tokens can be computed soon.
 void AttentionRig::choosePairs() {
   pairs.clear();
-  int32_t heads = gpu->manifest().kvHeads;
+  int32_t heads = gpu->info().kvHeads;
   std::vector<int32_t> order(current.size());
   std::iota(order.begin(), order.end(), 0);
   std::mt19937_64 random(seed + 2);
@@ -423,7 +426,7 @@ void AttentionRig::choosePairs() {
 
 Status AttentionRig::prepareCheck() {
   choosePairs();
-  const KernelManifest &m = gpu->manifest();
+  const AttentionInfo &m = gpu->info();
   int64_t pageBytes = m.pageBytes();
   int64_t total = 0;
   std::vector<int64_t> offsets; ///< K, then V, of each pair
@@ -467,7 +470,7 @@ Status AttentionRig::prepareCheck() {
   auto work = [](void *opaque, int32_t) {
     auto &shared = *static_cast<Context *>(opaque);
     AttentionRig &rig = shared.rig;
-    const KernelManifest &m = rig.gpu->manifest();
+    const AttentionInfo &m = rig.gpu->info();
     auto pageElements = static_cast<size_t>(m.pageBytes() / 2);
     std::vector<uint16_t> sides[2];
     for (size_t i; (i = shared.next++) < rig.pairs.size();) {
@@ -503,8 +506,8 @@ Status AttentionRig::prepareCheck() {
 }
 
 Expected<ErrorStats> AttentionRig::compare() {
-  const KernelManifest &m = gpu->manifest();
-  DeviceSpan span = gpu->tensor(CudaTensor::Out, gpu->shape().layers - 1);
+  const AttentionInfo &m = gpu->info();
+  DeviceSpan span = gpu->tensor(AttentionTensor::Out, gpu->shape().layers - 1);
   std::vector<uint16_t> out(static_cast<size_t>(span.bytes / 2));
   KVRM_TRY(gpu->read({reinterpret_cast<uint8_t *>(out.data()),
                       static_cast<size_t>(span.bytes)},

@@ -16,7 +16,7 @@
 #ifndef KVRM_TOOLS_RUN_ATTENTIONRIG_H
 #define KVRM_TOOLS_RUN_ATTENTIONRIG_H
 
-#include "kvrm/runtime/cuda/CudaBackend.h"
+#include "kvrm/runtime/attention/AttentionStep.h"
 #include "kvrm/runtime/host/ThreadPool.h"
 #include "kvrm/runtime/paging/SchedulePolicy.h"
 #include "kvrm/runtime/support/Reference.h"
@@ -44,7 +44,7 @@ std::string nameOf(CudaSchedule schedule);
 /// Errors: InvalidArgument, naming --schedules.
 Expected<CudaSchedule> scheduleOf(std::string_view name);
 
-PolicyShape policyShapeOf(const KernelManifest &manifest);
+PolicyShape policyShapeOf(const AttentionInfo &manifest);
 
 double median(std::vector<double> values);
 
@@ -52,10 +52,12 @@ double median(std::vector<double> values);
 class AttentionLab {
 public:
   /// Errors: those of the driver, the device and the kernel set.
-  static Expected<std::unique_ptr<AttentionLab>> create(KernelSet set);
+  static Expected<std::unique_ptr<AttentionLab>>
+  create(std::shared_ptr<const Package> package);
 
   const std::shared_ptr<const CudaDevice> &device() const { return gpu; }
-  const KernelSet &kernels() const { return set; }
+  const Package &package() const { return *set; }
+  const AttentionInfo &info() const { return shape; }
   ThreadPool &threads() { return *workers; }
   /// Random pages of numbers in -1..1.
   std::span<const uint16_t> pattern() const { return pages; }
@@ -63,9 +65,11 @@ public:
   Expected<uint8_t *> pinned(int64_t bytes);
 
 private:
-  explicit AttentionLab(KernelSet kernels) : set(std::move(kernels)) {}
+  explicit AttentionLab(std::shared_ptr<const Package> package)
+      : set(std::move(package)), shape(AttentionInfo::of(set->manifest())) {}
 
-  KernelSet set;
+  std::shared_ptr<const Package> set;
+  AttentionInfo shape;
   std::shared_ptr<const CudaDevice> gpu;
   std::unique_ptr<ThreadPool> workers;
   std::vector<uint16_t> pages;
@@ -79,7 +83,7 @@ struct RigOptions {
   uint64_t seed = 1;
   int32_t layers = 0; ///< 0 = as many as exceed the cache
   bool usesStaging = false;
-  int32_t itemCost = -1; ///< as CudaShape says
+  int32_t itemCost = -1; ///< as AttentionShape says
 };
 
 /// A time, and whether what was timed was right.
@@ -101,7 +105,7 @@ public:
   static Expected<std::unique_ptr<AttentionRig>>
   create(AttentionLab &lab, const RigOptions &options);
 
-  CudaBackend &backend() { return *gpu; }
+  AttentionStep &backend() { return *gpu; }
   int32_t rows() const { return static_cast<int32_t>(current.size()); }
   /// Tokens of each row, those of the step included.
   std::span<const int32_t> lengths() const { return current; }
@@ -143,7 +147,7 @@ private:
   void choosePairs();
 
   AttentionLab &lab;
-  std::unique_ptr<CudaBackend> gpu;
+  std::unique_ptr<AttentionStep> gpu;
   std::vector<int32_t> current;
   std::vector<PlanRow> planRows;
   std::vector<AppendRequest> requests;

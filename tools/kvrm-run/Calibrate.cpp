@@ -118,7 +118,8 @@ static Status report(const PolicyShape &shape, const Setting &setting,
 Status run::calibrate(const CalibrateOptions &options) {
   if (options.output.empty())
     return invalidArgument("nothing to write to: give -o FILE");
-  Expected<KernelSet> kernels = KernelSet::load(options.kernels);
+  Expected<std::shared_ptr<const Package>> kernels =
+      Package::load(options.kernels);
   KVRM_TRY(kernels.status());
   Expected<std::unique_ptr<AttentionLab>> created =
       AttentionLab::create(kernels.take());
@@ -137,7 +138,7 @@ Status run::calibrate(const CalibrateOptions &options) {
 
   Calibration calibration;
   calibration.device = lab.device()->info().name;
-  calibration.shape = policyShapeOf(lab.kernels().manifest());
+  calibration.shape = policyShapeOf(lab.info());
   for (Setting &setting : settings) {
     setting.costs.usesPdl = setting.usesPdl;
     for (const auto &[schedule, samples] : setting.samples) {

@@ -21,13 +21,14 @@ using namespace kvrm::run;
 using nlohmann::json;
 
 static int64_t kvBytesPerToken(const Manifest &m) {
-  return int64_t(m.layers) * m.kvHeads * m.headDim * 2 * 2;
+  return int64_t(m.layers) * m.kvHeads * m.headDim * 2 *
+         kvrm_element_bytes(m.element);
 }
 
 /// Of all slots when they are full.
 static int64_t fullKvBytes(const Manifest &m) {
   return kvBytesPerToken(m) * m.slots *
-         (m.isPaged ? int64_t(m.pagesPerSlot()) * m.pageTokens
+         (m.isPaged ? int64_t(m.pagesPerSlot) * m.pageTokens
                     : int64_t(m.capacity));
 }
 
@@ -35,9 +36,26 @@ static int64_t fullKvBytes(const Manifest &m) {
 // JSON
 //===----------------------------------------------------------------------===//
 
+static json targetJson(const Manifest &m) {
+  if (m.target == TargetKind::NVPTX)
+    return {{"kind", "nvptx"}, {"arch", m.arch}};
+  return {{"kind", "host"},
+          {"triple", m.triple},
+          {"cpu", m.cpu},
+          {"requires", m.requiredFeatures}};
+}
+
+static json kernelJson(const KernelInfo &kernel) {
+  return {{"role", kvrm_kernel_role_name(kernel.role)},
+          {"symbol", kernel.symbol},
+          {"threads", kernel.threads},
+          {"shared_bytes", kernel.sharedBytes},
+          {"blocks_per_sm", kernel.blocksPerSm},
+          {"max_cluster", kernel.maxCluster}};
+}
+
 static json entryJson(const EntryInfo &entry, bool isPaged) {
   json out = {{"name", entry.name},
-              {"symbol", entry.symbol},
               {"rows", entry.rows},
               {"queries", entry.queries},
               {"arena_bytes", entry.arenaBytes}};
@@ -48,6 +66,10 @@ static json entryJson(const EntryInfo &entry, bool isPaged) {
                 {"splits", entry.splits},
                 {"transport", transportName(entry.transport)},
                 {"scratch_bytes", entry.scratchBytes}});
+  if (!entry.symbol.empty())
+    out["symbol"] = entry.symbol;
+  if (!entry.program.empty())
+    out["program"] = entry.program;
   return out;
 }
 
@@ -82,20 +104,18 @@ static void printJson(const std::string &package, const Manifest &m) {
   json files = json::array();
   for (const FileInfo &file : m.files)
     files.push_back({{"name", file.name}, {"bytes", file.bytes}});
+  json entries = json::array();
+  for (const EntryInfo *entry : {&m.decode, &m.prefill})
+    if (!entry->name.empty())
+      entries.push_back(entryJson(*entry, m.isPaged));
   json out = {
-      {"package", package},
-      {"abi_version", KVRM_ABI_VERSION},
-      {"producer", m.producer},
-      {"mode", m.isPaged ? "paged" : "static"},
-      {"target",
-       {{"triple", m.triple},
-        {"cpu", m.cpu},
-        {"requires", m.requiredFeatures}}},
-      {"model", modelJson(m)},
-      {"cache", cacheJson(m)},
-      {"entries",
-       {entryJson(m.decode, m.isPaged), entryJson(m.prefill, m.isPaged)}},
+      {"package", package},      {"abi_version", KVRM_ABI_VERSION},
+      {"producer", m.producer},  {"mode", m.isPaged ? "paged" : "static"},
+      {"target", targetJson(m)}, {"model", modelJson(m)},
+      {"cache", cacheJson(m)},   {"entries", entries},
       {"files", files}};
+  for (const KernelInfo &kernel : m.kernels)
+    out["kernels"].push_back(kernelJson(kernel));
   std::cout << out.dump(2, ' ', false, json::error_handler_t::replace) << "\n";
   std::cout.flush();
 }
@@ -112,7 +132,10 @@ static void printHead(const std::string &package, const Manifest &m) {
   std::printf("%s: %s (%s), %s, by %s\n", package.c_str(), m.modelName.c_str(),
               m.architecture.c_str(), m.isPaged ? "paged" : "static",
               m.producer.c_str());
-  std::printf("  target   %s, %s", m.triple.c_str(), m.cpu.c_str());
+  if (m.target == TargetKind::NVPTX)
+    std::printf("  target   %s", m.arch.c_str());
+  else
+    std::printf("  target   %s, %s", m.triple.c_str(), m.cpu.c_str());
   for (const std::string &feature : m.requiredFeatures)
     std::printf(" +%s", feature.c_str());
   std::printf("\n  model    vocabulary %d, hidden %d, %d layers, %d heads over "
@@ -146,11 +169,30 @@ static void printEntry(const EntryInfo &entry, bool isPaged) {
   std::printf(", arena %.1f MiB\n", mebibytes(entry.arenaBytes));
 }
 
+/// The commands of a GPU's step, one a line.
+static void printProgram(const Package &package, const StepProgram &program,
+                         const EntryInfo &entry) {
+  if (program.commands().empty())
+    return;
+  std::printf("  program  %s: %zu commands\n%s", entry.program.c_str(),
+              program.commands().size(),
+              program.print(package.manifest().kernelRoles()).c_str());
+}
+
+static void printKernels(const Manifest &m) {
+  for (const KernelInfo &kernel : m.kernels)
+    std::printf("  kernel   %-23s %d threads, %d bytes shared\n",
+                kvrm_kernel_role_name(kernel.role), kernel.threads,
+                kernel.sharedBytes);
+}
+
 static void printText(const std::string &package, const Manifest &m) {
   printHead(package, m);
   printCache(m);
-  printEntry(m.decode, m.isPaged);
-  printEntry(m.prefill, m.isPaged);
+  printKernels(m);
+  for (const EntryInfo *entry : {&m.decode, &m.prefill})
+    if (!entry->name.empty())
+      printEntry(*entry, m.isPaged);
   for (const FileInfo &file : m.files)
     std::printf("  file     %-20s %.1f MiB\n", file.name.c_str(),
                 mebibytes(file.bytes));
@@ -168,6 +210,13 @@ static Status inspect(const CommonOptions &common) {
     printJson(common.package, *m);
   else
     printText(common.package, *m);
+  if (common.isJson || m->target == TargetKind::Host)
+    return Status::ok();
+  Expected<std::shared_ptr<const Package>> package =
+      Package::load(common.package);
+  KVRM_TRY(package.status());
+  printProgram(**package, (*package)->decodeProgram(), m->decode);
+  printProgram(**package, (*package)->prefillProgram(), m->prefill);
   return Status::ok();
 }
 

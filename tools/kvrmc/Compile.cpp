@@ -8,6 +8,8 @@
 
 #include "Compile.h"
 
+#include "StepInfo.h"
+
 #include "kvrm/Codegen/HostTarget.h"
 #include "kvrm/Codegen/Passes.h"
 #include "kvrm/Conversion/Passes.h"
@@ -82,6 +84,7 @@ private:
   MLIRContext context;
   OwningOpRef<ModuleOp> module;
   std::string firstError;
+  int64_t pagesPerSlot = 0; ///< 0 if not paged
   Clock::time_point start = Clock::now();
 };
 
@@ -159,6 +162,7 @@ llvm::Expected<std::vector<::kvrm::WeightLayout>> Compiler::layoutWeights() {
   manifest.cache.slots = options.shape.slots;
   manifest.cache.capacity = options.shape.capacity;
   manifest.cache.pageTokens = options.pipeline.page;
+  manifest.cache.pagesPerSlot = pagesPerSlot;
   manifest.cache.element = options.shape.bf16Cache ? "bf16" : "f16";
   manifest.cache.window = options.pipeline.window;
   manifest.cache.summaries = options.pipeline.summaries;
@@ -250,6 +254,8 @@ llvm::Error Compiler::run() {
     return error;
   if (options.emit == Emit::Paged)
     return emitText(printModule);
+  // As the passes chose it: the code depends on it.
+  pagesPerSlot = getPagesPerSlot(*module->getOps<func::FuncOp>().begin());
 
   progress("generating kernels");
   if (llvm::Error error =

@@ -8,6 +8,9 @@
 
 #include "CompileAttention.h"
 
+#include "StepInfo.h"
+
+#include "kvrm/Codegen/DeviceProgram.h"
 #include "kvrm/Codegen/NVPTXTarget.h"
 #include "kvrm/Codegen/Passes.h"
 #include "kvrm/InitAll.h"
@@ -59,11 +62,13 @@ static llvm::Error checkOptions(const AttentionOptions &options) {
   return checkLimit("queries", options.queries, 1, 64);
 }
 
-/// One layer that appends and attends. Kernels do not depend on how many slots
-/// it has, nor on their capacity.
+/// Of the graph. Neither kernels nor commands depend on them.
+static constexpr int64_t graphSlots = 8, graphCapacity = 131072;
+
+/// One layer that appends and attends.
 static OwningOpRef<ModuleOp> buildGraph(MLIRContext &context,
                                         const AttentionOptions &options) {
-  constexpr int64_t slots = 8, capacity = 131072;
+  constexpr int64_t slots = graphSlots, capacity = graphCapacity;
   auto loc = UnknownLoc::get(&context);
   OwningOpRef<ModuleOp> module = ModuleOp::create(loc);
   auto b = ImplicitLocOpBuilder::atBlockEnd(loc, module->getBody());
@@ -103,7 +108,7 @@ static void addStagedKernel(ModuleOp module) {
       continue;
     KernelOp staged = kernel.clone();
     staged.setTransport(Transport::Staged);
-    staged.setSymName((kernel.getSymName() + "_staged").str());
+    staged.setSymName((kernel.getSymName() + kStagedSuffix).str());
     OpBuilder(kernel->getBlock(), std::next(kernel->getIterator()))
         .insert(staged);
   }
@@ -122,46 +127,79 @@ emitText(const AttentionOptions &options,
   return llvm::Error::success();
 }
 
-static ::kvrm::KernelSetManifest makeManifest(const AttentionOptions &options,
-                                              gpu::GPUModuleOp device) {
-  ::kvrm::KernelSetManifest manifest;
-  manifest.producer = "kvrmc " KVRM_VERSION;
-  manifest.arch = options.arch;
-  manifest.heads = options.heads;
-  manifest.kvHeads = options.kvHeads;
-  manifest.headDim = options.headDim;
-  manifest.pageTokens = options.pipeline.page;
-  manifest.element = options.isBF16 ? "bf16" : "f16";
-  manifest.queries = options.queries;
-  for (auto kernel : device.getOps<LLVM::LLVMFuncOp>()) {
+/// Every kernel of the device module, in the order that programs number them.
+static void addKernels(::kvrm::PackageManifest &manifest,
+                       const AttentionOptions &options,
+                       gpu::GPUModuleOp device) {
+  for (LLVM::LLVMFuncOp kernel : getDeviceKernels(device)) {
     auto launch = kernel->getAttrOfType<DeviceKernelAttr>(
         KVRMDialect::getDeviceKernelAttrName());
-    if (!launch)
-      continue;
-    ::kvrm::KernelSetManifest::Kernel entry;
-    entry.name = stringifyDeviceRole(launch.getRole()).str();
+    ::kvrm::PackageManifest::Kernel entry;
+    entry.role = stringifyDeviceRole(launch.getRole()).str();
     entry.symbol = kernel.getSymName().str();
     entry.threads = launch.getThreads();
     entry.sharedBytes = launch.getSharedBytes();
-    if (StringRef(entry.name).starts_with("attend"))
+    if (StringRef(entry.role).starts_with("attend"))
       entry.blocksPerSM = options.pipeline.blocksPerSM;
     if (launch.getRole() == DeviceRole::AttendCluster &&
         options.arch != "sm_80")
       entry.maxCluster = KVRM_MAX_CLUSTER;
     manifest.kernels.push_back(std::move(entry));
   }
+}
+
+/// A model of one layer that attends and has no logits.
+static ::kvrm::PackageManifest makeManifest(const AttentionOptions &options,
+                                            gpu::GPUModuleOp device) {
+  ::kvrm::PackageManifest manifest;
+  manifest.producer = "kvrmc " KVRM_VERSION;
+  manifest.target.kind = "nvptx";
+  manifest.target.arch = options.arch;
+  manifest.model.name = "attention";
+  manifest.model.architecture = "attention";
+  manifest.model.layers = 1;
+  manifest.model.heads = options.heads;
+  manifest.model.kvHeads = options.kvHeads;
+  manifest.model.headDim = options.headDim;
+  manifest.model.context = graphCapacity;
+  manifest.cache.slots = graphSlots;
+  manifest.cache.capacity = graphCapacity;
+  manifest.cache.pageTokens = options.pipeline.page;
+  manifest.cache.element = options.isBF16 ? "bf16" : "f16";
+  addKernels(manifest, options, device);
   return manifest;
 }
 
+static ::kvrm::PackageManifest::Entry makeEntry(const AttentionOptions &options,
+                                                StepPlanAttr plan,
+                                                const DeviceProgram &program) {
+  ::kvrm::PackageManifest::Entry entry;
+  entry.name = "decode_step";
+  entry.program = "decode_step.program";
+  for (const ProgramTensor &tensor : program.tensors)
+    entry.tensors.push_back({tensor.name, tensor.rowBytes});
+  entry.rows = graphSlots;
+  entry.queries = options.queries;
+  entry.queryTile = plan.getTile().getQ();
+  entry.kvTile = plan.getTile().getKv();
+  entry.schedule = stringifyScheduleKind(plan.getSchedule().getKind()).str();
+  entry.transport = stringifyTransport(plan.getTransport().getValue()).str();
+  return entry;
+}
+
 /// Writes PTX, machine code where ptxas is found, and the manifest.
-static llvm::Error writeKernelSet(const AttentionOptions &options,
-                                  const NVPTXTarget &target, StringRef ptx,
-                                  const ::kvrm::KernelSetManifest &manifest) {
+static llvm::Error writePackage(const AttentionOptions &options,
+                                const NVPTXTarget &target, StringRef ptx,
+                                StringRef program,
+                                const ::kvrm::PackageManifest &manifest) {
   llvm::Expected<::kvrm::PackageWriter> writer =
       ::kvrm::PackageWriter::create(options.output);
   if (!writer)
     return writer.takeError();
   if (llvm::Error error = writer->addFile("kernels.ptx", ptx))
+    return error;
+  if (llvm::Error error =
+          writer->addFile(manifest.entries.front().program, program))
     return error;
   llvm::Expected<std::optional<std::string>> assembler =
       NVPTXTarget::findAssembler();
@@ -227,14 +265,17 @@ llvm::Error kvrmc::compileAttention(const AttentionOptions &options) {
     addStagedKernel(*module);
   if (options.emit == AttentionEmit::Kernels)
     return emitText(options, printModule);
-  auto step = *module->getOps<func::FuncOp>().begin();
-  TileAttr tile = getStepPlan(step).getTile();
   if (llvm::Error error = run(buildNVVMPipeline))
     return error;
+  auto step = *module->getOps<func::FuncOp>().begin();
   auto device = *module->getOps<gpu::GPUModuleOp>().begin();
-  ::kvrm::KernelSetManifest manifest = makeManifest(options, device);
-  manifest.queryTile = tile.getQ();
-  manifest.kvTile = tile.getKv();
+  FailureOr<DeviceProgram> program =
+      writeDeviceProgram(step, device, /*overlaps=*/options.arch != "sm_80");
+  if (failed(program))
+    return llvm::createStringError(firstError);
+  ::kvrm::PackageManifest manifest = makeManifest(options, device);
+  manifest.cache.pagesPerSlot = getPagesPerSlot(step);
+  manifest.entries.push_back(makeEntry(options, getStepPlan(step), *program));
 
   llvm::LLVMContext llvmContext;
   llvm::Expected<std::unique_ptr<llvm::Module>> llvmModule =
@@ -250,5 +291,5 @@ llvm::Error kvrmc::compileAttention(const AttentionOptions &options) {
     return ptx.takeError();
   if (options.emit == AttentionEmit::PTX)
     return emitText(options, [&](llvm::raw_ostream &os) { os << *ptx; });
-  return writeKernelSet(options, *target, *ptx, manifest);
+  return writePackage(options, *target, *ptx, program->bytes, manifest);
 }

@@ -149,7 +149,7 @@ static Status fitPool(ModeSpec &mode, const Manifest &m, int64_t budget) {
   int64_t pages = mode.config.poolPages;
   if (pages == 0)
     pages =
-        budget == 0 ? int64_t(m.slots) * m.pagesPerSlot() : budget / pageBytes;
+        budget == 0 ? int64_t(m.slots) * m.pagesPerSlot : budget / pageBytes;
   if (pages < 1)
     return invalidArgument("--kv-budget: ", mebibytes(budget),
                            " is less than a page of ", m.pageTokens,
@@ -166,13 +166,13 @@ static Status fitPool(ModeSpec &mode, const Manifest &m, int64_t budget) {
   mode.budgetBytes = pages * pageBytes;
   // A request has no more than the pool. One whose pages are bounded below
   // its capacity may be longer.
-  if (pages < m.pagesPerSlot())
+  if (pages < m.pagesPerSlot)
     mode.capacity = static_cast<int32_t>(
         std::min<int64_t>(mode.capacity, pages * m.pageTokens));
   if (mode.config.parkingPlaces > 0 && mode.config.parkingPages == 0)
-    mode.config.parkingPages = std::min<int64_t>(
-        KVRM_MAX_POOL_PAGES,
-        int64_t(mode.config.parkingPlaces) * m.pagesPerSlot());
+    mode.config.parkingPages =
+        std::min<int64_t>(KVRM_MAX_POOL_PAGES,
+                          int64_t(mode.config.parkingPlaces) * m.pagesPerSlot);
   return Status::ok();
 }
 

@@ -39,24 +39,43 @@ namespace kvrm {
 /// writer.
 struct PackageManifest {
   struct Target {
-    std::string kind = "host";
+    std::string kind = "host"; ///< or "nvptx"
+    // Host:
     std::string triple;
     std::string cpu;
     std::vector<std::string> requiredFeatures; ///< "requires"
+    // NVPTX:
+    std::string arch;
   };
   struct Cache {
     int64_t slots = 0;
     int64_t capacity = 0;
     int64_t pageTokens = 0;
+    int64_t pagesPerSlot = 0; ///< 0 if not paged
     std::string element = "f16";
     /// "far_history", absent if `window` is 0.
     int64_t window = 0;
     int64_t summaries = 0; ///< "entries"
     int64_t sinks = 0;
   };
+  /// A device kernel.
+  struct Kernel {
+    std::string role; ///< commit, append, attend_workqueue, ...
+    std::string symbol;
+    int64_t threads = 0;
+    int64_t sharedBytes = 0;
+    int64_t blocksPerSM = 1;
+    int64_t maxCluster = 1;
+  };
+  struct Tensor {
+    std::string name;
+    int64_t rowBytes = 0;
+  };
   struct Entry {
     std::string name;
-    std::string symbol;
+    std::string symbol;          ///< host
+    std::string program;         ///< nvptx: its file
+    std::vector<Tensor> tensors; ///< nvptx
     int64_t rows = 0;
     int64_t queries = 0;
     int64_t queryTile = 1; ///< "q_tile"
@@ -78,39 +97,12 @@ struct PackageManifest {
   Target target;
   DecoderConfig model;
   Cache cache;
+  std::vector<Kernel> kernels; ///< nvptx
   std::vector<Entry> entries;
   std::vector<File> files;
 };
 
-/// manifest.json of a set of attention kernels for a device; docs/package.md
-/// has its fields.
-struct KernelSetManifest {
-  struct Kernel {
-    std::string name; ///< its role: commit, append, attend_workqueue, ...
-    std::string symbol;
-    int64_t threads = 0;
-    int64_t sharedBytes = 0;
-    int64_t blocksPerSM = 1;
-    int64_t maxCluster = 1;
-  };
-
-  std::string producer;
-  std::string targetKind = "nvptx";
-  std::string arch;
-  int64_t heads = 0;
-  int64_t kvHeads = 0;
-  int64_t headDim = 0;
-  int64_t pageTokens = 0;
-  std::string element = "f16";
-  int64_t queries = 1;
-  int64_t queryTile = 1;
-  int64_t kvTile = 0;
-  std::vector<Kernel> kernels;
-  std::vector<PackageManifest::File> files;
-};
-
 void writeManifest(llvm::raw_ostream &os, const PackageManifest &manifest);
-void writeManifest(llvm::raw_ostream &os, const KernelSetManifest &manifest);
 void writeTokenizer(llvm::raw_ostream &os, const TokenizerData &tokenizer);
 
 class PackageWriter {
@@ -138,10 +130,8 @@ public:
 
   /// Writes manifest.json and renames the folder to its final name.
   llvm::Error commit(PackageManifest manifest);
-  llvm::Error commit(KernelSetManifest manifest);
 
 private:
-  template <typename Manifest> llvm::Error commitManifest(Manifest manifest);
   PackageWriter(std::string path, std::string temporary)
       : path(std::move(path)), temporary(std::move(temporary)) {}
 

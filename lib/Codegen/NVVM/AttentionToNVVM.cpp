@@ -198,10 +198,6 @@ static int64_t chooseStages(const StripShape &strip, int64_t rows,
   return stages;
 }
 
-static StringRef suffixOf(Assignment assignment) {
-  return assignment == Assignment::Workqueue ? "_workqueue" : "_cluster";
-}
-
 static DeviceRole roleOf(KernelOp kernel, Assignment assignment) {
   if (assignment == Assignment::Cluster)
     return DeviceRole::AttendCluster;
@@ -219,7 +215,7 @@ AttentionLowering::AttentionLowering(KernelOp kernel, gpu::GPUModuleOp module,
       stages(chooseStages(strip, rows, headDim, options, assignment)),
       shared(strip, rows, headDim, options.warps, stages, assignment),
       device(module, kernel.getLoc(),
-             (kernel.getSymName() + suffixOf(assignment)).str(),
+             deviceKernelName(kernel.getSymName(), roleOf(kernel, assignment)),
              roleOf(kernel, assignment), options.warps * kWarpLanes,
              shared.bytes, options),
       b(device.b), items(device, kernel) {}

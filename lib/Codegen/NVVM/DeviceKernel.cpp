@@ -41,6 +41,23 @@ DeviceKernel::DeviceKernel(gpu::GPUModuleOp module, Location loc,
       }()),
       b(loc, function) {}
 
+std::string kvrm::deviceKernelName(StringRef kernel, DeviceRole role) {
+  switch (role) {
+  case DeviceRole::Commit:
+    return "commit";
+  case DeviceRole::Append:
+    return kernel.str();
+  case DeviceRole::AttendWorkqueue:
+  case DeviceRole::AttendWorkqueueStaged:
+    return (kernel + "_workqueue").str();
+  case DeviceRole::AttendCluster:
+    return (kernel + "_cluster").str();
+  case DeviceRole::Stage:
+    return (kernel + "_stage").str();
+  }
+  llvm_unreachable("a role has a name");
+}
+
 Value DeviceKernel::sharedMemory() {
   constexpr StringRef name = "dynamic_shared";
   auto type = LLVM::LLVMArrayType::get(b.getI8Type(), 0);

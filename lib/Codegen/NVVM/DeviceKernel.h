@@ -43,6 +43,9 @@ struct DeviceOptions {
   }
 };
 
+/// The function that the tile program `kernel` becomes in a role.
+std::string deviceKernelName(StringRef kernel, DeviceRole role);
+
 /// A kernel being written, and its parameters.
 class DeviceKernel {
 public:

@@ -18,8 +18,8 @@ static constexpr int64_t kThreads = 256;
 /// Thread i of the grid writes words i, i + threads of the grid, ...
 void kvrm::writeCommitKernel(Location loc, gpu::GPUModuleOp module,
                              const DeviceOptions &options) {
-  DeviceKernel kernel(module, loc, "commit", DeviceRole::Commit, kThreads, 0,
-                      options);
+  DeviceKernel kernel(module, loc, deviceKernelName({}, DeviceRole::Commit),
+                      DeviceRole::Commit, kThreads, 0, options);
   DeviceBuilder &b = kernel.b;
   Value delta = kernel.parameter(offsetof(kvrm_device_args, delta));
   Value descriptor = kernel.parameter(offsetof(kvrm_device_args, descriptor));
@@ -39,7 +39,8 @@ void kvrm::writeCommitKernel(Location loc, gpu::GPUModuleOp module,
 /// V a thread and turn.
 void kvrm::lowerAppendToNVVM(KernelOp source, gpu::GPUModuleOp module,
                              const DeviceOptions &options) {
-  DeviceKernel kernel(module, source.getLoc(), source.getSymName(),
+  DeviceKernel kernel(module, source.getLoc(),
+                      deviceKernelName(source.getSymName(), DeviceRole::Append),
                       DeviceRole::Append, kThreads, 0, options);
   DeviceBuilder &b = kernel.b;
   PoolType pool = source.getPool();
@@ -100,8 +101,8 @@ void kvrm::lowerAppendToNVVM(KernelOp source, gpu::GPUModuleOp module,
 void kvrm::writeStageKernel(KernelOp source, gpu::GPUModuleOp module,
                             const DeviceOptions &options) {
   DeviceKernel kernel(module, source.getLoc(),
-                      (source.getSymName() + "_stage").str(), DeviceRole::Stage,
-                      kThreads, 0, options);
+                      deviceKernelName(source.getSymName(), DeviceRole::Stage),
+                      DeviceRole::Stage, kThreads, 0, options);
   DeviceBuilder &b = kernel.b;
   PoolType pool = source.getPool();
   constexpr int64_t inFlight = 4, step = 16 * kWarpLanes;

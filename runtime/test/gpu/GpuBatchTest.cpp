@@ -36,10 +36,11 @@ struct BatchKind {
 
 class Batch {
 public:
-  Batch(std::shared_ptr<const CudaDevice> device, const KernelSet &set,
+  Batch(std::shared_ptr<const CudaDevice> device, const Package &set,
         ThreadPool &threads, const BatchKind &kind, uint64_t seed)
-      : device(std::move(device)), set(set), m(set.manifest()),
-        threads(threads), kind(kind), random(seed), elements(m) {}
+      : device(std::move(device)), set(set),
+        m(AttentionInfo::of(set.manifest())), threads(threads), kind(kind),
+        random(seed), elements(m) {}
 
   void run() {
     draw();
@@ -176,7 +177,7 @@ private:
   }
 
   /// What the pool holds of all layers; `isAfter` the step's append or before.
-  std::vector<uint16_t> image(CudaBackend &backend, bool isAfter) {
+  std::vector<uint16_t> image(AttentionStep &backend, bool isAfter) {
     std::vector<uint16_t> pool(static_cast<size_t>(backend.pool().bytes / 2),
                                gpu::poison);
     auto perPage = static_cast<size_t>(m.pageBytes() / 2);
@@ -213,7 +214,7 @@ private:
     return pool;
   }
 
-  void placePages(CudaBackend &backend) {
+  void placePages(AttentionStep &backend) {
     if (!kind.isScattered)
       return;
     Random order(random);
@@ -232,13 +233,14 @@ private:
   }
 
   void runOn(bool usesPdl) {
-    CudaShape shape;
+    AttentionShape shape;
     shape.layers = kind.layers;
     shape.slots = kind.rows;
     shape.capacityTokens = 1;
     shape.usesPdl = usesPdl;
     shape.hasLayerTensors = true;
-    shape.usesStaging = m.kernel("stage") && kind.longest <= 4096;
+    shape.usesStaging =
+        set.manifest().kernel(KVRM_ROLE_STAGE) && kind.longest <= 4096;
     // A few pages more than needed, so that some are nobody's.
     shape.poolPages = 3;
     for (const Row &row : rows) {
@@ -247,10 +249,10 @@ private:
     }
     if (shape.usesStaging)
       shape.poolPages = 0;
-    Expected<std::unique_ptr<CudaBackend>> created =
-        CudaBackend::create(device, set, shape);
+    Expected<std::unique_ptr<AttentionStep>> created =
+        AttentionStep::create(device, set, shape);
     ASSERT_TRUE(created) << created.status().message();
-    CudaBackend &backend = **created;
+    AttentionStep &backend = **created;
     placePages(backend);
     std::vector<PlanRow> planRows(rows.size());
     for (size_t r = 0; r < rows.size(); ++r) {
@@ -262,14 +264,14 @@ private:
     }
     std::vector<uint16_t> pool = image(backend, /*isAfter=*/false);
     expectOk(backend.write(backend.pool(), gpu::bytesOf(pool)));
-    auto whole = [&](CudaTensor which) {
+    auto whole = [&](AttentionTensor which) {
       DeviceSpan span = backend.tensor(which);
       span.bytes *= kind.layers;
       return span;
     };
-    expectOk(backend.write(whole(CudaTensor::Q), gpu::bytesOf(queries)));
-    expectOk(backend.write(whole(CudaTensor::K), gpu::bytesOf(newKeys)));
-    expectOk(backend.write(whole(CudaTensor::V), gpu::bytesOf(newValues)));
+    expectOk(backend.write(whole(AttentionTensor::Q), gpu::bytesOf(queries)));
+    expectOk(backend.write(whole(AttentionTensor::K), gpu::bytesOf(newKeys)));
+    expectOk(backend.write(whole(AttentionTensor::V), gpu::bytesOf(newValues)));
     std::vector<CudaSchedule> schedules = gpu::captureAll(backend);
     backend.plan(planRows);
     expectOk(backend.commit());
@@ -278,11 +280,11 @@ private:
       for (int round = 0; round < 2; ++round) {
         SCOPED_TRACE(gpu::nameOf(schedule) + (usesPdl ? " pdl" : "") +
                      " round " + std::to_string(round));
-        expectOk(backend.stream().fill(whole(CudaTensor::Out), 0xff));
+        expectOk(backend.stream().fill(whole(AttentionTensor::Out), 0xff));
         expectOk(backend.replay(schedule));
         expectOk(backend.synchronize());
         std::vector<uint16_t> out(queries.size());
-        expectOk(backend.read(gpu::bytesOf(out), whole(CudaTensor::Out)));
+        expectOk(backend.read(gpu::bytesOf(out), whole(AttentionTensor::Out)));
         compare(out);
         gpu::expectEmptyPartials(backend);
         if (testing::Test::HasFailure())
@@ -323,8 +325,8 @@ private:
 
   using Random = gpu::Random;
   std::shared_ptr<const CudaDevice> device;
-  const KernelSet &set;
-  const KernelManifest &m;
+  const Package &set;
+  AttentionInfo m;
   ThreadPool &threads;
   BatchKind kind;
   Random random;
@@ -338,20 +340,20 @@ private:
 class GpuBatch : public gpu::Kernels {
 protected:
   void runKinds(const std::vector<BatchKind> &kinds) {
-    for (const KernelSet &set : sets) {
+    for (const auto &set : sets) {
       ErrorStats worst;
       uint64_t seed = gpu::seed() * 1000;
       for (const BatchKind &kind : kinds) {
-        SCOPED_TRACE(set.path() + ", batch " +
+        SCOPED_TRACE(set->path() + ", batch " +
                      std::to_string(seed - gpu::seed() * 1000));
-        Batch batch(device, set, *threads, kind, seed++);
+        Batch batch(device, *set, *threads, kind, seed++);
         batch.run();
         worst.merge(batch.worst);
         if (HasFailure())
           return;
       }
       std::printf("%s: error %.3g at most, %.3g on average\n",
-                  set.path().c_str(), worst.most, worst.mean());
+                  set->path().c_str(), worst.most, worst.mean());
     }
   }
   static int32_t atMost(int32_t length) {
@@ -385,14 +387,14 @@ TEST_F(GpuBatch, LongHistories) {
 }
 
 TEST_F(GpuBatch, TooLargeAPoolIsOneLine) {
-  for (const KernelSet &set : sets) {
-    CudaShape shape;
+  for (const auto &set : sets) {
+    AttentionShape shape;
     shape.layers = 64;
     shape.slots = 8;
     shape.capacityTokens = 512;
     shape.poolPages = KVRM_MAX_POOL_PAGES;
-    Expected<std::unique_ptr<CudaBackend>> refused =
-        CudaBackend::create(device, set, shape);
+    Expected<std::unique_ptr<AttentionStep>> refused =
+        AttentionStep::create(device, *set, shape);
     ASSERT_FALSE(refused);
     Status status = refused.status();
     EXPECT_EQ(status.code(), StatusCode::ResourceExhausted);

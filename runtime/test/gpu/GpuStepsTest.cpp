@@ -30,8 +30,8 @@ constexpr int32_t capacity = 296;
 
 class Steps {
 public:
-  Steps(CudaBackend &backend, ThreadPool &threads, uint64_t seed)
-      : gpu(backend), m(backend.manifest()), threads(threads), random(seed),
+  Steps(AttentionStep &backend, ThreadPool &threads, uint64_t seed)
+      : gpu(backend), m(backend.info()), threads(threads), random(seed),
         elements(m), rows(slots), copies(slots) {
     auto histories = static_cast<size_t>(2 * layers * slots * m.kvHeads);
     mirror.resize(histories * capacity * dim());
@@ -63,12 +63,12 @@ public:
       change();
       append();
       inputs();
-      expectOk(gpu.stream().fill(whole(CudaTensor::Out), 0xff));
+      expectOk(gpu.stream().fill(whole(AttentionTensor::Out), 0xff));
       gpu.plan(rows);
       expectOk(gpu.commit());
       EXPECT_FALSE(gpu.commitStats().isWhole);
       expectOk(gpu.replay(schedule));
-      expectOk(gpu.stream().copyOut(out.data(), whole(CudaTensor::Out)));
+      expectOk(gpu.stream().copyOut(out.data(), whole(AttentionTensor::Out)));
       compute(); // while the device does
       expectOk(gpu.synchronize());
       compare();
@@ -103,7 +103,7 @@ private:
         for (int32_t head = 0; head < m.kvHeads; ++head)
           visit(isValue, layer, head, history(isValue, layer, slot, head));
   }
-  DeviceSpan whole(CudaTensor which) const {
+  DeviceSpan whole(AttentionTensor which) const {
     DeviceSpan span = gpu.tensor(which);
     span.bytes *= layers;
     return span;
@@ -252,9 +252,9 @@ private:
                 query);
           }
       }
-    expectOk(gpu.stream().copyIn(whole(CudaTensor::Q), q.data()));
-    expectOk(gpu.stream().copyIn(whole(CudaTensor::K), k.data()));
-    expectOk(gpu.stream().copyIn(whole(CudaTensor::V), v.data()));
+    expectOk(gpu.stream().copyIn(whole(AttentionTensor::Q), q.data()));
+    expectOk(gpu.stream().copyIn(whole(AttentionTensor::K), k.data()));
+    expectOk(gpu.stream().copyIn(whole(AttentionTensor::V), v.data()));
   }
 
   void compute() {
@@ -345,8 +345,8 @@ private:
       });
   }
 
-  CudaBackend &gpu;
-  const KernelManifest &m;
+  AttentionStep &gpu;
+  const AttentionInfo &m;
   ThreadPool &threads;
   gpu::Random random;
   gpu::Elements elements;
@@ -364,17 +364,17 @@ class GpuSteps : public gpu::Kernels {};
 
 TEST_F(GpuSteps, OneCaptureServesThousands) {
   int64_t count = gpu::numberOf("KVRM_GPU_STEPS", 10000);
-  for (const KernelSet &set : sets) {
-    SCOPED_TRACE(set.path());
-    const KernelManifest &m = set.manifest();
-    CudaShape shape;
+  for (const auto &set : sets) {
+    SCOPED_TRACE(set->path());
+    const Manifest &m = set->manifest();
+    AttentionShape shape;
     shape.layers = layers;
     shape.slots = slots;
     shape.capacityTokens = capacity;
     shape.hasLayerTensors = true;
-    shape.usesStaging = m.kernel("stage") != nullptr;
-    Expected<std::unique_ptr<CudaBackend>> created =
-        CudaBackend::create(device, set, shape);
+    shape.usesStaging = m.kernel(KVRM_ROLE_STAGE) != nullptr;
+    Expected<std::unique_ptr<AttentionStep>> created =
+        AttentionStep::create(device, *set, shape);
     ASSERT_TRUE(created) << created.status().message();
     std::vector<CudaSchedule> schedules = gpu::captureAll(**created);
     ASSERT_FALSE(schedules.empty());
@@ -390,7 +390,7 @@ TEST_F(GpuSteps, OneCaptureServesThousands) {
         "(%lld share, %lld imported), %lld ends, %lld cuts, %lld page copies, "
         "%lld steps without a row; %lld tokens attended a layer, error %.3g at "
         "most, %.3g on average\n",
-        set.path().c_str(), static_cast<long long>(count), spent.count(),
+        set->path().c_str(), static_cast<long long>(count), spent.count(),
         schedules.size(), (*created)->captures(),
         static_cast<long long>(steps.joins),
         static_cast<long long>(steps.shares),

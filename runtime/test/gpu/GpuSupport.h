@@ -16,7 +16,7 @@
 #ifndef KVRM_TEST_GPU_GPUSUPPORT_H
 #define KVRM_TEST_GPU_GPUSUPPORT_H
 
-#include "kvrm/runtime/cuda/CudaBackend.h"
+#include "kvrm/runtime/attention/AttentionStep.h"
 #include "kvrm/runtime/host/ThreadPool.h"
 #include "kvrm/runtime/support/Reference.h"
 
@@ -83,7 +83,7 @@ private:
 /// Elements of one type, by table.
 class Elements {
 public:
-  explicit Elements(const kvrm::KernelManifest &m) : type(m.element) {
+  explicit Elements(const kvrm::AttentionInfo &m) : type(m.element) {
     for (size_t i = 0; i < unit.size(); ++i)
       unit[i] = kvrm::elementOf(
           type, (2 * static_cast<double>(i) + 1) / double(unit.size()) - 1);
@@ -162,9 +162,10 @@ protected:
     if (kernelFolders().empty())
       GTEST_SKIP() << "KVRM_KERNELS names no kernel sets";
     for (const std::string &folder : kernelFolders()) {
-      kvrm::Expected<kvrm::KernelSet> set = kvrm::KernelSet::load(folder);
+      kvrm::Expected<std::shared_ptr<const kvrm::Package>> set =
+          kvrm::Package::load(folder);
       ASSERT_TRUE(set) << set.status().message();
-      expectOk(set->checkDevice(device->info()));
+      expectOk(kvrm::checkDevice(**set, device->info()));
       sets.push_back(set.take());
     }
     kvrm::Expected<std::unique_ptr<kvrm::ThreadPool>> pool =
@@ -175,16 +176,17 @@ protected:
   }
 
   std::shared_ptr<const kvrm::CudaDevice> device;
-  std::vector<kvrm::KernelSet> sets;
+  std::vector<std::shared_ptr<const kvrm::Package>> sets;
   std::unique_ptr<kvrm::ThreadPool> threads;
 };
 
 /// The schedules that a set has and the device holds, captured.
-inline std::vector<kvrm::CudaSchedule> captureAll(kvrm::CudaBackend &backend) {
+inline std::vector<kvrm::CudaSchedule>
+captureAll(kvrm::AttentionStep &backend) {
   using kvrm::CudaSchedule;
   std::vector<CudaSchedule> all = {CudaSchedule::workqueue()};
   for (int32_t blocks : {1, 2, 4, 8})
-    if (blocks <= backend.manifest().kernel("attend_cluster")->maxCluster)
+    if (blocks <= backend.info().maxCluster)
       all.push_back(CudaSchedule::clusters(blocks));
   if (backend.shape().usesStaging)
     all.push_back(CudaSchedule::staged());
@@ -217,7 +219,7 @@ template <typename T> std::span<uint8_t> bytesOf(std::vector<T> &values) {
 }
 
 /// Called between launches: kernels leave all partial states empty.
-inline void expectEmptyPartials(kvrm::CudaBackend &backend) {
+inline void expectEmptyPartials(kvrm::AttentionStep &backend) {
   std::vector<uint32_t> words(
       static_cast<size_t>(backend.partials().bytes / 4));
   expectOk(backend.read(bytesOf(words), backend.partials()));

@@ -34,6 +34,12 @@ static inline int64_t kvrm_swizzled_chunk(int64_t token, int64_t chunk) {
   return chunk ^ (token & 7);
 }
 
+/// Tokens of a strip, what a warp of a device kernel attends to at once: the
+/// head dimensions that device kernels take, and 0 for all others.
+static inline int32_t kvrm_strip_tokens(int64_t head_dim) {
+  return head_dim == 64 ? 32 : head_dim == 128 ? 16 : 0;
+}
+
 #ifdef __cplusplus
 } // extern "C"
 #endif

@@ -1,0 +1,129 @@
+//===- CudaPool.cpp - The KV pool of a GPU --------------------------------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "kvrm/runtime/cuda/CudaPool.h"
+
+#include "kvrm/runtime/abi/pool.h"
+
+#include <cstring>
+
+using namespace kvrm;
+
+//===----------------------------------------------------------------------===//
+// Pages
+//===----------------------------------------------------------------------===//
+
+static constexpr int64_t chunkElements =
+    KVRM_CHUNK_BYTES / int64_t(sizeof(uint16_t));
+
+/// Calls `move(row, page)` with the element offsets of each chunk on both
+/// sides.
+template <typename Move>
+static void eachChunk(size_t elements, int32_t headDim, Move move) {
+  KVRM_CHECK(kvrm_strip_tokens(headDim) > 0 &&
+                 elements % static_cast<size_t>(headDim) == 0,
+             "a page is whole tokens of a device's head dimension");
+  auto tokens = static_cast<int64_t>(elements) / headDim;
+  int64_t chunks = headDim / chunkElements;
+  for (int64_t t = 0; t < tokens; ++t)
+    for (int64_t c = 0; c < chunks; ++c)
+      move(t * headDim + c * chunkElements,
+           t * headDim + kvrm_swizzled_chunk(t, c) * chunkElements);
+}
+
+void kvrm::packPage(std::span<const uint16_t> rows, int32_t headDim,
+                    std::span<uint16_t> page) {
+  KVRM_CHECK(rows.size() == page.size(), "a page holds its rows");
+  eachChunk(rows.size(), headDim, [&](int64_t row, int64_t at) {
+    std::memcpy(page.data() + at, rows.data() + row, KVRM_CHUNK_BYTES);
+  });
+}
+
+void kvrm::unpackPage(std::span<const uint16_t> page, int32_t headDim,
+                      std::span<uint16_t> rows) {
+  KVRM_CHECK(rows.size() == page.size(), "a page holds its rows");
+  eachChunk(rows.size(), headDim, [&](int64_t row, int64_t at) {
+    std::memcpy(rows.data() + row, page.data() + at, KVRM_CHUNK_BYTES);
+  });
+}
+
+//===----------------------------------------------------------------------===//
+// CudaPool
+//===----------------------------------------------------------------------===//
+
+Expected<CudaPool> CudaPool::create(std::shared_ptr<const CudaDevice> device,
+                                    const PoolShape &shape) {
+  CudaPool pool;
+  pool.bounds = shape;
+  Expected<PinnedBuffer> scratch =
+      PinnedBuffer::create(device, shape.pageBytes(), "page import");
+  KVRM_TRY(scratch.status());
+  pool.scratch = scratch.take();
+  Expected<DeviceBuffer> memory = DeviceBuffer::create(
+      std::move(device), 2 * shape.sideBytes() * shape.layers, "KV pool");
+  KVRM_TRY(memory.status());
+  pool.memory = memory.take();
+  return pool;
+}
+
+DeviceSpan CudaPool::page(const CudaPage &where) const {
+  KVRM_CHECK(where.layer >= 0 && where.layer < bounds.layers &&
+                 where.head >= 0 && where.head < bounds.kvHeads &&
+                 where.page >= 0 && where.page < bounds.pages,
+             "a page of the pool");
+  int64_t row =
+      (int64_t(where.layer) * 2 + where.isValue) * bounds.kvHeads + where.head;
+  return memory.span().part(row * bounds.headStride() +
+                                where.page * bounds.pageBytes(),
+                            bounds.pageBytes());
+}
+
+Status CudaPool::copyPage(const CudaStream &stream,
+                          const PageCopy &copy) const {
+  KVRM_CHECK(copy.source >= 0 && copy.source < bounds.pages &&
+                 copy.target >= 0 && copy.target < bounds.pages &&
+                 copy.source != copy.target,
+             "pages lie in the pool");
+  auto addressOf = [&](int32_t page) {
+    return memory.address() + static_cast<uint64_t>(page * bounds.pageBytes());
+  };
+  return stream.copyStrided(addressOf(copy.target), addressOf(copy.source),
+                            bounds.headStride(), bounds.pageBytes(),
+                            int64_t(bounds.layers) * 2 * bounds.kvHeads);
+}
+
+/// Waits for a copy that failed to be waited for.
+Status CudaPool::takeScratch(const CudaStream &stream) {
+  if (isScratchBusy)
+    KVRM_TRY(stream.synchronize());
+  isScratchBusy = true;
+  return Status::ok();
+}
+
+Status CudaPool::importPage(const CudaStream &stream, const CudaPage &where,
+                            std::span<const uint16_t> rows) {
+  DeviceSpan target = page(where);
+  KVRM_TRY(takeScratch(stream));
+  packPage(rows, bounds.headDim,
+           {reinterpret_cast<uint16_t *>(scratch.data()), rows.size()});
+  KVRM_TRY(stream.copyIn(target, scratch.data()));
+  KVRM_TRY(stream.synchronize());
+  isScratchBusy = false;
+  return Status::ok();
+}
+
+Status CudaPool::exportPage(const CudaStream &stream, const CudaPage &where,
+                            std::span<uint16_t> rows) {
+  KVRM_TRY(takeScratch(stream));
+  KVRM_TRY(stream.copyOut(scratch.data(), page(where)));
+  KVRM_TRY(stream.synchronize());
+  isScratchBusy = false;
+  unpackPage({reinterpret_cast<const uint16_t *>(scratch.data()), rows.size()},
+             bounds.headDim, rows);
+  return Status::ok();
+}

@@ -1,0 +1,96 @@
+//===- CudaPool.h - The KV pool of a GPU ------------------------*- C++ -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// [layer][K or V][kv_head][page][page bytes] of device memory, as abi/pool.h
+// says. What moves pages goes through a stream, in order with the steps on it.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef KVRM_RUNTIME_CUDA_CUDAPOOL_H
+#define KVRM_RUNTIME_CUDA_CUDAPOOL_H
+
+#include "kvrm/runtime/cuda/CudaDevice.h"
+#include "kvrm/runtime/package/Manifest.h"
+#include "kvrm/runtime/paging/BlockPager.h"
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+namespace kvrm {
+
+/// One page of one head in the pool.
+struct CudaPage {
+  int32_t layer = 0;
+  bool isValue = false; ///< V, else K
+  int32_t head = 0;     ///< KV head
+  int32_t page = 0;     ///< physical
+};
+
+/// [token][head_dim] rows of 2-byte elements to the bytes of a page, whose
+/// chunks lie where kvrm_swizzled_chunk says. Both have page_tokens * head_dim
+/// elements.
+void packPage(std::span<const uint16_t> rows, int32_t headDim,
+              std::span<uint16_t> page);
+/// The way back.
+void unpackPage(std::span<const uint16_t> page, int32_t headDim,
+                std::span<uint16_t> rows);
+
+/// What fixes a pool for its life.
+struct PoolShape {
+  int32_t layers = 0;
+  int32_t kvHeads = 0;
+  int32_t headDim = 0;
+  int32_t pageTokens = 0;
+  int32_t pages = 0;
+  kvrm_element element = KVRM_F16;
+
+  /// Bytes of one page of one head, K or V.
+  int64_t pageBytes() const {
+    return int64_t(pageTokens) * headDim * kvrm_element_bytes(element);
+  }
+  /// Bytes from one KV head's pages to the next's.
+  int64_t headStride() const { return pageBytes() * pages; }
+  /// Bytes of K, or of V, of a layer.
+  int64_t sideBytes() const { return headStride() * kvHeads; }
+  /// Bytes of one page in all layers, K and V, all heads.
+  int64_t allPageBytes() const { return pageBytes() * 2 * kvHeads * layers; }
+};
+
+class CudaPool {
+public:
+  CudaPool() = default;
+  /// Errors: ResourceExhausted.
+  static Expected<CudaPool> create(std::shared_ptr<const CudaDevice> device,
+                                   const PoolShape &shape);
+
+  const PoolShape &shape() const { return bounds; }
+  DeviceSpan span() const { return memory.span(); }
+  DeviceSpan page(const CudaPage &where) const;
+
+  /// Starts a copy of a page in all layers, K and V, all heads.
+  Status copyPage(const CudaStream &stream, const PageCopy &copy) const;
+  /// Writes a page from [page_tokens][head_dim] rows, and reads one. Both wait
+  /// for the stream.
+  Status importPage(const CudaStream &stream, const CudaPage &where,
+                    std::span<const uint16_t> rows);
+  Status exportPage(const CudaStream &stream, const CudaPage &where,
+                    std::span<uint16_t> rows);
+
+private:
+  Status takeScratch(const CudaStream &stream);
+
+  PoolShape bounds;
+  DeviceBuffer memory;
+  PinnedBuffer scratch;       ///< a page
+  bool isScratchBusy = false; ///< a copy may still use it
+};
+
+} // namespace kvrm
+
+#endif // KVRM_RUNTIME_CUDA_CUDAPOOL_H

@@ -1,0 +1,145 @@
+//===- Manifest.h - manifest.json of a package, checked ---------*- C++ -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// What docs/package.md describes, for every target. Each field is checked
+// against its limits, and an error names file, field and limit in one line:
+//
+//   NAME.kvrm/manifest.json: cache.slots: 0 is outside 1..1024
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef KVRM_RUNTIME_PACKAGE_MANIFEST_H
+#define KVRM_RUNTIME_PACKAGE_MANIFEST_H
+
+#include "kvrm/runtime/abi/limits.h"
+#include "kvrm/runtime/abi/program.h"
+#include "kvrm/runtime/support/Status.h"
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace kvrm {
+
+/// What runs a package's code.
+enum class TargetKind : int32_t {
+  Host = 0,  ///< code.so on a CPU
+  NVPTX = 1, ///< kernels.ptx, kernels.cubin and a program an entry, on a GPU
+};
+
+/// One input or output of an entry that is neither tokens nor logits.
+struct TensorInfo {
+  std::string name;
+  int64_t rowBytes = 0; ///< of a row of the step
+};
+
+/// One compiled entry point.
+struct EntryInfo {
+  std::string name;
+  std::string symbol;              ///< in code.so; host alone
+  std::string program;             ///< file; nvptx alone
+  std::vector<TensorInfo> tensors; ///< of the program, by index
+  int32_t rows = 0;
+  int32_t queries = 0;
+  int32_t qTile = 1;
+  int32_t kvTile = 0;
+  kvrm_schedule schedule = KVRM_SCHEDULE_ROWS;
+  int32_t splits = 1;
+  kvrm_transport transport = KVRM_TRANSPORT_NATIVE;
+  int64_t arenaBytes = 0;
+  int64_t scratchBytes = 0; ///< a worker; host alone
+
+  int32_t queryTiles() const { return (queries + qTile - 1) / qTile; }
+};
+
+/// One device kernel.
+struct KernelInfo {
+  kvrm_kernel_role role = KVRM_ROLE_COMMIT;
+  std::string symbol; ///< in the module
+  int32_t threads = 0;
+  int32_t sharedBytes = 0; ///< dynamic
+  int32_t blocksPerSm = 1; ///< that a persistent grid has
+  int32_t maxCluster = 1;  ///< of attend_cluster: 1, 2, 4 or 8
+};
+
+/// One file of a package.
+struct FileInfo {
+  std::string name;
+  int64_t bytes = 0;
+  uint64_t xxh3 = 0;
+};
+
+/// manifest.json, every field checked.
+struct Manifest {
+  std::string producer;
+  bool isPaged = true;
+
+  TargetKind target = TargetKind::Host;
+  // Host:
+  std::string triple;
+  std::string cpu;
+  std::vector<std::string> requiredFeatures;
+  // NVPTX:
+  std::string arch;         ///< e.g. sm_90
+  int32_t capability = 0;   ///< 90 of it
+  bool isArchExact = false; ///< sm_90a: runs on that capability alone
+
+  std::string modelName;
+  std::string architecture;
+  int32_t vocabulary = 0; ///< 0 = no logits: entries have tensors; nvptx alone
+  int32_t hidden = 0;     ///< 0 with vocabulary 0
+  int32_t layers = 0;
+  int32_t heads = 0;
+  int32_t kvHeads = 0;
+  int32_t headDim = 0;
+  int32_t context = 0;
+  int32_t bos = -1; ///< -1 = none
+  int32_t eos = -1; ///< -1 = none
+
+  int32_t slots = 0;
+  int32_t capacity = 0; ///< tokens a slot
+  int32_t pageTokens = 0;
+  /// Entries of one block table, as the code was compiled for: the capacity, or
+  /// with far history the summaries, the window and the tokens of one step. 0
+  /// if not paged.
+  int32_t pagesPerSlot = 0;
+  kvrm_element element = KVRM_F16;
+  int32_t window = 0;    ///< tokens of a slot kept exactly; 0 = all
+  int32_t summaries = 0; ///< entries of a slot for those before
+  int32_t sinks = 0;     ///< of these, for its first tokens
+
+  std::vector<KernelInfo> kernels;
+  EntryInfo decode;
+  EntryInfo prefill; ///< without a name if there is none; nvptx alone
+  std::vector<FileInfo> files;
+
+  bool hasPrefill() const { return !prefill.name.empty(); }
+  int32_t groupHeads() const { return heads / kvHeads; }
+  /// Bytes of one page of one head, K or V.
+  int64_t pageBytes() const {
+    return int64_t(pageTokens) * headDim * kvrm_element_bytes(element);
+  }
+  /// Null if there is none.
+  const FileInfo *file(std::string_view name) const;
+  /// The first kernel of a role; null if there is none.
+  const KernelInfo *kernel(kvrm_kernel_role role) const;
+  std::vector<kvrm_kernel_role> kernelRoles() const;
+};
+
+const char *scheduleName(kvrm_schedule schedule);
+const char *transportName(kvrm_transport transport);
+const char *elementName(kvrm_element element);
+
+/// Parses and checks a manifest. `where` names it in errors. Errors: Corrupt,
+/// Incompatible for another ABI version.
+Expected<Manifest> parseManifest(std::string_view text, std::string_view where);
+
+} // namespace kvrm
+
+#endif // KVRM_RUNTIME_PACKAGE_MANIFEST_H
