@@ -12,6 +12,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "../test/PolicyConstants.h"
 #include "kvrm/runtime/host/HostBackend.h"
 #include "kvrm/runtime/host/ThreadPool.h"
 #include "kvrm/runtime/paging/Planner.h"
@@ -29,8 +30,8 @@ namespace {
 class Decoder {
 public:
   Decoder(int32_t slots, int32_t capacity, kvrm_schedule schedule,
-          int32_t kvHeads, int32_t shares = 2)
-      : shape(makeShape(slots, capacity, schedule, kvHeads, shares)),
+          int32_t kvHeads, int32_t shares = 2, int32_t itemCost = 0)
+      : shape(makeShape(slots, capacity, schedule, kvHeads, shares, itemCost)),
         pager(BlockPager::create(
                   {slots * shape.pagesPerSlot, slots, shape.pagesPerSlot, 16})
                   .take()),
@@ -43,7 +44,7 @@ public:
 
   static PlanShape makeShape(int32_t slots, int32_t capacity,
                              kvrm_schedule schedule, int32_t kvHeads,
-                             int32_t shares) {
+                             int32_t shares, int32_t itemCost) {
     PlanShape shape;
     shape.rows = slots;
     shape.queries = 1;
@@ -55,6 +56,7 @@ public:
     shape.schedule = schedule;
     shape.splits = 4;
     shape.shares = shares;
+    shape.itemCost = itemCost;
     return shape;
   }
 
@@ -150,7 +152,7 @@ BENCHMARK(planStep)
 /// that changed.
 static void planDeltaStep(benchmark::State &state) {
   auto slots = static_cast<int32_t>(state.range(0));
-  Decoder decoder(slots, 2048, KVRM_SCHEDULE_WORKQUEUE, 8, 132);
+  Decoder decoder(slots, 2048, KVRM_SCHEDULE_WORKQUEUE, 8, 132, 64);
   std::vector<kvrm_delta_word> words(
       static_cast<size_t>(decoder.descriptor.deltaCapacity(false)));
   int64_t plan = 0;
@@ -186,7 +188,7 @@ BENCHMARK(planDeltaStep)->Arg(8)->Arg(64)->Arg(256);
 /// A plan in which everything is new: after admission of all slots at once.
 static void planFromNothing(benchmark::State &state) {
   auto slots = static_cast<int32_t>(state.range(0));
-  Decoder decoder(slots, 2048, KVRM_SCHEDULE_WORKQUEUE, 8);
+  Decoder decoder(slots, 2048, KVRM_SCHEDULE_WORKQUEUE, 8, 132, 64);
   std::vector<PlanRow> idle(static_cast<size_t>(slots));
   decoder.append();
   int64_t plan = 0;
@@ -282,3 +284,21 @@ static void merge(benchmark::State &state) {
   }
 }
 BENCHMARK(merge)->Arg(2)->Arg(8);
+
+/// Choosing a schedule for batches that never repeat, with constants as a GPU
+/// of 132 multiprocessors has them.
+static void chooseSchedule(benchmark::State &state) {
+  auto rows = static_cast<int32_t>(state.range(0));
+  SchedulePolicy policy =
+      SchedulePolicy::create(test::testShape(), test::testCosts(), rows).take();
+  std::mt19937 random(3);
+  std::vector<std::vector<int32_t>> batches(64);
+  for (size_t i = 0; i < batches.size(); ++i)
+    for (int32_t row = 0; row < rows; ++row)
+      batches[i].push_back(
+          static_cast<int32_t>(1 + random() % (i % 2 ? 30000 : 3000)));
+  size_t next = 0;
+  for (auto _ : state)
+    benchmark::DoNotOptimize(policy.choose(batches[next++ % batches.size()]));
+}
+BENCHMARK(chooseSchedule)->Arg(8)->Arg(256);

@@ -7,6 +7,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "kvrm/runtime/paging/Calibration.h"
+#include "kvrm/runtime/paging/Planner.h"
 #include "kvrm/runtime/support/ReplaceFile.h"
 
 #include "../package/CheckedFile.h"
@@ -18,7 +19,7 @@
 using namespace kvrm;
 using nlohmann::json;
 
-static constexpr int32_t calibrationVersion = 1;
+static constexpr int32_t calibrationVersion = 2;
 static constexpr int64_t maxCalibrationBytes = 1 << 20;
 
 const ScheduleCosts *Calibration::costs(bool usesPdl) const {
@@ -79,13 +80,17 @@ static ScheduleCosts readCosts(ObjectReader &reader) {
   if (pdl && !pdl->is_boolean())
     reader.fail("pdl", "is not true or false");
   costs.usesPdl = pdl && pdl->is_boolean() && pdl->get<bool>();
-  costs.shares = reader.integer32("shares", 1, CostLimits::maxBlocks);
   ObjectReader queue = reader.member("workqueue");
+  costs.workqueue.shares = queue.integer32("shares", 1, CostLimits::maxBlocks);
+  costs.workqueue.itemCost =
+      queue.integer32("item_cost", 0, PlanShape::maxItemCost);
   costs.workqueue.baseUs = number(queue, "base_us", 0, CostLimits::maxUs);
   costs.workqueue.gbPerS =
       number(queue, "gb_per_s", CostLimits::leastGbPerS, CostLimits::maxGbPerS);
-  costs.workqueue.partialUs = number(queue, "partial_us", 0, CostLimits::maxUs);
+  costs.workqueue.blockGbPerS = number(
+      queue, "block_gb_per_s", CostLimits::leastGbPerS, CostLimits::maxGbPerS);
   costs.workqueue.itemUs = number(queue, "item_us", 0, CostLimits::maxUs);
+  costs.workqueue.partialUs = number(queue, "partial_us", 0, CostLimits::maxUs);
   reader.each("clusters", 0, [&](ObjectReader &fields) {
     ClusterCost cost;
     cost.blocks =
@@ -103,6 +108,7 @@ static ScheduleCosts readCosts(ObjectReader &reader) {
                          CostLimits::maxGbPerS);
     cost.clusterGbPerS = number(fields, "cluster_gb_per_s",
                                 CostLimits::leastGbPerS, CostLimits::maxGbPerS);
+    cost.rowUs = number(fields, "row_us", 0, CostLimits::maxUs);
     costs.clusters.push_back(cost);
   });
   return costs;
@@ -155,20 +161,24 @@ std::string kvrm::formatCalibration(const Calibration &calibration) {
   };
   auto settings = nlohmann::ordered_json::array();
   for (const ScheduleCosts &costs : calibration.settings) {
+    const WorkqueueCost &queue = costs.workqueue;
     auto clusters = nlohmann::ordered_json::array();
     for (const ClusterCost &cost : costs.clusters)
       clusters.push_back({{"blocks", cost.blocks},
                           {"at_once", cost.atOnce},
                           {"base_us", rounded(cost.baseUs)},
                           {"gb_per_s", rounded(cost.gbPerS)},
-                          {"cluster_gb_per_s", rounded(cost.clusterGbPerS)}});
+                          {"cluster_gb_per_s", rounded(cost.clusterGbPerS)},
+                          {"row_us", rounded(cost.rowUs)}});
     settings.push_back({{"pdl", costs.usesPdl},
-                        {"shares", costs.shares},
                         {"workqueue",
-                         {{"base_us", rounded(costs.workqueue.baseUs)},
-                          {"gb_per_s", rounded(costs.workqueue.gbPerS)},
-                          {"partial_us", rounded(costs.workqueue.partialUs)},
-                          {"item_us", rounded(costs.workqueue.itemUs)}}},
+                         {{"shares", queue.shares},
+                          {"item_cost", queue.itemCost},
+                          {"base_us", rounded(queue.baseUs)},
+                          {"gb_per_s", rounded(queue.gbPerS)},
+                          {"block_gb_per_s", rounded(queue.blockGbPerS)},
+                          {"item_us", rounded(queue.itemUs)},
+                          {"partial_us", rounded(queue.partialUs)}}},
                         {"clusters", clusters}});
   }
   nlohmann::ordered_json root = {

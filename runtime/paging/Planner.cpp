@@ -41,7 +41,7 @@ Expected<PlanCapacity> Planner::capacityOf(const PlanShape &shape) {
                       KVRM_MAX_PAGES_PER_SLOT));
   KVRM_TRY(checkLimit("splits", shape.splits, 1024));
   KVRM_TRY(checkLimit("shares", shape.shares, 1 << 16));
-  KVRM_TRY(checkRange("item_cost", shape.itemCost, 0, 1 << 16));
+  KVRM_TRY(checkRange("item_cost", shape.itemCost, 0, PlanShape::maxItemCost));
   KVRM_TRY(checkRange("summaries", shape.summaries, 0, KVRM_MAX_SUMMARIES));
   if (shape.kvTile % shape.pageTokens != 0 &&
       shape.pageTokens % shape.kvTile != 0)

@@ -7,6 +7,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "kvrm/runtime/paging/SchedulePolicy.h"
+#include "kvrm/runtime/paging/Planner.h"
 
 #include <algorithm>
 #include <cmath>
@@ -34,16 +35,21 @@ static Status checkNumber(const char *name, double value, double low,
 }
 
 static Status checkCosts(const ScheduleCosts &costs) {
-  KVRM_TRY(checkNumber("shares", costs.shares, 1, CostLimits::maxBlocks));
   const WorkqueueCost &queue = costs.workqueue;
+  KVRM_TRY(
+      checkNumber("workqueue.shares", queue.shares, 1, CostLimits::maxBlocks));
+  KVRM_TRY(checkNumber("workqueue.item_cost", queue.itemCost, 0,
+                       PlanShape::maxItemCost));
   KVRM_TRY(
       checkNumber("workqueue.base_us", queue.baseUs, 0, CostLimits::maxUs));
   KVRM_TRY(checkNumber("workqueue.gb_per_s", queue.gbPerS,
                        CostLimits::leastGbPerS, CostLimits::maxGbPerS));
-  KVRM_TRY(checkNumber("workqueue.partial_us", queue.partialUs, 0,
-                       CostLimits::maxUs));
+  KVRM_TRY(checkNumber("workqueue.block_gb_per_s", queue.blockGbPerS,
+                       CostLimits::leastGbPerS, CostLimits::maxGbPerS));
   KVRM_TRY(
       checkNumber("workqueue.item_us", queue.itemUs, 0, CostLimits::maxUs));
+  KVRM_TRY(checkNumber("workqueue.partial_us", queue.partialUs, 0,
+                       CostLimits::maxUs));
   int32_t before = 0;
   for (const ClusterCost &cost : costs.clusters) {
     if (std::ranges::find(CostLimits::clusterSizes, cost.blocks) ==
@@ -59,6 +65,7 @@ static Status checkCosts(const ScheduleCosts &costs) {
                          CostLimits::leastGbPerS, CostLimits::maxGbPerS));
     KVRM_TRY(checkNumber("cluster.cluster_gb_per_s", cost.clusterGbPerS,
                          CostLimits::leastGbPerS, CostLimits::maxGbPerS));
+    KVRM_TRY(checkNumber("cluster.row_us", cost.rowUs, 0, CostLimits::maxUs));
   }
   return Status::ok();
 }
@@ -89,29 +96,41 @@ static BatchSummary summaryOf(std::span<const int32_t> lengths) {
   return summary;
 }
 
-static WorkqueueLoad loadOf(const PolicyShape &shape, int32_t shares,
+static WorkqueueLoad loadOf(const PolicyShape &shape, const WorkqueueCost &cost,
                             const BatchSummary &summary) {
   auto tokens = static_cast<double>(summary.tokens);
-  double active = summary.active;
-  double outputs = double(shape.kvHeads) * shape.queryTiles;
+  double outputs = double(shape.kvHeads) * shape.queryTiles * summary.active;
   // Each row ends with half a tile more or less; what is exact is not needed.
-  double tiles = std::max(tokens / shape.kvTile, active) * outputs;
+  double rowTiles =
+      std::max<double>(tokens / shape.kvTile, double(summary.active));
+  double tiles = rowTiles * shape.kvHeads * shape.queryTiles;
+  // Every share but the first starts in a cut, if there are so many tiles.
+  double items = std::min(outputs + cost.shares - 1, tiles);
+  double itemTiles = double(cost.itemCost) / PlanShape::tileCost;
+  double partTiles = (tiles + items * itemTiles) / cost.shares - itemTiles;
   double longestTiles = std::ceil(double(summary.longest) / shape.kvTile);
-  double partials = std::clamp(longestTiles * shares / std::max(tiles, 1.0),
-                               1.0, std::max(longestTiles, 1.0));
-  return {tokens * shape.rowBytes(), partials, 1 + active * outputs / shares};
+  double partials = std::clamp(longestTiles / std::max(partTiles, 1.0), 1.0,
+                               std::max(longestTiles, 1.0));
+  return {tokens * shape.rowBytes(), partials,
+          std::max(items / cost.shares, 1.0)};
 }
 
-WorkqueueLoad kvrm::workqueueLoad(const PolicyShape &shape, int32_t shares,
+double WorkqueueLoad::blockUs(const WorkqueueCost &cost) const {
+  return bytes / cost.shares / rateOf(cost.blockGbPerS) + cost.itemUs * items;
+}
+
+WorkqueueLoad kvrm::workqueueLoad(const PolicyShape &shape,
+                                  const WorkqueueCost &cost,
                                   std::span<const int32_t> lengths) {
-  return loadOf(shape, shares, summaryOf(lengths));
+  return loadOf(shape, cost, summaryOf(lengths));
 }
 
 double SchedulePolicy::workqueueUs(const BatchSummary &summary) const {
   const WorkqueueCost &cost = costs.workqueue;
-  WorkqueueLoad load = loadOf(shape, costs.shares, summary);
-  return cost.baseUs + load.bytes / rateOf(cost.gbPerS) +
-         cost.partialUs * load.partials + cost.itemUs * load.items;
+  WorkqueueLoad load = loadOf(shape, cost, summary);
+  return cost.baseUs +
+         std::max(load.bytes / rateOf(cost.gbPerS), load.blockUs(cost)) +
+         cost.partialUs * load.partials;
 }
 
 double SchedulePolicy::leastClusterUs(const ClusterCost &cost,
@@ -124,7 +143,8 @@ double SchedulePolicy::leastClusterUs(const ClusterCost &cost,
 
 /// Rows run on `groups` servers, each a cluster for every output of a row. In
 /// units of tokens that each running row has read, rows end when they have read
-/// their own, whatever the rate; the rate then follows from how many run.
+/// their own, whatever the rate; the rate then follows from how many run. What
+/// a row needs beside its bytes counts as tokens too, but takes no bandwidth.
 double SchedulePolicy::clusterUs(const ClusterCost &cost,
                                  const BatchSummary &summary,
                                  std::span<const int32_t> lengths) {
@@ -134,8 +154,12 @@ double SchedulePolicy::clusterUs(const ClusterCost &cost,
   auto groups = static_cast<size_t>(
       std::clamp<double>(cost.atOnce / outputs, 1, double(ends.size())));
   double widest = std::min<double>(outputs, cost.atOnce);
+  double rowTokens =
+      cost.rowUs * rateOf(cost.clusterGbPerS) / shape.tokenBytes();
+  auto read = static_cast<double>(summary.tokens);
+  double reading = read / (read + rowTokens * summary.active);
   auto tokenUs = [&](size_t running) {
-    double share = rateOf(cost.gbPerS) / (widest * double(running));
+    double share = rateOf(cost.gbPerS) / (widest * reading * double(running));
     return shape.tokenBytes() / std::min(share, rateOf(cost.clusterGbPerS));
   };
   auto first = ends.begin();
@@ -145,7 +169,7 @@ double SchedulePolicy::clusterUs(const ClusterCost &cost,
   for (int32_t length : lengths) {
     if (length <= 0)
       continue;
-    double work = length * waves;
+    double work = (length + rowTokens) * waves;
     if (running < groups) {
       first[static_cast<ptrdiff_t>(running++)] = work;
       if (running == groups)

@@ -74,8 +74,8 @@ TEST(Calibration, RefusesWhatIsWrongInOneLine) {
             "c.json: is not a JSON object");
   EXPECT_EQ(message("kvrm-calibration", "x"),
             "c.json: format: 'x' is not one of kvrm-calibration");
-  EXPECT_EQ(message("\"version\": 1", "\"version\": 2"),
-            "c.json: version: 2 is not this runtime's 1; calibrate again");
+  EXPECT_EQ(message("\"version\": 2", "\"version\": 1"),
+            "c.json: version: 1 is not this runtime's 2; calibrate again");
   EXPECT_EQ(message("\"kv_heads\": 8", "\"kv_heads\": 0"),
             "c.json: attention.kv_heads: 0 is outside 1..256");
   EXPECT_EQ(message("\"f16\"", "\"f8\""),

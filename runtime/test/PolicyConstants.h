@@ -22,12 +22,11 @@ inline PolicyShape testShape() {
 
 inline ScheduleCosts testCosts() {
   ScheduleCosts costs;
-  costs.shares = 132;
-  costs.workqueue = {2.5, 3000, 0.1, 0.4};
-  costs.clusters = {{1, 132, 1.5, 2950, 35},
-                    {2, 66, 2, 2950, 65},
-                    {4, 32, 2.2, 2950, 130},
-                    {8, 16, 2.4, 2900, 260}};
+  costs.workqueue = {132, 64, 2.5, 3000, 60, 3.5, 0.1};
+  costs.clusters = {{1, 132, 1.5, 2950, 35, 3},
+                    {2, 66, 2, 2950, 65, 3},
+                    {4, 32, 2.2, 2950, 130, 2.5},
+                    {8, 16, 2.4, 2900, 260, 2}};
   return costs;
 }
 

@@ -30,7 +30,6 @@ static constexpr int32_t warmupSteps = 3;
 static constexpr int32_t fixedSteps = 30;
 static constexpr int32_t mostReplays = 10000;
 static constexpr int32_t mostSteps = 100000;
-static constexpr int32_t mostItemCost = 65536;
 
 static int64_t now() {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(
@@ -202,6 +201,7 @@ Expected<SchedulePolicy> AttentionBench::policyFor(const AttentionRig &rig,
   if (!costs)
     return SchedulePolicy();
   ScheduleCosts usable = *costs;
+  usable.workqueue.itemCost = rig.itemCost();
   std::erase_if(usable.clusters, [&](const ClusterCost &cost) {
     auto schedule = CudaSchedule::clusters(cost.blocks);
     return std::ranges::find(rig.schedules(), schedule) ==
@@ -316,7 +316,7 @@ Status AttentionBench::runRow(const AttentionCase &one) {
 
   row["launches_per_layer"] = 1;
   row["shares"] = gpu.shares();
-  row["item_cost"] = gpu.planner().shape().itemCost;
+  row["item_cost"] = rig.itemCost();
   row["items"] = planned.items;
   row["segments"] = planned.segments;
   row["partials"] = planned.partials;
@@ -609,7 +609,8 @@ static Status checkRange(const char *option, int64_t value, int64_t low,
 static Expected<Plan> planOf(const AttentionBenchOptions &options) {
   KVRM_TRY(checkRange("--steps", options.steps, 1, mostSteps));
   KVRM_TRY(checkRange("--replays", options.replays, 1, mostReplays));
-  KVRM_TRY(checkRange("--item-cost", options.itemCost, -1, mostItemCost));
+  KVRM_TRY(
+      checkRange("--item-cost", options.itemCost, -1, PlanShape::maxItemCost));
   if (!(options.bandwidth >= 1 && options.bandwidth <= 1e6))
     return invalidArgument("--bandwidth: ", std::to_string(options.bandwidth),
                            " is outside 1..1000000");

@@ -74,6 +74,13 @@ AttentionCase run::bucketedCase(uint64_t seed) {
   return {"bucketed-B1", "bucketed", seed, {buckets[seed % 4]}};
 }
 
+AttentionCase run::raggedCase(int32_t rows, int32_t low, int32_t high,
+                              uint64_t seed) {
+  return familyCase("ragged", rows, seed, [=](Random &random, int32_t) {
+    return random.between(low, high);
+  });
+}
+
 AttentionCase run::homogeneousCase(int32_t rows, int32_t length) {
   return {"B" + std::to_string(rows) + "x" + std::to_string(length),
           "homogeneous", 0,
@@ -120,15 +127,25 @@ run::servingCases(const std::vector<uint64_t> &seeds) {
 std::vector<AttentionCase> run::calibrationCases() {
   constexpr uint64_t seed = 1;
   std::vector<AttentionCase> cases = {
-      homogeneousCase(1, 1024),  homogeneousCase(1, 6144),
-      homogeneousCase(1, 20480), homogeneousCase(1, 49152),
-      homogeneousCase(2, 12288), homogeneousCase(4, 3072),
-      homogeneousCase(4, 20480), homogeneousCase(8, 1024),
-      homogeneousCase(8, 6144),  homogeneousCase(16, 3072),
-      homogeneousCase(32, 1536), homogeneousCase(64, 1024),
-      bimodalCase(4, seed),      bimodalCase(8, seed),
-      uniformCase(6, seed),      zipfCase(8, seed),
-      uniformCase(16, seed)};
+      homogeneousCase(1, 1024),      homogeneousCase(1, 6144),
+      homogeneousCase(1, 20480),     homogeneousCase(1, 49152),
+      homogeneousCase(2, 12288),     homogeneousCase(4, 3072),
+      homogeneousCase(4, 20480),     homogeneousCase(8, 1024),
+      homogeneousCase(8, 6144),      homogeneousCase(16, 3072),
+      homogeneousCase(32, 1536),     homogeneousCase(64, 1024),
+      bimodalCase(4, seed),          bimodalCase(8, seed),
+      uniformCase(6, seed),          zipfCase(8, seed),
+      uniformCase(16, seed),         homogeneousCase(16, 300),
+      homogeneousCase(128, 100),     homogeneousCase(256, 300),
+      raggedCase(32, 1, 1000, seed), raggedCase(96, 1, 5000, seed),
+      raggedCase(48, 1, 10000, seed)};
+  // One long history with short ones around.
+  for (int32_t shorts : {1, 8, 24}) {
+    AttentionCase mixed = raggedCase(shorts, 1, 400, seed);
+    mixed.name = "long+" + mixed.name;
+    mixed.lengths.insert(mixed.lengths.begin() + shorts / 2, 40000);
+    cases.push_back(mixed);
+  }
   return cases;
 }
 
@@ -190,9 +207,8 @@ static bool addLengths(std::string_view text, uint64_t seed,
   if (!low || !high || *low > *high || !count || !drawnBy ||
       (seedText && !highText))
     return false;
-  Random random(*drawnBy);
-  for (int32_t i = 0; i < *count; ++i)
-    lengths.push_back(random.between(*low, *high));
+  AttentionCase drawn = raggedCase(*count, *low, *high, *drawnBy);
+  lengths.insert(lengths.end(), drawn.lengths.begin(), drawn.lengths.end());
   return true;
 }
 

@@ -26,7 +26,8 @@ namespace kvrm::run {
 /// Histories of one launch.
 struct AttentionCase {
   std::string name;
-  std::string family; ///< homogeneous, bimodal, uniform, zipf, bucketed, given
+  std::string family; ///< homogeneous, bimodal, uniform, zipf, bucketed,
+                      ///< ragged, given
   uint64_t seed = 0;  ///< 0 = it has none
   std::vector<int32_t> lengths;
 };
@@ -37,6 +38,8 @@ AttentionCase uniformCase(int32_t rows, uint64_t seed);
 AttentionCase zipfCase(int32_t rows, uint64_t seed);
 /// One history, of a length that comes in turn with the seed.
 AttentionCase bucketedCase(uint64_t seed);
+AttentionCase raggedCase(int32_t rows, int32_t low, int32_t high,
+                         uint64_t seed);
 AttentionCase homogeneousCase(int32_t rows, int32_t length);
 
 /// The rows of `bench attention`.

@@ -111,6 +111,8 @@ public:
   std::span<const int32_t> lengths() const { return current; }
   /// K and V that a launch reads.
   int64_t bytes() const;
+  /// What the planner takes an item to cost.
+  int32_t itemCost() const { return gpu->planner().shape().itemCost; }
   int32_t launches() const { return launchCount; } ///< of a timed graph
   /// What the kernel set has and the device holds: the work queue, clusters by
   /// size, and staged if the rig has that.

@@ -48,7 +48,9 @@ static Status measureCase(AttentionLab &lab, const AttentionCase &one,
       atOnce[schedule.cluster] = *held;
     }
     for (Setting &setting : settings) {
-      setting.costs.shares = (*rig)->backend().shares();
+      const PlanShape &plan = (*rig)->backend().planner().shape();
+      setting.costs.workqueue.shares = plan.shares;
+      setting.costs.workqueue.itemCost = plan.itemCost;
       Expected<AttentionTime> time =
           (*rig)->measure(schedule, setting.usesPdl, replays);
       KVRM_TRY(time.status());
@@ -78,18 +80,22 @@ static Status report(const PolicyShape &shape, const Setting &setting,
     if (schedule == 0) {
       const WorkqueueCost &cost = setting.costs.workqueue;
       std::snprintf(text, sizeof(text),
-                    "base %.2f us, %.0f GB/s, partial %.3f us, item %.3f us",
-                    cost.baseUs, cost.gbPerS, cost.partialUs, cost.itemUs);
+                    "base %.2f us, %.0f GB/s, %.1f GB/s a block, item %.2f us, "
+                    "partial %.3f us",
+                    cost.baseUs, cost.gbPerS, cost.blockGbPerS, cost.itemUs,
+                    cost.partialUs);
     } else {
       const ClusterCost *cost = nullptr;
       for (const ClusterCost &one : setting.costs.clusters)
         if (one.blocks == schedule)
           cost = &one;
       KVRM_CHECK(cost, "what was measured was fitted");
-      std::snprintf(text, sizeof(text),
-                    "base %.2f us, %.0f GB/s, %.0f GB/s a cluster, %d at once",
-                    cost->baseUs, cost->gbPerS, cost->clusterGbPerS,
-                    cost->atOnce);
+      std::snprintf(
+          text, sizeof(text),
+          "base %.2f us, %.0f GB/s, %.0f GB/s a cluster, row %.2f us, "
+          "%d at once",
+          cost->baseUs, cost->gbPerS, cost->clusterGbPerS, cost->rowUs,
+          cost->atOnce);
     }
     std::printf("  %-10s error mean %4.1f %%, max %4.1f %%: %s\n",
                 nameOf(CudaSchedule{schedule, false}).c_str(),
@@ -143,8 +149,9 @@ Status run::calibrate(const CalibrateOptions &options) {
     setting.costs.usesPdl = setting.usesPdl;
     for (const auto &[schedule, samples] : setting.samples) {
       if (schedule == 0) {
-        Expected<WorkqueueCost> cost =
-            fitWorkqueue(calibration.shape, setting.costs.shares, samples);
+        const WorkqueueCost &queue = setting.costs.workqueue;
+        Expected<WorkqueueCost> cost = fitWorkqueue(
+            calibration.shape, queue.shares, queue.itemCost, samples);
         KVRM_TRY(cost.status());
         setting.costs.workqueue = *cost;
         continue;

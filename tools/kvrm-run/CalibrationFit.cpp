@@ -11,7 +11,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <cstring>
 
 using namespace kvrm;
 using namespace kvrm::run;
@@ -23,153 +22,181 @@ static Status checkSamples(const char *what, size_t count, size_t least) {
   return Status::ok();
 }
 
-/// Solves the equations of the features in `mask` by elimination; those left
-/// out are 0. Returns whether there is one solution.
-static bool solve(const double (&matrix)[4][5], unsigned mask,
-                  double (&result)[4]) {
-  double rows[4][5];
-  std::memcpy(rows, matrix, sizeof(rows));
-  for (int i = 0; i < 4; ++i)
-    if (!(mask >> i & 1)) {
-      for (int j = 0; j < 5; ++j)
-        rows[i][j] = j == i;
-      rows[i][4] = 0;
-    } else {
-      for (int j = 0; j < 4; ++j)
-        if (!(mask >> j & 1))
-          rows[i][j] = 0;
-    }
-  for (int i = 0; i < 4; ++i) {
-    int pivot = i;
-    for (int j = i + 1; j < 4; ++j)
-      if (std::abs(rows[j][i]) > std::abs(rows[pivot][i]))
-        pivot = j;
-    if (std::abs(rows[pivot][i]) < 1e-12)
-      return false;
-    std::swap(rows[i], rows[pivot]);
-    for (int j = 0; j < 4; ++j) {
-      double factor = rows[j][i] / rows[i][i];
-      for (int k = i; j != i && k < 5; ++k)
-        rows[j][k] -= factor * rows[i][k];
-    }
-  }
-  for (int i = 0; i < 4; ++i)
-    result[i] = rows[i][4] / rows[i][i];
-  return true;
+namespace {
+/// base + slope * x, added to what a model without them says.
+struct Line {
+  double base = 0;
+  double slope = 0;
+  double error = HUGE_VAL; ///< relative, squared and summed
+};
+
+/// Where a constant is looked for. Of equals the nearest to `from` is taken.
+struct Range {
+  double from;
+  double to;
+};
+} // namespace
+
+static double weightOf(const CostSample &sample) {
+  return 1 / std::max(sample.us, 1e-3);
 }
 
-Expected<WorkqueueCost> run::fitWorkqueue(const PolicyShape &shape,
-                                          int32_t shares,
-                                          std::span<const CostSample> samples) {
-  KVRM_TRY(checkSamples("workqueue", samples.size(), 4));
-  // Rows of features over time, each about 1 so that elimination is stable.
-  std::vector<std::array<double, 4>> features;
-  double mostBytes = 1;
-  for (const CostSample &sample : samples) {
-    WorkqueueLoad load = workqueueLoad(shape, shares, sample.lengths);
-    mostBytes = std::max(mostBytes, load.bytes);
-    features.push_back({1, load.bytes, load.partials, load.items});
+static double errorOf(std::span<const CostSample> samples,
+                      std::span<const double> model, std::span<const double> x,
+                      double base, double slope) {
+  double error = 0;
+  for (size_t i = 0; i < samples.size(); ++i) {
+    double us = model[i] + base + slope * x[i];
+    double relative = (samples[i].us - us) * weightOf(samples[i]);
+    error += relative * relative;
   }
-  double matrix[4][5] = {};
-  for (size_t i = 0; i < features.size(); ++i) {
-    features[i][1] /= mostBytes;
-    double weight = 1 / std::max(samples[i].us, 1e-3);
-    for (int a = 0; a < 4; ++a) {
-      for (int b = 0; b < 4; ++b)
-        matrix[a][b] +=
-            weight * weight * features[i][size_t(a)] * features[i][size_t(b)];
-      matrix[a][4] += weight * weight * features[i][size_t(a)] * samples[i].us;
-    }
+  return error;
+}
+
+/// The line, no number of which is negative, that comes closest to the samples.
+static Line fitLine(std::span<const CostSample> samples,
+                    std::span<const double> model, std::span<const double> x) {
+  double w = 0, wx = 0, wxx = 0, wy = 0, wxy = 0;
+  for (size_t i = 0; i < samples.size(); ++i) {
+    double weight = weightOf(samples[i]) * weightOf(samples[i]);
+    double rest = samples[i].us - model[i];
+    w += weight;
+    wx += weight * x[i];
+    wxx += weight * x[i] * x[i];
+    wy += weight * rest;
+    wxy += weight * x[i] * rest;
   }
-  // The best of all sets of features whose constants come out as none below 0.
-  WorkqueueCost best;
-  double bestError = HUGE_VAL;
-  for (unsigned mask = 0; mask < 16; ++mask) {
-    double constants[4];
-    if (!(mask & 2) || !solve(matrix, mask, constants) ||
-        *std::min_element(constants, constants + 4) < 0)
-      continue;
-    double error = 0;
-    for (size_t i = 0; i < features.size(); ++i) {
-      double us = 0;
-      for (size_t a = 0; a < 4; ++a)
-        us += constants[a] * features[i][a];
-      double relative = us / std::max(samples[i].us, 1e-3) - 1;
-      error += relative * relative;
-    }
-    double gbPerS = mostBytes / std::max(constants[1], 1e-12) / 1e3;
-    if (error >= bestError ||
-        !(gbPerS >= CostLimits::leastGbPerS && gbPerS <= CostLimits::maxGbPerS))
-      continue;
-    bestError = error;
-    best = {constants[0], gbPerS, constants[2], constants[3]};
-  }
-  if (bestError == HUGE_VAL)
-    return invalidArgument("calibration: workqueue: no constants fit");
+  Line best;
+  auto consider = [&](double base, double slope) {
+    if (!(base >= 0 && base <= CostLimits::maxUs && slope >= 0 &&
+          slope <= CostLimits::maxUs))
+      return;
+    double error = errorOf(samples, model, x, base, slope);
+    if (error < best.error)
+      best = {base, slope, error};
+  };
+  consider(0, 0);
+  consider(wy / w, 0);
+  if (wxx > 0)
+    consider(0, wxy / wxx);
+  if (double determinant = w * wxx - wx * wx; determinant > 1e-9 * w * wxx)
+    consider((wxx * wy - wx * wxy) / determinant,
+             (w * wxy - wx * wy) / determinant);
   return best;
+}
+
+/// The point of a box with the least error, on a grid over the logarithms that
+/// gets finer around the best.
+template <typename ErrorAt>
+static std::array<double, 3> search(std::array<Range, 3> box, ErrorAt errorAt) {
+  constexpr int points = 10;
+  constexpr int rounds = 8;
+  std::array<double, 3> best{};
+  double bestError = HUGE_VAL;
+  for (int round = 0; round < rounds; ++round) {
+    std::array<double, 3> factor{};
+    for (size_t i = 0; i < 3; ++i)
+      factor[i] = std::pow(box[i].to / box[i].from, 1.0 / (points - 1));
+    for (int point = 0; point < points * points * points; ++point) {
+      std::array<double, 3> at{};
+      for (size_t i = 0, rest = static_cast<size_t>(point); i < 3; ++i) {
+        at[i] = box[i].from * std::pow(factor[i], double(rest % points));
+        rest /= points;
+      }
+      if (double error = errorAt(at); error < bestError) {
+        bestError = error;
+        best = at;
+      }
+    }
+    for (size_t i = 0; i < 3; ++i)
+      box[i] = {best[i] / (factor[i] * factor[i]),
+                best[i] * factor[i] * factor[i]};
+  }
+  return best;
+}
+
+/// Around the fastest that any sample read.
+static Range bandwidths(double gbPerS) { return {4 * gbPerS, 0.8 * gbPerS}; }
+/// Beside the bytes of an item, or of a cluster.
+static constexpr Range besides{0.01, 20};
+
+Expected<WorkqueueCost> run::fitWorkqueue(const PolicyShape &shape,
+                                          int32_t shares, int32_t itemCost,
+                                          std::span<const CostSample> samples) {
+  KVRM_TRY(checkSamples("workqueue", samples.size(), 5));
+  WorkqueueCost cost;
+  cost.shares = shares;
+  cost.itemCost = itemCost;
+  std::vector<WorkqueueLoad> loads;
+  std::vector<double> model(samples.size()), partials;
+  double fastest = CostLimits::leastGbPerS;
+  for (const CostSample &sample : samples) {
+    loads.push_back(workqueueLoad(shape, cost, sample.lengths));
+    partials.push_back(loads.back().partials);
+    fastest = std::max(fastest, loads.back().bytes * weightOf(sample) / 1e3);
+  }
+  auto lineAt = [&](const std::array<double, 3> &at) {
+    cost.gbPerS = at[0];
+    cost.blockGbPerS = at[1];
+    cost.itemUs = at[2];
+    for (size_t i = 0; i < samples.size(); ++i)
+      model[i] =
+          std::max(loads[i].bytes / cost.gbPerS / 1e3, loads[i].blockUs(cost));
+    return fitLine(samples, model, partials);
+  };
+  // A block alone reads as much as its part of the bandwidth, or more.
+  std::array<double, 3> best =
+      search({bandwidths(fastest),
+              {16 * fastest / shares, 0.8 * fastest / shares},
+              besides},
+             [&](const std::array<double, 3> &at) { return lineAt(at).error; });
+  Line line = lineAt(best);
+  cost.baseUs = line.base;
+  cost.partialUs = line.slope;
+  return cost;
 }
 
 Expected<ClusterCost> run::fitCluster(const PolicyShape &shape, int32_t blocks,
                                       int32_t atOnce,
                                       std::span<const CostSample> samples) {
-  KVRM_TRY(checkSamples("cluster", samples.size(), 3));
+  KVRM_TRY(checkSamples("cluster", samples.size(), 4));
   size_t rows = 1;
-  for (const CostSample &sample : samples)
+  double fastest = CostLimits::leastGbPerS;
+  double fastestRow = CostLimits::leastGbPerS;
+  for (const CostSample &sample : samples) {
     rows = std::max(rows, sample.lengths.size());
+    double tokens = 0, longest = 0;
+    for (int32_t length : sample.lengths) {
+      tokens += length;
+      longest = std::max<double>(longest, length);
+    }
+    double perUs = weightOf(sample) / 1e3;
+    fastest = std::max(fastest, tokens * shape.rowBytes() * perUs);
+    fastestRow = std::max(fastestRow, longest * shape.tokenBytes() * perUs);
+  }
   ScheduleCosts costs;
-  costs.shares = 1;
-  costs.workqueue.gbPerS = 1;
-  costs.clusters = {{blocks, atOnce, 0, 1, 1}};
-  // Predictions without a base; the base that fits them best is a mean.
-  std::vector<double> times(samples.size());
-  auto errorOf = [&](ClusterCost &cost) -> Expected<double> {
-    costs.clusters[0] = cost;
-    costs.clusters[0].baseUs = 0;
+  costs.workqueue = {1, 0, 0, 1, 1, 0, 0};
+  costs.clusters = {{blocks, atOnce, 0, 0, 0, 0}};
+  ClusterCost &cost = costs.clusters[0];
+  std::vector<double> model(samples.size()), none(samples.size());
+  auto lineAt = [&](const std::array<double, 3> &at) {
+    cost.gbPerS = at[0];
+    cost.clusterGbPerS = at[1];
+    cost.rowUs = at[2];
     Expected<SchedulePolicy> policy =
         SchedulePolicy::create(shape, costs, static_cast<int32_t>(rows));
-    KVRM_TRY(policy.status());
-    double sum = 0, weights = 0;
-    for (size_t i = 0; i < samples.size(); ++i) {
-      times[i] = policy->predict(blocks, samples[i].lengths);
-      double weight = 1 / std::max(samples[i].us, 1e-3);
-      sum += weight * weight * (samples[i].us - times[i]);
-      weights += weight * weight;
-    }
-    cost.baseUs = std::clamp(sum / weights, 0.0, CostLimits::maxUs);
-    double error = 0;
-    for (size_t i = 0; i < samples.size(); ++i) {
-      double relative =
-          (cost.baseUs + times[i]) / std::max(samples[i].us, 1e-3) - 1;
-      error += relative * relative;
-    }
-    return error;
+    if (!policy)
+      return Line();
+    for (size_t i = 0; i < samples.size(); ++i)
+      model[i] = policy->predict(blocks, samples[i].lengths);
+    return fitLine(samples, model, none);
   };
-  // A grid over the logarithms of both rates, ever finer around the best.
-  constexpr int points = 16;
-  double low[2] = {std::log(1.0), std::log(0.1)};
-  double high[2] = {std::log(1e5), std::log(1e4)};
-  ClusterCost best;
-  double bestError = HUGE_VAL;
-  for (int round = 0; round < 6; ++round) {
-    double step[2];
-    for (int i = 0; i < 2; ++i)
-      step[i] = (high[i] - low[i]) / (points - 1);
-    for (int a = 0; a < points; ++a)
-      for (int b = 0; b < points; ++b) {
-        ClusterCost cost{blocks, atOnce, 0, std::exp(low[0] + a * step[0]),
-                         std::exp(low[1] + b * step[1])};
-        Expected<double> error = errorOf(cost);
-        KVRM_TRY(error.status());
-        if (*error < bestError) {
-          bestError = *error;
-          best = cost;
-        }
-      }
-    double at[2] = {std::log(best.gbPerS), std::log(best.clusterGbPerS)};
-    for (int i = 0; i < 2; ++i) {
-      low[i] = at[i] - 2 * step[i];
-      high[i] = at[i] + 2 * step[i];
-    }
-  }
-  return best;
+  std::array<double, 3> best = search(
+      {bandwidths(fastest), {16 * fastestRow, 0.8 * fastestRow}, besides},
+      [&](const std::array<double, 3> &at) { return lineAt(at).error; });
+  Line line = lineAt(best);
+  if (line.error == HUGE_VAL)
+    return invalidArgument("calibration: cluster: no constants fit");
+  cost.baseUs = line.base;
+  return cost;
 }

@@ -32,6 +32,7 @@ struct CostSample {
 /// error, squared and summed. Errors: InvalidArgument for fewer samples than
 /// constants.
 Expected<WorkqueueCost> fitWorkqueue(const PolicyShape &shape, int32_t shares,
+                                     int32_t itemCost,
                                      std::span<const CostSample> samples);
 Expected<ClusterCost> fitCluster(const PolicyShape &shape, int32_t blocks,
                                  int32_t atOnce,

@@ -24,7 +24,9 @@ static std::vector<std::vector<int32_t>> fitBatches() {
                                                std::vector<int32_t>(4, 3000),
                                                std::vector<int32_t>(8, 1000),
                                                std::vector<int32_t>(32, 1500),
-                                               std::vector<int32_t>(64, 800)};
+                                               std::vector<int32_t>(64, 800),
+                                               std::vector<int32_t>(64, 17),
+                                               std::vector<int32_t>(40, 200)};
   for (int i = 0; i < 8; ++i) {
     batches.emplace_back();
     for (int row = 0; row < 4 + i; ++row)
@@ -51,11 +53,13 @@ TEST(CalibrationFit, FindsTheConstantsAgain) {
       return samples;
     };
     std::vector<CostSample> queue = samplesOf(SchedulePolicy::workqueue);
-    Expected<WorkqueueCost> found =
-        fitWorkqueue(testShape(), costs.shares, queue);
+    Expected<WorkqueueCost> found = fitWorkqueue(
+        testShape(), costs.workqueue.shares, costs.workqueue.itemCost, queue);
     ASSERT_TRUE(found) << found.status().message();
     EXPECT_NEAR(found->gbPerS, costs.workqueue.gbPerS, 20 + 4000 * noise);
-    EXPECT_NEAR(found->baseUs + found->itemUs, 2.9, 0.01 + 60 * noise);
+    EXPECT_EQ(found->shares, costs.workqueue.shares);
+    EXPECT_EQ(found->itemCost, costs.workqueue.itemCost);
+    EXPECT_NEAR(found->itemUs, costs.workqueue.itemUs, 0.1 + 100 * noise);
     EXPECT_GE(found->partialUs, 0);
     ScheduleCosts fitted = costs;
     fitted.workqueue = *found;
@@ -81,8 +85,8 @@ TEST(CalibrationFit, FindsTheConstantsAgain) {
 
 TEST(CalibrationFit, NeedsSamples) {
   std::vector<CostSample> few = {{{100}, 5}, {{200}, 6}};
-  EXPECT_EQ(fitWorkqueue(testShape(), 132, few).status().message(),
-            "calibration: workqueue: 2 samples are fewer than its 4 constants");
+  EXPECT_EQ(fitWorkqueue(testShape(), 132, 0, few).status().message(),
+            "calibration: workqueue: 2 samples are fewer than its 5 constants");
   EXPECT_EQ(fitCluster(testShape(), 8, 16, few).status().message(),
-            "calibration: cluster: 2 samples are fewer than its 3 constants");
+            "calibration: cluster: 2 samples are fewer than its 4 constants");
 }

@@ -70,6 +70,7 @@ struct PlanShape {
   int32_t itemCost = 0;
 
   static constexpr int32_t tileCost = 16;
+  static constexpr int32_t maxItemCost = 1 << 16;
 };
 
 /// Capacities that hold every plan of a shape.

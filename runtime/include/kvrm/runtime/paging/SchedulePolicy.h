@@ -12,16 +12,19 @@
 // roofline whose constants were measured (`kvrm-run calibrate`), and takes the
 // least. B is the bytes of K and V that a launch reads; times are microseconds.
 //
-// Work queue: every block reads an equal part, so that bandwidth is reached
-// whatever the lengths are; what is added is merging and changing items:
+// Work queue: every block has an equal share of tiles and items. Bandwidth is
+// reached whatever the lengths are, unless blocks have so many items that they
+// do not keep up, each reading no faster than `blockGbPerS` alone:
 //
-//   base + B / bandwidth + partial * P + item * I
+//   base + max(B / bandwidth, B / (shares * blockGbPerS) + item * I)
+//        + partial * P
 //
 // P = partials of the longest output tile, I = items of a block.
 //
 // Clusters of c blocks: at most `atOnce` of them run, and one reads no faster
-// than `clusterGbPerS`. Clusters start in the order of rows, each as soon as
-// another ends, and those that run share the bandwidth equally:
+// than `clusterGbPerS` and needs `rowUs` beside. Clusters start in the order of
+// rows, each as soon as another ends, and those that run share the bandwidth
+// equally; what one does not use, since it starts or ends, others do:
 //
 //   base + the end of the last of them
 //
@@ -66,10 +69,13 @@ struct PolicyShape {
 };
 
 struct WorkqueueCost {
+  int32_t shares = 0;   ///< blocks on it
+  int32_t itemCost = 0; ///< that steps are planned with (PlanShape)
   double baseUs = 0;
   double gbPerS = 0;
-  double partialUs = 0;
+  double blockGbPerS = 0;
   double itemUs = 0;
+  double partialUs = 0;
 };
 
 struct ClusterCost {
@@ -78,12 +84,12 @@ struct ClusterCost {
   double baseUs = 0;
   double gbPerS = 0;
   double clusterGbPerS = 0;
+  double rowUs = 0; ///< of a cluster beside its bytes
 };
 
 /// What was measured with programmatic dependent launch, or without.
 struct ScheduleCosts {
   bool usesPdl = true;
-  int32_t shares = 0; ///< blocks on the work queue
   WorkqueueCost workqueue;
   std::vector<ClusterCost> clusters; ///< by blocks, ascending; may be empty
 };
@@ -104,13 +110,16 @@ struct BatchSummary {
   int32_t active = 0;
 };
 
-/// B, P and I of a batch on the work queue.
+/// B, P and I of a batch, as the planner lays it out.
 struct WorkqueueLoad {
   double bytes = 0;
   double partials = 0;
   double items = 0;
+
+  /// What a block alone takes for its share: bytes, then items.
+  double blockUs(const WorkqueueCost &cost) const;
 };
-WorkqueueLoad workqueueLoad(const PolicyShape &shape, int32_t shares,
+WorkqueueLoad workqueueLoad(const PolicyShape &shape, const WorkqueueCost &cost,
                             std::span<const int32_t> lengths);
 
 class SchedulePolicy {
