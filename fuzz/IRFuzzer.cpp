@@ -44,6 +44,7 @@ static const char *const allPasses[] = {
     "kvrm-select-schedule",
     "kvrm-select-schedule{schedule=split splits=8 kv-tile=32}",
     "kvrm-generate-kernels",
+    "kvrm-print-step-summary",
     "kvrm-static-baseline",
     "kvrm-pack-weights",
     "kvrm-bufferize-step",

@@ -97,4 +97,21 @@ def SelectSchedulePass : Pass<"kvrm-select-schedule"> {
   let dependentDialects = ["::mlir::kvrm::KVRMDialect"];
 }
 
+def PrintStepSummaryPass : Pass<"kvrm-print-step-summary"> {
+  let summary = "Print what each step is, a few lines a step";
+  let description = [{
+    Prints to standard error, for each step, its phase; rows, query tokens a row
+    and shapes of attention; the tile, schedule and transport, if they are
+    chosen; how many operations it has, those of other dialects together; and how
+    often it launches which kernel. Changes nothing.
+
+    ```
+    step @decode_step: phase paged
+      rows 2, queries 1, layers 2, heads 4, KV heads 2, head_dim 64, cache f16
+      plan #kvrm.step_plan<tile = <q = 1, kv = 64>, schedule = <workqueue>, ...>
+      ops arith 6, func 1, kvrm.append 2, kvrm.attend 2, kvrm.commit 1, ...
+    ```
+  }];
+}
+
 #endif // KVRM_DIALECT_TRANSFORMS_PASSES_TD

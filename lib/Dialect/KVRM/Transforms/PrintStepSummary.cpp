@@ -1,0 +1,139 @@
+//===- PrintStepSummary.cpp - What each step is, in a few lines -----------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
+#include "kvrm/Dialect/KVRM/Transforms/Passes.h"
+
+#include "llvm/ADT/MapVector.h"
+#include "llvm/ADT/TypeSwitch.h"
+
+#include <map>
+
+namespace mlir::kvrm {
+#define GEN_PASS_DEF_PRINTSTEPSUMMARYPASS
+#include "kvrm/Dialect/KVRM/Transforms/Passes.h.inc"
+} // namespace mlir::kvrm
+
+using namespace mlir;
+using namespace mlir::kvrm;
+
+namespace {
+/// What one step is. A zero or null is something that its phase does not say.
+class StepSummary {
+public:
+  explicit StepSummary(FunctionOpInterface step);
+
+  void print(raw_ostream &os) const;
+
+private:
+  void read(CachedAttentionOp op);
+  void read(CommitOp op);
+  void read(AttendOp op);
+  void read(LaunchOp op);
+
+  StringRef name;
+  std::optional<Phase> phases;
+  int64_t rows = 0, queries = 0, layers = 0, heads = 0, kvHeads = 0;
+  int64_t headDim = 0;
+  Type element;
+  StepPlanAttr plan;
+  std::map<StringRef, int64_t> ops; ///< by name, or by other dialect
+  llvm::MapVector<StringRef, int64_t> launches; ///< by kernel
+};
+} // namespace
+
+StepSummary::StepSummary(FunctionOpInterface step)
+    : name(step.getName()), plan(getStepPlan(step)) {
+  for (Operation &op : step.getFunctionBody().getOps()) {
+    bool isOurs = isa_and_nonnull<KVRMDialect>(op.getDialect());
+    ++ops[isOurs ? op.getName().getStringRef()
+                 : op.getName().getDialectNamespace()];
+    if (auto phased = dyn_cast<PhaseOpInterface>(op))
+      phases = phases ? *phases & phased.getPhases() : phased.getPhases();
+    TypeSwitch<Operation *>(&op)
+        .Case<CachedAttentionOp, CommitOp, AttendOp, LaunchOp>(
+            [&](auto typed) { read(typed); });
+  }
+}
+
+void StepSummary::read(CachedAttentionOp op) {
+  auto query = cast<ShapedType>(op.getQuery().getType());
+  auto cache = cast<ShapedType>(op.getKeyCache().getType());
+  rows = query.getDimSize(0);
+  queries = query.getDimSize(1);
+  heads = query.getDimSize(2);
+  layers = cache.getDimSize(0);
+  kvHeads = cache.getDimSize(2);
+  headDim = cache.getDimSize(4);
+  element = cache.getElementType();
+}
+
+void StepSummary::read(CommitOp op) {
+  PoolType pool = op.getSession().getType().getPool();
+  rows = op.getDescriptor().getType().getRows();
+  queries = op.getDescriptor().getType().getQueries();
+  layers = pool.getLayers();
+  kvHeads = pool.getKvHeads();
+  headDim = pool.getHeadDim();
+  element = pool.getElement();
+}
+
+void StepSummary::read(AttendOp op) {
+  heads = cast<ShapedType>(op.getQuery().getType()).getDimSize(2);
+  auto stage = op.getGroups().getDefiningOp<StageOp>();
+  if (!plan && stage && op.getTileAttr() && op.getScheduleAttr())
+    plan = StepPlanAttr::get(op.getContext(), op.getTileAttr(),
+                             op.getScheduleAttr(), stage.getTransportAttr());
+}
+
+void StepSummary::read(LaunchOp op) {
+  ++launches[op.getKernel()];
+  if (op.isAttention())
+    heads = cast<ShapedType>(op.getInputs().front().getType()).getDimSize(2);
+}
+
+template <typename Counts>
+static void printCounts(raw_ostream &os, StringRef what, const Counts &counts) {
+  if (counts.empty())
+    return;
+  os << "  " << what << ' ';
+  llvm::interleaveComma(counts, os, [&](const auto &entry) {
+    os << entry.first << ' ' << entry.second;
+  });
+  os << '\n';
+}
+
+void StepSummary::print(raw_ostream &os) const {
+  os << "step @" << name << ": ";
+  if (phases)
+    os << "phase " << stringifyPhase(*phases) << '\n';
+  else
+    os << "no phase\n";
+  if (element)
+    os << "  rows " << rows << ", queries " << queries << ", layers " << layers
+       << ", heads " << heads << ", KV heads " << kvHeads << ", head_dim "
+       << headDim << ", cache " << element << '\n';
+  if (plan)
+    os << "  plan " << plan << '\n';
+  printCounts(os, "ops", ops);
+  printCounts(os, "launches", launches);
+}
+
+namespace {
+class PrintStepSummaryPass
+    : public kvrm::impl::PrintStepSummaryPassBase<PrintStepSummaryPass> {
+public:
+  void runOnOperation() override {
+    getOperation()->walk([](FunctionOpInterface func) {
+      if (isStep(func) && !func.isExternal())
+        StepSummary(func).print(llvm::errs());
+    });
+    markAllAnalysesPreserved();
+  }
+};
+} // namespace
