@@ -130,8 +130,8 @@ void kvrm::buildToNVVMPipeline(OpPassManager &pm,
 void kvrm::registerKVRMPipelines() {
   PassPipelineRegistration<NVVMPipelineOptions>(
       "kvrm-to-nvvm",
-      "Lower static decoder IR to attention kernels for NVIDIA GPUs, in the "
-      "LLVM and NVVM dialects",
+      "Lower the attention of static decoder IR to kernels for NVIDIA GPUs, in "
+      "the LLVM and NVVM dialects; the dense part stays as it is",
       buildToNVVMPipeline);
   PassPipelineRegistration<HostPipelineOptions>(
       "kvrm-to-host",

@@ -1,5 +1,4 @@
-//===- GpuTest.cpp - The CUDA backend on a GPU, if there is one
-//------------===//
+//===- GpuTest.cpp - The CUDA backend on a GPU, if there is one -----------===//
 //
 // Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
 // See LICENSE for licence information.

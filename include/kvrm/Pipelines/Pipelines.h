@@ -56,7 +56,6 @@ struct HostPipelineOptions : public PassPipelineOptions<HostPipelineOptions> {
       llvm::cl::init(16)};
 };
 
-/// Phase 1 to phase 2, or to the static baseline.
 /// Options of `kvrm-to-nvvm`.
 struct NVVMPipelineOptions : public PassPipelineOptions<NVVMPipelineOptions> {
   Option<int64_t> page{*this, "page", llvm::cl::desc("Tokens a page"),
@@ -79,6 +78,7 @@ struct NVVMPipelineOptions : public PassPipelineOptions<NVVMPipelineOptions> {
                               llvm::cl::init(1)};
 };
 
+/// Phase 1 to phase 2, or to the static baseline.
 void buildPagedPipeline(OpPassManager &pm, const HostPipelineOptions &options);
 
 /// Phase 2 to phase 3: tile programs, packed weights, buffers, dispatches.
