@@ -76,6 +76,7 @@ public:
       : kernel(kernel), pool(kernel.getPool()), b(kernel.getLoc(), kernel),
         lanes(lanes), rows(kernel.getQueryRows()), headDim(pool.getHeadDim()),
         tokens(kernel.getTile().getKv()), page(pool.getPage()),
+        elementBytes(pool.getElement().getIntOrFloatBitWidth() / 8),
         scratchLayout(rows, headDim, tokens, lanes),
         descriptorLayout(kvrm_descriptor_layout_of(
             {static_cast<int32_t>(kernel.getDescriptorType().getRows()),
@@ -247,6 +248,7 @@ private:
   PoolType pool;
   ImplicitLocOpBuilder b;
   int64_t lanes, rows, headDim, tokens, page;
+  int64_t elementBytes; ///< of the pool
   ScratchLayout scratchLayout;
   kvrm_descriptor_layout descriptorLayout;
 
@@ -437,7 +439,7 @@ void KernelLowering::scoreVectors(Value tile, Value firstVector, int64_t count,
     Value pageIndex = divide(vectorIndex, perPage);
     Value inPage = sub(vectorIndex, mul(pageIndex, perPage));
     keys.push_back(at(tilePage(/*values=*/false, tile, pageIndex),
-                      mul(inPage, lanes * 2)));
+                      mul(inPage, lanes * elementBytes)));
   }
   // The values of the tile arrive while its keys are multiplied: page i of this
   // vector's pages, a little an iteration.
@@ -452,14 +454,14 @@ void KernelLowering::scoreVectors(Value tile, Value firstVector, int64_t count,
   SmallVector<Value> sums =
       loop(constant(headDim), unroll, zeros, [&](Value d, ValueRange carried) {
         SmallVector<Value> acc(carried);
-        Value keyOffset = mul(d, page * 2), queryOffset = mul(d, 4);
+        Value keyOffset = mul(d, page * elementBytes), queryOffset = mul(d, 4);
         for (Value pageAhead : ahead)
           prefetch(at(pageAhead, mul(d, aheadBytes / unroll)), aheadBytes);
         for (int64_t u = 0; u < unroll; ++u) {
           SmallVector<Value> widened;
           for (Value key : keys)
             widened.push_back(
-                loadWidened(at(at(key, keyOffset), u * page * 2)));
+                loadWidened(at(at(key, keyOffset), u * page * elementBytes)));
           for (int64_t r = 0; r < rows; ++r) {
             Value q = splatFrom(
                 at(at(queryBase, queryOffset), queryRowOffset(r) + u * 4));
@@ -582,8 +584,8 @@ void KernelLowering::accumulate(Value tile, bool masked) {
             b, load(floatVector(), accumulatorAt(r, i)), rescale));
     }
     auto overPages = [&](Value pageIndex, ValueRange carried) {
-      Value values =
-          at(tilePage(/*values=*/true, tile, pageIndex), first * lanes * 2);
+      Value values = at(tilePage(/*values=*/true, tile, pageIndex),
+                        first * lanes * elementBytes);
       Value firstToken = mul(pageIndex, page);
       Value inPage = masked ? min(constant(page), sub(visible, firstToken))
                             : constant(page);
@@ -596,12 +598,13 @@ void KernelLowering::accumulate(Value tile, bool masked) {
         if (ahead)
           prefetch(at(ahead, mul(t, aheadBytes / unroll)), aheadBytes);
         Value weightOffset = mul(add(firstToken, t), 4);
-        Value valueOffset = mul(t, headDim * 2);
+        Value valueOffset = mul(t, headDim * elementBytes);
         for (int64_t u = 0; u < unroll; ++u) {
           SmallVector<Value> widened;
           for (int64_t i = 0; i < count; ++i)
-            widened.push_back(loadWidened(
-                at(at(values, valueOffset), u * headDim * 2 + i * lanes * 2)));
+            widened.push_back(
+                loadWidened(at(at(values, valueOffset),
+                               (u * headDim + i * lanes) * elementBytes)));
           for (int64_t r = 0; r < rows; ++r) {
             Value weight =
                 splatFrom(at(at(weights, weightOffset), (r * tokens + u) * 4));
@@ -718,19 +721,20 @@ void KernelLowering::lowerAppend(func::FuncOp func) {
             mul(add(mul(token, pool.getKvHeads()), head), headDim * 4);
         Value destination =
             add(arith::MulIOp::create(b, head, headStride), offset);
-        Value keyColumn = at(at(keyPool, destination), mul(inPage, 2));
+        Value keyColumn =
+            at(at(keyPool, destination), mul(inPage, elementBytes));
         Value valueRow =
-            at(at(valuePool, destination), mul(inPage, headDim * 2));
+            at(at(valuePool, destination), mul(inPage, headDim * elementBytes));
         loop(constant(headDim), lanes, [&](Value d) {
           Value sourceOffset = add(source, mul(d, 4));
           Value key = arith::TruncFOp::create(
               b, narrow, load(floatVector(), at(keys, sourceOffset)));
           for (int64_t i = 0; i < lanes; ++i)
             store(vector::ExtractOp::create(b, key, i),
-                  at(keyColumn, mul(add(d, i), page * 2)));
+                  at(keyColumn, mul(add(d, i), page * elementBytes)));
           Value value = arith::TruncFOp::create(
               b, narrow, load(floatVector(), at(values, sourceOffset)));
-          store(value, at(valueRow, mul(d, 2)));
+          store(value, at(valueRow, mul(d, elementBytes)));
         });
       });
     });

@@ -393,9 +393,9 @@ void AttentionLowering::loadQuery() {
     Value isRow = b.lessThan(row, rows);
     Value safe = b.select(isRow, row, b.i32(0));
     Value element = queryElement(b, kernel, item, safe);
-    Value base = b.at(
-        device.parameter(offsetof(kvrm_device_args, q)),
-        b.shiftLeft(b.add(element, b.widen(b.shiftLeft(laneColumn, 1))), 1));
+    Value base = b.at(device.parameter(offsetof(kvrm_device_args, q)),
+                      b.mul(b.add(element, b.widen(b.shiftLeft(laneColumn, 1))),
+                            strip.elementBytes));
     for (int64_t k = 0; k < dimBlocks(); ++k) {
       std::array<Value, 2> words;
       for (int64_t half = 0; half < 2; ++half)
@@ -648,7 +648,7 @@ void AttentionLowering::writeOutput(Value row, Value column, const Quad &acc,
     Value element = b.add(queryElement(b, kernel, item, row), b.widen(column));
     b.store(b.pack({low, high}),
             b.at(device.parameter(offsetof(kvrm_device_args, out)),
-                 b.shiftLeft(element, 1)),
+                 b.mul(element, strip.elementBytes)),
             8);
   });
 }

@@ -7,6 +7,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "DeviceKernel.h"
+#include "WorkItems.h"
 
 using namespace mlir;
 using namespace mlir::kvrm;
@@ -44,8 +45,8 @@ void kvrm::lowerAppendToNVVM(KernelOp source, gpu::GPUModuleOp module,
                       DeviceRole::Append, kThreads, 0, options);
   DeviceBuilder &b = kernel.b;
   PoolType pool = source.getPool();
-  int64_t headDim = pool.getHeadDim(), page = pool.getPage();
-  int64_t chunksPerHead = headDim * 2 / 16;
+  int64_t page = pool.getPage(), rowBytes = StripShape(pool).rowBytes();
+  int64_t chunksPerHead = rowBytes / 16;
   Value row = b.blockId(), token = b.blockIdY();
   // The attention that follows may fetch history while tokens arrive.
   if (options.isHopper()) {
@@ -68,10 +69,10 @@ void kvrm::lowerAppendToNVVM(KernelOp source, gpu::GPUModuleOp module,
                4);
     Value inPage = b.rem(position, page);
     Value target = b.add(b.mul(b.widen(physical), pool.getPageBytes()),
-                         b.mul(b.widen(inPage), headDim * 2));
+                         b.mul(b.widen(inPage), rowBytes));
     Value tokenIndex =
         b.add(b.mul(row, source.getDescriptorType().getQueries()), token);
-    Value from = b.mul(b.widen(tokenIndex), pool.getKvHeads() * headDim * 2);
+    Value from = b.mul(b.widen(tokenIndex), pool.getKvHeads() * rowBytes);
     auto chunkType = VectorType::get({4}, b.getI32Type());
     b.forLoop(b.threadId(), b.i32(pool.getKvHeads() * chunksPerHead),
               b.i32(kThreads), [&](Value chunk) {

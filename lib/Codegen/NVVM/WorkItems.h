@@ -22,8 +22,9 @@ namespace mlir::kvrm {
 struct StripShape {
   explicit StripShape(PoolType pool)
       : tokens(2048 / pool.getHeadDim()), headDim(pool.getHeadDim()),
-        page(pool.getPage()) {}
-  int64_t rowBytes() const { return headDim * 2; }
+        page(pool.getPage()),
+        elementBytes(pool.getElement().getIntOrFloatBitWidth() / 8) {}
+  int64_t rowBytes() const { return headDim * elementBytes; }
   int64_t halfBytes() const { return tokens * rowBytes(); } ///< K, or V
   int64_t stageBytes() const { return 2 * halfBytes(); }
   int64_t pageBytes() const { return page * rowBytes(); }
@@ -33,6 +34,7 @@ struct StripShape {
   int64_t tokens; ///< 16 at head_dim 128, 32 at 64
   int64_t headDim;
   int64_t page;
+  int64_t elementBytes; ///< of the pool, and of q, k, v and out
 };
 
 /// A work item and what its row says.
