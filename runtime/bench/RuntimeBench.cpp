@@ -14,6 +14,7 @@
 
 #include "../test/PolicyConstants.h"
 #include "kvrm/runtime/host/HostBackend.h"
+#include "kvrm/runtime/host/MergePartials.h"
 #include "kvrm/runtime/host/ThreadPool.h"
 #include "kvrm/runtime/paging/Planner.h"
 
@@ -256,20 +257,30 @@ static void parkAndUnpark(benchmark::State &state) {
   shape.pages = 1024;
   shape.parkingPages = 1024;
   shape.threads = 1;
+  // No step runs.
+  for (HostEntry &entry : shape.entries)
+    entry.plan = {.rows = 1,
+                  .queries = 1,
+                  .kvHeads = 3,
+                  .qTile = 1,
+                  .kvTile = 64,
+                  .pageTokens = 16,
+                  .pagesPerSlot = pages};
   std::unique_ptr<HostBackend> backend = HostBackend::create(shape).take();
   std::mt19937 random(7);
+  auto moveAll = [&](int32_t base, int32_t count, int32_t run) {
+    for (MoveDirection direction :
+         {MoveDirection::ToParking, MoveDirection::FromParking})
+      for (int32_t page = 0; page < count; page += run)
+        (void)backend->movePages({base + page, base + page, run}, direction)
+            .isOk();
+  };
   // What nobody has touched is not memory yet.
-  for (int32_t page = 0; page < 1024; page += 64)
-    for (bool parks : {true, false})
-      backend->movePages({page, page, 64}, parks);
-  for (auto _ : state) {
-    auto base = static_cast<int32_t>(random() % 960);
-    for (bool parks : {true, false})
-      for (int32_t page = 0; page < pages; page += run)
-        backend->movePages({base + page, base + page, run}, parks);
-  }
+  moveAll(0, 1024, 64);
+  for (auto _ : state)
+    moveAll(static_cast<int32_t>(random() % 960), pages, run);
   state.SetBytesProcessed(state.iterations() * 2 * pages *
-                          backend->tokenPageBytes());
+                          backend->info().pageBytes);
 }
 BENCHMARK(parkAndUnpark)->Arg(1)->Arg(8)->Arg(64);
 

@@ -7,46 +7,13 @@
 //===----------------------------------------------------------------------===//
 
 #include "kvrm/runtime/host/HostBackend.h"
+#include "kvrm/runtime/host/MergePartials.h"
+#include "kvrm/runtime/support/Clock.h"
 
-#include <chrono>
-#include <cmath>
+#include <algorithm>
 #include <cstring>
 
 using namespace kvrm;
-
-static int64_t nanosecondsSince(std::chrono::steady_clock::time_point start) {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(
-             std::chrono::steady_clock::now() - start)
-      .count();
-}
-
-void kvrm::mergePartials(const float *partials, int32_t count,
-                         int32_t queryRows, int32_t headDim, int32_t rows,
-                         float *out, int64_t tokenStride, int32_t group) {
-  KVRM_CHECK(count > 0 && rows >= 0 && rows <= queryRows && group > 0,
-             "a merge has partials and rows");
-  int64_t stride = kvrm_partial_floats(queryRows, headDim);
-  for (int32_t r = 0; r < rows; ++r) {
-    float *target =
-        out + (r / group) * tokenStride + int64_t(r % group) * headDim;
-    float most = partials[r];
-    for (int32_t p = 1; p < count; ++p)
-      most = std::max(most, partials[p * stride + r]);
-    float sum = 0;
-    for (int32_t p = 0; p < count; ++p)
-      sum += std::exp2(partials[p * stride + r] - most) *
-             partials[p * stride + queryRows + r];
-    float scale = sum > 0 ? 1 / sum : 0;
-    std::fill(target, target + headDim, 0.0f);
-    for (int32_t p = 0; p < count; ++p) {
-      float weight = std::exp2(partials[p * stride + r] - most) * scale;
-      const float *acc =
-          partials + p * stride + 2 * queryRows + int64_t(r) * headDim;
-      for (int32_t d = 0; d < headDim; ++d)
-        target[d] += weight * acc[d];
-    }
-  }
-}
 
 constinit const kvrm_host_api HostBackend::hostApi = {
     .commit = [](void *session) { return from(session).commit(); },
@@ -69,6 +36,10 @@ constinit const kvrm_host_api HostBackend::hostApi = {
         },
 };
 
+//===----------------------------------------------------------------------===//
+// Creation
+//===----------------------------------------------------------------------===//
+
 Expected<std::unique_ptr<HostBackend>>
 HostBackend::create(const HostShape &shape) {
   std::unique_ptr<HostBackend> backend(new HostBackend());
@@ -77,103 +48,168 @@ HostBackend::create(const HostShape &shape) {
   KVRM_TRY(pool.status());
   backend->pool = pool.take();
   backend->bounds = shape;
-  int32_t workers = backend->workers();
-  backend->perWorker.resize(static_cast<size_t>(workers));
-
-  int32_t shares = shape.shares > 0 ? shape.shares : workers;
-  backend->shares = std::make_unique<Share[]>(static_cast<size_t>(shares));
-  backend->bounds.shares = shares;
-
-  backend->pageBytes = int64_t(shape.pageTokens) * shape.headDim * 2;
-  backend->headStride = backend->pageBytes * shape.pages;
-  Expected<AlignedBuffer> kv = AlignedBuffer::create(
-      backend->headStride * shape.kvHeads * 2 * shape.layers, "KV pool");
-  KVRM_TRY(kv.status());
-  backend->kv = kv.take();
-  backend->parkingStride = backend->pageBytes * shape.parkingPages;
-  Expected<AlignedBuffer> parking = AlignedBuffer::create(
-      backend->parkingStride * shape.kvHeads * 2 * shape.layers,
-      "parking memory");
-  KVRM_TRY(parking.status());
-  backend->parking = parking.take();
-
-  // Whole cache lines, and whole pages between workers.
-  auto roundUp = [](int64_t bytes) { return (bytes + 4095) / 4096 * 4096; };
-  int64_t scratchBytes = roundUp(shape.scratchBytes);
-  int64_t stageBytes = roundUp(shape.stageBytes);
-  Expected<AlignedBuffer> scratch = AlignedBuffer::create(
-      (scratchBytes + stageBytes) * workers, "worker scratch");
-  KVRM_TRY(scratch.status());
-  backend->scratch = scratch.take();
-  for (int32_t i = 0; i < workers; ++i) {
-    Worker &worker = backend->perWorker[static_cast<size_t>(i)];
-    uint8_t *start = backend->scratch.data() + i * (scratchBytes + stageBytes);
-    worker.backend = backend.get();
-    worker.scratch =
-        scratchBytes > 0 ? reinterpret_cast<float *>(start) : nullptr;
-    worker.stage = stageBytes > 0 ? start + scratchBytes : nullptr;
+  if (shape.shares == 0)
+    backend->bounds.shares = backend->workers();
+  BackendInfo &facts = backend->facts;
+  facts.pages = shape.pages;
+  facts.parkingPages = shape.parkingPages;
+  facts.canCollapse = true;
+  for (size_t i = 0; i < stepEntries; ++i) {
+    facts.entries[i].shares = backend->bounds.shares;
+    backend->bounds.entries[i].plan.shares = backend->bounds.shares;
   }
-
-  Expected<AlignedBuffer> partials = AlignedBuffer::create(
-      shape.partialFloats * int64_t(sizeof(float)), "partials");
-  KVRM_TRY(partials.status());
-  backend->partials = partials.take();
-  backend->remaining = std::make_unique<std::atomic<int32_t>[]>(
-      static_cast<size_t>(shape.segments));
+  KVRM_TRY(backend->takePools());
+  KVRM_TRY(backend->takeWorkerMemory());
+  KVRM_TRY(backend->takeStepMemory());
   return backend;
 }
 
-void HostBackend::copyPage(const PageCopy &copy) {
+static Status take(AlignedBuffer &buffer, int64_t bytes, const char *purpose) {
+  Expected<AlignedBuffer> taken = AlignedBuffer::create(bytes, purpose);
+  KVRM_TRY(taken.status());
+  buffer = taken.take();
+  return Status::ok();
+}
+
+Status HostBackend::takePools() {
+  pageBytes = int64_t(bounds.pageTokens) * bounds.headDim *
+              kvrm_element_bytes(bounds.element);
+  facts.pageBytes = pageBytes * heads();
+  headStride = pageBytes * bounds.pages;
+  KVRM_TRY(take(kv, headStride * heads(), "KV pool"));
+  parkingStride = pageBytes * bounds.parkingPages;
+  return take(parking, parkingStride * heads(), "parking memory");
+}
+
+Status HostBackend::takeWorkerMemory() {
+  int64_t scratchBytes = 0;
+  int64_t stageBytes = 0;
+  for (const HostEntry &entry : bounds.entries) {
+    scratchBytes = std::max(scratchBytes, entry.scratchBytes);
+    if (entry.transport == KVRM_TRANSPORT_STAGED)
+      stageBytes = std::max(stageBytes,
+                            kvrm_stage_layout_of(entry.plan.kvTile,
+                                                 bounds.headDim, bounds.element)
+                                .bytes);
+  }
+  // Whole cache lines, and whole pages between workers.
+  auto roundUp = [](int64_t bytes) { return (bytes + 4095) / 4096 * 4096; };
+  scratchBytes = roundUp(scratchBytes);
+  stageBytes = roundUp(stageBytes);
+  KVRM_TRY(
+      take(scratch, (scratchBytes + stageBytes) * workers(), "worker scratch"));
+  perWorker.resize(static_cast<size_t>(workers()));
+  uint8_t *start = scratch.data();
+  for (Worker &worker : perWorker) {
+    worker.backend = this;
+    if (scratchBytes > 0)
+      worker.scratch = reinterpret_cast<float *>(start);
+    if (stageBytes > 0)
+      worker.stage = start + scratchBytes;
+    start += scratchBytes + stageBytes;
+  }
+  return Status::ok();
+}
+
+/// What holds any plan of any entry.
+Status HostBackend::takeStepMemory() {
+  int64_t arenaBytes = KVRM_ALIGNMENT;
+  for (const HostEntry &entry : bounds.entries) {
+    Expected<PlanCapacity> room = Planner::capacityOf(entry.plan);
+    KVRM_TRY(room.status());
+    int64_t queryRows =
+        int64_t(entry.plan.qTile) * (bounds.heads / bounds.kvHeads);
+    partialFloats = std::max(
+        partialFloats,
+        room->partials * kvrm_partial_floats(queryRows, bounds.headDim));
+    segments = std::max(segments, room->limits.max_segments);
+    arenaBytes = std::max(arenaBytes, entry.arenaBytes);
+  }
+  KVRM_TRY(take(arena, arenaBytes, "arena"));
+  KVRM_TRY(take(partials, partialFloats * int64_t(sizeof(float)), "partials"));
+  remaining =
+      std::make_unique<std::atomic<int32_t>[]>(static_cast<size_t>(segments));
+  shares = std::make_unique<Share[]>(static_cast<size_t>(bounds.shares));
+  return Status::ok();
+}
+
+//===----------------------------------------------------------------------===//
+// Pages
+//===----------------------------------------------------------------------===//
+
+Status HostBackend::copyPage(const PageCopy &copy) {
   KVRM_CHECK(copy.source >= 0 && copy.source < bounds.pages &&
                  copy.target >= 0 && copy.target < bounds.pages &&
                  copy.source != copy.target,
              "pages lie in the pool");
-  int64_t heads = int64_t(bounds.layers) * 2 * bounds.kvHeads;
-  for (int64_t head = 0; head < heads; ++head) {
+  for (int64_t head = 0; head < heads(); ++head) {
     uint8_t *base = kv.data() + head * headStride;
     std::memcpy(base + copy.target * pageBytes, base + copy.source * pageBytes,
                 static_cast<size_t>(pageBytes));
   }
+  return Status::ok();
 }
 
-void HostBackend::movePages(const ParkedRun &run, bool parks) {
+Status HostBackend::movePages(const PageRun &run, MoveDirection direction) {
   KVRM_CHECK(run.pages > 0 && run.poolPage >= 0 && run.parkingPage >= 0 &&
                  run.poolPage + run.pages <= bounds.pages &&
                  run.parkingPage + run.pages <= bounds.parkingPages,
              "the run lies in the pool and in parking memory");
-  int64_t heads = int64_t(bounds.layers) * 2 * bounds.kvHeads;
   auto bytes = static_cast<size_t>(run.pages * pageBytes);
-  for (int64_t head = 0; head < heads; ++head) {
+  for (int64_t head = 0; head < heads(); ++head) {
     uint8_t *here = kv.data() + head * headStride + run.poolPage * pageBytes;
     uint8_t *there =
         parking.data() + head * parkingStride + run.parkingPage * pageBytes;
-    std::memcpy(parks ? there : here, parks ? here : there, bytes);
+    if (direction == MoveDirection::ToParking)
+      std::memcpy(there, here, bytes);
+    else
+      std::memcpy(here, there, bytes);
   }
+  return Status::ok();
 }
 
-Status HostBackend::runStep(const HostStep &step) {
-  KVRM_CHECK(!current, "one step at a time");
-  KVRM_CHECK(step.fn, "a step has code");
-  KVRM_CHECK(!step.descriptor || (step.planner && kv.data()),
-             "a paged step has a plan and a pool");
-  last = HostStepStats();
+Status HostBackend::collapsePage(const PageCollapse &collapse) {
+  HostPool target{kvPool(),       bounds.layers,     bounds.kvHeads,
+                  bounds.headDim, bounds.pageTokens, bounds.pages,
+                  bounds.element};
+  if (collapse.isFirst)
+    clearPages(target, collapse.summaries, *pool);
+  writeSummaries(target, collapse.writes, collapse.source, collapse.summaries,
+                 *pool);
+  return Status::ok();
+}
+
+//===----------------------------------------------------------------------===//
+// Steps
+//===----------------------------------------------------------------------===//
+
+Status HostBackend::runStep(const BackendStep &step, BackendStats &stats) {
+  KVRM_CHECK(!descriptor, "one step at a time");
+  KVRM_CHECK(step.descriptor, "a step is planned");
+  currentEntry = &bounds.entries[static_cast<size_t>(step.entry)];
+  KVRM_CHECK(currentEntry->fn, "a step has code");
+  last = BackendStats();
   isCommitted = isStaged = false;
   appends = attends = 0;
   violation = nullptr;
   for (Worker &worker : perWorker)
     worker.copies = worker.bytes = 0;
-  current = &step;
-  kvrm_step_args args = step.args;
+  descriptor = step.descriptor;
+  kvrm_step_args args{};
   args.api = &hostApi;
   args.session = this;
-  step.fn(&args);
-  current = nullptr;
+  args.weights = bounds.weights;
+  args.arena = arena.data();
+  args.tokens = step.tokens.data();
+  args.logits = step.logits;
+  currentEntry->fn(&args);
+  descriptor = nullptr;
 
   for (const Worker &worker : perWorker) {
     last.stageCopies += worker.copies;
     last.stageBytes += worker.bytes;
   }
-  if (!violation && step.descriptor) {
+  if (!violation) {
     if (!isCommitted)
       violation = "a step without commit()";
     else if (!isStaged)
@@ -183,6 +219,7 @@ Status HostBackend::runStep(const HostStep &step) {
   }
   if (violation)
     return makeError(StatusCode::Internal, "compiled step: ", violation);
+  stats = last;
   return Status::ok();
 }
 
@@ -190,8 +227,8 @@ Status HostBackend::runStep(const HostStep &step) {
 // Host API
 //===----------------------------------------------------------------------===//
 
-bool HostBackend::inPagedStep(const char *what) {
-  if (!current || !current->descriptor || !isCommitted) {
+bool HostBackend::inStep(const char *what) {
+  if (!descriptor || !isCommitted) {
     violate(what);
     return false;
   }
@@ -199,46 +236,44 @@ bool HostBackend::inPagedStep(const char *what) {
 }
 
 const uint8_t *HostBackend::commit() {
-  if (!current || !current->descriptor) {
-    violate("commit() in a static step");
+  if (!descriptor) {
+    violate("commit() outside a step");
     return nullptr;
   }
-  StepDescriptor &descriptor = *current->descriptor;
   if (isCommitted) {
     violate("commit() twice in a step");
-    return descriptor.committed();
+    return descriptor->committed();
   }
-  auto start = std::chrono::steady_clock::now();
+  Stopwatch watch;
   isCommitted = true;
-  last.committedBytes = descriptor.commit();
-  std::span<const kvrm_merge_segment> segments = descriptor.committedSegments();
-  KVRM_CHECK(static_cast<int64_t>(segments.size()) <= bounds.segments,
+  last.committedBytes = descriptor->commit();
+  std::span<const kvrm_merge_segment> merges = descriptor->committedSegments();
+  KVRM_CHECK(static_cast<int64_t>(merges.size()) <= segments,
              "segments fit the backend");
-  for (size_t i = 0; i < segments.size(); ++i)
-    remaining[i].store(segments[i].partials, std::memory_order_relaxed);
-  const PlanShape &shape = current->planner->shape();
-  int64_t floats = int64_t(descriptor.committedHeader().partials) *
-                   kvrm_partial_floats(int64_t(shape.qTile) *
+  for (size_t i = 0; i < merges.size(); ++i)
+    remaining[i].store(merges[i].partials, std::memory_order_relaxed);
+  int64_t floats = int64_t(descriptor->committedHeader().partials) *
+                   kvrm_partial_floats(int64_t(plan().qTile) *
                                            (bounds.heads / bounds.kvHeads),
                                        bounds.headDim);
-  KVRM_CHECK(floats <= bounds.partialFloats, "partials fit the backend");
-  last.commitNanoseconds = nanosecondsSince(start);
-  return descriptor.committed();
+  KVRM_CHECK(floats <= partialFloats, "partials fit the backend");
+  last.commitNanoseconds = watch.nanoseconds();
+  return descriptor->committed();
 }
 
 void HostBackend::stage(int32_t transport) {
-  if (!inPagedStep("stage() before commit()"))
+  if (!inStep("stage() before commit()"))
     return;
   if (isStaged)
     violate("stage() twice in a step");
-  if (transport != current->transport)
+  if (transport != currentEntry->transport)
     violate("stage() of another transport than the manifest's");
   isStaged = true;
 }
 
 kvrm_kernel_args HostBackend::argsOf(int32_t layer) const {
   kvrm_kernel_args args{};
-  args.descriptor = current->descriptor->committed();
+  args.descriptor = descriptor->committed();
   uint8_t *base = kv.data() + int64_t(layer) * 2 * bounds.kvHeads * headStride;
   args.k_pool = base;
   args.v_pool = base + bounds.kvHeads * headStride;
@@ -249,7 +284,7 @@ kvrm_kernel_args HostBackend::argsOf(int32_t layer) const {
 
 void HostBackend::append(int32_t layer, kvrm_append_kernel kernel,
                          const float *k, const float *v) {
-  if (!inPagedStep("append() before commit()"))
+  if (!inStep("append() before commit()"))
     return;
   if (layer < 0 || layer >= bounds.layers || !kernel || !k || !v) {
     violate("append() with a bad argument");
@@ -264,7 +299,7 @@ void HostBackend::append(int32_t layer, kvrm_append_kernel kernel,
 
 void HostBackend::attend(int32_t layer, kvrm_attention_kernel kernel,
                          const float *q, float *out) {
-  if (!inPagedStep("attend() before commit()"))
+  if (!inStep("attend() before commit()"))
     return;
   if (layer < 0 || layer >= bounds.layers || !kernel || !q || !out) {
     violate("attend() with a bad argument");
@@ -274,15 +309,15 @@ void HostBackend::attend(int32_t layer, kvrm_attention_kernel kernel,
     violate("attend() before stage()");
     return;
   }
-  auto start = std::chrono::steady_clock::now();
+  Stopwatch watch;
   ++attends;
   attendArgs = argsOf(layer);
   attendArgs.q = q;
   attendArgs.out = out;
-  if (current->transport == KVRM_TRANSPORT_STAGED)
+  if (currentEntry->transport == KVRM_TRANSPORT_STAGED)
     attendArgs.stage_tile = stageTile;
   attendKernel = kernel;
-  std::span<const kvrm_share> planned = current->descriptor->committedShares();
+  std::span<const kvrm_share> planned = descriptor->committedShares();
   KVRM_CHECK(static_cast<int64_t>(planned.size()) <= bounds.shares,
              "shares fit the backend");
   for (size_t i = 0; i < planned.size(); ++i) {
@@ -290,7 +325,7 @@ void HostBackend::attend(int32_t layer, kvrm_attention_kernel kernel,
     shares[i].end = planned[i].item_end;
   }
   // A single item gains nothing from a fork.
-  if (current->descriptor->committedHeader().items <= 1)
+  if (descriptor->committedHeader().items <= 1)
     attendOn(perWorker[0], 0);
   else
     pool->run(
@@ -300,13 +335,13 @@ void HostBackend::attend(int32_t layer, kvrm_attention_kernel kernel,
                            worker);
         },
         this);
-  last.attendNanoseconds += nanosecondsSince(start);
+  last.attendNanoseconds += watch.nanoseconds();
 }
 
 void HostBackend::attendOn(Worker &worker, int32_t index) {
   kvrm_kernel_args args = attendArgs;
   args.context = &worker;
-  int32_t count = current->descriptor->limits().max_shares;
+  int32_t count = descriptor->limits().max_shares;
   auto own = static_cast<int32_t>(int64_t(index) * count / workers());
   for (int32_t i = 0; i < count; ++i) {
     int32_t next = (own + i) % count;
@@ -322,9 +357,8 @@ void HostBackend::attendOn(Worker &worker, int32_t index) {
 
 void HostBackend::runItem(Worker &worker, const kvrm_kernel_args &args,
                           int32_t index) {
-  const StepDescriptor &descriptor = *current->descriptor;
   const kvrm_work_item &item =
-      descriptor.committedItems()[static_cast<size_t>(index)];
+      descriptor->committedItems()[static_cast<size_t>(index)];
   attendKernel(&args, &item, worker.scratch,
                args.stage_tile ? worker.stage : nullptr);
   if (item.segment < 0)
@@ -334,16 +368,16 @@ void HostBackend::runItem(Worker &worker, const kvrm_kernel_args &args,
   if (remaining[segmentIndex].fetch_sub(1, std::memory_order_acq_rel) != 1)
     return;
   const kvrm_merge_segment &segment =
-      descriptor.committedSegments()[segmentIndex];
+      descriptor->committedSegments()[segmentIndex];
   mergeSegment(segment);
   // Ready for the next layer; the join orders it before.
   remaining[segmentIndex].store(segment.partials, std::memory_order_relaxed);
 }
 
 void HostBackend::mergeSegment(const kvrm_merge_segment &segment) {
-  const PlanShape &shape = current->planner->shape();
+  const PlanShape &shape = plan();
   const kvrm_row &row =
-      current->descriptor->committedRows()[static_cast<size_t>(segment.row)];
+      descriptor->committedRows()[static_cast<size_t>(segment.row)];
   int32_t group = bounds.heads / bounds.kvHeads;
   int32_t queryRows = shape.qTile * group;
   int32_t firstToken = segment.query_tile * shape.qTile;
@@ -370,21 +404,22 @@ void HostBackend::stageTile(const kvrm_kernel_args *args,
 void HostBackend::stageTileFor(Worker &worker, const kvrm_kernel_args &args,
                                const kvrm_work_item &item, int32_t tile,
                                uint8_t *stage) {
-  const PlanShape &shape = current->planner->shape();
+  const PlanShape &shape = plan();
   const kvrm_row &row =
-      current->descriptor->committedRows()[static_cast<size_t>(item.row)];
-  std::span<const int32_t> table =
-      current->descriptor->committedTable(item.row);
+      descriptor->committedRows()[static_cast<size_t>(item.row)];
+  std::span<const int32_t> table = descriptor->committedTable(item.row);
   int32_t tilePages = shape.kvTile / shape.pageTokens;
   KVRM_CHECK(tilePages > 0, "a staged tile is whole pages");
   int32_t first = tile * tilePages;
   int32_t end =
       std::min(first + tilePages,
                (row.length + shape.pageTokens - 1) / shape.pageTokens);
-  int64_t area = int64_t(shape.kvTile) * bounds.headDim * 2;
-  for (int which = 0; which < 2; ++which) {
-    const uint8_t *pages = (which == 0 ? args.k_pool : args.v_pool) +
+  kvrm_stage_layout layout =
+      kvrm_stage_layout_of(shape.kvTile, bounds.headDim, bounds.element);
+  for (bool isValue : {false, true}) {
+    const uint8_t *pages = (isValue ? args.v_pool : args.k_pool) +
                            int64_t(item.kv_head) * args.head_stride;
+    uint8_t *target = stage + (isValue ? layout.v : layout.k);
     // The part of a transfer group that lies in the tile is a run of adjacent
     // entries of the table.
     for (int32_t p = first; p < end;) {
@@ -394,7 +429,7 @@ void HostBackend::stageTileFor(Worker &worker, const kvrm_kernel_args &args,
       while (p + run < end &&
              table[static_cast<size_t>(int64_t(p) + run)] == physical + run)
         ++run;
-      std::memcpy(stage + which * area + (p - first) * pageBytes,
+      std::memcpy(target + (p - first) * pageBytes,
                   pages + physical * pageBytes,
                   static_cast<size_t>(run * pageBytes));
       ++worker.copies;

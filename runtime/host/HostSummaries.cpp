@@ -93,7 +93,7 @@ static uint16_t *pageData(const HostPool &pool, int64_t head, int32_t page) {
   int64_t elements = int64_t(pool.pageTokens) * pool.headDim;
   int64_t offset = (head * pool.pages + page) * elements;
   KVRM_CHECK(page >= 0 && page < pool.pages &&
-                 (offset + elements) * 2 <=
+                 (offset + elements) * kvrm_element_bytes(pool.element) <=
                      static_cast<int64_t>(pool.bytes.size()),
              "pages lie in the pool");
   return reinterpret_cast<uint16_t *>(pool.bytes.data()) + offset;
@@ -145,7 +145,8 @@ void kvrm::clearPages(const HostPool &pool, std::span<const int32_t> pages,
       [](void *context, int64_t begin, int64_t end) {
         auto &job = *static_cast<Task *>(context);
         auto bytes = static_cast<size_t>(job.pool.pageTokens) *
-                     static_cast<size_t>(job.pool.headDim) * 2;
+                     static_cast<size_t>(job.pool.headDim) *
+                     static_cast<size_t>(kvrm_element_bytes(job.pool.element));
         for (int64_t head = begin; head < end; ++head)
           for (int32_t page : job.summaries)
             std::memset(pageData(job.pool, head, page), 0, bytes);

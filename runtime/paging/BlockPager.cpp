@@ -18,19 +18,13 @@ static int classOf(int32_t length) {
   return std::bit_width(static_cast<uint32_t>(length)) - 1;
 }
 
-static Status checkLimit(const char *name, int64_t value, int64_t limit) {
-  if (value < 1 || value > limit)
-    return invalidArgument("pager: ", name, ": ", value, " is outside 1..",
-                           limit);
-  return Status::ok();
-}
-
 Expected<BlockPager> BlockPager::create(const PagerLimits &limits) {
-  KVRM_TRY(checkLimit("pages", limits.pages, KVRM_MAX_POOL_PAGES));
-  KVRM_TRY(checkLimit("slots", limits.slots, KVRM_MAX_ROWS));
-  KVRM_TRY(
-      checkLimit("pagesPerSlot", limits.pagesPerSlot, KVRM_MAX_PAGES_PER_SLOT));
-  KVRM_TRY(checkLimit("pageTokens", limits.pageTokens, KVRM_MAX_PAGE_TOKENS));
+  KVRM_TRY(checkRange("pager: pages", limits.pages, 1, KVRM_MAX_POOL_PAGES));
+  KVRM_TRY(checkRange("pager: slots", limits.slots, 1, KVRM_MAX_ROWS));
+  KVRM_TRY(checkRange("pager: pagesPerSlot", limits.pagesPerSlot, 1,
+                      KVRM_MAX_PAGES_PER_SLOT));
+  KVRM_TRY(checkRange("pager: pageTokens", limits.pageTokens, 1,
+                      KVRM_MAX_PAGE_TOKENS));
   BlockPager pager;
   pager.bounds = limits;
   pager.freeCount = limits.pages;
@@ -398,6 +392,26 @@ Status BlockPager::trim(int32_t slot, int32_t length) {
   }
   state.length = length;
   return Status::ok();
+}
+
+void BlockPager::undoAppend(int32_t slot, int32_t length,
+                            std::span<const PageCopy> copies) {
+  Status trimmed = trim(slot, length);
+  KVRM_CHECK(trimmed.isOk(), "a history can be cut to what it was");
+  Slot &state = at(slot);
+  if (state.pages == 0)
+    return;
+  int32_t &page =
+      tables[tableBegin(slot) + static_cast<size_t>(state.pages) - 1];
+  auto copy = std::ranges::find(copies, page, &PageCopy::target);
+  if (copy == copies.end())
+    return;
+  KVRM_CHECK(pageAt(copy->source).references > 0,
+             "a page that was copied is still held");
+  dropPage(page);
+  page = copy->source;
+  ++pageAt(page).references;
+  ++state.generation;
 }
 
 Status BlockPager::insertFront(int32_t slot, int32_t pages) {

@@ -19,21 +19,17 @@ Expected<FarHistory> FarHistory::create(const FarShape &shape) {
   auto refuse = [](const char *name, int64_t value, const auto &...rest) {
     return invalidArgument("far history: ", name, ": ", value, rest...);
   };
-  if (shape.slots < 1 || shape.slots > KVRM_MAX_ROWS)
-    return refuse("slots", shape.slots, " is outside 1..",
-                  int32_t(KVRM_MAX_ROWS));
-  if (shape.pageTokens < 1 || shape.pageTokens > KVRM_MAX_PAGE_TOKENS)
-    return refuse("page_tokens", shape.pageTokens, " is outside 1..",
-                  int32_t(KVRM_MAX_PAGE_TOKENS));
+  KVRM_TRY(checkRange("far history: slots", shape.slots, 1, KVRM_MAX_ROWS));
+  KVRM_TRY(checkRange("far history: page_tokens", shape.pageTokens, 1,
+                      KVRM_MAX_PAGE_TOKENS));
   if (shape.window < shape.pageTokens || shape.window % shape.pageTokens != 0)
     return refuse("window", shape.window, " is not whole pages of ",
                   shape.pageTokens);
   if (shape.entries % shape.pageTokens != 0)
     return refuse("entries", shape.entries, " is not whole pages of ",
                   shape.pageTokens);
-  if (shape.entries < 0 || shape.entries > KVRM_MAX_SUMMARIES)
-    return refuse("entries", shape.entries, " is outside 0..",
-                  int32_t(KVRM_MAX_SUMMARIES));
+  KVRM_TRY(
+      checkRange("far history: entries", shape.entries, 0, KVRM_MAX_SUMMARIES));
   if (shape.sinks < 0 || shape.sinks > shape.entries ||
       shape.entries - shape.sinks == 1)
     return refuse("sinks", shape.sinks, " of ", shape.entries,
@@ -46,12 +42,15 @@ Expected<FarHistory> FarHistory::create(const FarShape &shape) {
   far.order.resize(entries);
   far.writes.resize(static_cast<size_t>(shape.pageTokens) + 1);
   far.biasData.assign(entries, KVRM_UNUSED_SUMMARY);
+  far.saved.counts.resize(static_cast<size_t>(shape.entries));
+  far.saved.order.resize(static_cast<size_t>(shape.entries));
   return far;
 }
 
 void FarHistory::setCount(int32_t slot, int32_t entry, int32_t tokens) {
   counts[index(slot, entry)] = tokens;
-  biasData[index(slot, entry)] = std::log2(static_cast<float>(tokens));
+  biasData[index(slot, entry)] =
+      tokens > 0 ? std::log2(static_cast<float>(tokens)) : KVRM_UNUSED_SUMMARY;
 }
 
 /// Makes an entry that stands for `tokens` tokens the slot's newest.
@@ -94,6 +93,12 @@ SummaryWrite FarHistory::takeEntry(int32_t slot, int32_t firstToken,
 std::span<const SummaryWrite> FarHistory::collapsePage(int32_t slot) {
   KVRM_CHECK(slot >= 0 && slot < bounds.slots, "slot in range");
   Slot &state = slots[static_cast<size_t>(slot)];
+  saved.slot = slot;
+  saved.state = state;
+  std::copy_n(counts.data() + index(slot, 0), bounds.entries,
+              saved.counts.data());
+  std::copy_n(order.data() + index(slot, 0), bounds.entries,
+              saved.order.data());
   size_t count = 0;
   int32_t token = 0;
   for (; token < bounds.pageTokens && state.collapsed + token < bounds.sinks;
@@ -105,13 +110,21 @@ std::span<const SummaryWrite> FarHistory::collapsePage(int32_t slot) {
   return {writes.data(), count};
 }
 
+void FarHistory::undoCollapse(int32_t slot) {
+  KVRM_CHECK(slot == saved.slot, "the last collapse is taken back");
+  for (int32_t entry = 0; entry < bounds.entries; ++entry) {
+    setCount(slot, entry, saved.counts[static_cast<size_t>(entry)]);
+    order[index(slot, entry)] = saved.order[static_cast<size_t>(entry)];
+  }
+  slots[static_cast<size_t>(slot)] = saved.state;
+  saved.slot = -1;
+}
+
 void FarHistory::forget(int32_t slot) {
   KVRM_CHECK(slot >= 0 && slot < bounds.slots, "slot in range");
   Slot &state = slots[static_cast<size_t>(slot)];
-  for (int32_t entry = 0; entry < state.inUse; ++entry) {
-    counts[index(slot, entry)] = 0;
-    biasData[index(slot, entry)] = KVRM_UNUSED_SUMMARY;
-  }
+  for (int32_t entry = 0; entry < state.inUse; ++entry)
+    setCount(slot, entry, 0);
   state = Slot();
 }
 

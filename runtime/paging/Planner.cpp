@@ -18,31 +18,22 @@ static int32_t ceilDivide(int64_t value, int32_t by) {
   return static_cast<int32_t>((value + by - 1) / by);
 }
 
-static Status checkRange(const char *name, int64_t value, int64_t low,
-                         int64_t high) {
-  if (value < low || value > high)
-    return invalidArgument("plan: ", name, ": ", value, " is outside ", low,
-                           "..", high);
-  return Status::ok();
-}
-
-static Status checkLimit(const char *name, int64_t value, int64_t high) {
-  return checkRange(name, value, 1, high);
-}
-
 Expected<PlanCapacity> Planner::capacityOf(const PlanShape &shape) {
-  KVRM_TRY(checkLimit("rows", shape.rows, KVRM_MAX_ROWS));
-  KVRM_TRY(checkLimit("queries", shape.queries, KVRM_MAX_QUERIES));
-  KVRM_TRY(checkLimit("kv_heads", shape.kvHeads, KVRM_MAX_KV_HEADS));
-  KVRM_TRY(checkLimit("q_tile", shape.qTile, KVRM_MAX_QUERIES));
-  KVRM_TRY(checkLimit("page_tokens", shape.pageTokens, KVRM_MAX_PAGE_TOKENS));
-  KVRM_TRY(checkLimit("kv_tile", shape.kvTile, 1 << 16));
-  KVRM_TRY(checkLimit("pages_per_slot", shape.pagesPerSlot,
+  KVRM_TRY(checkRange("plan: rows", shape.rows, 1, KVRM_MAX_ROWS));
+  KVRM_TRY(checkRange("plan: queries", shape.queries, 1, KVRM_MAX_QUERIES));
+  KVRM_TRY(checkRange("plan: kv_heads", shape.kvHeads, 1, KVRM_MAX_KV_HEADS));
+  KVRM_TRY(checkRange("plan: q_tile", shape.qTile, 1, KVRM_MAX_QUERIES));
+  KVRM_TRY(checkRange("plan: page_tokens", shape.pageTokens, 1,
+                      KVRM_MAX_PAGE_TOKENS));
+  KVRM_TRY(checkRange("plan: kv_tile", shape.kvTile, 1, 1 << 16));
+  KVRM_TRY(checkRange("plan: pages_per_slot", shape.pagesPerSlot, 1,
                       KVRM_MAX_PAGES_PER_SLOT));
-  KVRM_TRY(checkLimit("splits", shape.splits, 1024));
-  KVRM_TRY(checkLimit("shares", shape.shares, 1 << 16));
-  KVRM_TRY(checkRange("item_cost", shape.itemCost, 0, PlanShape::maxItemCost));
-  KVRM_TRY(checkRange("summaries", shape.summaries, 0, KVRM_MAX_SUMMARIES));
+  KVRM_TRY(checkRange("plan: splits", shape.splits, 1, 1024));
+  KVRM_TRY(checkRange("plan: shares", shape.shares, 1, 1 << 16));
+  KVRM_TRY(
+      checkRange("plan: item_cost", shape.itemCost, 0, PlanShape::maxItemCost));
+  KVRM_TRY(
+      checkRange("plan: summaries", shape.summaries, 0, KVRM_MAX_SUMMARIES));
   if (shape.kvTile % shape.pageTokens != 0 &&
       shape.pageTokens % shape.kvTile != 0)
     return invalidArgument("plan: kv_tile ", shape.kvTile,

@@ -12,26 +12,19 @@
 
 using namespace kvrm;
 
-static Status checkLimit(const char *name, int64_t value, int64_t low,
-                         int64_t high) {
-  if (value < low || value > high)
-    return invalidArgument("descriptor: ", name, ": ", value, " is outside ",
-                           low, "..", high);
-  return Status::ok();
-}
-
 Expected<StepDescriptor>
 StepDescriptor::create(const kvrm_descriptor_limits &limits) {
   constexpr int64_t most = INT32_MAX;
-  KVRM_TRY(checkLimit("rows", limits.rows, 1, KVRM_MAX_ROWS));
-  KVRM_TRY(checkLimit("pages_per_slot", limits.pages_per_slot, 1,
+  KVRM_TRY(checkRange("descriptor: rows", limits.rows, 1, KVRM_MAX_ROWS));
+  KVRM_TRY(checkRange("descriptor: pages_per_slot", limits.pages_per_slot, 1,
                       KVRM_MAX_PAGES_PER_SLOT));
-  KVRM_TRY(checkLimit("max_groups", limits.max_groups, 1, most));
-  KVRM_TRY(checkLimit("max_items", limits.max_items, 1, most));
-  KVRM_TRY(checkLimit("max_segments", limits.max_segments, 0, most));
-  KVRM_TRY(checkLimit("max_shares", limits.max_shares, 1, most));
+  KVRM_TRY(checkRange("descriptor: max_groups", limits.max_groups, 1, most));
+  KVRM_TRY(checkRange("descriptor: max_items", limits.max_items, 1, most));
   KVRM_TRY(
-      checkLimit("max_summaries", limits.max_summaries, 0, KVRM_MAX_SUMMARIES));
+      checkRange("descriptor: max_segments", limits.max_segments, 0, most));
+  KVRM_TRY(checkRange("descriptor: max_shares", limits.max_shares, 1, most));
+  KVRM_TRY(checkRange("descriptor: max_summaries", limits.max_summaries, 0,
+                      KVRM_MAX_SUMMARIES));
 
   StepDescriptor descriptor;
   descriptor.bounds = limits;

@@ -9,7 +9,7 @@
 #include "kvrm/runtime/kvrm.h"
 #include "kvrm/runtime/package/Package.h"
 #include "kvrm/runtime/serving/Engine.h"
-#include "kvrm/runtime/session/Session.h"
+#include "kvrm/runtime/session/CreateDecoder.h"
 
 #include <cstdio>
 #include <exception>
@@ -22,7 +22,7 @@ struct kvrm_package {
 };
 
 struct kvrm_session {
-  std::unique_ptr<Session> session;
+  std::unique_ptr<Decoder> session;
 };
 
 /// Fixed room, so that an error can be told when memory is what is missing.
@@ -139,8 +139,8 @@ kvrm_status kvrm_session_create(kvrm_package *package,
       options.parkingPlaces = config->parking_places;
       options.parkingPages = config->parking_pages;
     }
-    Expected<std::unique_ptr<Session>> made =
-        Session::create(package->package, options);
+    Expected<std::unique_ptr<Decoder>> made =
+        createDecoder(package->package, options);
     KVRM_TRY(made.status());
     *session = new kvrm_session{made.take()};
     return Status::ok();
@@ -165,7 +165,7 @@ kvrm_status kvrm_decode(kvrm_session *session, const int32_t *tokens,
     return nullArgument("session");
   if (!tokens)
     return nullArgument("tokens");
-  Session &target = *session->session;
+  Decoder &target = *session->session;
   return guarded([&] {
     return target.decode({tokens, static_cast<size_t>(target.slots())}, logits);
   });
@@ -196,7 +196,7 @@ kvrm_status kvrm_length(kvrm_session *session, int32_t slot, int32_t *length) {
     return nullArgument("session");
   if (!length)
     return nullArgument("length");
-  const Session &target = *session->session;
+  const Decoder &target = *session->session;
   if (slot < 0 || slot >= target.slots())
     return answer(
         invalidArgument("slot ", slot, " is outside 0..", target.slots() - 1));
@@ -210,7 +210,7 @@ kvrm_status kvrm_session_get_stats(const kvrm_session *session,
     return nullArgument("session");
   if (!stats)
     return nullArgument("stats");
-  const Session &source = *session->session;
+  const Decoder &source = *session->session;
   const StepStats &last = source.lastStep();
   stats->active_rows = last.activeRows;
   stats->groups = last.groups;

@@ -13,24 +13,22 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "kvrm/runtime/host/HostSummaries.h"
 #include "kvrm/runtime/session/Session.h"
+#include "kvrm/runtime/support/Clock.h"
 
 #include <algorithm>
-#include <chrono>
 
 using namespace kvrm;
 
-Status Session::createFarHistory() {
-  const Manifest &m = manifest();
-  if (m.window == 0)
+Status Session::createFarHistory(const SessionShape &shape) {
+  if (shape.window == 0)
     return Status::ok();
   Expected<FarHistory> created =
-      FarHistory::create({.slots = m.slots,
-                          .window = m.window,
-                          .entries = m.summaries,
-                          .sinks = m.sinks,
-                          .pageTokens = m.pageTokens});
+      FarHistory::create({.slots = shape.slots,
+                          .window = shape.window,
+                          .entries = planShape(StepEntry::Prefill).summaries,
+                          .sinks = shape.sinks,
+                          .pageTokens = bounds.pageTokens});
   KVRM_TRY(created.status());
   far.emplace(created.take());
   farDrops.resize(static_cast<size_t>(pager->limits().pages));
@@ -51,7 +49,7 @@ PlanRow Session::planRow(int32_t slot, int32_t position, int32_t count) const {
 /// Pages that prefill() or, of one token, decode() would take now, at the time
 /// when it holds most. Follows the steps that they would make.
 int64_t Session::farPagesNeeded(int32_t slot, int32_t tokens) const {
-  int32_t page = manifest().pageTokens;
+  int32_t page = bounds.pageTokens;
   std::span<const int32_t> table = pager->pages(slot);
   int64_t front = far->summaryPages(slot);
   int32_t exact = length(slot) - far->collapsed(slot);
@@ -63,7 +61,7 @@ int64_t Session::farPagesNeeded(int32_t slot, int32_t tokens) const {
   int64_t taken = 0;
   int64_t most = 0;
   for (int32_t done = 0; done < tokens;) {
-    int32_t chunk = std::min(prefillEntry.info->queries, tokens - done);
+    int32_t chunk = std::min(bounds.prefillChunk, tokens - done);
     int32_t collapsing = far->pagesToCollapse(exact);
     if (collapsing > 0 && isFirst) {
       taken += far->shape().entries / page;
@@ -96,24 +94,29 @@ int32_t Session::tokensBeforeCollapse(int32_t slot, int32_t tokens) const {
   if (!far)
     return tokens;
   int32_t exact = length(slot) - far->collapsed(slot);
-  int32_t chunk = prefillEntry.info->queries;
+  int32_t chunk = bounds.prefillChunk;
   int32_t room = std::max(far->shape().window - exact, 0);
   return std::min(tokens, (room + chunk - 1) / chunk * chunk);
 }
 
-Status Session::collapseFor(std::span<const AppendRequest> appends) {
+/// Pages of a slot that must collapse before it takes more tokens.
+int32_t Session::pagesToCollapse(int32_t slot) const {
+  return far->pagesToCollapse(length(slot) - far->collapsed(slot));
+}
+
+/// Whether `appends`, which take `growth` pages, fit once their slots have
+/// collapsed what they must. A collapse takes as many pages from growth as it
+/// gives.
+bool Session::hasRoomFor(std::span<const AppendRequest> appends,
+                         int64_t growth) {
+  int64_t free = pager->freePages();
   if (!far)
-    return Status::ok();
-  // A collapse takes as many pages from growth as it gives.
-  Expected<int64_t> growth = pager->pagesNeeded(appends);
-  KVRM_TRY(growth.status());
+    return growth <= free;
   auto pagesOf = [&](int32_t slot) {
-    int32_t count = far->pagesToCollapse(length(slot) - far->collapsed(slot));
     return pager->pages(slot).subspan(
         static_cast<size_t>(far->summaryPages(slot)),
-        static_cast<size_t>(count));
+        static_cast<size_t>(pagesToCollapse(slot)));
   };
-  int64_t free = pager->freePages();
   bool hasRoom = true;
   for (const AppendRequest &append : appends) {
     std::span<const int32_t> pages = pagesOf(append.slot);
@@ -128,45 +131,55 @@ Status Session::collapseFor(std::span<const AppendRequest> appends) {
   for (const AppendRequest &append : appends)
     for (int32_t page : pagesOf(append.slot))
       farDrops[static_cast<size_t>(page)] = 0;
-  if (!hasRoom || *growth > free)
-    return {StatusCode::ResourceExhausted, "out of KV pages"};
-  for (const AppendRequest &append : appends)
-    collapse(append.slot);
+  return hasRoom && growth <= free;
+}
+
+/// Collapses the oldest `count` exact pages of a slot and counts those that
+/// have in `done`. Their pages are still in the table.
+Status Session::collapsePages(int32_t slot, int32_t count, bool isFirst,
+                              int32_t &done) {
+  std::span<const int32_t> table = pager->pages(slot);
+  auto front =
+      static_cast<size_t>(far->shape().entries / far->shape().pageTokens);
+  for (; done < count; ++done) {
+    std::span<const SummaryWrite> writes = far->collapsePage(slot);
+    if (writes.empty())
+      continue; // dropped
+    Status status = runner->collapsePage(
+        {.source = table[front + static_cast<size_t>(done)],
+         .writes = writes,
+         .summaries = table.first(front),
+         .isFirst = isFirst && done == 0});
+    if (!status.isOk()) {
+      far->undoCollapse(slot);
+      return status;
+    }
+  }
   return Status::ok();
 }
 
 /// Collapses pages of a slot until it may take more tokens. The pages that this
-/// needs have been counted.
-void Session::collapse(int32_t slot) {
-  if (!far)
-    return;
-  int32_t count = far->pagesToCollapse(length(slot) - far->collapsed(slot));
+/// needs have been counted. If the backend fails, the pages that collapsed
+/// before stay so.
+Status Session::collapse(int32_t slot) {
+  int32_t count = far ? pagesToCollapse(slot) : 0;
   if (count == 0)
-    return;
-  auto start = std::chrono::steady_clock::now();
-  const Manifest &m = manifest();
-  HostPool pool{backend->kvPool(), m.layers,     m.kvHeads,
-                m.headDim,         m.pageTokens, pager->limits().pages,
-                m.element};
-  ThreadPool &threads = backend->threadPool();
-  int32_t front = m.summaries / m.pageTokens;
-  if (far->collapsed(slot) == 0 && front > 0) {
+    return Status::ok();
+  Stopwatch watch;
+  int32_t front = far->shape().entries / far->shape().pageTokens;
+  bool isFirst = far->collapsed(slot) == 0;
+  if (isFirst) {
     Status inserted = pager->insertFront(slot, front);
     KVRM_CHECK(inserted.isOk(), "pages were counted");
-    clearPages(pool, pager->pages(slot).first(static_cast<size_t>(front)),
-               threads);
   }
-  std::span<const int32_t> table = pager->pages(slot);
-  for (int32_t i = 0; i < count; ++i)
-    writeSummaries(pool, far->collapsePage(slot),
-                   table[static_cast<size_t>(front) + static_cast<size_t>(i)],
-                   table.first(static_cast<size_t>(front)), threads);
-  Status dropped = pager->dropPages(slot, front, count);
+  int32_t done = 0;
+  Status status = collapsePages(slot, count, isFirst, done);
+  Status dropped = isFirst && done == 0 ? pager->dropPages(slot, 0, front)
+                                        : pager->dropPages(slot, front, done);
   KVRM_CHECK(dropped.isOk(), "whole pages collapse");
-  collapsedPages += count;
-  collapseNanoseconds += std::chrono::duration_cast<std::chrono::nanoseconds>(
-                             std::chrono::steady_clock::now() - start)
-                             .count();
+  collapsedPages += done;
+  collapseNanoseconds += watch.nanoseconds();
+  return status;
 }
 
 /// Of a slot whose far history has collapsed.

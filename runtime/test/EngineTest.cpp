@@ -11,7 +11,7 @@
 #include "SimulatedDecoder.h"
 #include "ToyModel.h"
 #include "ToyPackage.h"
-#include "kvrm/runtime/session/Session.h"
+#include "kvrm/runtime/session/CreateDecoder.h"
 
 #include <algorithm>
 #include <filesystem>
@@ -68,17 +68,17 @@ protected:
   }
   void TearDown() override { std::filesystem::remove_all(path); }
 
-  std::unique_ptr<Session> makeSession(SessionConfig config = {}) {
+  std::unique_ptr<Decoder> makeDecoder(SessionConfig config = {}) {
     Expected<std::shared_ptr<const Package>> package = Package::load(path);
     EXPECT_TRUE(package) << package.status().message();
     config.threads = 2;
-    Expected<std::unique_ptr<Session>> session =
-        Session::create(package.take(), config);
+    Expected<std::unique_ptr<Decoder>> session =
+        createDecoder(package.take(), config);
     EXPECT_TRUE(session) << session.status().message();
     return session.take();
   }
 
-  std::unique_ptr<Engine> makeEngine(Session &session,
+  std::unique_ptr<Engine> makeEngine(Decoder &session,
                                      const EngineConfig &config = {}) {
     Expected<std::unique_ptr<Engine>> engine =
         Engine::create(session, clock, config, &recorder);
@@ -129,7 +129,7 @@ static std::vector<int32_t> tamePrompt(int index, int32_t tokens,
 }
 
 TEST_P(EngineOnSession, MoreRequestsThanSlotsReuseThem) {
-  std::unique_ptr<Session> session = makeSession();
+  std::unique_ptr<Decoder> session = makeDecoder();
   std::unique_ptr<Engine> engine = makeEngine(*session);
   std::vector<RequestSpec> specs;
   int total = 0;
@@ -156,7 +156,7 @@ TEST_P(EngineOnSession, MoreRequestsThanSlotsReuseThem) {
 }
 
 TEST_P(EngineOnSession, RequestsEndAtStopTokensAndAtTheCapacity) {
-  std::unique_ptr<Session> session = makeSession();
+  std::unique_ptr<Decoder> session = makeDecoder();
   std::unique_ptr<Engine> engine = makeEngine(*session);
   RequestSpec stop = makeSpec(tamePrompt(2, 6), 6);
   std::vector<int32_t> tokens = expected(stop.prompt, 6);
@@ -173,7 +173,7 @@ TEST_P(EngineOnSession, RequestsEndAtStopTokensAndAtTheCapacity) {
 }
 
 TEST_P(EngineOnSession, RefusesWhatCanNeverRun) {
-  std::unique_ptr<Session> session = makeSession();
+  std::unique_ptr<Decoder> session = makeDecoder();
   std::unique_ptr<Engine> engine = makeEngine(*session);
   auto message = [&](std::vector<int32_t> prompt, int32_t maxTokens) {
     return engine->submit(makeSpec(std::move(prompt), maxTokens))
@@ -199,7 +199,7 @@ TEST_P(EngineOnSession, ASmallPoolOnlyDelays) {
     config.poolPages = 7;
     config.parkingPlaces = 2;
     config.parkingPages = 9;
-    std::unique_ptr<Session> session = makeSession(config);
+    std::unique_ptr<Decoder> session = makeDecoder(config);
     EngineConfig engineConfig;
     engineConfig.preemption = policy;
     recorder = Recorder();
@@ -228,7 +228,7 @@ TEST_P(EngineOnSession, ASmallPoolOnlyDelays) {
 
 TEST_P(EngineOnSession, EqualPrefixesShareTheirPages) {
   if (std::string(GetParam()) == "static") {
-    std::unique_ptr<Session> session = makeSession();
+    std::unique_ptr<Decoder> session = makeDecoder();
     EngineConfig config;
     config.sharesPrefixes = true;
     EXPECT_EQ(
@@ -239,7 +239,7 @@ TEST_P(EngineOnSession, EqualPrefixesShareTheirPages) {
   }
   SessionConfig config;
   config.keptHistories = 2;
-  std::unique_ptr<Session> session = makeSession(config);
+  std::unique_ptr<Decoder> session = makeDecoder(config);
   EngineConfig engineConfig;
   engineConfig.sharesPrefixes = true;
   std::unique_ptr<Engine> engine = makeEngine(*session, engineConfig);

@@ -9,8 +9,9 @@
 #include "kvrm/runtime/paging/FarHistory.h"
 #include "ToyModel.h"
 #include "ToyPackage.h"
+#include "kvrm/runtime/host/HostBackend.h"
 #include "kvrm/runtime/host/HostSummaries.h"
-#include "kvrm/runtime/session/Session.h"
+#include "kvrm/runtime/session/CreateDecoder.h"
 
 #include <atomic>
 #include <filesystem>
@@ -381,11 +382,12 @@ public:
     Expected<std::shared_ptr<const Package>> package = Package::load(path);
     EXPECT_TRUE(package) << package.status().message();
     Expected<std::unique_ptr<Session>> created =
-        Session::create(package.take(), config);
+        createSession(package.take(), config);
     EXPECT_TRUE(created) << created.status().message();
     session = created.take();
     // NaN in every place that a step should not read.
-    std::ranges::fill(session->host().kvPool(), 0xff);
+    std::ranges::fill(dynamic_cast<HostBackend &>(session->backend()).kvPool(),
+                      0xff);
   }
 
   void expectNear(const std::vector<double> &want, const float *got) {
@@ -437,10 +439,10 @@ public:
     for (int slot = 0; slot < toy::slots; ++slot) {
       ASSERT_EQ(session->length(slot), references[slot].length());
       ASSERT_EQ(session->farHistory()->collapsed(slot), references[slot].gone);
-      ASSERT_LE(session->blockPager()->pages(slot).size(),
+      ASSERT_LE(session->blockPager().pages(slot).size(),
                 size_t(toy::farPagesPerSlot));
     }
-    for (const Status &status : {session->blockPager()->checkInvariants(),
+    for (const Status &status : {session->blockPager().checkInvariants(),
                                  session->farHistory()->checkInvariants()})
       ASSERT_TRUE(status.isOk()) << status.message();
   }
@@ -549,14 +551,14 @@ TEST_P(FarSessions, ATightPoolRefusesExactly) {
 TEST(FarSession, ShortRequestsPayNothing) {
   Pair pair("workqueue", {0, 1, 0});
   ASSERT_TRUE(pair.prefill(0, std::vector<int>(toy::farWindow, 3)));
-  EXPECT_EQ(pair.session->blockPager()->usedPages(),
+  EXPECT_EQ(pair.session->blockPager().usedPages(),
             toy::farWindow / toy::pageTokens);
   EXPECT_EQ(pair.session->lastStep().collapsedPages, 0);
   EXPECT_EQ(pair.session->pagesNeeded(0, 1), toy::farEntries / toy::pageTokens)
       << "a page goes for the one that comes, entries are added before";
   ASSERT_TRUE(pair.decode({4, -1, -1, -1}));
   EXPECT_EQ(pair.session->lastStep().collapsedPages, 1);
-  EXPECT_EQ(pair.session->blockPager()->usedPages(),
+  EXPECT_EQ(pair.session->blockPager().usedPages(),
             (toy::farWindow + toy::farEntries) / toy::pageTokens);
   pair.check();
 }
@@ -565,7 +567,7 @@ TEST(FarSession, LiveKvIsBounded) {
   Pair pair("workqueue", {0, 1, 0});
   for (int i = 0; i < toy::capacity; ++i)
     ASSERT_TRUE(pair.decode({i % 50, -1, -1, -1}));
-  EXPECT_LE(pair.session->blockPager()->usedPages(),
+  EXPECT_LE(pair.session->blockPager().usedPages(),
             (toy::farWindow + toy::farEntries) / toy::pageTokens);
   EXPECT_EQ(
       pair.session->decode(std::vector<int32_t>{1, -1, -1, -1}, pair.out.data())
@@ -621,8 +623,8 @@ TEST(FarSession, AFailedStepIsCutOffAgain) {
   // An empty slot is empty again.
   EXPECT_EQ(session.prefill(2, prompt, nullptr).code(), StatusCode::Internal);
   EXPECT_EQ(session.length(2), 0);
-  EXPECT_TRUE(session.blockPager()->pages(2).empty());
-  EXPECT_TRUE(session.blockPager()->checkInvariants().isOk());
+  EXPECT_TRUE(session.blockPager().pages(2).empty());
+  EXPECT_TRUE(session.blockPager().checkInvariants().isOk());
   ASSERT_TRUE(pair.prefill(2, {1, 2, 3}));
 }
 

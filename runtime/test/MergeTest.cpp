@@ -6,7 +6,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "kvrm/runtime/host/HostBackend.h"
+#include "kvrm/runtime/abi/partial.h"
+#include "kvrm/runtime/host/MergePartials.h"
 
 #include <cmath>
 #include <gtest/gtest.h>

@@ -6,10 +6,11 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "kvrm/runtime/session/Session.h"
 #include "ToyModel.h"
 #include "ToyPackage.h"
+#include "kvrm/runtime/host/HostBackend.h"
 #include "kvrm/runtime/kvrm.h"
+#include "kvrm/runtime/session/CreateDecoder.h"
 
 #include <atomic>
 #include <filesystem>
@@ -43,15 +44,15 @@ static const std::string &packageOf(const toy::PackageOptions &options) {
   return path;
 }
 
-static std::unique_ptr<Session> makeSession(const toy::PackageOptions &options,
+static std::unique_ptr<Decoder> makeDecoder(const toy::PackageOptions &options,
                                             const SessionConfig &config = {}) {
   Expected<std::shared_ptr<const Package>> package =
       Package::load(packageOf(options));
   EXPECT_TRUE(package) << package.status().message();
-  Expected<std::unique_ptr<Session>> session =
-      Session::create(package.take(), config);
-  EXPECT_TRUE(session) << session.status().message();
-  return session.take();
+  Expected<std::unique_ptr<Decoder>> decoder =
+      createDecoder(package.take(), config);
+  EXPECT_TRUE(decoder) << decoder.status().message();
+  return decoder.take();
 }
 
 namespace {
@@ -60,11 +61,14 @@ namespace {
 class Pair {
 public:
   Pair(const toy::PackageOptions &options, const SessionConfig &config)
-      : session(makeSession(options, config)),
+      : session(makeDecoder(options, config)),
+        paged(dynamic_cast<Session *>(session.get())),
         out(size_t(toy::slots) * toy::vocabulary) {
+    EXPECT_EQ(paged != nullptr, options.mode == "paged");
     // NaN in every place that a step should not read.
-    std::span<uint8_t> pool = session->host().kvPool();
-    std::ranges::fill(pool, 0xff);
+    if (paged)
+      std::ranges::fill(dynamic_cast<HostBackend &>(paged->backend()).kvPool(),
+                        0xff);
   }
 
   void expectNear(const std::vector<double> &want, const float *got) {
@@ -110,13 +114,14 @@ public:
   void checkLengths() {
     for (int slot = 0; slot < toy::slots; ++slot)
       ASSERT_EQ(session->length(slot), references[slot].length);
-    if (const BlockPager *pager = session->blockPager()) {
-      Status status = pager->checkInvariants();
+    if (paged) {
+      Status status = paged->blockPager().checkInvariants();
       ASSERT_TRUE(status.isOk()) << status.message();
     }
   }
 
-  std::unique_ptr<Session> session;
+  std::unique_ptr<Decoder> session;
+  Session *paged; ///< null for a static package
   std::vector<float> out;
   toy::Reference references[toy::slots];
 };
@@ -207,7 +212,7 @@ TEST_P(Sessions, SharedHistoriesPartWhenWritten) {
   pair.prefill(0, {1, 2, 3, 4, 5, 6, 7});
   pair.alias(1, 0, 7);
   pair.alias(2, 0, 5);
-  bool isPaged = pair.session->blockPager();
+  bool isPaged = pair.paged;
   pair.decode({8, -1, -1, -1});
   EXPECT_EQ(pair.session->lastStep().pageCopies, isPaged ? 1 : 0);
   pair.decode({9, 10, 11, -1});
@@ -241,7 +246,7 @@ TEST_P(Sessions, AFullSlotSurvivesTheOthersSteps) {
 TEST_P(Sessions, BadArgumentsAreAnswersAndChangeNothing) {
   Pair pair(GetParam().options, {0, GetParam().threads, GetParam().shares});
   pair.prefill(0, {1, 2, 3});
-  Session &session = *pair.session;
+  Decoder &session = *pair.session;
   float *out = pair.out.data();
   auto prefill = [&](int slot, std::vector<int32_t> tokens) {
     return session.prefill(slot, tokens, out).message();
@@ -273,7 +278,7 @@ TEST_P(Sessions, BadArgumentsAreAnswersAndChangeNothing) {
 }
 
 TEST_P(Sessions, StepsDoNotAllocate) {
-  std::unique_ptr<Session> session = makeSession(
+  std::unique_ptr<Decoder> session = makeDecoder(
       GetParam().options, {0, GetParam().threads, GetParam().shares});
   std::vector<float> out(size_t(toy::slots) * toy::vocabulary);
   std::vector<int32_t> prompt(23, 5);
@@ -296,7 +301,7 @@ TEST(Session, ExhaustionLeavesItAsItWas) {
   pair.prefill(0, std::vector<int32_t>(12, 1));
   pair.prefill(1, std::vector<int32_t>(8, 2));
   pair.prefill(2, {3, 4, 5, 6});
-  Session &session = *pair.session;
+  Decoder &session = *pair.session;
   EXPECT_EQ(session.freePages(), 1);
   Status status =
       session.decode(std::vector<int32_t>{1, 2, 3, -1}, pair.out.data());
@@ -315,7 +320,7 @@ TEST(Session, ExhaustionLeavesItAsItWas) {
 TEST(Session, CodeThatBreaksTheProtocolFailsTheStep) {
   Pair pair({}, {0, 2, 0});
   pair.prefill(0, {1, 2, 3});
-  Session &session = *pair.session;
+  Decoder &session = *pair.session;
   auto decode = [&](int32_t token) {
     std::vector<int32_t> tokens = {token, 4, -1, -1};
     Status status = session.decode(tokens, pair.out.data());
@@ -359,7 +364,7 @@ TEST(Session, RefusesConfigurationsOutOfRange) {
       Package::load(packageOf({}));
   ASSERT_TRUE(package) << package.status().message();
   auto message = [&](SessionConfig config) {
-    return Session::create(*package, config).status().message();
+    return createDecoder(*package, config).status().message();
   };
   EXPECT_EQ(message({-1, 0, 0}), "pool_pages: -1 is outside 1..16777216");
   EXPECT_EQ(message({0, 257, 0}), "threads: 257 is outside 0..256");
@@ -384,7 +389,7 @@ TEST(Session, ParkedHistoriesComeBack) {
   Expected<std::shared_ptr<const Package>> package =
       Package::load(packageOf({}));
   ASSERT_TRUE(package) << package.status().message();
-  std::unique_ptr<Session> session = Session::create(*package, config).take();
+  std::unique_ptr<Decoder> session = createDecoder(*package, config).take();
   auto vocabulary = static_cast<size_t>(session->vocabulary());
   std::vector<float> expected(vocabulary);
   std::vector<float> logits(vocabulary);

@@ -72,6 +72,9 @@ public:
   kvrm::Status decode(std::span<const int32_t> tokens, float *logits) override;
   void expect(int32_t slot, int32_t tokens) override;
   kvrm::Status release(int32_t history) override;
+  kvrm::Status trim(int32_t history, int32_t length) override {
+    return pager->trim(history, length);
+  }
   kvrm::Status alias(int32_t target, int32_t source, int32_t tokens) override;
   kvrm::Status park(int32_t slot, int32_t place) override;
   kvrm::Status unpark(int32_t place, int32_t slot) override;

@@ -75,13 +75,13 @@ static double decodeRate(const Measurement &result, int32_t active) {
 // Printing
 //===----------------------------------------------------------------------===//
 
-static void printHead(const Arguments &arguments, const Session &session) {
-  const Manifest &m = session.manifest();
+static void printHead(const Arguments &arguments, const Manifest &m,
+                      const Decoder &session) {
   std::printf("%s: %s, %s, %d of %d slots, %d threads, %d steps, reserved KV "
               "%.1f MiB\n",
               arguments.common.package.c_str(), m.modelName.c_str(),
               m.isPaged ? "paged" : "static", arguments.bench.active, m.slots,
-              session.workers(), arguments.bench.steps,
+              arguments.common.session.workers(), arguments.bench.steps,
               static_cast<double>(session.reservedKvBytes()) / (1 << 20));
   std::printf("%8s %10s %9s %9s %9s %10s %10s %7s %7s %8s %9s %8s\n", "context",
               "prefill/s", "p50 ms", "p99 ms", "max ms", "decode/s", "live MiB",
@@ -137,14 +137,14 @@ static json rowJson(const Measurement &result, int32_t active) {
           {"commit_bytes", medianAndMax(result.commitBytes, 1)}};
 }
 
-static void printJson(const Arguments &arguments, const Session &session,
+static void printJson(const Arguments &arguments, const Decoder &session,
                       json rows) {
   json out = {{"package", arguments.common.package},
               {"mode", session.isPaged() ? "paged" : "static"},
               {"slots", session.slots()},
               {"slots_active", arguments.bench.active},
               {"ragged", arguments.bench.isRagged},
-              {"threads", session.workers()},
+              {"threads", arguments.common.session.workers()},
               {"reserved_kv_bytes", session.reservedKvBytes()},
               {"pool_pages", session.poolPages()},
               {"results", std::move(rows)}};
@@ -168,14 +168,14 @@ static Status bench(Arguments arguments) {
   KVRM_TRY(checkSizes(arguments, (*package)->manifest()));
   if (options.active == 0)
     options.active = (*package)->manifest().slots;
-  Expected<std::unique_ptr<Session>> session =
-      Session::create(*package, common.session);
+  Expected<std::unique_ptr<Decoder>> session =
+      createDecoder(*package, common.session);
   KVRM_TRY(session.status());
 
   DecodeBench bench(**session, options);
   json rows = json::array();
   if (!common.isJson)
-    printHead(arguments, **session);
+    printHead(arguments, (*package)->manifest(), **session);
   for (int32_t context : arguments.contexts) {
     if (isatty(2) && !common.isJson)
       std::fprintf(stderr, "\rkvrm-run: context %d ...\r", context);

@@ -9,7 +9,7 @@
 #ifndef KVRM_TOOLS_RUN_COMMANDS_H
 #define KVRM_TOOLS_RUN_COMMANDS_H
 
-#include "kvrm/runtime/session/Session.h"
+#include "kvrm/runtime/session/CreateDecoder.h"
 #include "kvrm/runtime/support/Status.h"
 
 #include <cstdint>

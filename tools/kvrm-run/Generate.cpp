@@ -165,7 +165,7 @@ namespace {
 /// Prints tokens of the only request as they come, else each text as it ends.
 class Printer final : public EngineObserver {
 public:
-  Printer(const Session &session, const Tokenizer *tokenizer, size_t requests,
+  Printer(const Decoder &session, const Tokenizer *tokenizer, size_t requests,
           bool isJson)
       : results(requests), session(session), tokenizer(tokenizer),
         isJson(isJson) {
@@ -217,7 +217,7 @@ public:
   int64_t peakLiveBytes = 0;          ///< of KV
 
 private:
-  const Session &session;
+  const Decoder &session;
   const Tokenizer *tokenizer;
   std::optional<StreamDecoder> stream;
   bool isJson;
@@ -302,7 +302,7 @@ static json timingJson(const Timing &timing) {
             {"max", timing.stepMs(100)}}}};
 }
 
-static void printJson(const CommonOptions &common, const Session &session,
+static void printJson(const CommonOptions &common, const Decoder &session,
                       const std::vector<RequestSpec> &specs,
                       const Printer &printer, const Timing &timing) {
   json requests = json::array();
@@ -314,7 +314,7 @@ static void printJson(const CommonOptions &common, const Session &session,
   }
   json out = {{"package", common.package},
               {"mode", session.isPaged() ? "paged" : "static"},
-              {"threads", session.workers()},
+              {"threads", common.session.workers()},
               {"requests", std::move(requests)},
               {"timing", timingJson(timing)},
               {"kv",
@@ -350,8 +350,8 @@ static Status generate(Arguments arguments) {
   Expected<std::optional<Tokenizer>> tokenizer =
       loadTokenizer(**package, arguments);
   KVRM_TRY(tokenizer.status());
-  Expected<std::unique_ptr<Session>> session =
-      Session::create(*package, common.session);
+  Expected<std::unique_ptr<Decoder>> session =
+      createDecoder(*package, common.session);
   KVRM_TRY(session.status());
   Expected<std::vector<RequestSpec>> specs =
       makeRequests((*package)->manifest(), *tokenizer, arguments);

@@ -149,7 +149,7 @@ static void printText(const std::vector<Sequence> &sequences) {
   print("all", sumOf(sequences));
 }
 
-static void printJson(const Arguments &arguments, const Session &session,
+static void printJson(const Arguments &arguments, const Decoder &session,
                       const Scorer &scorer,
                       const std::vector<Sequence> &sequences) {
   json items = json::array();
@@ -192,8 +192,8 @@ static Status score(const Arguments &arguments) {
   const Manifest &m = (*package)->manifest();
   std::vector<Sequence> sequences;
   KVRM_TRY(readSequences(arguments, m, sequences));
-  Expected<std::unique_ptr<Session>> session =
-      Session::create(*package, common.session);
+  Expected<std::unique_ptr<Decoder>> session =
+      createDecoder(*package, common.session);
   KVRM_TRY(session.status());
 
   std::optional<LogitsFile> file;

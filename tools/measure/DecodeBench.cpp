@@ -15,7 +15,7 @@
 using namespace kvrm;
 using namespace kvrm::measure;
 
-DecodeBench::DecodeBench(Session &session, const DecodeBenchOptions &options)
+DecodeBench::DecodeBench(Decoder &session, const DecodeBenchOptions &options)
     : session(session), options(options), random(options.seed),
       tokens(static_cast<size_t>(session.slots()), -1),
       logits(tokens.size() * static_cast<size_t>(session.vocabulary())) {}

@@ -9,7 +9,7 @@
 #ifndef KVRM_TOOLS_MEASURE_DECODEBENCH_H
 #define KVRM_TOOLS_MEASURE_DECODEBENCH_H
 
-#include "kvrm/runtime/session/Session.h"
+#include "kvrm/runtime/session/Decoder.h"
 
 #include <random>
 #include <vector>
@@ -43,7 +43,7 @@ struct Measurement {
 class DecodeBench {
 public:
   /// The session must outlive it and be its own.
-  DecodeBench(Session &session, const DecodeBenchOptions &options);
+  DecodeBench(Decoder &session, const DecodeBenchOptions &options);
 
   /// Brings histories to `context`, growing those that are there, and steps
   /// from there. Errors: the session's.
@@ -54,7 +54,7 @@ private:
   Status step();
   int32_t randomToken();
 
-  Session &session;
+  Decoder &session;
   DecodeBenchOptions options;
   std::mt19937_64 random;
   std::vector<int32_t> tokens; ///< [slots]

@@ -14,17 +14,16 @@ using namespace kvrm;
 using namespace kvrm::replay;
 
 Expected<std::unique_ptr<BucketedDecoder>>
-BucketedDecoder::create(std::vector<std::unique_ptr<Session>> sessions) {
+BucketedDecoder::create(std::vector<std::unique_ptr<StaticSession>> sessions) {
   if (sessions.empty())
     return invalidArgument("a bucketed decoder has one bucket at least");
-  std::ranges::sort(sessions, {}, [](const std::unique_ptr<Session> &session) {
-    return session->capacity();
-  });
+  std::ranges::sort(sessions, {},
+                    [](const std::unique_ptr<StaticSession> &session) {
+                      return session->capacity();
+                    });
   const DecoderShape &largest = sessions.back()->shape();
   for (size_t i = 0; i < sessions.size(); ++i) {
     const DecoderShape &shape = sessions[i]->shape();
-    if (sessions[i]->isPaged())
-      return invalidArgument("a bucket is a static session");
     if (shape.slots != largest.slots || shape.vocabulary != largest.vocabulary)
       return invalidArgument("buckets have as many slots each: ", shape.slots,
                              " at capacity ", shape.capacity, ", ",
@@ -37,7 +36,7 @@ BucketedDecoder::create(std::vector<std::unique_ptr<Session>> sessions) {
   }
   std::unique_ptr<BucketedDecoder> decoder(new BucketedDecoder());
   decoder->bounds = largest;
-  for (const std::unique_ptr<Session> &session : sessions)
+  for (const std::unique_ptr<StaticSession> &session : sessions)
     decoder->bounds.prefillChunk =
         std::min(decoder->bounds.prefillChunk, session->shape().prefillChunk);
   decoder->expected.resize(static_cast<size_t>(largest.slots));
@@ -62,8 +61,8 @@ Status BucketedDecoder::fit(int32_t needed) {
 }
 
 Status BucketedDecoder::moveTo(size_t target) {
-  Session &from = bucket();
-  Session &to = *sessions[target];
+  StaticSession &from = bucket();
+  StaticSession &to = *sessions[target];
   int64_t bytes = from.liveKvBytes();
   for (int32_t slot = 0; slot < bounds.slots; ++slot)
     KVRM_TRY(to.copyHistory(from, slot));
@@ -79,24 +78,17 @@ Status BucketedDecoder::moveTo(size_t target) {
 
 Status BucketedDecoder::prefill(int32_t slot, std::span<const int32_t> tokens,
                                 float *logits) {
-  if (slot < 0 || slot >= bounds.slots)
-    return invalidArgument("slot ", slot, " is outside 0..", bounds.slots - 1);
-  int64_t needed = length(slot) + static_cast<int64_t>(tokens.size());
-  if (needed > bounds.capacity)
-    return invalidArgument("slot ", slot, ": ", tokens.size(), " tokens after ",
-                           length(slot), " exceed the capacity ",
-                           bounds.capacity);
-  KVRM_TRY(fit(static_cast<int32_t>(needed)));
+  KVRM_TRY(checkPrefill(slot, tokens));
+  KVRM_TRY(fit(length(slot) + static_cast<int32_t>(tokens.size())));
   return bucket().prefill(slot, tokens, logits);
 }
 
 Status BucketedDecoder::decode(std::span<const int32_t> tokens, float *logits) {
+  KVRM_TRY(checkDecode(tokens, logits));
   int32_t needed = 0;
-  for (size_t slot = 0;
-       slot < std::min(tokens.size(), static_cast<size_t>(bounds.slots));
-       ++slot)
-    if (tokens[slot] != -1)
-      needed = std::max(needed, length(static_cast<int32_t>(slot)) + 1);
+  for (int32_t slot = 0; slot < bounds.slots; ++slot)
+    if (tokens[static_cast<size_t>(slot)] != -1)
+      needed = std::max(needed, length(slot) + 1);
   KVRM_TRY(fit(needed));
   return bucket().decode(tokens, logits);
 }

@@ -25,7 +25,7 @@
 #ifndef KVRM_TOOLS_REPLAY_BUCKETEDDECODER_H
 #define KVRM_TOOLS_REPLAY_BUCKETEDDECODER_H
 
-#include "kvrm/runtime/session/Session.h"
+#include "kvrm/runtime/session/StaticSession.h"
 
 #include <memory>
 #include <vector>
@@ -37,7 +37,7 @@ public:
   /// `sessions` are static, empty and of one model with as many slots each.
   /// Errors: InvalidArgument.
   static Expected<std::unique_ptr<BucketedDecoder>>
-  create(std::vector<std::unique_ptr<Session>> sessions);
+  create(std::vector<std::unique_ptr<StaticSession>> sessions);
 
   const DecoderShape &shape() const override { return bounds; }
   Status prefill(int32_t slot, std::span<const int32_t> tokens,
@@ -45,6 +45,9 @@ public:
   Status decode(std::span<const int32_t> tokens, float *logits) override;
   void expect(int32_t slot, int32_t tokens) override;
   Status release(int32_t history) override;
+  Status trim(int32_t history, int32_t length) override {
+    return bucket().trim(history, length);
+  }
   Status alias(int32_t target, int32_t source, int32_t tokens) override;
   Status park(int32_t slot, int32_t place) override;
   Status unpark(int32_t place, int32_t slot) override;
@@ -69,12 +72,12 @@ public:
 private:
   BucketedDecoder() = default;
 
-  Session &bucket() { return *sessions[current]; }
-  const Session &bucket() const { return *sessions[current]; }
+  StaticSession &bucket() { return *sessions[current]; }
+  const StaticSession &bucket() const { return *sessions[current]; }
   Status fit(int32_t needed);
   Status moveTo(size_t target);
 
-  std::vector<std::unique_ptr<Session>> sessions; ///< by capacity
+  std::vector<std::unique_ptr<StaticSession>> sessions; ///< by capacity
   std::vector<int32_t> expected; ///< tokens that a slot was said to grow to
   size_t current = 0;
   DecoderShape bounds;

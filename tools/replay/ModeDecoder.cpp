@@ -7,6 +7,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "ModeDecoder.h"
+#include "kvrm/runtime/session/CreateDecoder.h"
 #include "kvrm/runtime/support/Clock.h"
 
 #include <algorithm>
@@ -20,7 +21,7 @@ using namespace kvrm::replay;
 
 /// Fills slots in turn, chunk by chunk, until all KV memory was written or time
 /// is up.
-static Status fillSlots(Session &session, double seconds) {
+static Status fillSlots(Decoder &session, double seconds) {
   SteadyClock clock;
   int64_t end = clock.now() + static_cast<int64_t>(seconds * 1e9);
   bool isFull = false;
@@ -45,7 +46,7 @@ static Status fillSlots(Session &session, double seconds) {
 }
 
 /// Takes a few decode steps of all slots, as far as there are pages.
-static Status takeSteps(Session &session) {
+static Status takeSteps(Decoder &session) {
   auto slots = static_cast<size_t>(session.slots());
   std::vector<float> logits(slots * static_cast<size_t>(session.vocabulary()));
   const std::vector<int32_t> tokens(slots, 1 % session.vocabulary());
@@ -62,7 +63,7 @@ static Status takeSteps(Session &session) {
 }
 
 /// Touches all memory of a session, and leaves it empty.
-static Status warmUp(Session &session, double seconds) {
+static Status warmUp(Decoder &session, double seconds) {
   KVRM_TRY(fillSlots(session, seconds));
   // Pages for the decode steps.
   if (session.isPaged())
@@ -74,28 +75,40 @@ static Status warmUp(Session &session, double seconds) {
   return Status::ok();
 }
 
-Expected<std::unique_ptr<ModeDecoder>> replay::openMode(const ModeSpec &mode,
-                                                        double warmupSeconds) {
-  std::vector<std::unique_ptr<Session>> sessions;
+static Expected<std::unique_ptr<ModeDecoder>>
+openBuckets(const ModeSpec &mode, double warmupSeconds) {
+  std::vector<std::unique_ptr<StaticSession>> sessions;
   for (const std::string &path : mode.packages) {
     Expected<std::shared_ptr<const Package>> package = Package::load(path);
     KVRM_TRY(package.status());
-    Expected<std::unique_ptr<Session>> session =
-        Session::create(package.take(), mode.config);
+    Expected<std::unique_ptr<StaticSession>> session =
+        StaticSession::create(package.take(), mode.config.threads);
     KVRM_TRY(session.status());
     KVRM_TRY(warmUp(**session,
                     warmupSeconds / static_cast<double>(mode.packages.size())));
     sessions.push_back(session.take());
   }
-  if (mode.name == "bucketed") {
-    Expected<std::unique_ptr<BucketedDecoder>> buckets =
-        BucketedDecoder::create(std::move(sessions));
-    KVRM_TRY(buckets.status());
-    const BucketedDecoder *same = buckets->get();
-    return std::make_unique<ModeDecoder>(buckets.take(), nullptr, same);
-  }
-  const BlockPager *pager = sessions.front()->blockPager();
-  return std::make_unique<ModeDecoder>(std::move(sessions.front()), pager);
+  Expected<std::unique_ptr<BucketedDecoder>> buckets =
+      BucketedDecoder::create(std::move(sessions));
+  KVRM_TRY(buckets.status());
+  const BucketedDecoder *same = buckets->get();
+  return std::make_unique<ModeDecoder>(buckets.take(), nullptr, same);
+}
+
+Expected<std::unique_ptr<ModeDecoder>> replay::openMode(const ModeSpec &mode,
+                                                        double warmupSeconds) {
+  if (mode.name == "bucketed")
+    return openBuckets(mode, warmupSeconds);
+  Expected<std::shared_ptr<const Package>> package =
+      Package::load(mode.packages.front());
+  KVRM_TRY(package.status());
+  Expected<std::unique_ptr<Decoder>> decoder =
+      createDecoder(package.take(), mode.config);
+  KVRM_TRY(decoder.status());
+  KVRM_TRY(warmUp(**decoder, warmupSeconds));
+  const auto *session = dynamic_cast<const Session *>(decoder->get());
+  return std::make_unique<ModeDecoder>(
+      decoder.take(), session ? &session->blockPager() : nullptr);
 }
 
 //===----------------------------------------------------------------------===//

@@ -16,7 +16,8 @@ using namespace kvrm;
 using namespace kvrm::replay;
 
 static int64_t tokenBytes(const Manifest &m) {
-  return int64_t(m.layers) * m.kvHeads * m.headDim * 2 * 2;
+  return int64_t(m.layers) * m.kvHeads * m.headDim * 2 *
+         kvrm_element_bytes(m.element);
 }
 
 const ModeSpec *ModeSet::find(const std::string &name) const {

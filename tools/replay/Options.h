@@ -15,7 +15,7 @@
 #define KVRM_TOOLS_REPLAY_OPTIONS_H
 
 #include "kvrm/runtime/serving/Engine.h"
-#include "kvrm/runtime/session/Session.h"
+#include "kvrm/runtime/session/CreateDecoder.h"
 #include "kvrm/trace/Trace.h"
 
 #include <cstdint>

@@ -57,8 +57,7 @@ Status Replay::prepare() {
   KVRM_TRY(work.status());
   report.work = work.take();
   report.timeScale = options.timeScale;
-  report.threads =
-      options.session.threads > 0 ? options.session.threads : usableCpus();
+  report.threads = options.session.workers();
   return Status::ok();
 }
 

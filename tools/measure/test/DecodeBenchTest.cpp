@@ -9,6 +9,7 @@
 #include "measure/DecodeBench.h"
 #include "ToyModel.h"
 #include "ToyPackage.h"
+#include "kvrm/runtime/session/CreateDecoder.h"
 
 #include <filesystem>
 #include <gtest/gtest.h>
@@ -27,7 +28,7 @@ protected:
     Expected<std::shared_ptr<const Package>> package = Package::load(folder);
     ASSERT_TRUE(package) << package.status().message();
     Expected<std::unique_ptr<Session>> created =
-        Session::create(package.take(), {.threads = 1});
+        createSession(package.take(), {.threads = 1});
     ASSERT_TRUE(created) << created.status().message();
     session = created.take();
   }

@@ -25,9 +25,26 @@ extern "C" {
 
 struct kvrm_kernel_args;
 
+/// Where a staged KV tile has its pages: those of K one after the other, then
+/// those of V, each area kv_tile tokens long. Offsets in bytes.
+typedef struct kvrm_stage_layout {
+  int64_t k;
+  int64_t v;
+  int64_t bytes;
+} kvrm_stage_layout;
+
+static inline kvrm_stage_layout
+kvrm_stage_layout_of(int64_t kv_tile, int64_t head_dim, kvrm_element element) {
+  kvrm_stage_layout layout;
+  int64_t area = kv_tile * head_dim * kvrm_element_bytes(element);
+  layout.k = 0;
+  layout.v = area;
+  layout.bytes = 2 * area;
+  return layout;
+}
+
 /// Copies the pages of KV tile `tile` of `item`, run by run of their transfer
-/// groups, into `stage`: K pages one after the other, then V pages, each area
-/// kv_tile tokens long. Pages that the row does not have are left alone.
+/// groups, into `stage`. Pages that the row does not have are left alone.
 typedef void (*kvrm_stage_tile_fn)(const struct kvrm_kernel_args *args,
                                    const kvrm_work_item *item, int32_t tile,
                                    uint8_t *stage);

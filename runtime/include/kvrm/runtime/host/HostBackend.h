@@ -10,8 +10,8 @@
 // memory, and implements kvrm_host_api for compiled code. Attention over work
 // items follows PersistentKV (arXiv 2606.26666): every worker starts with its
 // own contiguous share of the items and takes from the others' when it is done.
-// Whoever finishes the last partial of an output tile merges it (online
-// softmax, arXiv 1805.02867).
+// Whoever finishes the last partial of an output tile merges it
+// (MergePartials.h).
 //
 // Compiled code is trusted to stay in its buffers, not to keep the protocol:
 // calls out of turn are ignored and make runStep() fail.
@@ -23,13 +23,15 @@
 
 #include "kvrm/runtime/abi/host.h"
 #include "kvrm/runtime/abi/limits.h"
+#include "kvrm/runtime/host/HostSummaries.h"
 #include "kvrm/runtime/host/ThreadPool.h"
-#include "kvrm/runtime/paging/BlockPager.h"
 #include "kvrm/runtime/paging/Planner.h"
 #include "kvrm/runtime/paging/StepDescriptor.h"
+#include "kvrm/runtime/session/Backend.h"
 #include "kvrm/runtime/support/Memory.h"
 #include "kvrm/runtime/support/Status.h"
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -38,13 +40,14 @@
 
 namespace kvrm {
 
-/// Merges `count` adjacent partial states of `queryRows` rows each into rows of
-/// head_dim floats: with M = max m and w = 2^(m - M), out = sum w acc / sum w
-/// l. `rows` of them are written, row r to out + offsets(r). A row that met no
-/// token at all becomes zeros.
-void mergePartials(const float *partials, int32_t count, int32_t queryRows,
-                   int32_t headDim, int32_t rows, float *out,
-                   int64_t tokenStride, int32_t group);
+/// An entry point, and what its steps need.
+struct HostEntry {
+  kvrm_step_fn fn = nullptr;
+  PlanShape plan; ///< `shares` are the backend's
+  kvrm_transport transport = KVRM_TRANSPORT_NATIVE;
+  int64_t arenaBytes = 0;
+  int64_t scratchBytes = 0; ///< a worker
+};
 
 /// What fixes the backend for its life.
 struct HostShape {
@@ -53,64 +56,31 @@ struct HostShape {
   int32_t kvHeads = 0;
   int32_t headDim = 0;
   int32_t pageTokens = 0;
-  int32_t pages = 0;         ///< of the pool; 0 = no pool (static packages)
-  int32_t parkingPages = 0;  ///< of host memory for histories that left it
-  int32_t threads = 0;       ///< 0 = one a usable CPU
-  int32_t shares = 0;        ///< most shares of any plan; 0 = workers
-  int64_t scratchBytes = 0;  ///< a worker, largest of the entries
-  int64_t stageBytes = 0;    ///< a worker, largest of the entries
-  int64_t partialFloats = 0; ///< all partials, largest of the entries
-  int32_t segments = 0;      ///< largest of the entries
+  kvrm_element element = KVRM_F16;
+  int32_t pages = 0;        ///< of the pool
+  int32_t parkingPages = 0; ///< of host memory for histories that left it
+  int32_t threads = 0;      ///< 0 = one a usable CPU
+  int32_t shares = 0;       ///< that plans are cut into; 0 = one a worker
+  std::array<HostEntry, stepEntries> entries;
+  const uint8_t *weights = nullptr;
+  std::shared_ptr<const void> owner; ///< of the code and the weights
 };
 
-/// A run of pages that are adjacent in the pool and in parking memory.
-struct ParkedRun {
-  int32_t poolPage = 0;
-  int32_t parkingPage = 0;
-  int32_t pages = 0;
-};
-
-/// One step to run.
-struct HostStep {
-  kvrm_step_fn fn = nullptr;
-  kvrm_step_args args{}; ///< `api` and `session` are filled in by the backend
-  /// Null for a static package, which may call `parallel` alone.
-  StepDescriptor *descriptor = nullptr;
-  const Planner *planner = nullptr;
-  kvrm_transport transport = KVRM_TRANSPORT_NATIVE;
-};
-
-/// What one step moved.
-struct HostStepStats {
-  int64_t committedBytes = 0;
-  int64_t commitNanoseconds = 0;
-  int64_t stageCopies = 0; ///< memcpy runs into staging tiles
-  int64_t stageBytes = 0;
-  int64_t attendNanoseconds = 0; ///< in attention, all layers
-};
-
-class HostBackend {
+class HostBackend final : public Backend {
 public:
-  /// Takes all memory and starts the workers.
+  /// Takes all memory and starts the workers. Errors: InvalidArgument,
+  /// ResourceExhausted.
   static Expected<std::unique_ptr<HostBackend>> create(const HostShape &shape);
 
-  /// Copies a page in all layers, K and V, all heads.
-  void copyPage(const PageCopy &copy);
+  const BackendInfo &info() const override { return facts; }
+  Status copyPage(const PageCopy &copy) override;
+  /// One copy a layer, K and V, and head.
+  Status movePages(const PageRun &run, MoveDirection direction) override;
+  Status collapsePage(const PageCollapse &collapse) override;
+  /// Errors: Internal if compiled code broke the protocol.
+  Status runStep(const BackendStep &step, BackendStats &stats) override;
 
-  /// Copies a run of pages from the pool to parking memory, or back: one copy a
-  /// layer, K and V, and head.
-  void movePages(const ParkedRun &run, bool parks);
-
-  /// Runs compiled code once. Errors: Internal if it broke the protocol.
-  Status runStep(const HostStep &step);
-
-  const HostStepStats &stats() const { return last; }
   int32_t workers() const { return pool->workers(); }
-  ThreadPool &threadPool() { return *pool; }
-  /// Bytes of one page in all layers, K and V, all heads.
-  int64_t tokenPageBytes() const {
-    return pageBytes * 2 * bounds.layers * bounds.kvHeads;
-  }
   /// The whole pool, [layer][K or V][kv_head][page]. For tests and for the
   /// import and export pair.
   std::span<uint8_t> kvPool() {
@@ -132,6 +102,11 @@ private:
 
   HostBackend() = default;
 
+  Status takePools();
+  Status takeWorkerMemory();
+  Status takeStepMemory();
+  int64_t heads() const { return int64_t(bounds.layers) * 2 * bounds.kvHeads; }
+  const PlanShape &plan() const { return currentEntry->plan; }
   static HostBackend &from(void *session) {
     return *static_cast<HostBackend *>(session);
   }
@@ -139,7 +114,7 @@ private:
     if (!violation)
       violation = what;
   }
-  bool inPagedStep(const char *what);
+  bool inStep(const char *what);
   kvrm_kernel_args argsOf(int32_t layer) const;
   const uint8_t *commit();
   void stage(int32_t transport);
@@ -159,11 +134,15 @@ private:
   static const kvrm_host_api hostApi;
 
   HostShape bounds;
-  int64_t pageBytes = 0;
+  BackendInfo facts;
+  int64_t pageBytes = 0; ///< of one head
   int64_t headStride = 0;
   int64_t parkingStride = 0;
+  int64_t partialFloats = 0; ///< all partials, largest of the entries
+  int32_t segments = 0;      ///< largest of the entries
   AlignedBuffer kv;
   AlignedBuffer parking; ///< laid out like the pool
+  AlignedBuffer arena;
   AlignedBuffer scratch;
   AlignedBuffer partials;
   std::unique_ptr<ThreadPool> pool;
@@ -172,13 +151,14 @@ private:
   std::unique_ptr<std::atomic<int32_t>[]> remaining; ///< partials a segment
 
   // The step that runs.
-  const HostStep *current = nullptr;
+  StepDescriptor *descriptor = nullptr; ///< null between steps
+  const HostEntry *currentEntry = nullptr;
   bool isCommitted = false;
   bool isStaged = false;
   int32_t appends = 0;
   int32_t attends = 0;
   const char *violation = nullptr;
-  HostStepStats last;
+  BackendStats last;
   kvrm_kernel_args attendArgs{};
   kvrm_attention_kernel attendKernel = nullptr;
 };

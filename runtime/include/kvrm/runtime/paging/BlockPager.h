@@ -90,6 +90,13 @@ public:
   Status appendAll(std::span<const AppendRequest> requests,
                    std::span<PageCopy> copies, int32_t &copyCount);
 
+  /// Takes an append() or an appendAll() back whose step failed: cuts `slot` to
+  /// `length` like trim(), and where its last page is the target of one of
+  /// `copies`, puts the page back that it was copied from. Others still hold
+  /// that one, as nothing came in between but undoing.
+  void undoAppend(int32_t slot, int32_t length,
+                  std::span<const PageCopy> copies);
+
   /// Makes the empty slot `target` share the first `tokens` tokens of `source`.
   /// Errors: InvalidArgument. Never needs a page.
   Status alias(int32_t target, int32_t source, int32_t tokens);

@@ -103,6 +103,10 @@ public:
   /// makes, to be written in this order.
   std::span<const SummaryWrite> collapsePage(int32_t slot);
 
+  /// Takes the last collapsePage() back, which was of this slot: its entries
+  /// could not be written.
+  void undoCollapse(int32_t slot);
+
   /// The slot starts anew.
   void forget(int32_t slot);
 
@@ -134,6 +138,15 @@ private:
   std::vector<int32_t> order;       ///< [slots][entries] those in use, by time
   std::vector<float> biasData;      ///< [slots][entries]
   std::vector<SummaryWrite> writes; ///< of one page
+
+  /// What collapsePage() changed last, as it was before.
+  struct Saved {
+    int32_t slot = -1;
+    Slot state;
+    std::vector<int32_t> counts; ///< [entries]
+    std::vector<int32_t> order;  ///< [entries]
+  };
+  Saved saved;
 };
 
 } // namespace kvrm

@@ -40,6 +40,7 @@ struct StepStats {
   int32_t items = 0;             ///< work items a layer
   int32_t segments = 0;          ///< merges a layer
   int64_t tiles = 0;             ///< KV tiles a layer
+  int32_t schedule = 0;          ///< as SchedulePolicy.h names it
   int32_t pageCopies = 0;        ///< copy-on-write pages (sum)
   int32_t steps = 0;             ///< calls of compiled code (sum)
   int64_t committedBytes = 0;    ///< (sum)
@@ -90,6 +91,8 @@ public:
   virtual void expect(int32_t slot, int32_t tokens) = 0;
   /// Forgets a history and frees its pages.
   virtual Status release(int32_t history) = 0;
+  /// Cuts a history to its first `length` tokens.
+  virtual Status trim(int32_t history, int32_t length) = 0;
   /// Makes the empty history `target` start with the first `tokens` tokens of
   /// `source`; pages are shared until one of them is written.
   virtual Status alias(int32_t target, int32_t source, int32_t tokens) = 0;
@@ -120,6 +123,21 @@ public:
   virtual const StepStats &lastStep() const = 0;
 
   bool isPaged() const { return shape().pageTokens > 0; }
+  int32_t slots() const { return shape().slots; }
+  int32_t capacity() const { return shape().capacity; }
+  int32_t vocabulary() const { return shape().vocabulary; }
+  int32_t poolPages() const { return shape().poolPages; }
+
+protected:
+  // What every decoder checks of its arguments.
+  Status checkSlot(int32_t slot) const;
+  Status checkHistory(int32_t history) const;
+  Status checkPrefill(int32_t slot, std::span<const int32_t> tokens) const;
+  Status checkDecode(std::span<const int32_t> tokens,
+                     const float *logits) const;
+
+private:
+  Status checkToken(int32_t token, int32_t slot) const;
 };
 
 } // namespace kvrm

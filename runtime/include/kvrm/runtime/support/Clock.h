@@ -46,6 +46,20 @@ private:
   int64_t time = 0;
 };
 
+/// Nanoseconds of the machine's time since it was made.
+class Stopwatch {
+public:
+  int64_t nanoseconds() const {
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(
+               std::chrono::steady_clock::now() - start)
+        .count();
+  }
+
+private:
+  std::chrono::steady_clock::time_point start =
+      std::chrono::steady_clock::now();
+};
+
 } // namespace kvrm
 
 #endif // KVRM_RUNTIME_SUPPORT_CLOCK_H

@@ -87,6 +87,14 @@ template <typename... Parts> Status invalidArgument(const Parts &...parts) {
   return makeError(StatusCode::InvalidArgument, parts...);
 }
 
+/// Refuses a number outside `low`..`high`: "plan: rows: 0 is outside 1..1024".
+inline Status checkRange(std::string_view name, int64_t value, int64_t low,
+                         int64_t high) {
+  if (value < low || value > high)
+    return invalidArgument(name, ": ", value, " is outside ", low, "..", high);
+  return Status::ok();
+}
+
 /// Either a T or the Status that says why there is none.
 template <typename T> class [[nodiscard]] Expected {
 public:

@@ -1,0 +1,63 @@
+//===- CreateDecoder.h - Packages to decoders -------------------*- C++ -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// The one place that knows which decoder and which backend a package wants.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef KVRM_RUNTIME_SESSION_CREATEDECODER_H
+#define KVRM_RUNTIME_SESSION_CREATEDECODER_H
+
+#include "kvrm/runtime/host/ThreadPool.h"
+#include "kvrm/runtime/package/Package.h"
+#include "kvrm/runtime/session/Decoder.h"
+#include "kvrm/runtime/session/Session.h"
+#include "kvrm/runtime/support/Status.h"
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+namespace kvrm {
+
+struct SessionConfig {
+  /// Pages of the pool; 0 = slots x pages a slot, with which no request can run
+  /// out. Static packages ignore it.
+  int64_t poolPages = 0;
+  /// Worker threads, the caller among them; 0 = one a usable CPU.
+  int32_t threads = 0;
+  /// Shares that the work queue is cut into; 0 = one a worker.
+  int32_t shares = 0;
+  /// Histories besides the slots' that can be kept in the pool. Paged only.
+  int32_t keptHistories = 0;
+  /// Histories that can be parked in host memory at a time, and the pages that
+  /// they have there together. Paged only.
+  int32_t parkingPlaces = 0;
+  int64_t parkingPages = 0;
+  /// A file that `kvrm-run calibrate` wrote, to choose schedules by; empty =
+  /// the work queue always. Not read where a backend has one schedule.
+  std::string calibration = {};
+
+  /// Worker threads that there will be.
+  int32_t workers() const { return threads > 0 ? threads : usableCpus(); }
+};
+
+/// Takes all memory of a decoder and starts its workers. Errors:
+/// InvalidArgument, ResourceExhausted, and those of calibration files.
+Expected<std::unique_ptr<Decoder>>
+createDecoder(std::shared_ptr<const Package> package,
+              const SessionConfig &config);
+
+/// The same of a paged package. Errors: InvalidArgument for a static one.
+Expected<std::unique_ptr<Session>>
+createSession(std::shared_ptr<const Package> package,
+              const SessionConfig &config);
+
+} // namespace kvrm
+
+#endif // KVRM_RUNTIME_SESSION_CREATEDECODER_H

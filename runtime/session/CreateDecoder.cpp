@@ -1,0 +1,192 @@
+//===- CreateDecoder.cpp - Packages to decoders ---------------------------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "kvrm/runtime/session/CreateDecoder.h"
+#include "kvrm/runtime/host/HostBackend.h"
+#include "kvrm/runtime/paging/Calibration.h"
+#include "kvrm/runtime/session/StaticSession.h"
+
+#include <algorithm>
+
+using namespace kvrm;
+
+//===----------------------------------------------------------------------===//
+// Checks
+//===----------------------------------------------------------------------===//
+
+static Status checkConfig(const Manifest &m, const SessionConfig &config) {
+  int64_t most = KVRM_MAX_POOL_PAGES;
+  if (config.poolPages != 0)
+    KVRM_TRY(checkRange("pool_pages", config.poolPages, 1, most));
+  KVRM_TRY(checkRange("shares", config.shares, 0, 4096));
+  KVRM_TRY(checkRange("threads", config.threads, 0, KVRM_MAX_THREADS));
+  if (!m.isPaged)
+    return Status::ok();
+  if (m.window > 0 && (config.keptHistories != 0 || config.parkingPlaces != 0))
+    return invalidArgument("a package with far history has neither kept "
+                           "histories nor parking places");
+  KVRM_TRY(checkRange("kept histories", config.keptHistories, 0,
+                      KVRM_MAX_ROWS - m.slots));
+  KVRM_TRY(
+      checkRange("parking places", config.parkingPlaces, 0, KVRM_MAX_ROWS));
+  return checkRange("parking pages", config.parkingPages,
+                    config.parkingPlaces > 0 ? 1 : 0, most);
+}
+
+//===----------------------------------------------------------------------===//
+// Shapes
+//===----------------------------------------------------------------------===//
+
+static PlanShape planShapeOf(const Manifest &m, const EntryInfo &entry) {
+  PlanShape shape;
+  shape.rows = entry.rows;
+  shape.queries = entry.queries;
+  shape.kvHeads = m.kvHeads;
+  shape.qTile = entry.qTile;
+  shape.kvTile = entry.kvTile;
+  shape.pageTokens = m.pageTokens;
+  shape.pagesPerSlot = m.pagesPerSlot;
+  shape.schedule = entry.schedule;
+  shape.splits = entry.splits;
+  shape.summaries = m.summaries;
+  return shape;
+}
+
+static SessionShape sessionShapeOf(const Manifest &m,
+                                   const SessionConfig &config) {
+  SessionShape shape;
+  shape.slots = m.slots;
+  shape.capacity = m.capacity;
+  shape.vocabulary = m.vocabulary;
+  shape.window = m.window;
+  shape.sinks = m.sinks;
+  shape.keptHistories = config.keptHistories;
+  shape.parkingPlaces = config.parkingPlaces;
+  shape.entries = {planShapeOf(m, m.decode), planShapeOf(m, m.prefill)};
+  return shape;
+}
+
+static HostEntry hostEntryOf(const Manifest &m, const EntryInfo &entry,
+                             kvrm_step_fn fn) {
+  return {.fn = fn,
+          .plan = planShapeOf(m, entry),
+          .transport = entry.transport,
+          .arenaBytes = entry.arenaBytes,
+          .scratchBytes = entry.scratchBytes};
+}
+
+static HostShape hostShapeOf(std::shared_ptr<const Package> package,
+                             const SessionConfig &config, int32_t pages) {
+  const Manifest &m = package->manifest();
+  HostShape shape;
+  shape.layers = m.layers;
+  shape.heads = m.heads;
+  shape.kvHeads = m.kvHeads;
+  shape.headDim = m.headDim;
+  shape.pageTokens = m.pageTokens;
+  shape.element = m.element;
+  shape.pages = pages;
+  if (config.parkingPlaces > 0)
+    shape.parkingPages = static_cast<int32_t>(config.parkingPages);
+  shape.threads = config.threads;
+  shape.shares = config.shares;
+  shape.entries = {hostEntryOf(m, m.decode, package->decodeStep()),
+                   hostEntryOf(m, m.prefill, package->prefillStep())};
+  shape.weights = package->weights();
+  shape.owner = std::move(package);
+  return shape;
+}
+
+//===----------------------------------------------------------------------===//
+// Policies
+//===----------------------------------------------------------------------===//
+
+static PolicyShape policyShapeOf(const Manifest &m, const EntryInfo &entry) {
+  PolicyShape shape;
+  shape.heads = m.heads;
+  shape.kvHeads = m.kvHeads;
+  shape.headDim = m.headDim;
+  shape.pageTokens = m.pageTokens;
+  shape.queries = entry.queries;
+  shape.kvTile = entry.kvTile;
+  shape.queryTiles = (entry.queries + entry.qTile - 1) / entry.qTile;
+  shape.element = m.element;
+  return shape;
+}
+
+/// Constants are measured on decode steps; prefill takes the work queue.
+static Expected<Session::Policies> policiesOf(const std::string &path,
+                                              const BackendInfo &info,
+                                              const Manifest &m) {
+  Session::Policies policies;
+  auto decode = static_cast<size_t>(StepEntry::Decode);
+  const std::vector<int32_t> &schedules = info.entries[decode].schedules;
+  if (path.empty() || schedules.size() == 1)
+    return policies;
+  Expected<Calibration> calibration = loadCalibration(path);
+  KVRM_TRY(calibration.status());
+  PolicyShape shape = policyShapeOf(m, m.decode);
+  KVRM_TRY(calibration->check(path, info.device, shape));
+  const ScheduleCosts *measured = calibration->costs(info.overlapsSteps);
+  if (!measured)
+    return makeError(
+        StatusCode::Incompatible, path, ": settings: none has pdl ",
+        info.overlapsSteps ? "true" : "false", "; calibrate again");
+  ScheduleCosts costs = *measured;
+  std::erase_if(costs.clusters, [&](const ClusterCost &cost) {
+    return std::ranges::find(schedules, cost.blocks) == schedules.end();
+  });
+  Expected<SchedulePolicy> policy =
+      SchedulePolicy::create(shape, costs, m.decode.rows);
+  KVRM_TRY(policy.status());
+  policies[decode] = policy.take();
+  return policies;
+}
+
+//===----------------------------------------------------------------------===//
+// Decoders
+//===----------------------------------------------------------------------===//
+
+Expected<std::unique_ptr<Session>>
+kvrm::createSession(std::shared_ptr<const Package> package,
+                    const SessionConfig &config) {
+  KVRM_CHECK(package, "a session has a package");
+  const Manifest &m = package->manifest();
+  KVRM_TRY(checkConfig(m, config));
+  if (!m.isPaged)
+    return invalidArgument(package->path(), ": is static, not paged");
+  int64_t pages = config.poolPages != 0 ? config.poolPages
+                                        : int64_t(m.slots) * m.pagesPerSlot;
+  KVRM_TRY(checkRange("pool_pages", pages, 1, KVRM_MAX_POOL_PAGES));
+  Expected<std::unique_ptr<HostBackend>> backend = HostBackend::create(
+      hostShapeOf(package, config, static_cast<int32_t>(pages)));
+  KVRM_TRY(backend.status());
+  Expected<Session::Policies> policies =
+      policiesOf(config.calibration, (*backend)->info(), m);
+  KVRM_TRY(policies.status());
+  return Session::create(sessionShapeOf(m, config), backend.take(),
+                         policies.take());
+}
+
+Expected<std::unique_ptr<Decoder>>
+kvrm::createDecoder(std::shared_ptr<const Package> package,
+                    const SessionConfig &config) {
+  KVRM_CHECK(package, "a decoder has a package");
+  const Manifest &m = package->manifest();
+  if (m.isPaged) {
+    Expected<std::unique_ptr<Session>> session =
+        createSession(std::move(package), config);
+    KVRM_TRY(session.status());
+    return std::unique_ptr<Decoder>(session.take());
+  }
+  KVRM_TRY(checkConfig(m, config));
+  Expected<std::unique_ptr<StaticSession>> session =
+      StaticSession::create(std::move(package), config.threads);
+  KVRM_TRY(session.status());
+  return std::unique_ptr<Decoder>(session.take());
+}

@@ -1,0 +1,68 @@
+//===- Decoder.cpp - What an engine drives --------------------------------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "kvrm/runtime/session/Decoder.h"
+
+using namespace kvrm;
+
+Status Decoder::checkSlot(int32_t slot) const {
+  if (slot < 0 || slot >= slots())
+    return invalidArgument("slot ", slot, " is outside 0..", slots() - 1);
+  return Status::ok();
+}
+
+Status Decoder::checkHistory(int32_t history) const {
+  if (history < 0 || history >= shape().histories)
+    return invalidArgument("history ", history, " is outside 0..",
+                           shape().histories - 1);
+  return Status::ok();
+}
+
+Status Decoder::checkToken(int32_t token, int32_t slot) const {
+  if (token < 0 || token >= vocabulary())
+    return invalidArgument("slot ", slot, ": token ", token, " is outside 0..",
+                           vocabulary() - 1);
+  return Status::ok();
+}
+
+Status Decoder::checkPrefill(int32_t slot,
+                             std::span<const int32_t> tokens) const {
+  KVRM_TRY(checkSlot(slot));
+  if (tokens.empty())
+    return invalidArgument("slot ", slot, ": a prompt has at least one token");
+  int32_t before = length(slot);
+  if (tokens.size() > static_cast<size_t>(capacity() - before)) {
+    if (before == 0)
+      return invalidArgument("prompt of ", tokens.size(),
+                             " tokens exceeds the capacity ", capacity());
+    return invalidArgument("slot ", slot, ": ", tokens.size(), " tokens after ",
+                           before, " exceed the capacity ", capacity());
+  }
+  for (int32_t token : tokens)
+    KVRM_TRY(checkToken(token, slot));
+  return Status::ok();
+}
+
+Status Decoder::checkDecode(std::span<const int32_t> tokens,
+                            const float *logits) const {
+  if (tokens.size() != static_cast<size_t>(slots()))
+    return invalidArgument("decode: ", tokens.size(), " tokens for ", slots(),
+                           " slots");
+  if (!logits)
+    return invalidArgument("decode: logits are null");
+  for (int32_t slot = 0; slot < slots(); ++slot) {
+    int32_t token = tokens[static_cast<size_t>(slot)];
+    if (token == -1)
+      continue;
+    KVRM_TRY(checkToken(token, slot));
+    if (length(slot) >= capacity())
+      return invalidArgument("slot ", slot, ": its history of ", length(slot),
+                             " tokens fills the capacity ", capacity());
+  }
+  return Status::ok();
+}
