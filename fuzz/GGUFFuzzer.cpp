@@ -96,7 +96,7 @@ static void buildModel(const DecoderModel &model) {
         mlir::MLIRContext::Threading::DISABLED);
     context->getDiagEngine().registerHandler([](mlir::Diagnostic &) {});
   }
-  DecoderShape shape{2, 32, 4};
+  GraphShape shape{2, 32, 4};
   auto module = buildDecoder(*context, config, shape);
   if (!module) {
     checkError(module.takeError());

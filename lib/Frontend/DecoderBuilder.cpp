@@ -32,7 +32,7 @@ namespace {
 class StepBuilder {
 public:
   StepBuilder(ModuleOp module, const DecoderConfig &config,
-              const DecoderShape &shape, StringRef name, int64_t rows,
+              const GraphShape &shape, StringRef name, int64_t rows,
               int64_t queries, bool selectsSlot)
       : b(module.getLoc(), OpBuilder::atBlockEnd(module.getBody())),
         config(config), shape(shape), name(name), rows(rows), queries(queries),
@@ -81,7 +81,7 @@ private:
 
   ImplicitLocOpBuilder b;
   const DecoderConfig &config;
-  const DecoderShape &shape;
+  const GraphShape &shape;
   StringRef name;
   int64_t rows, queries;
   bool selectsSlot;
@@ -378,7 +378,7 @@ void StepBuilder::build() {
 }
 
 static llvm::Error checkShape(const DecoderConfig &config,
-                              const DecoderShape &shape) {
+                              const GraphShape &shape) {
   auto check = [](StringRef field, int64_t value,
                   int64_t limit) -> llvm::Error {
     if (value >= 1 && value <= limit)
@@ -404,7 +404,7 @@ static llvm::Error checkShape(const DecoderConfig &config,
 
 /// Declares every weight as a global without a value.
 static void declareWeights(ModuleOp module, const DecoderConfig &config,
-                           const DecoderShape &shape) {
+                           const GraphShape &shape) {
   ImplicitLocOpBuilder b(module.getLoc(),
                          OpBuilder::atBlockBegin(module.getBody()));
   Type f32 = b.getF32Type();
@@ -440,7 +440,7 @@ namespace kvrm {
 
 llvm::Expected<OwningOpRef<ModuleOp>> buildDecoder(MLIRContext &context,
                                                    const DecoderConfig &config,
-                                                   const DecoderShape &shape) {
+                                                   const GraphShape &shape) {
   if (llvm::Error error = checkShape(config, shape))
     return error;
   context.loadDialect<arith::ArithDialect, func::FuncDialect,

@@ -211,10 +211,10 @@ Status Engine::prefillSome() {
   double budget = config.stallFactor * decodeCost;
   double spent = 0;
   do {
-    if (prefilling < 0 && !startNext())
-      return Status::ok();
-    if (prefilling < 0)
-      continue; // an unparked one decodes at once
+    // One that is unparked decodes at once, and the next may start too.
+    while (prefilling < 0)
+      if (!startNext())
+        return Status::ok();
     int32_t chunks = round.prefillChunks;
     int64_t start = clock.now();
     KVRM_TRY(prefillChunk(requests.at(prefilling)));

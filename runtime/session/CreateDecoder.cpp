@@ -160,6 +160,9 @@ kvrm::createSession(std::shared_ptr<const Package> package,
   KVRM_TRY(checkConfig(m, config));
   if (!m.isPaged)
     return invalidArgument(package->path(), ": is static, not paged");
+  if (m.target != TargetKind::Host)
+    return makeError(StatusCode::Incompatible, package->path(),
+                     ": target.kind: there is no backend for GPUs yet");
   int64_t pages = config.poolPages != 0 ? config.poolPages
                                         : int64_t(m.slots) * m.pagesPerSlot;
   KVRM_TRY(checkRange("pool_pages", pages, 1, KVRM_MAX_POOL_PAGES));

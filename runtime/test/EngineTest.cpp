@@ -396,6 +396,26 @@ TEST_F(EngineOnSimulation, CancelledRequestsLeaveFromAnywhere) {
   EXPECT_EQ(decoder->freePages(), shape.poolPages);
 }
 
+/// What is fetched back takes no chunk from the one behind it.
+TEST_F(EngineOnSimulation, ARoundThatUnparksPrefillsToo) {
+  DecoderShape shape = shapeOf(2, 12);
+  shape.parkingPlaces = 1;
+  EngineConfig config;
+  config.preemption = PreemptionPolicy::Park;
+  config.stallFactor = 0;
+  make(shape, config, 16);
+  for (int i = 0; i < 3; ++i)
+    ASSERT_TRUE(engine->submit(makeSpec(promptOf(14, i), 30)));
+  for (int i = 0; i < 1000 && engine->stats().parked == 0; ++i)
+    ASSERT_TRUE(engine->step().isOk());
+  ASSERT_EQ(engine->stats().parked, 1);
+  ASSERT_TRUE(engine->cancel(0).isOk());
+  ASSERT_TRUE(engine->step().isOk());
+  EXPECT_EQ(engine->stats().unparked, 1);
+  EXPECT_EQ(engine->lastRound().prefillChunks, 1);
+  EXPECT_EQ(engine->lastRound().decodeTokens, 1);
+}
+
 TEST_F(EngineOnSimulation, AFailedStepLosesNothing) {
   make(shapeOf(2, 32), {});
   for (int i = 0; i < 3; ++i)

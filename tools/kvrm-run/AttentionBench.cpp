@@ -598,14 +598,6 @@ Status AttentionBench::run() {
 // Options
 //===----------------------------------------------------------------------===//
 
-static Status checkRange(const char *option, int64_t value, int64_t low,
-                         int64_t high) {
-  if (value < low || value > high)
-    return invalidArgument(option, ": ", value, " is outside ", low, "..",
-                           high);
-  return Status::ok();
-}
-
 static Expected<Plan> planOf(const AttentionBenchOptions &options) {
   KVRM_TRY(checkRange("--steps", options.steps, 1, mostSteps));
   KVRM_TRY(checkRange("--replays", options.replays, 1, mostReplays));

@@ -24,7 +24,7 @@ struct CompileOptions {
   std::string output; ///< package, or file; empty: standard output
   Emit emit = Emit::Package;
   std::string arch = "native";
-  kvrm::DecoderShape shape;
+  kvrm::GraphShape shape;
   mlir::kvrm::HostPipelineOptions pipeline;
   bool quiet = false;
 };

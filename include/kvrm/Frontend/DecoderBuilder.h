@@ -28,7 +28,7 @@
 namespace kvrm {
 
 /// The sizes that a static graph fixes beside the model's own.
-struct DecoderShape {
+struct GraphShape {
   int64_t slots = 8;
   int64_t capacity = 2048;   ///< tokens a slot
   int64_t prefillChunk = 64; ///< query tokens of one prefill step
@@ -41,7 +41,7 @@ struct DecoderShape {
 /// of abi.h.
 llvm::Expected<mlir::OwningOpRef<mlir::ModuleOp>>
 buildDecoder(mlir::MLIRContext &context, const DecoderConfig &config,
-             const DecoderShape &shape);
+             const GraphShape &shape);
 
 } // namespace kvrm
 
