@@ -115,7 +115,6 @@ private:
   ProgramLaunch shape;
   int32_t runnable = 0; ///< kvrm_program_schedule bits
   bool hasStaging = false;
-  bool hasClusters = true; ///< the device's launches can name them
   std::vector<Command> commands;
   std::vector<uint64_t> values; ///< arguments of all commands, resolved
   std::array<CudaGraph, schedules> graphs;
