@@ -7,12 +7,12 @@
 //===----------------------------------------------------------------------===//
 
 #include "kvrm/Conversion/Passes.h"
+#include "kvrm/Dialect/KVRM/Utils/Steps.h"
 
 #include "mlir/Dialect/Bufferization/IR/BufferizableOpInterface.h"
 #include "mlir/Dialect/Bufferization/IR/DstBufferizableOpInterfaceImpl.h"
 #include "mlir/Dialect/Bufferization/Transforms/OneShotAnalysis.h"
 #include "mlir/Dialect/Bufferization/Transforms/Transforms.h"
-#include "mlir/Dialect/MLProgram/IR/MLProgram.h"
 #include "mlir/Dialect/Utils/StaticValueUtils.h"
 #include "mlir/IR/ImplicitLocOpBuilder.h"
 
@@ -108,16 +108,17 @@ public:
   using BufferizeStepPassBase::BufferizeStepPassBase;
 
   void runOnOperation() override {
+    SmallVector<func::FuncOp> steps = getSteps(getOperation());
+    if (steps.empty())
+      return;
     auto bytes = getOperation()->getAttrOfType<IntegerAttr>(kWeightBytesAttr);
     if (!bytes) {
       getOperation().emitError("weights have no place yet; run "
                                "kvrm-pack-weights first");
       return signalPassFailure();
     }
-    for (auto func : getOperation().getOps<func::FuncOp>())
-      if (func->hasAttr(KVRMDialect::getStepAttrName()) && !func.isExternal() &&
-          (failed(fixBoundary(func, bytes.getInt())) ||
-           failed(bufferize(func))))
+    for (func::FuncOp step : steps)
+      if (failed(fixBoundary(step, bytes.getInt())) || failed(bufferize(step)))
         return signalPassFailure();
   }
 

@@ -8,11 +8,11 @@
 
 #include "ArenaPlanner.h"
 #include "kvrm/Conversion/Passes.h"
+#include "kvrm/Dialect/KVRM/Utils/Steps.h"
 #include "kvrm/runtime/abi/host.h"
 
 #include "mlir/Conversion/LLVMCommon/MemRefBuilder.h"
 #include "mlir/Conversion/LLVMCommon/TypeConverter.h"
-#include "mlir/Dialect/MLProgram/IR/MLProgram.h"
 #include "mlir/IR/ImplicitLocOpBuilder.h"
 #include "mlir/IR/Matchers.h"
 #include "mlir/Interfaces/ViewLikeInterface.h"
@@ -371,27 +371,62 @@ public:
   using ConvertKVRMToRuntimePassBase::ConvertKVRMToRuntimePassBase;
 
   void runOnOperation() override {
-    SymbolTable symbols(getOperation());
-    LLVMTypeConverter converter(&getContext());
-    SmallVector<func::FuncOp> steps;
-    for (auto func : getOperation().getOps<func::FuncOp>()) {
-      if (func.isExternal())
-        continue;
-      if (func->hasAttr(KVRMDialect::getStepAttrName()))
-        steps.push_back(func);
-      else if (failed(takeBarePointers(func, converter)))
+    SmallVector<func::FuncOp> steps = getSteps(getOperation());
+    SymbolTableCollection tables;
+    SymbolUserMap users(tables, getOperation());
+    SmallVector<ml_program::GlobalOp> weights;
+    for (auto global : getOperation().getOps<ml_program::GlobalOp>())
+      if (global->hasAttr(kOffsetAttr))
+        weights.push_back(global);
+    for (ml_program::GlobalOp weight : weights)
+      if (failed(verifyUnused(weight, users)))
         return signalPassFailure();
-    }
+    if (failed(convertCallees(steps, tables, users)))
+      return signalPassFailure();
+    SymbolTable &symbols = tables.getSymbolTable(getOperation());
     for (func::FuncOp func : steps) {
       StepConversion conversion(func, symbols);
       if (failed(conversion.run()))
         return signalPassFailure();
       arenaBytes += conversion.arenaBytes();
     }
-    for (auto global : llvm::make_early_inc_range(
-             getOperation().getOps<ml_program::GlobalOp>()))
-      if (global->hasAttr(kOffsetAttr))
-        global.erase();
+    for (ml_program::GlobalOp weight : weights)
+      symbols.erase(weight);
+  }
+
+private:
+  /// Bufferized steps load no weight, so that nothing of them is left.
+  static LogicalResult verifyUnused(ml_program::GlobalOp weight,
+                                    const SymbolUserMap &users) {
+    if (users.useEmpty(weight))
+      return success();
+    InFlightDiagnostic diag =
+        users.getUsers(weight).front()->emitOpError("uses the weight '@")
+        << weight.getSymName() << "', which a converted module no longer has";
+    diag.attachNote(weight.getLoc()) << "defined here";
+    return diag;
+  }
+
+  /// The functions that steps dispatch take bare addresses from here on.
+  LogicalResult convertCallees(ArrayRef<func::FuncOp> steps,
+                               SymbolTableCollection &tables,
+                               const SymbolUserMap &users) {
+    llvm::SetVector<func::FuncOp> callees;
+    SymbolTable &symbols = tables.getSymbolTable(getOperation());
+    for (func::FuncOp step : steps)
+      step.walk([&](DispatchOp op) {
+        if (auto callee = symbols.lookup<func::FuncOp>(op.getCallee()))
+          callees.insert(callee);
+      });
+    LLVMTypeConverter converter(&getContext());
+    for (func::FuncOp callee : callees) {
+      if (callee.isExternal())
+        return callee.emitError("is dispatched by a step and has no body");
+      if (failed(verifyUsedBySteps(callee, users)) ||
+          failed(takeBarePointers(callee, converter)))
+        return failure();
+    }
+    return success();
   }
 };
 } // namespace

@@ -18,6 +18,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "kvrm/Conversion/Passes.h"
+#include "kvrm/Dialect/KVRM/Utils/Steps.h"
 
 #include "mlir/Dialect/Linalg/Transforms/Transforms.h"
 #include "mlir/IR/ImplicitLocOpBuilder.h"
@@ -312,11 +313,7 @@ void OutlineDispatchesPass::runOnOperation() {
   functions.clear();
   SymbolTable table(getOperation());
   symbols = &table;
-  SmallVector<func::FuncOp> steps;
-  for (auto func : getOperation().getOps<func::FuncOp>())
-    if (func->hasAttr(KVRMDialect::getStepAttrName()) && !func.isExternal())
-      steps.push_back(func);
-  for (func::FuncOp func : steps) {
+  for (func::FuncOp func : getSteps(getOperation())) {
     SmallVector<linalg::LinalgOp> ops;
     for (Operation &op : func.getBody().front())
       if (auto linalgOp = dyn_cast<linalg::LinalgOp>(op)) {

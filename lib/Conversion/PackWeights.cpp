@@ -7,11 +7,10 @@
 //===----------------------------------------------------------------------===//
 
 #include "kvrm/Conversion/Passes.h"
+#include "kvrm/Dialect/KVRM/Utils/Steps.h"
 #include "kvrm/runtime/abi/limits.h"
 
-#include "mlir/Dialect/MLProgram/IR/MLProgram.h"
 #include "mlir/IR/ImplicitLocOpBuilder.h"
-#include "llvm/ADT/MapVector.h"
 
 namespace mlir::kvrm {
 #define GEN_PASS_DEF_PACKWEIGHTSPASS
@@ -33,31 +32,24 @@ public:
           << panel.getValue() << ", not positive";
       return signalPassFailure();
     }
-    SymbolTable symbols(getOperation());
-    llvm::MapVector<Operation *, SmallVector<ml_program::GlobalLoadConstOp>>
-        loads;
-    for (auto global : getOperation().getOps<ml_program::GlobalOp>())
-      loads[global] = {};
-    WalkResult result =
-        getOperation().walk([&](ml_program::GlobalLoadConstOp load) {
-          auto global = symbols.lookup<ml_program::GlobalOp>(
-              load.getGlobal().getLeafReference());
-          if (!global) {
-            load.emitOpError("names no global ") << load.getGlobal();
-            return WalkResult::interrupt();
-          }
-          loads[global].push_back(load);
-          return WalkResult::advance();
-        });
-    if (result.wasInterrupted())
+    SmallVector<func::FuncOp> steps = getSteps(getOperation());
+    if (steps.empty())
+      return;
+    FailureOr<WeightLoads> weights = getWeights(getOperation(), steps);
+    if (failed(weights))
       return signalPassFailure();
 
     int64_t offset = 0;
-    for (auto &[op, users] : loads) {
-      auto global = cast<ml_program::GlobalOp>(op);
+    for (auto &[weight, users] : *weights) {
+      ml_program::GlobalOp global = weight;
       auto type = dyn_cast<RankedTensorType>(global.getType());
       if (!type || !type.hasStaticShape()) {
         global.emitOpError("is no weight: its shape is not static");
+        return signalPassFailure();
+      }
+      if (!isa_and_present<ml_program::ExternAttr>(global.getValueAttr())) {
+        global.emitOpError("is no weight: it has a value, and those of weights "
+                           "are in the package");
         return signalPassFailure();
       }
       if (isMatrix(type, users))

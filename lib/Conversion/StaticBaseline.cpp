@@ -7,6 +7,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "kvrm/Conversion/Passes.h"
+#include "kvrm/Dialect/KVRM/Utils/Steps.h"
 
 #include "mlir/IR/ImplicitLocOpBuilder.h"
 
@@ -305,7 +306,8 @@ public:
     functions.clear();
     SymbolTable symbols(getOperation());
     SmallVector<CachedAttentionOp> ops;
-    getOperation().walk([&](CachedAttentionOp op) { ops.push_back(op); });
+    for (func::FuncOp step : getSteps(getOperation()))
+      step.walk([&](CachedAttentionOp op) { ops.push_back(op); });
     for (CachedAttentionOp op : ops)
       if (failed(lower(op, symbols)))
         return signalPassFailure();

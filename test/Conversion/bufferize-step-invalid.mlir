@@ -2,7 +2,11 @@
 
 // No pass has placed the weights.
 // expected-error@+1 {{weights have no place yet; run kvrm-pack-weights first}}
-module {}
+module {
+  func.func @step(%x: tensor<2x1xi32>) attributes {kvrm.step} {
+    return
+  }
+}
 
 // -----
 

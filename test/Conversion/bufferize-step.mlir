@@ -27,6 +27,7 @@ ml_program.global private @table(#ml_program.extern : tensor<64x8xf32>) : tensor
 func.func @step(%tokens: tensor<2x1xi32>, %session: !session) -> tensor<2x8xf32> attributes {kvrm.step} {
   %desc = kvrm.commit %session : !session -> !desc
   %positions = kvrm.positions %desc : !desc -> tensor<2xi32>
+  %other = ml_program.global_load_const @first : tensor<16xf32>
   %table = ml_program.global_load_const @table : tensor<64x8xf32>
   %init = tensor.empty() : tensor<2x8xf32>
   %rows = linalg.generic {indexing_maps = [affine_map<(r, c) -> (r)>, affine_map<(r, c) -> (r, c)>],

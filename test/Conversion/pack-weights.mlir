@@ -37,7 +37,8 @@ ml_program.global private @both(#ml_program.extern : tensor<96x64xf16>) : tensor
 // CHECK: tensor.extract_slice %[[R]][0, 0] [2, 72] [1, 1]
 // CHECK: linalg.matmul {{.*}} tensor<96x64xf16>
 func.func @f(%x: tensor<2x64xf32>, %y: tensor<2x72xf32>, %z: tensor<2x96xf32>)
-    -> (tensor<2x72xf32>, tensor<2x96xf32>, tensor<96x64xf16>) {
+    -> (tensor<2x72xf32>, tensor<2x96xf32>, tensor<96x64xf16>) attributes {kvrm.step} {
+  %s0 = ml_program.global_load_const @scale : tensor<64xf32>
   %w = ml_program.global_load_const @w : tensor<72x64xf16>
   %r = linalg.matmul indexing_maps = [#x, #w, #y]
       ins(%x, %w : tensor<2x64xf32>, tensor<72x64xf16>) outs(%y : tensor<2x72xf32>) -> tensor<2x72xf32>

@@ -45,6 +45,9 @@ def PackWeightsPass : Pass<"kvrm-pack-weights", "::mlir::ModuleOp"> {
     Every weight then gets its place in the package's data section
     (`kvrm.offset`, in bytes). Nothing is copied here: the package writer reads
     the two attributes.
+
+    A weight is a global that a step loads. Other globals and functions stay as
+    they are, and a weight that something outside the steps uses is an error.
   }];
   let options = [
     Option<"panel", "panel", "int64_t", /*default=*/"32",
@@ -106,7 +109,8 @@ def ConvertKVRMToRuntimePass
     weights and intermediate buffers constant offsets into two blocks of memory.
     Buffers whose lives do not overlap share memory; the size of the block is
     recorded as `kvrm.arena_bytes`. The weights' globals go away: their places
-    are compiled in.
+    are compiled in. Functions that a step dispatches take bare addresses; that
+    something else calls one is an error, and all other functions stay.
   }];
   let statistics = [
     Statistic<"arenaBytes", "arena-bytes", "Bytes of intermediate buffers">,
