@@ -38,21 +38,9 @@
 using namespace mlir;
 
 static const char *const allPasses[] = {
-    "kvrm-page-cache",
+#include "Passes.inc" // each pass, with its options' defaults
     "kvrm-page-cache{page=32 transport=staged layout=swizzled}",
-    "kvrm-merge-transport",
-    "kvrm-select-schedule",
     "kvrm-select-schedule{schedule=split splits=8 kv-tile=32}",
-    "kvrm-generate-kernels",
-    "kvrm-print-step-summary",
-    "kvrm-static-baseline",
-    "kvrm-pack-weights",
-    "kvrm-bufferize-step",
-    "kvrm-outline-dispatches",
-    "kvrm-lower-kernels-to-host",
-    "kvrm-lower-kernels-to-nvvm",
-    "convert-kvrm-to-runtime",
-    "kvrm-approximate-math",
     "kvrm-to-host",
     "kvrm-to-host{transport=staged schedule=workqueue lanes=8}",
     "kvrm-to-host{static=true}",

@@ -11,12 +11,13 @@
 #include "kvrm/Codegen/Passes.h"
 #include "kvrm/Conversion/Passes.h"
 #include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
+#include "kvrm/Dialect/KVRM/Transforms/BufferizableOpInterfaceImpl.h"
 #include "kvrm/Dialect/KVRM/Transforms/Passes.h"
 #include "kvrm/Pipelines/Pipelines.h"
 
 void mlir::kvrm::registerAllKVRMDialects(DialectRegistry &registry) {
   registry.insert<KVRMDialect>();
-  registerBufferizationModels(registry);
+  registerBufferizableOpInterfaceExternalModels(registry);
 }
 
 void mlir::kvrm::registerAllKVRMPasses() {

@@ -36,9 +36,8 @@ FailureOr<ArenaPlan> kvrm::planArena(Block &block, ArrayRef<Value> buffers) {
 
   SmallVector<Lifetime> lifetimes;
   for (Value buffer : buffers) {
-    // A tensor, if the step was not bufferized.
-    auto type = dyn_cast<MemRefType>(buffer.getType());
-    if (!type || !type.hasStaticShape() || !type.getLayout().isIdentity() ||
+    auto type = cast<MemRefType>(buffer.getType());
+    if (!type.hasStaticShape() || !type.getLayout().isIdentity() ||
         !type.getElementType().isIntOrFloat())
       return emitError(buffer.getLoc(), "a buffer of a step must be static and "
                                         "contiguous, got ")

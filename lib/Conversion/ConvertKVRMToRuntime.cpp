@@ -248,23 +248,15 @@ LogicalResult StepConversion::convert(Operation &op) {
     return success();
   }
   if (isa<PositionsOp, CountsOp>(op)) {
-    // A strided read of kvrm_row; gathered to a buffer that tasks can index.
+    if (!isa<MemRefType>(op.getResult(0).getType()))
+      return op.emitOpError("is not on buffers; run kvrm-bufferize-step first");
     auto type = cast<DescriptorType>(op.getOperand(0).getType());
     kvrm_descriptor_layout layout = kvrm_descriptor_layout_of(
         {static_cast<int32_t>(type.getRows()),
          static_cast<int32_t>(type.getPages()), 0, 0, 0, 0, 0});
     int64_t field = isa<PositionsOp>(op) ? offsetof(kvrm_row, position)
                                          : offsetof(kvrm_row, count);
-    Address destination = addresses[op.getResult(0)];
-    for (int64_t row = 0; row < type.getRows(); ++row) {
-      Value value = LLVM::LoadOp::create(
-          b, b.getI32Type(),
-          offsetBy(descriptor,
-                   layout.rows + row * static_cast<int64_t>(sizeof(kvrm_row)) +
-                       field));
-      LLVM::StoreOp::create(
-          b, value, offsetBy(destination.base, destination.offset + row * 4));
-    }
+    addresses[op.getResult(0)] = {descriptor, layout.rows + field};
     return success();
   }
   if (auto dispatch = dyn_cast<DispatchOp>(op))
@@ -296,7 +288,7 @@ LogicalResult StepConversion::run() {
   // Plan before anything changes: positions count from the block's start.
   SmallVector<Value> buffers;
   for (Operation &op : body)
-    if (isa<memref::AllocOp, PositionsOp, CountsOp>(op))
+    if (isa<memref::AllocOp>(op))
       buffers.push_back(op.getResult(0));
   FailureOr<ArenaPlan> plan = planArena(body, buffers);
   if (failed(plan))
@@ -376,7 +368,7 @@ public:
     SymbolUserMap users(tables, getOperation());
     SmallVector<ml_program::GlobalOp> weights;
     for (auto global : getOperation().getOps<ml_program::GlobalOp>())
-      if (global->hasAttr(kOffsetAttr))
+      if (global->hasAttr(KVRMDialect::getWeightAttrName()))
         weights.push_back(global);
     for (ml_program::GlobalOp weight : weights)
       if (failed(verifyUnused(weight, users)))

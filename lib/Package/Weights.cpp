@@ -220,15 +220,6 @@ static StringRef nameOf(WeightType type) {
   llvm_unreachable("not a weight type");
 }
 
-int64_t kvrm::assignOffsets(llvm::MutableArrayRef<WeightLayout> layouts) {
-  int64_t end = 0;
-  for (WeightLayout &layout : layouts) {
-    layout.offset = end;
-    end = kvrm_align_up(end + layout.bytes());
-  }
-  return end;
-}
-
 Error kvrm::checkLayouts(const DecoderModel &model,
                          ArrayRef<WeightLayout> layouts) {
   llvm::StringSet<> names;
@@ -257,11 +248,16 @@ Error kvrm::checkLayouts(const DecoderModel &model,
     if (layout.rowPanel < 0 || layout.rowPanel > 4096)
       return fail(
           formatv("row panel {0} is not in [0, 4096]", layout.rowPanel).str());
-    if (layout.offset != end)
-      return fail(formatv("offset {0}, expected {1}: see assignOffsets",
+    if (layout.offset % KVRM_ALIGNMENT)
+      return fail(formatv("offset {0} is not a multiple of {1}", layout.offset,
+                          KVRM_ALIGNMENT)
+                      .str());
+    if (layout.offset < end)
+      return fail(formatv("offset {0} is before {1}, the end of the weight "
+                          "before it",
                           layout.offset, end)
                       .str());
-    end = kvrm_align_up(end + layout.bytes());
+    end = layout.offset + layout.bytes();
   }
   return Error::success();
 }
@@ -293,9 +289,14 @@ static std::string makeHeader(ArrayRef<WeightLayout> layouts) {
   json.object([&] {
     json.attributeObject("__metadata__",
                          [&] { json.attribute("format", "kvrm"); });
-    int64_t pads = 0;
+    int64_t pads = 0, end = 0;
+    auto padTo = [&](int64_t offset) {
+      if (int64_t gap = offset - end)
+        tensor("__pad." + std::to_string(pads++), "U8", {gap}, end, offset);
+    };
     for (const WeightLayout &layout : layouts) {
-      int64_t end = layout.offset + layout.bytes();
+      padTo(layout.offset);
+      end = layout.offset + layout.bytes();
       if (layout.rowPanel > 0)
         tensor(layout.name, nameOf(layout.type),
                {layout.paddedRows() / layout.rowPanel, layout.cols,
@@ -304,9 +305,8 @@ static std::string makeHeader(ArrayRef<WeightLayout> layouts) {
       else
         tensor(layout.name, nameOf(layout.type), {layout.rows, layout.cols},
                layout.offset, end);
-      if (int64_t gap = kvrm_align_up(end) - end)
-        tensor("__pad." + std::to_string(pads++), "U8", {gap}, end, end + gap);
     }
+    padTo(kvrm_align_up(end));
   });
   text.resize(
       static_cast<size_t>(kvrm_align_up(static_cast<int64_t>(text.size()))),

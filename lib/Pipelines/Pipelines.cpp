@@ -50,15 +50,14 @@ void kvrm::buildHostKernelsPipeline(OpPassManager &pm,
   pm.addPass(createPackWeightsPass({2 * options.lanes}));
   // No CSE before this: two zero-fills made one would have to be copied.
   pm.addPass(createBufferizeStepPass());
-  OutlineDispatchesPassOptions outlining;
-  outlining.lanes = options.lanes;
-  pm.addPass(createOutlineDispatchesPass(outlining));
+  pm.addPass(createOutlineDispatchesPass());
 }
 
 void kvrm::buildHostLLVMPipeline(OpPassManager &pm,
                                  const HostPipelineOptions &options) {
   if (!options.isStatic)
     pm.addPass(createLowerKernelsToHostPass({options.lanes}));
+  pm.addPass(createLowerDenseToHostPass({options.lanes}));
   pm.addPass(createConvertKVRMToRuntimePass());
   pm.addPass(createApproximateMathPass());
   pm.addPass(createCanonicalizerPass());

@@ -43,7 +43,16 @@ func.func private @kvrm_step()
 !desc = !kvrm.descriptor<rows = 2, queries = 1, pages = 4>
 func.func @step(%s: !session {kvrm.argument = #kvrm.argument<session>}) attributes {kvrm.step} {
   %d = kvrm.commit %s : !session -> !desc
-  // expected-error@+1 {{a buffer of a step must be static and contiguous, got 'tensor<2xi32>'}}
+  // expected-error@+1 {{'kvrm.positions' op is not on buffers; run kvrm-bufferize-step first}}
   %p = kvrm.positions %d : !desc -> tensor<2xi32>
+  return
+}
+
+// -----
+
+func.func @step(%n: memref<2xi32> {kvrm.argument = #kvrm.argument<logits>}) attributes {kvrm.step} {
+  %size = arith.constant 4 : index
+  // expected-error@+1 {{a buffer of a step must be static and contiguous, got 'memref<?xf32>'}}
+  %x = memref.alloc(%size) : memref<?xf32>
   return
 }

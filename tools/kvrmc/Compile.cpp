@@ -12,7 +12,7 @@
 
 #include "kvrm/Codegen/HostTarget.h"
 #include "kvrm/Codegen/Passes.h"
-#include "kvrm/Conversion/Passes.h"
+#include "kvrm/Dialect/KVRM/Utils/Steps.h"
 #include "kvrm/InitAll.h"
 #include "kvrm/Package/Package.h"
 
@@ -116,8 +116,11 @@ Compiler::emitText(llvm::function_ref<void(llvm::raw_ostream &)> print) {
 /// The weights as kvrm-pack-weights placed them.
 llvm::Expected<std::vector<::kvrm::WeightLayout>> Compiler::layoutWeights() {
   std::vector<::kvrm::WeightLayout> layouts;
-  std::vector<int64_t> offsets;
   for (auto global : module->getOps<ml_program::GlobalOp>()) {
+    auto weight = global->getAttrOfType<mlir::kvrm::WeightAttr>(
+        mlir::kvrm::KVRMDialect::getWeightAttrName());
+    if (!weight)
+      continue;
     auto type = cast<RankedTensorType>(global.getType());
     ::kvrm::WeightLayout layout;
     layout.name = global.getSymName().str();
@@ -128,25 +131,16 @@ llvm::Expected<std::vector<::kvrm::WeightLayout>> Compiler::layoutWeights() {
     layout.type = type.getElementType().isF32()   ? ::kvrm::WeightType::F32
                   : type.getElementType().isF16() ? ::kvrm::WeightType::F16
                                                   : ::kvrm::WeightType::BF16;
-    if (auto panel = global->getAttrOfType<IntegerAttr>(
-            mlir::kvrm::KVRMDialect::getPanelAttrName())) {
-      layout.rowPanel = panel.getInt();
-      layout.rows = source->rows();
+    if (weight.getFormat() == mlir::kvrm::WeightFormat::Panels) {
+      layout.rowPanel = weight.getPanel();
+      layout.rows = weight.getRows();
     } else {
       layout.rows = type.getRank() == 1 ? 1 : type.getDimSize(0);
     }
     layout.cols = source->cols();
-    offsets.push_back(
-        global->getAttrOfType<IntegerAttr>(mlir::kvrm::kOffsetAttr).getInt());
+    layout.offset = weight.getOffset();
     layouts.push_back(std::move(layout));
   }
-  ::kvrm::assignOffsets(layouts);
-  for (auto [layout, offset] : llvm::zip_equal(layouts, offsets))
-    if (layout.offset != offset)
-      return llvm::createStringError(
-          "weight '" + layout.name + "' is compiled for offset " +
-          llvm::Twine(offset) + " and would be written at " +
-          llvm::Twine(layout.offset));
   return layouts;
 }
 

@@ -90,4 +90,57 @@ def LowerKernelsToNVVMPass
     "::mlir::scf::SCFDialect"];
 }
 
+def LowerDenseToHostPass
+    : Pass<"kvrm-lower-dense-to-host", "::mlir::ModuleOp"> {
+  let summary = "Lower the functions of the dense part to a CPU";
+  let description = [{
+    Lowers the linalg ops of the functions that steps dispatch. A contraction
+    with a weight in panels, as `kvrm-pack-weights` writes it, is recognised by
+    its maps and body and becomes a register-tiled vector kernel, which takes
+    over a zero-fill before it. Anything else becomes loops.
+  }];
+  let options = [
+    Option<"lanes", "lanes", "int64_t", /*default=*/"16",
+           "f32 lanes of a vector register">,
+  ];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::memref::MemRefDialect",
+    "::mlir::scf::SCFDialect", "::mlir::vector::VectorDialect"];
+}
+
+def StaticBaselinePass : Pass<"kvrm-static-baseline", "::mlir::ModuleOp"> {
+  let summary = "Lower static attention without the runtime";
+  let description = [{
+    The reference for correctness and the baseline for every claim: reserved
+    contiguous KV, and attention over the whole capacity under a mask. Every
+    `kvrm.cached_attention` becomes a dispatch, one task a row and KV head, of a
+    function that writes the new keys and values into the caches, scores the
+    query rows against all `capacity` tokens, masks, and takes the weighted sum
+    of all values. Its cost does not depend on how long requests really are.
+  }];
+  let options = [
+    Option<"lanes", "lanes", "int64_t", /*default=*/"16",
+           "f32 lanes of a vector register">,
+  ];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::kvrm::KVRMDialect",
+    "::mlir::math::MathDialect", "::mlir::memref::MemRefDialect",
+    "::mlir::scf::SCFDialect", "::mlir::tensor::TensorDialect",
+    "::mlir::vector::VectorDialect"];
+}
+
+def ApproximateMathPass : Pass<"kvrm-approximate-math"> {
+  let summary = "Expand exponentials and conversions of bfloat16";
+  let description = [{
+    Replaces `math.exp` by its polynomial approximation of a few units in the
+    last place, which vectorises; a call of the C library would not. Conversions
+    between `f32` and `bf16` become integer arithmetic, with rounding to nearest
+    even: without AVX512-BF16 they would be calls of the compiler's library, one
+    for each element, and a package is linked with none.
+  }];
+  let dependentDialects = ["::mlir::arith::ArithDialect",
+                           "::mlir::math::MathDialect",
+                           "::mlir::vector::VectorDialect"];
+}
+
 #endif // KVRM_CODEGEN_PASSES_TD

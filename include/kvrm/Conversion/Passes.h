@@ -12,15 +12,9 @@
 #include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
-#include "mlir/Dialect/Bufferization/IR/Bufferization.h"
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
-#include "mlir/Dialect/Linalg/IR/Linalg.h"
-#include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
-#include "mlir/Dialect/SCF/IR/SCF.h"
-#include "mlir/Dialect/Tensor/IR/Tensor.h"
-#include "mlir/Dialect/Vector/IR/VectorOps.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/Pass/Pass.h"
 
@@ -29,13 +23,6 @@ namespace mlir::kvrm {
 #define GEN_PASS_DECL
 #define GEN_PASS_REGISTRATION
 #include "kvrm/Conversion/Passes.h.inc"
-
-/// Teaches one-shot bufferization the dialect's destination-style ops.
-void registerBufferizationModels(DialectRegistry &registry);
-
-/// Attributes by which the conversions talk to each other and to kvrmc.
-inline constexpr StringLiteral kOffsetAttr = "kvrm.offset";
-inline constexpr StringLiteral kWeightBytesAttr = "kvrm.weight_bytes";
 
 } // namespace mlir::kvrm
 

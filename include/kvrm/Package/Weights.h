@@ -7,8 +7,8 @@
 //===----------------------------------------------------------------------===//
 //
 // The compiler bakes the offset of every weight into code. It lists the weights
-// in the layouts that its kernels read, asks for the offsets, and later has the
-// file written from the same list.
+// as it compiled them, in the layouts that its kernels read and at the offsets
+// that it chose, and has the file written from that list.
 //
 //===----------------------------------------------------------------------===//
 
@@ -39,7 +39,7 @@ struct WeightLayout {
   /// element (r, c) is at ((r / n) * cols + c) * n + r % n. The rows that the
   /// last panel lacks are zeros.
   int64_t rowPanel = 0;
-  /// In the data section, a multiple of KVRM_ALIGNMENT. See assignOffsets.
+  /// In the data section, a multiple of KVRM_ALIGNMENT.
   int64_t offset = -1;
 
   /// Rows as stored.
@@ -49,12 +49,9 @@ struct WeightLayout {
   int64_t bytes() const { return paddedRows() * cols * sizeOf(type); }
 };
 
-/// Sets the offset of each layout, in list order, and returns the size of the
-/// data section (a multiple of KVRM_ALIGNMENT).
-int64_t assignOffsets(llvm::MutableArrayRef<WeightLayout> layouts);
-
 /// Checks that `model` has what the layouts ask for: every name, with the same
-/// shape. Of rope_cos and rope_sin a layout may take the first rows only.
+/// shape. Of rope_cos and rope_sin a layout may take the first rows only. The
+/// layouts are in the order of their offsets, aligned, and do not overlap.
 llvm::Error checkLayouts(const DecoderModel &model,
                          llvm::ArrayRef<WeightLayout> layouts);
 

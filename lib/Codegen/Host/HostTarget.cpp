@@ -113,9 +113,12 @@ HostTarget::translate(ModuleOp module, llvm::LLVMContext &context) const {
       function.addFnAttr("target-features", features);
     function.addFnAttr("prefer-vector-width", std::to_string(lanes * 32));
     function.addFnAttr(llvm::Attribute::NoUnwind);
-    bool isEntry = function.getName().starts_with("kvrm_");
-    if (!isEntry)
-      function.setLinkage(llvm::GlobalValue::InternalLinkage);
+    if (function.getName().starts_with("kvrm_"))
+      continue;
+    // An entry calls the same few functions in every layer: copies of them
+    // would make code and compile time grow with the layers.
+    function.setLinkage(llvm::GlobalValue::InternalLinkage);
+    function.addFnAttr(llvm::Attribute::NoInline);
   }
 
   optimizeModule(*result, *machine);

@@ -18,9 +18,12 @@ module attributes {
   test.tiles = [#kvrm.tile<q = 1, kv = 1>, #kvrm.tile<q = 512, kv = 64>],
   test.transports = [#kvrm.transport<native>, #kvrm.transport<staged>]
 } {
+  // CHECK: ml_program.global private @v
+  // CHECK-SAME: kvrm.weight = #kvrm.weight<row_major, offset = 0>
+  ml_program.global private @v(#ml_program.extern : tensor<64x32xf16>) : tensor<64x32xf16> {kvrm.weight = #kvrm.weight<row_major, offset = 0>}
   // CHECK: ml_program.global private @w
-  // CHECK-SAME: kvrm.panel = 32 : i64
-  ml_program.global private @w(#ml_program.extern : tensor<64x32xf16>) : tensor<64x32xf16> {kvrm.panel = 32 : i64}
+  // CHECK-SAME: kvrm.weight = #kvrm.weight<panels, offset = 4096, panel = 32, rows = 72>
+  ml_program.global private @w(#ml_program.extern : tensor<3x64x32xf16>) : tensor<3x64x32xf16> {kvrm.weight = #kvrm.weight<panels, offset = 4096, panel = 32, rows = 72>}
 
   // CHECK: func.func @step() attributes {kvrm.step}
   func.func @step() attributes {kvrm.step} {

@@ -73,33 +73,63 @@ func.func private @f() attributes {kvrm.step = 1 : i64}
 
 // -----
 
-// expected-error@+1 {{needs a positive i64 as 'kvrm.panel'}}
-ml_program.global private @w(#ml_program.extern : tensor<64x32xf16>) : tensor<64x32xf16> {kvrm.panel = 0 : i64}
+// expected-error@+1 {{offset is 100, not a multiple of 64}}
+module attributes {test.a = #kvrm.weight<row_major, offset = 100>} {}
 
 // -----
 
-// expected-error@+1 {{needs a positive i64 as 'kvrm.panel'}}
-ml_program.global private @w(#ml_program.extern : tensor<64x32xf16>) : tensor<64x32xf16> {kvrm.panel = -4 : i64}
+// expected-error@+1 {{offset is -64, not a multiple of 64}}
+module attributes {test.a = #kvrm.weight<row_major, offset = -64>} {}
 
 // -----
 
-// expected-error@+1 {{needs a positive i64 as 'kvrm.panel'}}
-ml_program.global private @w(#ml_program.extern : tensor<64x32xf16>) : tensor<64x32xf16> {kvrm.panel = 4 : ui64}
+// expected-error@+1 {{only panels have a panel and rows}}
+module attributes {test.a = #kvrm.weight<row_major, offset = 0, panel = 32, rows = 64>} {}
 
 // -----
 
-// expected-error@+1 {{needs a positive i64 as 'kvrm.panel'}}
-ml_program.global private @w(#ml_program.extern : tensor<64x32xf16>) : tensor<64x32xf16> {kvrm.panel = 4 : i32}
+// expected-error@+1 {{panel is 0, not positive}}
+module attributes {test.a = #kvrm.weight<panels, offset = 0>} {}
 
 // -----
 
-// expected-error@+1 {{needs a positive i64 as 'kvrm.panel'}}
-ml_program.global private @w(#ml_program.extern : tensor<64x32xf16>) : tensor<64x32xf16> {kvrm.panel = "4"}
+// expected-error@+1 {{panel is -4, not positive}}
+module attributes {test.a = #kvrm.weight<panels, offset = 0, panel = -4, rows = 64>} {}
 
 // -----
 
-// expected-error@+1 {{needs a positive i64 as 'kvrm.panel'}}
-ml_program.global private @w(#ml_program.extern : tensor<64x32xf16>) : tensor<64x32xf16> {kvrm.panel}
+// expected-error@+1 {{rows is 0, not positive}}
+module attributes {test.a = #kvrm.weight<panels, offset = 0, panel = 4, rows = 0>} {}
+
+// -----
+
+// expected-error@+1 {{'ml_program.global' op has 'kvrm.weight', which is a #kvrm.weight on an ml_program.global}}
+ml_program.global private @w(#ml_program.extern : tensor<64x32xf16>) : tensor<64x32xf16> {kvrm.weight = 32 : i64}
+
+// -----
+
+// expected-error@+1 {{'ml_program.global' op is a weight whose shape is not static: 'tensor<?x32xf16>'}}
+ml_program.global private @w(#ml_program.extern : tensor<?x32xf16>) : tensor<?x32xf16> {kvrm.weight = #kvrm.weight<row_major, offset = 0>}
+
+// -----
+
+// expected-error@+1 {{'ml_program.global' op is a weight of 72 rows in panels of 32, which is not 'tensor<72x64xf16>' but 3xkx32}}
+ml_program.global private @w(#ml_program.extern : tensor<72x64xf16>) : tensor<72x64xf16> {kvrm.weight = #kvrm.weight<panels, offset = 0, panel = 32, rows = 72>}
+
+// -----
+
+// expected-error@+1 {{'ml_program.global' op is a weight of 72 rows in panels of 32, which is not 'tensor<2x64x32xf16>' but 3xkx32}}
+ml_program.global private @w(#ml_program.extern : tensor<2x64x32xf16>) : tensor<2x64x32xf16> {kvrm.weight = #kvrm.weight<panels, offset = 0, panel = 32, rows = 72>}
+
+// -----
+
+// expected-error@+1 {{'ml_program.global' op is a weight of 72 rows in panels of 32, which is not 'tensor<3x64x16xf16>' but 3xkx32}}
+ml_program.global private @w(#ml_program.extern : tensor<3x64x16xf16>) : tensor<3x64x16xf16> {kvrm.weight = #kvrm.weight<panels, offset = 0, panel = 32, rows = 72>}
+
+// -----
+
+// expected-error@+1 {{'func.func' op has 'kvrm.weight', which is a #kvrm.weight on an ml_program.global}}
+func.func private @f() attributes {kvrm.weight = #kvrm.weight<row_major, offset = 0>}
 
 // -----
 

@@ -58,6 +58,15 @@ func.func @f(%d: !desc) {
 
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
 func.func @f(%d: !desc) {
+  // expected-error@+1 {{'kvrm.positions' op result is 'memref<8xi32>', expected a view of the descriptor, 'memref<8xi32, strided<[8]>>'}}
+  %y = kvrm.positions %d : !desc -> memref<8xi32>
+  return
+}
+
+// -----
+
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+func.func @f(%d: !desc) {
   // expected-error@+1 {{'kvrm.positions' op result is 'memref<?xi32>', expected 8 elements}}
   %x = kvrm.positions %d : !desc -> memref<?xi32>
   return

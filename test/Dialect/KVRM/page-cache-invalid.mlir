@@ -135,3 +135,16 @@ func.func @step(%q: tensor<2x1x4x64xf32>, %k: tensor<2x1x2x64xf32>, %p: tensor<2
       : tensor<2x1x4x64xf32>, tensor<2x1x2x64xf32>, tensor<2000x2x2x64x64xf16>, tensor<2xi32>
   return %o, %o_k, %o_v : tensor<2x1x4x64xf32>, tensor<2000x2x2x64x64xf16>, tensor<2000x2x2x64x64xf16>
 }
+
+// -----
+
+// A second layer that takes values for keys.
+func.func @step(%q: tensor<2x1x4x64xf32>, %k: tensor<2x1x2x64xf32>, %p: tensor<2xi32>, %kc: tensor<2x2x2x64x64xf16>, %vc: tensor<2x2x2x64x64xf16>)
+    -> (tensor<2x1x4x64xf32>, tensor<2x2x2x64x64xf16>, tensor<2x2x2x64x64xf16>) attributes {kvrm.step} {
+  %o, %kc1, %vc1 = kvrm.cached_attention %q, %k, %k, %kc, %vc at %p {layer = 0 : i64, scale = 0.125 : f32}
+      : tensor<2x1x4x64xf32>, tensor<2x1x2x64xf32>, tensor<2x2x2x64x64xf16>, tensor<2xi32>
+  // expected-error@+1 {{'kvrm.cached_attention' op takes a cache of keys for one of values}}
+  %r, %kc2, %vc2 = kvrm.cached_attention %o, %k, %k, %vc1, %kc1 at %p {layer = 1 : i64, scale = 0.125 : f32}
+      : tensor<2x1x4x64xf32>, tensor<2x1x2x64xf32>, tensor<2x2x2x64x64xf16>, tensor<2xi32>
+  return %r, %kc2, %vc2 : tensor<2x1x4x64xf32>, tensor<2x2x2x64x64xf16>, tensor<2x2x2x64x64xf16>
+}

@@ -46,14 +46,14 @@ func.func @decode_step(%q: tensor<8x1x9x64xf32>, %k: tensor<8x1x3x64xf32>, %sess
 // as buffers.
 
 // CHECK-LABEL: func.func @prefill
-// CHECK: kvrm.counts {{.*}} -> memref<1xi32>
+// CHECK: kvrm.counts {{.*}} -> memref<1xi32, strided<[8]>>
 // CHECK: kvrm.stage {{.*}}transport = #kvrm.transport<staged>
 // CHECK: kvrm.attend {{.*}}schedule = #kvrm.schedule<split, splits = 4>, tile = #kvrm.tile<q = 4, kv = 32>
 func.func @prefill(%q: tensor<1x64x9x64xf32>, %k: tensor<1x64x3x64xf32>, %session: !session)
     -> tensor<1x64x9x64xf32> attributes {kvrm.step} {
   %desc = kvrm.commit %session : !session -> !prefill
-  %positions = kvrm.positions %desc : !prefill -> memref<1xi32>
-  %counts = kvrm.counts %desc : !prefill -> memref<1xi32>
+  %positions = kvrm.positions %desc : !prefill -> memref<1xi32, strided<[8]>>
+  %counts = kvrm.counts %desc : !prefill -> memref<1xi32, strided<[8]>>
   %groups = kvrm.stage %session, %desc {transport = #kvrm.transport<staged>} : !session, !prefill
   kvrm.append %k, %k to %session at %desc {layer = 0 : i64} : tensor<1x64x3x64xf32>, !session, !prefill
   %o = kvrm.attend %q, %groups of %session at %desc

@@ -104,6 +104,23 @@ FarHistoryAttr::verify(function_ref<InFlightDiagnostic()> emitError,
   return success();
 }
 
+LogicalResult WeightAttr::verify(function_ref<InFlightDiagnostic()> emitError,
+                                 WeightFormat format, int64_t offset,
+                                 int64_t panel, int64_t rows) {
+  if (offset < 0 || offset % KVRM_ALIGNMENT)
+    return emitError() << "offset is " << offset << ", not a multiple of "
+                       << int64_t{KVRM_ALIGNMENT};
+  if (format == WeightFormat::RowMajor)
+    return panel == 0 && rows == 0
+               ? success()
+               : emitError() << "only panels have a panel and rows";
+  if (panel < 1)
+    return emitError() << "panel is " << panel << ", not positive";
+  if (rows < 1)
+    return emitError() << "rows is " << rows << ", not positive";
+  return success();
+}
+
 LogicalResult TileAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                                int64_t q, int64_t kv) {
   if (q < 1 || q > KVRM_MAX_QUERIES)

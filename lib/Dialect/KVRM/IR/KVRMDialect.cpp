@@ -9,6 +9,7 @@
 #include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/MLProgram/IR/MLProgram.h"
 #include "mlir/Dialect/SCF/IR/SCF.h"
 
 using namespace mlir;
@@ -142,6 +143,31 @@ static LogicalResult verifyOnFunction(Operation *op, NamedAttribute attr,
   return success();
 }
 
+/// The type of a weight is what its attribute says is stored.
+static LogicalResult verifyWeight(Operation *op, Attribute value) {
+  auto global = dyn_cast<ml_program::GlobalOp>(op);
+  auto weight = dyn_cast<WeightAttr>(value);
+  if (!global || !weight)
+    return op->emitOpError("has '")
+           << KVRMDialect::getWeightAttrName()
+           << "', which is a #kvrm.weight on an ml_program.global";
+  auto type = dyn_cast<RankedTensorType>(global.getType());
+  if (!type || !type.hasStaticShape())
+    return op->emitOpError("is a weight whose shape is not static: ")
+           << global.getType();
+  if (weight.getFormat() == WeightFormat::RowMajor)
+    return success();
+  auto panels = static_cast<int64_t>(
+      llvm::divideCeil(weight.getRows(), weight.getPanel()));
+  if (type.getRank() != 3 || type.getDimSize(0) != panels ||
+      type.getDimSize(2) != weight.getPanel())
+    return op->emitOpError("is a weight of ")
+           << weight.getRows() << " rows in panels of " << weight.getPanel()
+           << ", which is not " << type << " but " << panels << "xkx"
+           << weight.getPanel();
+  return success();
+}
+
 LogicalResult KVRMDialect::verifyOperationAttribute(Operation *op,
                                                     NamedAttribute attr) {
   if (attr.getName() == getStepAttrName())
@@ -154,13 +180,8 @@ LogicalResult KVRMDialect::verifyOperationAttribute(Operation *op,
                                               "a #kvrm.device_kernel");
   if (attr.getName() == getArenaBytesAttrName())
     return verifyOnFunction<IntegerAttr>(op, attr, "an integer");
-  if (attr.getName() == getPanelAttrName()) {
-    auto panel = dyn_cast<IntegerAttr>(attr.getValue());
-    if (!panel || !panel.getType().isSignlessInteger(64) || panel.getInt() < 1)
-      return op->emitOpError("needs a positive i64 as '")
-             << getPanelAttrName() << "'";
-    return success();
-  }
+  if (attr.getName() == getWeightAttrName())
+    return verifyWeight(op, attr.getValue());
   return success();
 }
 

@@ -8,6 +8,7 @@
 
 #include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
 #include "kvrm/Dialect/KVRM/IR/TileProgram.h"
+#include "kvrm/runtime/abi.h"
 
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/BuiltinAttributes.h"
@@ -75,11 +76,23 @@ static LogicalResult verifySessionOfDescriptor(Operation *op,
   return success();
 }
 
+MemRefType kvrm::getRowFieldType(MLIRContext *context, int64_t rows) {
+  constexpr auto stride =
+      static_cast<int64_t>(sizeof(kvrm_row) / sizeof(int32_t));
+  return MemRefType::get(
+      {rows}, IntegerType::get(context, 32),
+      StridedLayoutAttr::get(context, /*offset=*/0, {stride}));
+}
+
 LogicalResult kvrm::verifyRowField(Operation *op, DescriptorType descriptor,
                                    ShapedType result) {
   if (!result.hasStaticShape() || result.getDimSize(0) != descriptor.getRows())
     return op->emitOpError("result is ")
            << result << ", expected " << descriptor.getRows() << " elements";
+  MemRefType view = getRowFieldType(op->getContext(), descriptor.getRows());
+  if (isa<MemRefType>(result) && result != view)
+    return op->emitOpError("result is ")
+           << result << ", expected a view of the descriptor, " << view;
   return success();
 }
 

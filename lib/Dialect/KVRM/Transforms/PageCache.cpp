@@ -50,8 +50,8 @@ private:
 } // namespace
 
 /// Follows a cache from its argument to the result that returns it, and notes
-/// whose cache it is on the way.
-static LogicalResult followCache(StaticStep &step, Value cache,
+/// whose cache it is on the way. What holds keys holds them in every layer.
+static LogicalResult followCache(StaticStep &step, Value cache, bool holdsKeys,
                                  llvm::SmallPtrSetImpl<Operation *> &followed) {
   while (true) {
     if (!cache.hasOneUse()) {
@@ -64,9 +64,13 @@ static LogicalResult followCache(StaticStep &step, Value cache,
     }
     OpOperand &use = *cache.getUses().begin();
     if (auto attention = dyn_cast<CachedAttentionOp>(use.getOwner())) {
-      bool isKey = &use == &attention.getKeyCacheMutable();
+      if ((&use == &attention.getKeyCacheMutable()) != holdsKeys)
+        return attention.emitOpError("takes a cache of ")
+               << (holdsKeys ? "keys for one of values"
+                             : "values for one of keys");
       followed.insert(attention);
-      cache = isKey ? attention.getNewKeyCache() : attention.getNewValueCache();
+      cache =
+          holdsKeys ? attention.getNewKeyCache() : attention.getNewValueCache();
       continue;
     }
     if (isa<func::ReturnOp>(use.getOwner())) {
@@ -108,7 +112,8 @@ static FailureOr<StaticStep> analyseStep(func::FuncOp func) {
       return failure();
     }
     llvm::SmallPtrSet<Operation *, 32> followed;
-    if (failed(followCache(step, cache, followed)))
+    if (failed(
+            followCache(step, cache, cache == first.getKeyCache(), followed)))
       return failure();
     for (CachedAttentionOp op : step.attentions) {
       if (followed.contains(op))

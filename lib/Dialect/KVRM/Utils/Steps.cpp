@@ -11,13 +11,10 @@
 using namespace mlir;
 using namespace mlir::kvrm;
 
-static bool isStep(func::FuncOp func) {
-  return func->hasAttr(KVRMDialect::getStepAttrName()) && !func.isExternal();
-}
-
 SmallVector<func::FuncOp> kvrm::getSteps(ModuleOp module) {
-  return llvm::to_vector(
-      llvm::make_filter_range(module.getOps<func::FuncOp>(), isStep));
+  return llvm::filter_to_vector(
+      module.getOps<func::FuncOp>(),
+      [](func::FuncOp func) { return isStep(func) && !func.isExternal(); });
 }
 
 LogicalResult kvrm::verifyUsedBySteps(Operation *symbol,

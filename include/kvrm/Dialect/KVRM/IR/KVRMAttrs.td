@@ -192,4 +192,32 @@ def KVRM_DeviceKernelAttr : KVRM_Attr<"DeviceKernel", "device_kernel"> {
   let genVerifyDecl = 1;
 }
 
+def KVRM_WeightFormat : KVRM_I32Enum<"WeightFormat",
+                                     "order of elements in a weight", [
+    I32EnumAttrCase<"RowMajor", 0, "row_major">,
+    I32EnumAttrCase<"Panels", 1, "panels">]>;
+
+def KVRM_WeightAttr : KVRM_Attr<"Weight", "weight"> {
+  let summary = "how a weight is stored, and where";
+  let description = [{
+    As `kvrm.weight` on an `ml_program.global`. `row_major`: in the order of the
+    global's type. `panels`: a matrix of `rows` rows and k columns as
+    `[ceil(rows / panel)][k][panel]`, the type of the global; the rows that the
+    last panel lacks are zeros. `offset` is in bytes from the start of the
+    weights of a package, in which this is the only place that says it.
+
+    Examples: `#kvrm.weight<row_major, offset = 0>`,
+    `#kvrm.weight<panels, offset = 256, panel = 32, rows = 72>`
+  }];
+  let parameters = (ins
+      EnumParameter<KVRM_WeightFormat>:$format, "int64_t":$offset,
+      DefaultValuedParameter<"int64_t", "0">:$panel,
+      DefaultValuedParameter<"int64_t", "0">:$rows);
+  let assemblyFormat = [{
+    `<` $format `,` `offset` `=` $offset
+        (`,` `panel` `=` $panel^ `,` `rows` `=` $rows)? `>`
+  }];
+  let genVerifyDecl = 1;
+}
+
 #endif // KVRM_ATTRS_TD

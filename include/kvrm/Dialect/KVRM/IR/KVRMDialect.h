@@ -86,6 +86,9 @@ std::optional<ArgumentRole> getArgumentRole(FunctionOpInterface step,
 void setArgumentRole(FunctionOpInterface step, unsigned index,
                      ArgumentRole role);
 
+/// A buffer with one i32 field of each of `rows` rows: a view of a descriptor.
+MemRefType getRowFieldType(MLIRContext *context, int64_t rows);
+
 /// Shared by the ops that read one field of every row.
 LogicalResult verifyRowField(Operation *op, DescriptorType descriptor,
                              ShapedType result);

@@ -45,10 +45,9 @@ def KVRM_Dialect : Dialect {
     static constexpr ::llvm::StringLiteral getStepAttrName() {
       return "kvrm.step";
     }
-    /// On an `ml_program.global`: rows of the weight are packed in panels of
-    /// this many.
-    static constexpr ::llvm::StringLiteral getPanelAttrName() {
-      return "kvrm.panel";
+    /// On an `ml_program.global`: a `#kvrm.weight`, how and where it is stored.
+    static constexpr ::llvm::StringLiteral getWeightAttrName() {
+      return "kvrm.weight";
     }
 
     /// On a step: its `#kvrm.step_plan`, once its kernels are generated.

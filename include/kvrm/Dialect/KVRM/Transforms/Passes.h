@@ -9,6 +9,14 @@
 #ifndef KVRM_DIALECT_KVRM_TRANSFORMS_PASSES_H
 #define KVRM_DIALECT_KVRM_TRANSFORMS_PASSES_H
 
+#include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
+
+#include "mlir/Dialect/Affine/IR/AffineOps.h"
+#include "mlir/Dialect/Bufferization/IR/Bufferization.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/Pass/Pass.h"
 

@@ -114,4 +114,70 @@ def PrintStepSummaryPass : Pass<"kvrm-print-step-summary"> {
   }];
 }
 
+def PackWeightsPass : Pass<"kvrm-pack-weights", "::mlir::ModuleOp"> {
+  let summary = "Lay weights out in the order that kernels read them";
+  let description = [{
+    A matrix that is only ever the transposed right-hand side of `linalg.matmul`
+    is retyped from `[n][k]` to panels, `[n / panel][k][panel]`, and its matmuls
+    to contractions over panels: vector lanes then run along n, each weight is
+    read once and in address order, and no dot product needs a horizontal sum.
+    Rows that the last panel lacks are zeros; the extra columns are cut off
+    after the contraction.
+
+    Every weight then gets its place in the package's data section. Nothing is
+    copied here: `#kvrm.weight` on the global says layout and offset, to the
+    package writer as to the code that is compiled.
+
+    A weight is a global that a step loads. Other globals and functions stay as
+    they are, and a weight that something outside the steps uses is an error.
+  }];
+  let options = [
+    Option<"panel", "panel", "int64_t", /*default=*/"32",
+           "Rows of a panel, a multiple of the vector lanes">,
+  ];
+  let statistics = [
+    Statistic<"numPacked", "weights-packed", "Number of matrices packed">,
+  ];
+  let dependentDialects = ["::mlir::linalg::LinalgDialect",
+                           "::mlir::tensor::TensorDialect"];
+}
+
+def BufferizeStepPass : Pass<"kvrm-bufferize-step", "::mlir::ModuleOp"> {
+  let summary = "Turn the tensors of each step into buffers";
+  let description = [{
+    One-shot bufferization of each step with its boundary fixed: inputs are
+    read-only buffers, caches are written in place, the result is written to a
+    buffer that is a new last argument, and weights are views of one block of
+    memory. Each argument's meaning is recorded as `kvrm.argument`.
+  }];
+  let dependentDialects = ["::mlir::bufferization::BufferizationDialect",
+                           "::mlir::linalg::LinalgDialect",
+                           "::mlir::memref::MemRefDialect",
+                           "::mlir::kvrm::KVRMDialect"];
+}
+
+def OutlineDispatchesPass : Pass<"kvrm-outline-dispatches", "::mlir::ModuleOp"> {
+  let summary = "Outline the dense part to functions";
+  let description = [{
+    Each linalg op of a bufferized step becomes a function of a task range and
+    its buffers, and a `kvrm.dispatch` of it. A task is an iteration of the
+    outermost loop; the function holds the same op, on the parts of the buffers
+    that the range of tasks touches, so that it means what it says for every
+    target. The fill of an op's output goes with it. Equal ops become one
+    function, and code size does not grow with the number of layers.
+  }];
+  let options = [
+    Option<"parallelWork", "parallel-work", "int64_t", /*default=*/"32768",
+           "Iterations from which an op is shared among workers">,
+  ];
+  let statistics = [
+    Statistic<"numOutlined", "ops-outlined", "Number of ops outlined">,
+    Statistic<"numFunctions", "functions", "Number of functions made">,
+  ];
+  let dependentDialects = [
+    "::mlir::affine::AffineDialect", "::mlir::arith::ArithDialect",
+    "::mlir::func::FuncDialect", "::mlir::kvrm::KVRMDialect",
+    "::mlir::linalg::LinalgDialect", "::mlir::memref::MemRefDialect"];
+}
+
 #endif // KVRM_DIALECT_TRANSFORMS_PASSES_TD

@@ -30,7 +30,7 @@ func.func @step() attributes {kvrm.step} {
 func.func private @work(%begin: index, %end: index, %x: memref<4xf32>) {
   return
 }
-func.func @step(%x: memref<4xf32> {kvrm.role = "logits"}) attributes {kvrm.step} {
+func.func @step(%x: memref<4xf32> {kvrm.argument = #kvrm.argument<logits>}) attributes {kvrm.step} {
   kvrm.dispatch @work tasks 4 outs(%x : memref<4xf32>)
   return
 }
@@ -44,7 +44,7 @@ func.func @other(%begin: index, %x: memref<4xf32>) {
 
 // expected-error@+1 {{is dispatched by a step and has no body}}
 func.func private @work(index, index, memref<4xf32>)
-func.func @step(%x: memref<4xf32> {kvrm.role = "logits"}) attributes {kvrm.step} {
+func.func @step(%x: memref<4xf32> {kvrm.argument = #kvrm.argument<logits>}) attributes {kvrm.step} {
   kvrm.dispatch @work tasks 4 outs(%x : memref<4xf32>)
   return
 }
@@ -53,7 +53,7 @@ func.func @step(%x: memref<4xf32> {kvrm.role = "logits"}) attributes {kvrm.step}
 
 // A pass between has loaded the weight anew.
 // expected-note@+1 {{defined here}}
-ml_program.global private @w(#ml_program.extern : tensor<64xf32>) : tensor<64xf32> {kvrm.offset = 0 : i64}
+ml_program.global private @w(#ml_program.extern : tensor<64xf32>) : tensor<64xf32> {kvrm.weight = #kvrm.weight<row_major, offset = 0>}
 func.func @other() -> tensor<64xf32> {
   // expected-error@+1 {{'ml_program.global_load_const' op uses the weight '@w', which a converted module no longer has}}
   %w = ml_program.global_load_const @w : tensor<64xf32>

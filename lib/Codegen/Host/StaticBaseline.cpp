@@ -6,14 +6,14 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "kvrm/Conversion/Passes.h"
+#include "kvrm/Codegen/Passes.h"
 #include "kvrm/Dialect/KVRM/Utils/Steps.h"
 
 #include "mlir/IR/ImplicitLocOpBuilder.h"
 
 namespace mlir::kvrm {
 #define GEN_PASS_DEF_STATICBASELINEPASS
-#include "kvrm/Conversion/Passes.h.inc"
+#include "kvrm/Codegen/Passes.h.inc"
 } // namespace mlir::kvrm
 
 using namespace mlir;
@@ -333,8 +333,15 @@ private:
           {op.getValueCache(), ArgumentRole::ValueCache}}) {
       auto arg = dyn_cast_or_null<BlockArgument>(value);
       auto func = op->getParentOfType<func::FuncOp>();
-      if (arg && arg.getOwner() == &func.getBody().front())
-        setArgumentRole(func, arg.getArgNumber(), role);
+      if (!arg || arg.getOwner() != &func.getBody().front())
+        continue;
+      unsigned index = arg.getArgNumber();
+      std::optional<ArgumentRole> known = getArgumentRole(func, index);
+      if (known && *known != role)
+        return op.emitOpError("takes argument ")
+               << index << " of its step as " << stringifyArgumentRole(role)
+               << "; it is " << stringifyArgumentRole(*known) << " already";
+      setArgumentRole(func, index, role);
     }
 
     StaticAttention attention(op, lanes);

@@ -32,18 +32,12 @@ func.func @step(%x: f32, %y: memref<4xf32>) attributes {kvrm.step} {
 
 // -----
 
-#x = affine_map<(m, p, n, k) -> (m, k)>
-#w = affine_map<(m, p, n, k) -> (p, k, n)>
-#y = affine_map<(m, p, n, k) -> (m, p * 24 + n)>
-func.func @step(%x: memref<2x64xf32>, %w: memref<4x64x24xf16>, %y: memref<2x96xf32>) attributes {kvrm.step} {
-  // expected-error@+1 {{'linalg.generic' op has panels of 24 rows, not a multiple of 16 lanes}}
-  linalg.generic {indexing_maps = [#x, #w, #y], iterator_types = ["parallel", "parallel", "parallel", "reduction"]}
-      ins(%x, %w : memref<2x64xf32>, memref<4x64x24xf16>) outs(%y : memref<2x96xf32>) attrs = {kvrm.panel = 24 : i64} {
-  ^bb0(%a: f32, %b: f16, %c: f32):
-    %d = arith.extf %b : f16 to f32
-    %e = arith.mulf %a, %d : f32
-    %f = arith.addf %c, %e : f32
-    linalg.yield %f : f32
+func.func @step(%x: memref<4xf32>, %y: memref<4xf32>) attributes {kvrm.step} {
+  // expected-error@+1 {{'linalg.generic' op in a step must step forwards through its buffers, unlike affine_map<(d0) -> (-d0 + 3)>}}
+  linalg.generic {indexing_maps = [affine_map<(i) -> (3 - i)>, affine_map<(i) -> (i)>], iterator_types = ["parallel"]}
+      ins(%x : memref<4xf32>) outs(%y : memref<4xf32>) {
+  ^bb0(%a: f32, %b: f32):
+    linalg.yield %a : f32
   }
   return
 }

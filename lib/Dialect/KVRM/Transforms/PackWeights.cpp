@@ -6,7 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "kvrm/Conversion/Passes.h"
+#include "kvrm/Dialect/KVRM/Transforms/Passes.h"
 #include "kvrm/Dialect/KVRM/Utils/Steps.h"
 #include "kvrm/runtime/abi/limits.h"
 
@@ -14,7 +14,7 @@
 
 namespace mlir::kvrm {
 #define GEN_PASS_DEF_PACKWEIGHTSPASS
-#include "kvrm/Conversion/Passes.h.inc"
+#include "kvrm/Dialect/KVRM/Transforms/Passes.h.inc"
 } // namespace mlir::kvrm
 
 using namespace mlir;
@@ -52,30 +52,36 @@ public:
                            "are in the package");
         return signalPassFailure();
       }
-      if (isMatrix(type, users))
+      auto layout = WeightAttr::get(&getContext(), WeightFormat::RowMajor,
+                                    offset, /*panel=*/0, /*rows=*/0);
+      if (isMatrix(type, users)) {
+        layout = WeightAttr::get(&getContext(), WeightFormat::Panels, offset,
+                                 panel, type.getDimSize(0));
         type = pack(global, users);
-      global->setAttr(
-          kOffsetAttr,
-          IntegerAttr::get(IntegerType::get(&getContext(), 64), offset));
+      }
+      global->setAttr(KVRMDialect::getWeightAttrName(), layout);
       offset = kvrm_align_up(offset + type.getNumElements() *
                                           type.getElementTypeBitWidth() / 8);
     }
-    getOperation()->setAttr(
-        kWeightBytesAttr,
-        IntegerAttr::get(IntegerType::get(&getContext(), 64), offset));
   }
 
 private:
-  /// Whether all uses are right-hand sides `[n][k]` of transposed matmuls.
+  /// Whether all uses are right-hand sides `[n][k]` of transposed matmuls that
+  /// sum in f32, of elements that widen to it.
   static bool isMatrix(RankedTensorType type,
                        ArrayRef<ml_program::GlobalLoadConstOp> users) {
-    if (type.getRank() != 2 || users.empty())
+    auto widens = [](Type element) {
+      return element.isF32() || element.isF16() || element.isBF16();
+    };
+    if (type.getRank() != 2 || !widens(type.getElementType()))
       return false;
     for (ml_program::GlobalLoadConstOp load : users)
       for (OpOperand &use : load->getUses()) {
         auto matmul = dyn_cast<linalg::MatmulOp>(use.getOwner());
         if (!matmul || use.getOperandNumber() != 1 ||
-            !isa<linalg::MatmulTransposeBOp>(use.getOwner()))
+            !isa<linalg::MatmulTransposeBOp>(use.getOwner()) ||
+            !getElementTypeOrSelf(matmul.getDpsInputs()[0]).isF32() ||
+            !getElementTypeOrSelf(matmul.getDpsInits()[0]).isF32())
           return false;
       }
     return true;
@@ -90,11 +96,6 @@ private:
                                         type.getElementType());
     global.setTypeAttr(TypeAttr::get(packed));
     global.setValueAttr(ml_program::ExternAttr::get(&getContext(), packed));
-    global->setAttr(KVRMDialect::getPanelAttrName(),
-                    IntegerAttr::get(IntegerType::get(&getContext(), 64),
-                                     panel.getValue()));
-    global->setAttr("kvrm.rows",
-                    IntegerAttr::get(IntegerType::get(&getContext(), 64), n));
     for (ml_program::GlobalLoadConstOp load : users) {
       SmallVector<linalg::MatmulOp> matmuls;
       for (Operation *user : load->getUsers())
@@ -132,8 +133,9 @@ private:
                                                  sizes, strides)
                        .getResult();
     }
-    AffineExpr m, p, j, k;
-    bindDims(b.getContext(), m, p, j, k);
+    // Panels outermost: they are what a step shares among workers.
+    AffineExpr p, m, j, k;
+    bindDims(b.getContext(), p, m, j, k);
     SmallVector<AffineMap> maps = {
         AffineMap::get(4, 0, {m, k}, b.getContext()),
         AffineMap::get(4, 0, {p, k, j}, b.getContext()),
@@ -147,17 +149,15 @@ private:
             b, TypeRange{paddedType}, ValueRange{x, weight}, ValueRange{init},
             maps, iterators,
             [](OpBuilder &nested, Location loc, ValueRange args) {
-              Value widened = arith::ExtFOp::create(nested, loc,
-                                                    args[2].getType(), args[1]);
+              Value widened = args[1];
+              if (widened.getType() != args[2].getType())
+                widened = arith::ExtFOp::create(nested, loc, args[2].getType(),
+                                                widened);
               Value product =
                   arith::MulFOp::create(nested, loc, args[0], widened);
               Value sum = arith::AddFOp::create(nested, loc, args[2], product);
               linalg::YieldOp::create(nested, loc, sum);
-            },
-            b.getDictionaryAttr(
-                 b.getNamedAttr(KVRMDialect::getPanelAttrName(),
-                                b.getI64IntegerAttr(panel.getValue())))
-                .getValue())
+            })
             .getResult(0);
     if (paddedN != n) {
       SmallVector<OpFoldResult> offsets(2, b.getIndexAttr(0)),

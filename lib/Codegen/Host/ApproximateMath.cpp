@@ -6,7 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "kvrm/Conversion/Passes.h"
+#include "kvrm/Codegen/Passes.h"
 
 #include "mlir/Dialect/Arith/Transforms/Passes.h"
 #include "mlir/Dialect/Math/Transforms/Passes.h"
@@ -14,7 +14,7 @@
 
 namespace mlir::kvrm {
 #define GEN_PASS_DEF_APPROXIMATEMATHPASS
-#include "kvrm/Conversion/Passes.h.inc"
+#include "kvrm/Codegen/Passes.h.inc"
 } // namespace mlir::kvrm
 
 using namespace mlir;

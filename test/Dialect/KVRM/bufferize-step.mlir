@@ -1,8 +1,8 @@
 // RUN: kvrm-opt %s --kvrm-pack-weights --kvrm-bufferize-step -split-input-file | FileCheck %s
 
 // The boundary is fixed: tokens, session, weights, logits. A weight is a view
-// at its offset, the logits are written where they are wanted, and the
-// descriptor's fields become buffers.
+// at its offset, the logits are written where they are wanted, and the fields
+// of a descriptor are views of it.
 
 !session = !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 64, page = 16, element = f16, layout = transposed_keys>>
 !desc = !kvrm.descriptor<rows = 2, queries = 1, pages = 4>
@@ -19,9 +19,9 @@ ml_program.global private @table(#ml_program.extern : tensor<64x8xf32>) : tensor
 // CHECK: %[[C:.*]] = arith.constant 64 : index
 // CHECK: %[[TABLE:.*]] = memref.view %[[W]][%[[C]]][] : memref<2112xi8> to memref<64x8xf32>
 // CHECK: %[[D:.*]] = kvrm.commit %[[S]]
-// CHECK: %[[P:.*]] = kvrm.positions %[[D]] : !descriptor -> memref<2xi32>
+// CHECK: %[[P:.*]] = kvrm.positions %[[D]] : !descriptor -> memref<2xi32, strided<[8]>>
 // CHECK-NOT: memref.alloc
-// CHECK: linalg.generic {{.*}} ins(%[[P]] : memref<2xi32>) outs(%[[L]] : memref<2x8xf32>)
+// CHECK: linalg.generic {{.*}} ins(%[[P]] : memref<2xi32, strided<[8]>>) outs(%[[L]] : memref<2x8xf32>)
 // CHECK: memref.load %[[TABLE]]
 // CHECK-NOT: tensor
 func.func @step(%tokens: tensor<2x1xi32>, %session: !session) -> tensor<2x8xf32> attributes {kvrm.step} {
@@ -87,4 +87,43 @@ func.func @launches(%tokens: tensor<2x1xi32>, %session: !session) -> tensor<2x12
   %out = tensor.empty() : tensor<2x128xf32>
   %r = linalg.exp ins(%flat : tensor<2x128xf32>) outs(%out : tensor<2x128xf32>) -> tensor<2x128xf32>
   return %r : tensor<2x128xf32>
+}
+
+// -----
+
+// Caches pair with results by what they are versions of, not by their order:
+// values first, then keys. Both are written where they are.
+
+// CHECK-LABEL: func.func @values_first(
+// CHECK-SAME: %[[K:[a-z0-9]+]]: memref<4xf16> {kvrm.argument = #kvrm.argument<key_cache>}
+// CHECK-SAME: %[[V:[a-z0-9]+]]: memref<4xf16> {kvrm.argument = #kvrm.argument<value_cache>}
+// CHECK: linalg.exp {{.*}} outs(%[[K]] : memref<4xf16>)
+// CHECK-NEXT: linalg.log {{.*}} outs(%[[V]] : memref<4xf16>)
+// CHECK-NEXT: linalg.fill {{.*}} outs(%{{.*}} : memref<2xf32>)
+// CHECK-NEXT: return
+func.func @values_first(%k: tensor<4xf16> {kvrm.argument = #kvrm.argument<key_cache>}, %v: tensor<4xf16> {kvrm.argument = #kvrm.argument<value_cache>})
+    -> (tensor<4xf16>, tensor<2xf32>, tensor<4xf16>) attributes {kvrm.step} {
+  %one = arith.constant 1.0 : f32
+  %k1 = linalg.exp ins(%k : tensor<4xf16>) outs(%k : tensor<4xf16>) -> tensor<4xf16>
+  %v1 = linalg.log ins(%v : tensor<4xf16>) outs(%v : tensor<4xf16>) -> tensor<4xf16>
+  %empty = tensor.empty() : tensor<2xf32>
+  %logits = linalg.fill ins(%one : f32) outs(%empty : tensor<2xf32>) -> tensor<2xf32>
+  return %v1, %logits, %k1 : tensor<4xf16>, tensor<2xf32>, tensor<4xf16>
+}
+
+// -----
+
+// A cache that does not come back is not written.
+
+// CHECK-LABEL: func.func @kept(
+// CHECK-SAME: %[[K:[a-z0-9]+]]: memref<4xf32> {kvrm.argument = #kvrm.argument<key_cache>}
+// CHECK-SAME: %[[L:[a-z0-9]+]]: memref<4xf32> {kvrm.argument = #kvrm.argument<logits>}
+// CHECK: %[[COPY:.*]] = memref.alloc
+// CHECK: linalg.exp {{.*}} outs(%[[COPY]] :
+// CHECK-NOT: outs(%[[K]]
+func.func @kept(%k: tensor<4xf32> {kvrm.argument = #kvrm.argument<key_cache>}) -> tensor<4xf32> attributes {kvrm.step} {
+  %k1 = linalg.exp ins(%k : tensor<4xf32>) outs(%k : tensor<4xf32>) -> tensor<4xf32>
+  %empty = tensor.empty() : tensor<4xf32>
+  %sum = linalg.add ins(%k, %k1 : tensor<4xf32>, tensor<4xf32>) outs(%empty : tensor<4xf32>) -> tensor<4xf32>
+  return %sum : tensor<4xf32>
 }

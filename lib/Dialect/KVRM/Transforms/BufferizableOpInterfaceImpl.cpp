@@ -1,0 +1,123 @@
+//===- BufferizableOpInterfaceImpl.cpp - Bufferization of kvrm ------------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "kvrm/Dialect/KVRM/Transforms/BufferizableOpInterfaceImpl.h"
+
+#include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
+
+#include "mlir/Dialect/Bufferization/IR/BufferizableOpInterface.h"
+#include "mlir/Dialect/Bufferization/IR/DstBufferizableOpInterfaceImpl.h"
+
+using namespace mlir;
+using namespace mlir::kvrm;
+using namespace mlir::bufferization;
+
+/// Kernels and outlined functions take contiguous buffers: an input that
+/// bufferized to a strided view is copied.
+static FailureOr<Value> getContiguousBuffer(RewriterBase &rewriter, Value value,
+                                            const BufferizationOptions &options,
+                                            const BufferizationState &state) {
+  if (isa<MemRefType>(value.getType()))
+    return value;
+  FailureOr<Value> buffer = getBuffer(rewriter, value, options, state);
+  if (failed(buffer))
+    return failure();
+  auto type = cast<MemRefType>(buffer->getType());
+  auto [strides, offset] = type.getStridesAndOffset();
+  auto contiguous = MemRefType::get(type.getShape(), type.getElementType());
+  if (strides == contiguous.getStridesAndOffset().first)
+    return *buffer;
+  Location loc = value.getLoc();
+  FailureOr<Value> copy =
+      options.createAlloc(rewriter, loc, contiguous, /*dynShape=*/{});
+  if (failed(copy) ||
+      failed(options.createMemCpy(rewriter, loc, *buffer, *copy)))
+    return failure();
+  return *copy;
+}
+
+namespace {
+
+/// Launches and dispatches write their outputs in place.
+template <typename OpTy>
+struct StepOpModel
+    : public DstBufferizableOpInterfaceExternalModel<StepOpModel<OpTy>, OpTy> {
+  LogicalResult bufferize(Operation *op, RewriterBase &rewriter,
+                          const BufferizationOptions &options,
+                          BufferizationState &state) const {
+    auto step = cast<OpTy>(op);
+    rewriter.setInsertionPoint(op);
+    SmallVector<Value> inputs, outputs;
+    for (Value input : step.getInputs()) {
+      FailureOr<Value> buffer =
+          getContiguousBuffer(rewriter, input, options, state);
+      if (failed(buffer))
+        return failure();
+      inputs.push_back(*buffer);
+    }
+    for (Value output : step.getOutputs()) {
+      FailureOr<Value> buffer = getBuffer(rewriter, output, options, state);
+      if (failed(buffer))
+        return failure();
+      outputs.push_back(*buffer);
+    }
+    if constexpr (std::is_same_v<OpTy, LaunchOp>)
+      LaunchOp::create(rewriter, op->getLoc(), TypeRange{},
+                       step.getKernelAttr(), step.getSession(),
+                       step.getDescriptor(), inputs, outputs,
+                       step.getLayerAttr());
+    else
+      DispatchOp::create(rewriter, op->getLoc(), TypeRange{},
+                         step.getCalleeAttr(), step.getTasksAttr(), inputs,
+                         outputs, step.getSerialAttr());
+    replaceOpWithBufferizedValues(rewriter, op, outputs);
+    return success();
+  }
+};
+
+/// One field of every row is a view of the descriptor that nothing may write.
+template <typename OpTy>
+struct RowFieldModel
+    : public BufferizableOpInterface::ExternalModel<RowFieldModel<OpTy>, OpTy> {
+  FailureOr<BufferLikeType> getBufferType(Operation *op, Value value,
+                                          const BufferizationOptions &,
+                                          const BufferizationState &,
+                                          SmallVector<Value> &) const {
+    auto type = cast<ShapedType>(value.getType());
+    return cast<BufferLikeType>(
+        getRowFieldType(op->getContext(), type.getDimSize(0)));
+  }
+  bool isWritable(Operation *, Value, const AnalysisState &) const {
+    return false;
+  }
+  LogicalResult bufferize(Operation *op, RewriterBase &rewriter,
+                          const BufferizationOptions &options,
+                          BufferizationState &state) const {
+    auto field = cast<OpTy>(op);
+    if (isa<MemRefType>(field.getResult().getType()))
+      return success();
+    replaceOpWithNewBufferizedOp<OpTy>(
+        rewriter, op,
+        getRowFieldType(op->getContext(),
+                        field.getDescriptor().getType().getRows()),
+        field.getDescriptor());
+    return success();
+  }
+};
+
+} // namespace
+
+void kvrm::registerBufferizableOpInterfaceExternalModels(
+    DialectRegistry &registry) {
+  registry.addExtension(+[](MLIRContext *context, KVRMDialect *) {
+    LaunchOp::attachInterface<StepOpModel<LaunchOp>>(*context);
+    DispatchOp::attachInterface<StepOpModel<DispatchOp>>(*context);
+    PositionsOp::attachInterface<RowFieldModel<PositionsOp>>(*context);
+    CountsOp::attachInterface<RowFieldModel<CountsOp>>(*context);
+  });
+}
