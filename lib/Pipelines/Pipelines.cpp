@@ -90,12 +90,9 @@ void kvrm::buildNVVMKernelsPipeline(OpPassManager &pm,
   paging.layout = "swizzled";
   pm.addPass(createPageCachePass(paging));
   pm.addPass(createMergeTransportPass());
-  // Two columns of eight query rows: more would not leave registers for the
-  // keys in flight.
   SelectSchedulePassOptions scheduling;
   scheduling.schedule = "workqueue";
   scheduling.kvTile = options.kvTile;
-  scheduling.maxQueryRows = 16;
   pm.addPass(createSelectSchedulePass(scheduling));
   pm.addPass(createGenerateKernelsPass());
 }

@@ -155,7 +155,7 @@ Status AttentionStep::takeMemory() {
   // Never nothing, so that every address is one.
   KVRM_TRY(take(partialStates,
                 std::max<int64_t>(work->capacity().partials, 1) *
-                    kvrm_partial_floats(queryRows, attention.headDim) *
+                    kvrm_device_partial_floats(queryRows, attention.headDim) *
                     int64_t(sizeof(float)),
                 "partials"));
   constexpr std::array<const char *, attentionTensors> names = {

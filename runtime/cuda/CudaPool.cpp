@@ -25,7 +25,7 @@ static constexpr int64_t chunkElements =
 /// sides.
 template <typename Move>
 static void eachChunk(size_t elements, int32_t headDim, Move move) {
-  KVRM_CHECK(kvrm_strip_tokens(headDim) > 0 &&
+  KVRM_CHECK(kvrm_head_shape_of(headDim) &&
                  elements % static_cast<size_t>(headDim) == 0,
              "a page is whole tokens of a device's head dimension");
   auto tokens = static_cast<int64_t>(elements) / headDim;
@@ -33,7 +33,7 @@ static void eachChunk(size_t elements, int32_t headDim, Move move) {
   for (int64_t t = 0; t < tokens; ++t)
     for (int64_t c = 0; c < chunks; ++c)
       move(t * headDim + c * chunkElements,
-           t * headDim + kvrm_swizzled_chunk(t, c) * chunkElements);
+           t * headDim + kvrm_swizzled_chunk(headDim, t, c) * chunkElements);
 }
 
 void kvrm::packPage(std::span<const uint16_t> rows, int32_t headDim,

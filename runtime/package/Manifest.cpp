@@ -134,9 +134,10 @@ static void readModel(ObjectReader &model, Manifest &manifest) {
                             " is not a multiple of model.kv_heads, " +
                             std::to_string(manifest.kvHeads));
   manifest.headDim = model.integer32("head_dim", 1, KVRM_MAX_HEAD_DIM);
-  if (model.isOk() && isDevice && kvrm_strip_tokens(manifest.headDim) == 0)
+  if (model.isOk() && isDevice && !kvrm_head_shape_of(manifest.headDim))
     model.fail("head_dim", std::to_string(manifest.headDim) +
-                               " is not one that GPU kernels take");
+                               " is none of " KVRM_HEAD_SHAPES_TEXT
+                               ", which GPU kernels take");
   manifest.context = model.integer32("context", 1, maxContext);
   manifest.bos = model.integer32("bos", -1, manifest.vocabulary - 1);
   manifest.eos = model.integer32("eos", -1, manifest.vocabulary - 1);

@@ -16,6 +16,7 @@
 #include <gtest/gtest.h>
 #include <map>
 #include <random>
+#include <set>
 
 using namespace kvrm;
 
@@ -71,7 +72,7 @@ protected:
   std::shared_ptr<const Package>
   kernels(const toy::KernelOptions &options = {}) {
     auto key = std::make_tuple(options.queries, options.qTile, options.isStaged,
-                               options.hasCubin);
+                               options.hasCubin, options.headDim);
     std::string &path = folders[key];
     if (path.empty())
       path = toy::makeKernels(options);
@@ -100,7 +101,7 @@ protected:
     return created ? "" : created.status().message();
   }
 
-  std::map<std::tuple<int, int, bool, bool>, std::string> folders;
+  std::map<std::tuple<int, int, bool, bool, int>, std::string> folders;
 };
 
 void expectOk(const Status &status) {
@@ -370,7 +371,7 @@ TEST_F(Cuda, CapturesThatAreLeftEndTheCapture) {
 //===----------------------------------------------------------------------===//
 
 TEST(CudaPages, PackAndUnpack) {
-  for (int32_t headDim : {64, 128}) {
+  for (int32_t headDim : {64, 96, 128, 256}) {
     constexpr int32_t tokens = 32;
     std::vector<uint16_t> rows(static_cast<size_t>(tokens * headDim));
     for (size_t i = 0; i < rows.size(); ++i)
@@ -379,13 +380,42 @@ TEST(CudaPages, PackAndUnpack) {
     packPage(rows, headDim, page);
     for (int32_t t = 0; t < tokens; ++t)
       for (int32_t d = 0; d < headDim; ++d) {
-        int32_t chunk = (d / 8) ^ (t & 7);
+        int32_t chunk = (d / 8) ^ (headDim == 96 ? (t / 2) & 3 : t & 7);
         EXPECT_EQ(page[static_cast<size_t>(t * headDim + chunk * 8 + d % 8)],
                   rows[static_cast<size_t>(t * headDim + d)]);
       }
     std::vector<uint16_t> back(rows.size());
     unpackPage(page, headDim, back);
     EXPECT_EQ(back, rows);
+  }
+}
+
+TEST(CudaPages, MatrixLoadsAreFreeOfBankConflicts) {
+  // A load reads the same chunk of eight tokens; a line of banks is as many.
+  for (const kvrm_head_shape &shape : kvrm_head_shapes) {
+    int64_t chunks = shape.head_dim * 2 / KVRM_CHUNK_BYTES;
+    for (int64_t first : {0, 8})
+      for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+        std::set<int64_t> places;
+        for (int64_t token = first; token < first + 8; ++token) {
+          int64_t at = kvrm_swizzled_chunk(shape.head_dim, token, chunk);
+          ASSERT_TRUE(at >= 0 && at < chunks) << "outside the row";
+          places.insert((token * chunks + at) % 8);
+        }
+        EXPECT_EQ(places.size(), 8u)
+            << "head_dim " << shape.head_dim << " chunk " << chunk;
+      }
+  }
+}
+
+TEST(CudaPages, PiecesOfAPartialAreOfOneWarp) {
+  // Lanes merge four floats each, whatever the rows.
+  for (const kvrm_head_shape &shape : kvrm_head_shapes) {
+    int64_t piece = kvrm_piece_floats(shape.head_dim);
+    EXPECT_EQ(shape.head_dim % piece, 0);
+    EXPECT_EQ(32 * 4 % piece, 0);
+    EXPECT_GE(kvrm_device_partial_floats(3, shape.head_dim),
+              3 * (shape.head_dim + 2 * (shape.head_dim / piece)));
   }
 }
 
@@ -656,7 +686,9 @@ TEST_F(Cuda, RandomStepsReachTheDevice) {
     wanted.poolPages = seed < 4 ? 0 : 60;
     toy::KernelOptions options{.queries = seed % 3 == 0 ? 1 : 4,
                                .qTile = seed % 3 == 0 ? 1 : 2,
+                               .headDim = kvrm_head_shapes[seed % 4].head_dim,
                                .isStaged = wanted.usesStaging};
+    control().headDim = options.headDim;
     std::unique_ptr<AttentionStep> gpu = backend(wanted, options);
     EXPECT_TRUE(isDescriptorEqual(*gpu)) << "before any step";
     CudaSchedule schedule = CudaSchedule::workqueue();

@@ -68,6 +68,15 @@ TEST_F(DevicePackages, LoadsAWholeOne) {
   EXPECT_EQ((*package)->weights(), nullptr);
 }
 
+TEST_F(DevicePackages, EveryHeadShapeLoads) {
+  for (const kvrm_head_shape &shape : kvrm_head_shapes) {
+    json changed = toy::kernelManifestOf({.headDim = shape.head_dim}, path);
+    Expected<Manifest> parsed = parseManifest(changed.dump(), "M");
+    ASSERT_TRUE(parsed) << parsed.status().message();
+    EXPECT_EQ(parsed->headDim, shape.head_dim);
+  }
+}
+
 TEST_F(DevicePackages, ManifestFieldsAreChecked) {
   struct Broken {
     const char *pointer;
@@ -94,7 +103,8 @@ TEST_F(DevicePackages, ManifestFieldsAreChecked) {
        "M: model.heads: 7 is not a multiple of model.kv_heads, 2"},
       {"/model/kv_heads", 257, "M: model.kv_heads: 257 is outside 1..256"},
       {"/model/head_dim", 80,
-       "M: model.head_dim: 80 is not one that GPU kernels take"},
+       "M: model.head_dim: 80 is none of 64, 96, 128 and 256, which GPU "
+       "kernels take"},
       {"/cache/page_tokens", 8,
        "M: cache.page_tokens: 8 is not one of 16, 32, 64"},
       {"/cache/pages_per_slot", 63,

@@ -159,9 +159,9 @@ static void runCommit(const Launch &launch) {
   }
 }
 
-/// Appends for head_dim 64, 2 KV heads, pages of 16: the kernels of the tests.
+/// Appends for 2 KV heads, pages of 16: the kernels of the tests.
 static void runAppend(const Launch &launch) {
-  constexpr int32_t headDim = 64;
+  const int32_t headDim = control.headDim;
   constexpr int32_t kvHeads = 2;
   constexpr int32_t pageTokens = 16;
   const kvrm_device_args &args = launch.args;
@@ -178,10 +178,11 @@ static void runAppend(const Launch &launch) {
                          (int64_t(page) * pageTokens + token) * headDim * 2;
         Address source =
             ((int64_t(r) * queries + t) * kvHeads + head) * headDim * 2;
-        for (Address c = 0; c < headDim / 8; ++c)
+        for (int32_t c = 0; c < headDim / 8; ++c)
           for (auto [from, to] : {std::pair(args.k, args.k_pool),
                                   std::pair(args.v, args.v_pool)}) {
-            Address at = to + target + (c ^ (token & 7)) * 16;
+            Address at =
+                to + target + kvrm_swizzled_chunk(headDim, token, c) * 16;
             if (page < 0 || !liesIn(deviceMemory, at, 16) ||
                 !liesIn(deviceMemory, from + source + c * 16, 16)) {
               violate("append writes outside the pool");

@@ -19,6 +19,7 @@
 
 #include "kvrm/runtime/abi/descriptor.h"
 #include "kvrm/runtime/abi/device.h"
+#include "kvrm/runtime/abi/pool.h"
 
 #include <array>
 #include <cstdint>
@@ -55,6 +56,7 @@ struct Control {
   int32_t activeBlocks = 2;
   int32_t activeClusters = 4;
   int32_t maxThreads = 1024; ///< of any kernel
+  int32_t headDim = 64;      ///< that the append kernel is compiled for
 
   // Faults.
   int64_t failAt = 0;        ///< the how manieth call fails, once; 0 = none

@@ -28,6 +28,7 @@ namespace toy {
 struct KernelOptions {
   int queries = 1;
   int qTile = 1;
+  int headDim = 64;
   bool isStaged = false;
   bool hasCubin = false;
 };
@@ -66,14 +67,14 @@ inline nlohmann::json kernelManifestOf(const KernelOptions &options,
                        {"bytes", std::filesystem::file_size(path)},
                        {"xxh3", checksum(path)}});
   }
-  constexpr int slots = 8, headDim = 64, heads = 6, kvHeads = 2;
+  constexpr int slots = 8, heads = 6, kvHeads = 2;
   json tensors = json::array();
   for (auto [name, tensorHeads] :
        {std::pair("input0", heads), std::pair("input1", kvHeads),
         std::pair("input2", kvHeads), std::pair("output0", heads)})
     tensors.push_back(
         {{"name", name},
-         {"row_bytes", options.queries * tensorHeads * headDim * 2}});
+         {"row_bytes", options.queries * tensorHeads * options.headDim * 2}});
   return {{"format", "kvrm-package"},
           {"abi_version", KVRM_ABI_VERSION},
           {"producer", "test"},
@@ -87,7 +88,7 @@ inline nlohmann::json kernelManifestOf(const KernelOptions &options,
             {"layers", 1},
             {"heads", heads},
             {"kv_heads", kvHeads},
-            {"head_dim", headDim},
+            {"head_dim", options.headDim},
             {"context", 1024},
             {"bos", -1},
             {"eos", -1}}},

@@ -10,16 +10,6 @@ kvrm.kernel @append heads 4 io f16 tile <q = 1, kv = 64> transport <native>
 
 // -----
 
-// expected-error@+1 {{'kvrm.kernel' op has head_dim 192; this target takes 64 and 128}}
-kvrm.kernel @append heads 4 io f16 tile <q = 1, kv = 64> transport <native>
-    on !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 192, page = 16, element = f16, layout = swizzled>>
-    at !kvrm.descriptor<rows = 2, queries = 1, pages = 4> {
-  kvrm.append_rows
-  kvrm.return
-}
-
-// -----
-
 // expected-error@+1 {{'kvrm.kernel' op has pages of 8 tokens; this target takes 16, 32 and 64}}
 kvrm.kernel @append heads 4 io f16 tile <q = 1, kv = 64> transport <native>
     on !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 128, page = 8, element = f16, layout = swizzled>>
@@ -40,7 +30,7 @@ kvrm.kernel @append heads 4 io f16 tile <q = 1, kv = 128> transport <native>
 
 // -----
 
-// expected-error@+1 {{'kvrm.kernel' op has 17 query rows a tile; this target takes at most 16}}
+// expected-error@+1 {{'kvrm.kernel' op has 17 query rows a tile; this target takes at most 16 at head_dim 128}}
 kvrm.kernel @attend heads 34 io f16 tile <q = 1, kv = 64> transport <native>
     on !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 128, page = 16, element = f16, layout = swizzled>>
     at !kvrm.descriptor<rows = 2, queries = 1, pages = 4> {

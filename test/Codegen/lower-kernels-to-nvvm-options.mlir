@@ -1,5 +1,6 @@
 // RUN: not kvrm-opt %s --kvrm-lower-kernels-to-nvvm=arch=sm_70 2>&1 | FileCheck %s --check-prefix=ARCH
 // RUN: not kvrm-opt %s --kvrm-lower-kernels-to-nvvm=warps=3 2>&1 | FileCheck %s --check-prefix=WARPS
+// RUN: not kvrm-opt %s --kvrm-lower-kernels-to-nvvm=warps=-8 2>&1 | FileCheck %s --check-prefix=WARPS
 // RUN: not kvrm-opt %s --kvrm-lower-kernels-to-nvvm=warps=32 2>&1 | FileCheck %s --check-prefix=WARPS
 // RUN: not kvrm-opt %s --kvrm-lower-kernels-to-nvvm=stages=17 2>&1 | FileCheck %s --check-prefix=STAGES
 // RUN: not kvrm-opt %s --kvrm-lower-kernels-to-nvvm=blocks-per-sm=0 2>&1 | FileCheck %s --check-prefix=BLOCKS
@@ -8,7 +9,7 @@
 
 // CLUSTER: error: 'func.func' op has clusters of 4 blocks, which sm_80 has not
 // ARCH: error: arch: 'sm_70' is not sm_80 or sm_90
-// WARPS: error: warps: {{3|32}} is not a power of two up to 16
+// WARPS: error: warps: {{3|-8|32}} is neither 0 nor a power of two up to 16
 // STAGES: error: stages: 17 is outside 0..16
 // BLOCKS: error: blocks-per-sm: 0 is outside 1..8
 // SHARED: error: 'kvrm.kernel' op needs {{[0-9]+}} bytes of shared memory a block; sm_90 has 232448

@@ -103,6 +103,10 @@ SHAPES = [
     Shape(arch="x86-64-v3", group=3, hidden=200, vocab=1001, transport="staged"),
     Shape(arch="x86-64-v3", group=4, head_dim=128, cache="bf16", page=32, chunk=7),
     Shape(arch="x86-64-v3", group=8, kv_heads=1, schedule="split", page=64, ffn=20),
+    Shape(head_dim=96, group=3, cache="bf16", page=32, chunk=7),
+    Shape(head_dim=256, group=2, kv_heads=1, schedule="split", transport="staged"),
+    Shape(arch="x86-64-v3", head_dim=96, group=4, kv_heads=1, schedule="rows"),
+    Shape(arch="x86-64-v3", head_dim=256, cache="bf16", page=64, chunk=33),
     Shape(arch="x86-64-v3", schedule="rows", weights="bf16", hidden=72, chunk=1),
 ]
 

@@ -9,6 +9,7 @@
 #include "AttentionCases.h"
 #include "AttentionRig.h"
 #include "Commands.h"
+#include "kvrm/runtime/abi/pool.h"
 #include "kvrm/runtime/paging/Calibration.h"
 
 #include <algorithm>
@@ -327,8 +328,9 @@ Status AttentionBench::runRow(const AttentionCase &one) {
   row["pages_per_group"] = perGroup;
   // A group is that many bytes in a row of K or V of one head.
   row["bytes_per_group"] = perGroup * static_cast<double>(m.pageBytes());
-  // A warp asks for K and V of a strip, 2048 elements each, page by page.
-  int32_t copied = std::min(2048 / m.headDim, m.pageTokens);
+  // A warp asks for K and V of a strip page by page.
+  int32_t copied =
+      std::min(kvrm_head_shape_of(m.headDim)->strip_tokens, m.pageTokens);
   int64_t copies = 0;
   for (int32_t length : one.lengths)
     copies += int64_t(2) * m.kvHeads * ((length + copied - 1) / copied);

@@ -293,5 +293,11 @@ llvm::Error kvrmc::compile(const ::kvrm::DecoderModel &model,
       mlir::kvrm::HostTarget::create(options.arch);
   if (!target)
     return target.takeError();
+  int64_t lanes = target->getLanes(), headDim = model.config.headDim;
+  if (!options.pipeline.isStatic && headDim % lanes != 0)
+    return llvm::createStringError("--arch: '" + options.arch +
+                                   "' has vectors of " + llvm::Twine(lanes) +
+                                   " lanes, of which head_dim " +
+                                   llvm::Twine(headDim) + " is no multiple");
   return Compiler(model, options, std::move(*target)).run();
 }

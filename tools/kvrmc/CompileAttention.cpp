@@ -16,6 +16,7 @@
 #include "kvrm/InitAll.h"
 #include "kvrm/Package/Package.h"
 #include "kvrm/runtime/abi/limits.h"
+#include "kvrm/runtime/abi/pool.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/IR/Diagnostics.h"
@@ -51,10 +52,10 @@ static llvm::Error checkOptions(const AttentionOptions &options) {
     return llvm::createStringError("--heads: " + llvm::Twine(options.heads) +
                                    " is not a multiple of --kv-heads, " +
                                    llvm::Twine(options.kvHeads));
-  if (options.headDim != 64 && options.headDim != 128)
+  if (!kvrm_head_shape_of(options.headDim))
     return llvm::createStringError(
         "--head-dim: " + llvm::Twine(options.headDim) +
-        " is neither 64 nor 128");
+        " is none of " KVRM_HEAD_SHAPES_TEXT);
   int64_t page = options.pipeline.page;
   if (page != 16 && page != 32 && page != 64)
     return llvm::createStringError("--page-size: " + llvm::Twine(page) +

@@ -16,6 +16,7 @@
 
 #include "Compile.h"
 #include "CompileAttention.h"
+#include "kvrm/runtime/abi/pool.h"
 
 #include "llvm/Support/CommandLine.h"
 #include "llvm/Support/InitLLVM.h"
@@ -153,15 +154,15 @@ KVRMC_ATTENTION_OPTION(int64_t, attentionHeads, "heads", 32,
 KVRMC_ATTENTION_OPTION(int64_t, attentionKvHeads, "kv-heads", 8,
                        "KV heads (8)");
 KVRMC_ATTENTION_OPTION(int64_t, attentionHeadDim, "head-dim", 128,
-                       "Head dimension, 64 or 128 (128)");
+                       "Head dimension: " KVRM_HEAD_SHAPES_TEXT " (128)");
 KVRMC_ATTENTION_OPTION(int64_t, attentionQueries, "queries", 1,
                        "Query tokens a slot and step (1)");
 KVRMC_ATTENTION_OPTION(int64_t, attentionPage, "page-size", 16,
                        "Tokens a page: 16, 32 or 64 (16)");
 KVRMC_ATTENTION_OPTION(int64_t, attentionKvTile, "kv-tile", 64,
                        "Cached tokens a tile of work (64)");
-KVRMC_ATTENTION_OPTION(int64_t, attentionWarps, "warps", 8,
-                       "Warps of a block (8)");
+KVRMC_ATTENTION_OPTION(int64_t, attentionWarps, "warps", 0,
+                       "Warps of a block; 0: as suits the head dimension (0)");
 KVRMC_ATTENTION_OPTION(int64_t, attentionStages, "stages", 0,
                        "Strips in flight a warp; 0: all that fit (0)");
 KVRMC_ATTENTION_OPTION(int64_t, attentionBlocksPerSM, "blocks-per-sm", 1,

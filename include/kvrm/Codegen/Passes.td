@@ -42,7 +42,8 @@ def LowerKernelsToHostPass
     the softmax state live in the worker's scratch memory, which stays in the
     first-level cache; accumulators are in registers within a tile.
 
-    The pool must have the layout `transposed_keys`.
+    The pool must have the layout `transposed_keys`. Any `head_dim` goes that is
+    a multiple of the lanes, and so do pages.
   }];
   let options = [
     Option<"lanes", "lanes", "int64_t", /*default=*/"16",
@@ -77,8 +78,8 @@ def LowerKernelsToNVVMPass
   let options = [
     Option<"arch", "arch", "std::string", /*default=*/[{"sm_90"}],
            "GPU architecture: sm_80 or sm_90">,
-    Option<"warps", "warps", "int64_t", /*default=*/"8",
-           "Warps of an attention block, a power of two">,
+    Option<"warps", "warps", "int64_t", /*default=*/"0",
+           "Warps of an attention block, a power of two; 0: as suits head_dim">,
     Option<"stages", "stages", "int64_t", /*default=*/"0",
            "Strips that a warp keeps in flight; 0: what shared memory allows">,
     Option<"blocksPerSM", "blocks-per-sm", "int64_t", /*default=*/"1",

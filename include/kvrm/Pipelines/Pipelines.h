@@ -66,8 +66,9 @@ struct NVVMPipelineOptions : public PassPipelineOptions<NVVMPipelineOptions> {
   Option<std::string> arch{*this, "arch", llvm::cl::desc("sm_80 or sm_90"),
                            llvm::cl::init("sm_90")};
   Option<int64_t> warps{*this, "warps",
-                        llvm::cl::desc("Warps of an attention block"),
-                        llvm::cl::init(8)};
+                        llvm::cl::desc("Warps of an attention block; 0 = as "
+                                       "suits the head dimension"),
+                        llvm::cl::init(0)};
   Option<int64_t> stages{*this, "stages",
                          llvm::cl::desc("Strips in flight a warp; 0 = all "
                                         "that shared memory allows"),

@@ -24,11 +24,11 @@
 //             that whoever merges waits for the words themselves, and who
 //             writes them needs no fence, no counter and no answer.
 //
-// Two numbers. A strip is 8 KiB of K and V; at 3.0 TB/s over 132
-// multiprocessors one has 360 ns for it, 630 cycles of four schedulers. A strip
-// of one query tile takes about 230 instructions: a tenth of what they issue.
-// Bytes are the limit, so that what matters is that copies are in flight: 24
-// strips, 192 KiB, a multiprocessor.
+// Two numbers. A strip is 8 KiB of K and V, at head_dim 64 and 128; at 3.0 TB/s
+// over 132 multiprocessors one has 360 ns for it, 630 cycles of four
+// schedulers. A strip of one query tile takes about 230 instructions: a tenth
+// of what they issue. Bytes are the limit, so that what matters is that copies
+// are in flight: 24 strips, 192 KiB, a multiprocessor.
 //
 //===----------------------------------------------------------------------===//
 
@@ -115,6 +115,8 @@ private:
   Value boundOf(TileBound bound);
   void loadQuery();
   void initSoftmax();
+  Value swizzledRow(int64_t half, Value token, Value chunk);
+  Value blockOfRow(Value row, int64_t block);
   void score(bool masked);
   void updateSoftmax();
   void accumulate(bool masked);
@@ -131,11 +133,13 @@ private:
   Merged mergeWarps(Value quad);
   void mergeCluster();
   void mergeWorkqueue();
-  /// Where one quad of a partial lies, and its row's (m, l).
+  /// Where one quad of a partial lies, and its row's (m, l), as its piece of
+  /// the row has them.
   struct Mailbox {
     Value acc, state;
   };
   Mailbox mailboxOf(Value partial, Value quad);
+  Value isFirstOfPiece(Value column);
   void postPartial(Value quad, const Merged &merged);
   void readSegment();
   void finishSegment();
@@ -419,13 +423,26 @@ void AttentionLowering::initSoftmax() {
   }
 }
 
+/// Address of a chunk of a token's first block, in the half of the stage that
+/// begins at `half`. `lane` and the token have the lowest three bits in common.
+Value AttentionLowering::swizzledRow(int64_t half, Value token, Value chunk) {
+  Value swizzled = b.bitXor(chunk, strip.swizzle(b, lane));
+  return b.add(b.add(stage, half),
+               b.add(b.mul(token, strip.rowBytes()), b.shiftLeft(swizzled, 4)));
+}
+
+/// From there to block `block` of the same row, two chunks each. Rows are whole
+/// multiples of `aligned`, the largest power of two: address bits below it are
+/// of the chunk alone, so that XOR goes through the swizzle's; the rest is
+/// added.
+Value AttentionLowering::blockOfRow(Value row, int64_t block) {
+  int64_t offset = 2 * KVRM_CHUNK_BYTES * block;
+  int64_t aligned = strip.rowBytes() & -strip.rowBytes();
+  return b.add(b.bitXor(row, offset % aligned), offset - offset % aligned);
+}
+
 void AttentionLowering::score(bool masked) {
-  // Rows of a fragment lie `rowBytes` apart, their 16-byte chunks permuted by
-  // the token; the permutation of block k is that of block 0 XOR 2k.
-  Value laneToken = b.bitAnd(lane, 15), laneChunk = b.shiftRight(lane, 4);
-  Value chunk = b.bitXor(laneChunk, b.bitAnd(lane, 7));
-  Value base = b.add(
-      stage, b.add(b.mul(laneToken, strip.rowBytes()), b.shiftLeft(chunk, 4)));
+  Value base = swizzledRow(0, b.bitAnd(lane, 15), b.shiftRight(lane, 4));
   scores.assign(tokenBlocks(), {});
   for (int64_t m = 0; m < tokenBlocks(); ++m) {
     Value zero = b.f32(0);
@@ -433,7 +450,7 @@ void AttentionLowering::score(bool masked) {
     SmallVector<Quad> odd = scores[m];
     Value blockBase = b.add(base, m * 16 * strip.rowBytes());
     for (int64_t k = 0; k < dimBlocks(); ++k) {
-      Quad keys = b.loadMatrix(b.bitXor(blockBase, 32 * k), false);
+      Quad keys = b.loadMatrix(blockOfRow(blockBase, k), false);
       // Two sums, so that products wait half as long for one another.
       SmallVector<Quad> &sums = k % 2 ? odd : scores[m];
       for (int64_t n = 0; n < queryColumns(); ++n)
@@ -501,10 +518,7 @@ void AttentionLowering::accumulate(bool masked) {
   Value laneToken =
       b.add(b.bitAnd(lane, 7), b.shiftLeft(b.shiftRight(lane, 4), 3));
   Value laneChunk = b.bitAnd(b.shiftRight(lane, 3), 1);
-  Value chunk = b.bitXor(laneChunk, b.bitAnd(lane, 7));
-  Value base =
-      b.add(b.add(stage, strip.halfBytes()),
-            b.add(b.mul(laneToken, strip.rowBytes()), b.shiftLeft(chunk, 4)));
+  Value base = swizzledRow(strip.halfBytes(), laneToken, laneChunk);
   for (int64_t m = 0; m < tokenBlocks(); ++m) {
     SmallVector<std::array<Value, 2>> weights;
     for (int64_t n = 0; n < queryColumns(); ++n) {
@@ -531,7 +545,7 @@ void AttentionLowering::accumulate(bool masked) {
     }
     Value blockBase = b.add(base, m * 16 * strip.rowBytes());
     for (int64_t i = 0; i < dimBlocks(); ++i) {
-      Quad values = b.loadMatrix(b.bitXor(blockBase, 32 * i), true);
+      Quad values = b.loadMatrix(blockOfRow(blockBase, i), true);
       if (masked)
         for (int64_t j = 0; j < 4; ++j)
           values[j] = b.bitAnd(values[j], keep[j / 2]);
@@ -752,18 +766,23 @@ static Value mailboxWords(DeviceBuilder &b, ArrayRef<Value> floats) {
 
 AttentionLowering::Mailbox AttentionLowering::mailboxOf(Value partial,
                                                         Value quad) {
-  Value base =
-      b.at(device.parameter(offsetof(kvrm_device_args, partials)),
-           b.mul(b.widen(partial), kvrm_partial_floats(rows, headDim) * 4));
-  Value row = b.div(quad, headDim / 4);
+  Value base = b.at(
+      device.parameter(offsetof(kvrm_device_args, partials)),
+      b.mul(b.widen(partial), kvrm_device_partial_floats(rows, headDim) * 4));
+  Value piece = b.div(quad, kvrm_piece_floats(headDim) / 4);
   return {b.at(base, b.widen(b.shiftLeft(quad, 4))),
-          b.at(b.at(base, b.widen(b.shiftLeft(row, 3))), rows * headDim * 4)};
+          b.at(b.at(base, b.widen(b.shiftLeft(piece, 3))), rows * headDim * 4)};
+}
+
+/// Whether the quad at `column` is the one that brings (m, l) of its piece.
+Value AttentionLowering::isFirstOfPiece(Value column) {
+  return b.equal(b.rem(column, kvrm_piece_floats(headDim)), 0);
 }
 
 void AttentionLowering::postPartial(Value quad, const Merged &merged) {
   Mailbox mailbox = mailboxOf(item.partial.get(), quad);
   b.storeVolatile(mailboxWords(b, merged.acc), mailbox.acc, 16);
-  b.ifThen(b.equal(merged.column, 0), [&] {
+  b.ifThen(isFirstOfPiece(merged.column), [&] {
     b.storeVolatile(mailboxWords(b, {merged.maximum, merged.sum}),
                     mailbox.state, 8);
   });
@@ -828,9 +847,8 @@ void AttentionLowering::mergePartials(Value first, Value count) {
 
   // Whole warps go on together: lanes wait for each other below, before they
   // empty what they have read. So a lane must wait for nothing that another
-  // warp empties: a row is of one warp, and a lane without a quad takes one of
-  // its own warp, the last.
-  assert(kWarpLanes % (headDim / 4) == 0 && "a row is of more than one warp");
+  // warp empties: a piece of a row is of one warp, and a lane without a quad
+  // takes one of its own warp, the last.
   Value end = b.i32(llvm::alignTo(quads, kWarpLanes));
   Value threads = b.i32(options.warps * kWarpLanes);
   b.forLoop(thread, end, threads, [&](Value index) {
@@ -873,7 +891,7 @@ void AttentionLowering::mergePartials(Value first, Value count) {
       for (int64_t i = 0; i < batch; ++i)
         b.ifThen(b.bitAnd(isQuad, b.lessThan(b.add(begin, i), count)), [&] {
           b.store(b.pack({empty, empty, empty, empty}), mailboxes[i].acc, 16);
-          b.ifThen(b.equal(column, 0), [&] {
+          b.ifThen(isFirstOfPiece(column), [&] {
             b.store(b.pack({empty, empty}), mailboxes[i].state, 8);
           });
         });
@@ -914,7 +932,9 @@ void AttentionLowering::mergePartials(Value first, Value count) {
 LogicalResult kvrm::lowerAttentionToNVVM(KernelOp kernel,
                                          const TileProgram &program,
                                          gpu::GPUModuleOp module,
-                                         const DeviceOptions &options) {
+                                         DeviceOptions options) {
+  if (options.warps == 0)
+    options.warps = kvrm_head_shape_of(kernel.getPool().getHeadDim())->warps;
   for (Assignment assignment : {Assignment::Workqueue, Assignment::Cluster}) {
     // Staging is there to be measured; one schedule is enough for that.
     if (assignment == Assignment::Cluster &&

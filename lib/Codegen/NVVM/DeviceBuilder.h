@@ -122,7 +122,7 @@ public:
     return arith::ShLIOp::create(*this, lhs, like(lhs, rhs));
   }
   Value shiftRight(Value lhs, int64_t rhs) {
-    return arith::ShRUIOp::create(*this, lhs, like(lhs, rhs));
+    return rhs ? arith::ShRUIOp::create(*this, lhs, like(lhs, rhs)) : lhs;
   }
   Value min(Value lhs, Value rhs) {
     return arith::MinSIOp::create(*this, lhs, rhs);

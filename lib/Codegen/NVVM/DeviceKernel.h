@@ -20,6 +20,7 @@
 #include "kvrm/Dialect/KVRM/IR/TileProgram.h"
 #include "kvrm/runtime/abi/descriptor.h"
 #include "kvrm/runtime/abi/device.h"
+#include "kvrm/runtime/abi/pool.h"
 
 #include "mlir/Dialect/GPU/IR/GPUDialect.h"
 
@@ -27,8 +28,8 @@ namespace mlir::kvrm {
 
 /// What the generator is told about the GPU.
 struct DeviceOptions {
-  int64_t sm = 90; ///< compute capability, times ten
-  int64_t warps = 8;
+  int64_t sm = 90;    ///< compute capability, times ten
+  int64_t warps = 0;  ///< of an attention block; 0 = as its head shape has
   int64_t stages = 0; ///< strips in flight a warp; 0 = what memory allows
   int64_t blocksPerSM = 1;
 
@@ -77,7 +78,7 @@ public:
 /// need more shared memory than the GPU has.
 LogicalResult lowerAttentionToNVVM(KernelOp kernel, const TileProgram &program,
                                    gpu::GPUModuleOp module,
-                                   const DeviceOptions &options);
+                                   DeviceOptions options);
 
 /// Writes the kernel that appends new keys and values.
 void lowerAppendToNVVM(KernelOp kernel, gpu::GPUModuleOp module,

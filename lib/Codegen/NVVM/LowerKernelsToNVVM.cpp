@@ -49,22 +49,20 @@ static LogicalResult checkKernel(KernelOp kernel) {
   if (kernel.getSessionType().getFarHistory())
     return kernel.emitOpError("is of a session with far_history; this target "
                               "attends to exact tokens alone");
-  if (pool.getHeadDim() != 64 && pool.getHeadDim() != 128)
-    return kernel.emitOpError("has head_dim ")
-           << pool.getHeadDim() << "; this target takes 64 and 128";
   if (pool.getPage() != 16 && pool.getPage() != 32 && pool.getPage() != 64)
     return kernel.emitOpError("has pages of ")
            << pool.getPage() << " tokens; this target takes 16, 32 and 64";
   if (kernel.attends()) {
-    constexpr int64_t maxQueryRows = 16;
-    if (kernel.getQueryRows() > maxQueryRows)
+    const kvrm_head_shape &shape = *kvrm_head_shape_of(pool.getHeadDim());
+    if (kernel.getQueryRows() > shape.query_rows)
       return kernel.emitOpError("has ")
              << kernel.getQueryRows() << " query rows a tile; this target "
-             << "takes at most " << maxQueryRows;
-    if (kernel.getTile().getKv() % StripShape(pool).tokens != 0)
+             << "takes at most " << shape.query_rows << " at head_dim "
+             << shape.head_dim;
+    if (kernel.getTile().getKv() % shape.strip_tokens != 0)
       return kernel.emitOpError("has a KV tile of ")
              << kernel.getTile().getKv() << " tokens; this target takes "
-             << "multiples of " << StripShape(pool).tokens;
+             << "multiples of " << shape.strip_tokens;
   }
   return success();
 }
@@ -100,9 +98,10 @@ FailureOr<DeviceOptions> LowerKernelsToNVVMPass::readOptions() {
         << "arch: '" << arch.getValue() << "' is not sm_80 or sm_90";
     return failure();
   }
-  if (warps < 1 || warps > 16 || !llvm::isPowerOf2_64(warps)) {
+  if (warps < 0 || warps > 16 || (warps && !llvm::isPowerOf2_64(warps))) {
     emitError(getOperation().getLoc())
-        << "warps: " << warps.getValue() << " is not a power of two up to 16";
+        << "warps: " << warps.getValue()
+        << " is neither 0 nor a power of two up to 16";
     return failure();
   }
   if (stages < 0 || stages > 16) {

@@ -6,8 +6,9 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "DeviceKernel.h"
 #include "WorkItems.h"
+
+#include <numeric>
 
 using namespace mlir;
 using namespace mlir::kvrm;
@@ -45,8 +46,9 @@ void kvrm::lowerAppendToNVVM(KernelOp source, gpu::GPUModuleOp module,
                       DeviceRole::Append, kThreads, 0, options);
   DeviceBuilder &b = kernel.b;
   PoolType pool = source.getPool();
-  int64_t page = pool.getPage(), rowBytes = StripShape(pool).rowBytes();
-  int64_t chunksPerHead = rowBytes / 16;
+  StripShape strip(pool);
+  int64_t page = pool.getPage(), rowBytes = strip.rowBytes();
+  int64_t chunksPerHead = rowBytes / KVRM_CHUNK_BYTES;
   Value row = b.blockId(), token = b.blockIdY();
   // The attention that follows may fetch history while tokens arrive.
   if (options.isHopper()) {
@@ -78,7 +80,7 @@ void kvrm::lowerAppendToNVVM(KernelOp source, gpu::GPUModuleOp module,
               b.i32(kThreads), [&](Value chunk) {
                 Value head = b.div(chunk, chunksPerHead);
                 Value inHead = b.sub(chunk, b.mul(head, chunksPerHead));
-                Value swizzled = b.bitXor(inHead, b.bitAnd(inPage, 7));
+                Value swizzled = b.bitXor(inHead, strip.swizzle(b, inPage));
                 Value stride =
                     kernel.parameter(offsetof(kvrm_device_args, head_stride));
                 Value to = b.add(b.add(b.mul(b.widen(head), stride), target),
@@ -106,7 +108,9 @@ void kvrm::writeStageKernel(KernelOp source, gpu::GPUModuleOp module,
                       DeviceRole::Stage, kThreads, 0, options);
   DeviceBuilder &b = kernel.b;
   PoolType pool = source.getPool();
-  constexpr int64_t inFlight = 4, step = 16 * kWarpLanes;
+  constexpr int64_t step = KVRM_CHUNK_BYTES * kWarpLanes;
+  // A page is whole rounds of so many steps.
+  int64_t inFlight = std::gcd(pool.getPageBytes() / step, 4);
   if (options.isHopper()) {
     b.launchDependents();
     b.waitForPrerequisites();
@@ -149,8 +153,6 @@ void kvrm::writeStageKernel(KernelOp source, gpu::GPUModuleOp module,
     Value to = b.at(pick(offsetof(kvrm_device_args, staged_k),
                          offsetof(kvrm_device_args, staged_v)),
                     b.add(laneOffset, b.mul(page, pool.getPageBytes())));
-    static_assert(16 * 64 * 2 % (inFlight * step) == 0,
-                  "the smallest page is a whole number of rounds");
     b.forLoop(b.i32(0), b.mul(group[3], pool.getPageBytes()),
               b.i32(inFlight * step), [&](Value offset) {
                 SmallVector<Value> chunks;

@@ -18,11 +18,11 @@
 
 namespace mlir::kvrm {
 
-/// The tokens that one warp attends to at once: 8 KiB of K and V.
+/// The tokens that one warp attends to at once: K and V, 6 to 16 KiB.
 struct StripShape {
   explicit StripShape(PoolType pool)
-      : tokens(2048 / pool.getHeadDim()), headDim(pool.getHeadDim()),
-        page(pool.getPage()),
+      : tokens(kvrm_head_shape_of(pool.getHeadDim())->strip_tokens),
+        headDim(pool.getHeadDim()), page(pool.getPage()),
         elementBytes(pool.getElement().getIntOrFloatBitWidth() / 8) {}
   int64_t rowBytes() const { return headDim * elementBytes; }
   int64_t halfBytes() const { return tokens * rowBytes(); } ///< K, or V
@@ -30,8 +30,12 @@ struct StripShape {
   int64_t pageBytes() const { return page * rowBytes(); }
   /// Pages that a strip touches; a page may hold several strips.
   int64_t pages() const { return std::max<int64_t>(1, tokens / page); }
+  /// What the chunks of a token with these lowest bits are XORed with.
+  Value swizzle(DeviceBuilder &b, Value token) const {
+    return b.shiftRight(b.bitAnd(token, 7), kvrm_swizzle_shift(headDim));
+  }
 
-  int64_t tokens; ///< 16 at head_dim 128, 32 at 64
+  int64_t tokens;
   int64_t headDim;
   int64_t page;
   int64_t elementBytes; ///< of the pool, and of q, k, v and out

@@ -62,8 +62,8 @@ func.func private @f(!kvrm.pool<layers = 1, kv_heads = 1, head_dim = 64, page = 
 
 // -----
 
-// expected-error@+1 {{head_dim is 96, which a swizzled pool needs as a multiple of 64}}
-func.func private @f(!kvrm.pool<layers = 1, kv_heads = 1, head_dim = 96, page = 16, element = f16, layout = swizzled>)
+// expected-error@+1 {{head_dim is 80; a swizzled pool takes 64, 96, 128 and 256}}
+func.func private @f(!kvrm.pool<layers = 1, kv_heads = 1, head_dim = 80, page = 16, element = f16, layout = swizzled>)
 
 // -----
 

@@ -12,11 +12,11 @@
 // CHECK-LABEL: func.func private @pools(
 // CHECK-SAME: !kvrm.pool<layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = transposed_keys>
 // CHECK-SAME: !kvrm.pool<layers = 1, kv_heads = 1, head_dim = 1, page = 1, element = bf16, layout = token_major>
-// CHECK-SAME: !kvrm.pool<layers = 1024, kv_heads = 256, head_dim = 512, page = 256, element = f16, layout = swizzled>
+// CHECK-SAME: !kvrm.pool<layers = 1024, kv_heads = 256, head_dim = 256, page = 256, element = f16, layout = swizzled>
 func.func private @pools(
   !kvrm.pool<layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = transposed_keys>,
   !kvrm.pool<layers = 1, kv_heads = 1, head_dim = 1, page = 1, element = bf16, layout = token_major>,
-  !kvrm.pool<layers = 1024, kv_heads = 256, head_dim = 512, page = 256, element = f16, layout = swizzled>)
+  !kvrm.pool<layers = 1024, kv_heads = 256, head_dim = 256, page = 256, element = f16, layout = swizzled>)
 
 // CHECK-LABEL: func.func private @sessions(!session, !session1)
 func.func private @sessions(

@@ -8,6 +8,7 @@
 
 #include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
 #include "kvrm/runtime/abi/limits.h"
+#include "kvrm/runtime/abi/pool.h"
 
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/DialectImplementation.h"
@@ -46,9 +47,9 @@ LogicalResult PoolType::verify(function_ref<InFlightDiagnostic()> emitError,
     return emitError() << "page is " << page << ", not a power of two";
   if (!element.isF16() && !element.isBF16())
     return emitError() << "element is " << element << ", neither f16 nor bf16";
-  if (layout == Layout::Swizzled && headDim % 64)
+  if (layout == Layout::Swizzled && !kvrm_head_shape_of(headDim))
     return emitError() << "head_dim is " << headDim
-                       << ", which a swizzled pool needs as a multiple of 64";
+                       << "; a swizzled pool takes " KVRM_HEAD_SHAPES_TEXT;
   return success();
 }
 

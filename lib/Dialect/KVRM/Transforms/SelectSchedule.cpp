@@ -8,6 +8,7 @@
 
 #include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
 #include "kvrm/Dialect/KVRM/Transforms/Passes.h"
+#include "kvrm/runtime/abi/pool.h"
 
 #include "llvm/Support/MathExtras.h"
 
@@ -64,14 +65,22 @@ public:
   }
 
 private:
+  int64_t queryRowsOver(PoolType pool) {
+    if (maxQueryRows > 0)
+      return maxQueryRows;
+    return pool.getLayout() == Layout::Swizzled
+               ? kvrm_head_shape_of(pool.getHeadDim())->query_rows
+               : 12;
+  }
+
   TileAttr selectTile(AttendOp op) {
     PoolType pool = op.getSession().getType().getPool();
     int64_t queries = op.getDescriptor().getType().getQueries();
     int64_t heads = cast<ShapedType>(op.getQuery().getType()).getDimSize(2);
     int64_t groupSize = heads / pool.getKvHeads();
-    int64_t q = 1;
+    int64_t most = queryRowsOver(pool), q = 1;
     for (int64_t candidate = 1; candidate <= queries; ++candidate)
-      if (queries % candidate == 0 && candidate * groupSize <= maxQueryRows)
+      if (queries % candidate == 0 && candidate * groupSize <= most)
         q = candidate;
     return TileAttr::get(op.getContext(), q,
                          std::max<int64_t>(kvTile, pool.getPage()));

@@ -88,8 +88,9 @@ def KVRM_LayoutAttr : EnumAttr<KVRM_Dialect, KVRM_Layout, "layout"> {
     `[token][d]`. `transposed_keys`: K as `[d][token]`, V as `[token][d]`, so
     that vector lanes run along tokens for scores and along `d` for the weighted
     sum, and neither needs a horizontal reduction (the host's layout).
-    `swizzled`: `[token][d]` with each token's 16-byte chunks XORed with
-    `token & 7`, so that a bulk copy lands free of shared-memory bank conflicts.
+    `swizzled`: `[token][d]` with each token's 16-byte chunks XORed with bits of
+    the token (`abi/pool.h`), so that a bulk copy lands free of shared-memory
+    bank conflicts; for the head dimensions that device kernels take alone.
   }];
 }
 

@@ -76,7 +76,9 @@ def SelectSchedulePass : Pass<"kvrm-select-schedule"> {
     `rows` schedule (prefill has query tiles enough). A tile of queries is the
     largest divisor of the step's queries that keeps query rows (tokens times
     heads of a group) within `max-query-rows`: their scores and accumulators
-    have to fit the register file.
+    have to fit the register file. By default that is what kernels for the
+    pool's layout take: the limit of the head shape (`abi/pool.h`) where it is
+    `swizzled`, and 12 elsewhere.
   }];
   let options = [
     Option<"schedule", "schedule", "std::string", /*default=*/"\"auto\"",
@@ -87,8 +89,9 @@ def SelectSchedulePass : Pass<"kvrm-select-schedule"> {
            "Thread blocks of a cluster schedule: 1, 2, 4 or 8">,
     Option<"kvTile", "kv-tile", "int64_t", /*default=*/"64",
            "Cached tokens a tile; at least a page">,
-    Option<"maxQueryRows", "max-query-rows", "int64_t", /*default=*/"12",
-           "Query rows of a tile, if one token's do not exceed it already">,
+    Option<"maxQueryRows", "max-query-rows", "int64_t", /*default=*/"0",
+           "Query rows of a tile, if one token's do not exceed it already; "
+           "0: as the pool's layout has it">,
   ];
   let statistics = [
     Statistic<"numScheduled", "attend-ops-scheduled",

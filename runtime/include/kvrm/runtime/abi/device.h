@@ -54,9 +54,9 @@ typedef struct kvrm_device_args {
   uint64_t out;        ///< like q
   uint64_t k;          ///< [rows][queries][kv_heads][head_dim], to append
   uint64_t v;          ///< like k
-  /// Partial p at p * kvrm_partial_floats(...), in floats: acc[R][head_dim],
-  /// then (m, l)[R]. Mailboxes: between launches every word is
-  /// KVRM_EMPTY_PARTIAL. The runtime fills them so once; kernels leave them so.
+  /// Partial p at p * kvrm_device_partial_floats(...), in floats. Mailboxes:
+  /// between launches every word is KVRM_EMPTY_PARTIAL. The runtime fills them
+  /// so once; kernels leave them so.
   uint64_t partials;
   int64_t head_stride; ///< bytes from one KV head's pages to the next's
   int64_t pages_per_slot;

@@ -37,6 +37,22 @@ static inline int64_t kvrm_partial_floats(int64_t query_rows,
   return (query_rows * (head_dim + 2) + 15) / 16 * 16;
 }
 
+/// GPUs keep acc[R][head_dim] first. As a warp empties what it has awaited, and
+/// merges 128 floats of rows at once, (m, l) are there once for each piece of a
+/// row that is of one warp whatever the row: so many floats.
+static inline int64_t kvrm_piece_floats(int64_t head_dim) {
+  int64_t divisor = head_dim & -head_dim; // the largest power of two
+  return divisor < 128 ? divisor : 128;
+}
+
+/// The same state in the memory of a GPU, acc[R][head_dim], then (m, l) of each
+/// piece of the R rows.
+static inline int64_t kvrm_device_partial_floats(int64_t query_rows,
+                                                 int64_t head_dim) {
+  int64_t pieces = head_dim / kvrm_piece_floats(head_dim);
+  return (query_rows * (head_dim + 2 * pieces) + 15) / 16 * 16;
+}
+
 /// A word of a partial that nobody has written. Kernels never write it.
 #define KVRM_EMPTY_PARTIAL 0xffffffffu
 

@@ -29,15 +29,45 @@ extern "C" {
 /// Bytes of a chunk, the unit that the permutation moves.
 #define KVRM_CHUNK_BYTES 16
 
-/// Where chunk `chunk` of a page's token `token` lies in that token's row.
-static inline int64_t kvrm_swizzled_chunk(int64_t token, int64_t chunk) {
-  return chunk ^ (token & 7);
+/// What device kernels make of a head dimension.
+typedef struct kvrm_head_shape {
+  int32_t head_dim;     ///< a multiple of 32
+  int32_t strip_tokens; ///< that a warp attends to at once, a multiple of 16
+  int32_t query_rows;   ///< of a tile at most: its sums stay in registers
+  int32_t warps;        ///< of a block: their strips share its memory
+} kvrm_head_shape;
+
+/// The head dimensions that device kernels take, and as errors list them.
+static const kvrm_head_shape kvrm_head_shapes[] = {
+    {64, 32, 16, 8}, {96, 16, 16, 8}, {128, 16, 16, 8}, {256, 16, 8, 4}};
+#define KVRM_HEAD_SHAPES_TEXT "64, 96, 128 and 256"
+
+/// The shape of a head dimension; null if device kernels do not take it.
+static inline const kvrm_head_shape *kvrm_head_shape_of(int64_t head_dim) {
+  for (uint64_t i = 0;
+       i < sizeof(kvrm_head_shapes) / sizeof(kvrm_head_shapes[0]); ++i)
+    if (kvrm_head_shapes[i].head_dim == head_dim)
+      return &kvrm_head_shapes[i];
+  return 0;
 }
 
-/// Tokens of a strip, what a warp of a device kernel attends to at once: the
-/// head dimensions that device kernels take, and 0 for all others.
-static inline int32_t kvrm_strip_tokens(int64_t head_dim) {
-  return head_dim == 64 ? 32 : head_dim == 128 ? 16 : 0;
+/// The permutation of a page's token `token`: its chunks are XORed with
+/// (token & 7) >> kvrm_swizzle_shift(head_dim).
+///
+/// A matrix load reads one chunk of eight successive tokens, and is free of
+/// conflicts if these lie in different eighths of the 128 bytes that a line of
+/// banks has. Where rows are whole lines, XOR with 0 to 7 does that. A row of
+/// an odd number of half lines begins in the first half for even tokens and in
+/// the second for odd ones, so that pairs of tokens must differ in a half line
+/// alone: XOR with 0 to 3, which also stays within the row.
+static inline int32_t kvrm_swizzle_shift(int64_t head_dim) {
+  return head_dim % 64 ? 1 : 0;
+}
+
+/// Where chunk `chunk` of a page's token `token` lies in that token's row.
+static inline int64_t kvrm_swizzled_chunk(int64_t head_dim, int64_t token,
+                                          int64_t chunk) {
+  return chunk ^ ((token & 7) >> kvrm_swizzle_shift(head_dim));
 }
 
 #ifdef __cplusplus
