@@ -27,15 +27,15 @@ protected:
     folder = toy::makePackage(options);
     Expected<std::shared_ptr<const Package>> package = Package::load(folder);
     ASSERT_TRUE(package) << package.status().message();
-    Expected<std::unique_ptr<Session>> created =
-        createSession(package.take(), {.threads = 1});
+    Expected<std::unique_ptr<Decoder>> created =
+        createDecoder(package.take(), {.threads = 1});
     ASSERT_TRUE(created) << created.status().message();
     session = created.take();
   }
   void TearDown() override { std::filesystem::remove_all(folder); }
 
   std::string folder;
-  std::unique_ptr<Session> session;
+  std::unique_ptr<Decoder> session;
 };
 
 } // namespace
