@@ -83,8 +83,8 @@ void kvrm::buildHostPipeline(OpPassManager &pm,
   buildHostLLVMPipeline(pm, options);
 }
 
-void kvrm::buildNVVMKernelsPipeline(OpPassManager &pm,
-                                    const NVVMPipelineOptions &options) {
+void kvrm::buildNVVMPagedPipeline(OpPassManager &pm,
+                                  const NVVMPipelineOptions &options) {
   PageCachePassOptions paging;
   paging.page = options.page;
   paging.layout = "swizzled";
@@ -94,6 +94,10 @@ void kvrm::buildNVVMKernelsPipeline(OpPassManager &pm,
   scheduling.schedule = "workqueue";
   scheduling.kvTile = options.kvTile;
   pm.addPass(createSelectSchedulePass(scheduling));
+}
+
+void kvrm::buildNVVMKernelsPipeline(OpPassManager &pm,
+                                    const NVVMPipelineOptions &) {
   pm.addPass(createGenerateKernelsPass());
 }
 
@@ -119,6 +123,7 @@ void kvrm::buildNVVMPipeline(OpPassManager &pm,
 
 void kvrm::buildToNVVMPipeline(OpPassManager &pm,
                                const NVVMPipelineOptions &options) {
+  buildNVVMPagedPipeline(pm, options);
   buildNVVMKernelsPipeline(pm, options);
   buildNVVMPipeline(pm, options);
 }

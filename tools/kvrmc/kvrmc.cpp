@@ -14,8 +14,13 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "Compile.h"
-#include "CompileAttention.h"
+#include "AttentionGraph.h"
+#include "CPUTarget.h"
+#include "Compiler.h"
+#include "GPUTarget.h"
+
+#include "kvrm/Frontend/DecoderBuilder.h"
+#include "kvrm/Frontend/GGUF.h"
 #include "kvrm/runtime/abi/pool.h"
 
 #include "llvm/Support/CommandLine.h"
@@ -182,17 +187,15 @@ cl::opt<std::string>
     attentionOutput("o", cl::desc("Kernel set to write, or file to emit"),
                     cl::value_desc("path"), cl::cat(category),
                     cl::sub(attentionCommand));
-cl::opt<AttentionEmit> attentionEmit(
+cl::opt<Emit> attentionEmit(
     "emit", cl::desc("Stop at a phase:"),
-    cl::values(
-        clEnumValN(AttentionEmit::Static, "static", "phase 1: static graph"),
-        clEnumValN(AttentionEmit::Kernels, "kernels", "phase 3: tile programs"),
-        clEnumValN(AttentionEmit::LLVM, "llvm", "optimised LLVM IR"),
-        clEnumValN(AttentionEmit::PTX, "ptx", "PTX"),
-        clEnumValN(AttentionEmit::Package, "package",
-                   "the kernel set (default)")),
-    cl::init(AttentionEmit::Package), cl::cat(category),
-    cl::sub(attentionCommand));
+    cl::values(clEnumValN(Emit::Static, "static", "phase 1: static graph"),
+               clEnumValN(Emit::Paged, "paged", "phase 2: paged session"),
+               clEnumValN(Emit::Kernels, "kernels", "phase 3: tile programs"),
+               clEnumValN(Emit::LLVM, "llvm", "optimised LLVM IR"),
+               clEnumValN(Emit::PTX, "ptx", "PTX"),
+               clEnumValN(Emit::Package, "package", "the package (default)")),
+    cl::init(Emit::Package), cl::cat(category), cl::sub(attentionCommand));
 
 llvm::Expected<bool> isBF16(llvm::StringRef option, llvm::StringRef value) {
   if (value == "f16" || value == "bf16")
@@ -222,27 +225,33 @@ llvm::Expected<kvrm::DecoderModel> openModel() {
 }
 
 llvm::Error runAttention() {
-  AttentionOptions options;
-  options.output = attentionOutput;
-  options.emit = attentionEmit;
-  options.arch = attentionArch;
-  options.heads = attentionHeads;
-  options.kvHeads = attentionKvHeads;
-  options.headDim = attentionHeadDim;
-  options.queries = attentionQueries;
+  llvm::Expected<bool> isBF16Cache = isBF16("cache-type", attentionElement);
+  if (!isBF16Cache)
+    return isBF16Cache.takeError();
+  llvm::Expected<Source> source = attentionSource({.heads = attentionHeads,
+                                                   .kvHeads = attentionKvHeads,
+                                                   .headDim = attentionHeadDim,
+                                                   .pageTokens = attentionPage,
+                                                   .queries = attentionQueries,
+                                                   .isBF16 = *isBF16Cache});
+  if (!source)
+    return source.takeError();
+  llvm::Expected<mlir::kvrm::NVPTXTarget> machine =
+      mlir::kvrm::NVPTXTarget::create(attentionArch);
+  if (!machine)
+    return machine.takeError();
+  GPUTarget::Options options;
   options.pipeline.page = attentionPage;
   options.pipeline.kvTile = attentionKvTile;
   options.pipeline.warps = attentionWarps;
   options.pipeline.stages = attentionStages;
   options.pipeline.blocksPerSM = attentionBlocksPerSM;
   options.isStaged = attentionStaged;
-  options.quiet = attentionQuiet;
   options.printsResources = attentionResources;
-  llvm::Expected<bool> element = isBF16("cache-type", attentionElement);
-  if (!element)
-    return element.takeError();
-  options.isBF16 = *element;
-  return compileAttention(options);
+  options.isQuiet = attentionQuiet;
+  GPUTarget gpu(std::move(*machine), options);
+  return compile(std::move(*source), gpu,
+                 {attentionOutput, attentionEmit, attentionQuiet});
 }
 
 /// --window and --summaries, which depend on other options.
@@ -275,6 +284,65 @@ llvm::Error checkFarHistory() {
   return llvm::Error::success();
 }
 
+llvm::Expected<kvrm::GraphShape> decoderShape() {
+  llvm::Expected<bool> bf16Cache = isBF16("cache-type", cacheType);
+  if (!bf16Cache)
+    return bf16Cache.takeError();
+  llvm::Expected<bool> bf16Weights = isBF16("weight-type", weightType);
+  if (!bf16Weights)
+    return bf16Weights.takeError();
+  kvrm::GraphShape shape;
+  shape.slots = slots;
+  shape.capacity = capacity;
+  shape.prefillChunk = chunk;
+  shape.bf16Cache = *bf16Cache;
+  shape.bf16Weights = *bf16Weights;
+  return shape;
+}
+
+/// `decoder` outlives the source.
+Source decoderSource(const kvrm::DecoderModel &decoder,
+                     const kvrm::GraphShape &shape) {
+  Source source;
+  source.build = [&decoder, shape](mlir::MLIRContext &context) {
+    return kvrm::buildDecoder(context, decoder.config, shape);
+  };
+  source.model = &decoder;
+  source.config = decoder.config;
+  source.slots = shape.slots;
+  source.capacity = shape.capacity;
+  source.isBF16Cache = shape.bf16Cache;
+  source.isStatic = isStatic;
+  source.entries = {{"decode_step", shape.slots, 1},
+                    {"prefill", 1, shape.prefillChunk}};
+  return source;
+}
+
+llvm::Expected<std::unique_ptr<Target>>
+cpuTarget(const kvrm::DecoderConfig &config) {
+  llvm::Expected<mlir::kvrm::HostTarget> machine =
+      mlir::kvrm::HostTarget::create(arch);
+  if (!machine)
+    return machine.takeError();
+  int64_t lanes = machine->getLanes();
+  if (!isStatic && config.headDim % lanes != 0)
+    return llvm::createStringError(
+        "--arch: '" + arch + "' has vectors of " + llvm::Twine(lanes) +
+        " lanes, of which head_dim " + llvm::Twine(config.headDim) +
+        " is no multiple");
+  mlir::kvrm::HostPipelineOptions pipeline;
+  pipeline.isStatic = isStatic;
+  pipeline.page = page;
+  pipeline.window = window;
+  pipeline.summaries = summaries;
+  pipeline.sinks = summaries != 0 ? sinks : 0;
+  pipeline.transport = transport;
+  pipeline.schedule = schedule;
+  pipeline.splits = splits;
+  pipeline.kvTile = kvTile;
+  return std::make_unique<CPUTarget>(std::move(*machine), pipeline);
+}
+
 llvm::Error run() {
   if (attentionCommand)
     return runAttention();
@@ -283,35 +351,19 @@ llvm::Error run() {
                                    "' is not supported, only host");
   if (llvm::Error error = checkFarHistory())
     return error;
-  CompileOptions options;
-  options.output = output;
-  options.emit = emit;
-  options.arch = arch;
-  options.quiet = quiet;
-  options.shape.slots = slots;
-  options.shape.capacity = capacity;
-  options.shape.prefillChunk = chunk;
-  options.pipeline.isStatic = isStatic;
-  options.pipeline.page = page;
-  options.pipeline.window = window;
-  options.pipeline.summaries = summaries;
-  options.pipeline.sinks = summaries != 0 ? sinks : 0;
-  options.pipeline.transport = transport;
-  options.pipeline.schedule = schedule;
-  options.pipeline.splits = splits;
-  options.pipeline.kvTile = kvTile;
-  llvm::Expected<bool> bf16Cache = isBF16("cache-type", cacheType);
-  if (!bf16Cache)
-    return bf16Cache.takeError();
-  llvm::Expected<bool> bf16Weights = isBF16("weight-type", weightType);
-  if (!bf16Weights)
-    return bf16Weights.takeError();
-  options.shape.bf16Cache = *bf16Cache;
-  options.shape.bf16Weights = *bf16Weights;
+  llvm::Expected<kvrm::GraphShape> shape = decoderShape();
+  if (!shape)
+    return shape.takeError();
   llvm::Expected<kvrm::DecoderModel> decoder = openModel();
   if (!decoder)
     return decoder.takeError();
-  return compile(*decoder, options);
+  if (emit == Emit::Package && output.empty())
+    return llvm::createStringError("no output: say where the package goes, "
+                                   "-o NAME.kvrm");
+  llvm::Expected<std::unique_ptr<Target>> cpu = cpuTarget(decoder->config);
+  if (!cpu)
+    return cpu.takeError();
+  return compile(decoderSource(*decoder, *shape), **cpu, {output, emit, quiet});
 }
 
 } // namespace

@@ -93,8 +93,12 @@ void buildHostLLVMPipeline(OpPassManager &pm,
 /// All three: `kvrm-to-host`.
 void buildHostPipeline(OpPassManager &pm, const HostPipelineOptions &options);
 
-/// Phase 1 to phase 3 for an NVIDIA GPU: tile programs, launches of them, and
-/// the dense part as it was.
+/// Phase 1 to phase 2 for an NVIDIA GPU.
+void buildNVVMPagedPipeline(OpPassManager &pm,
+                            const NVVMPipelineOptions &options);
+
+/// On to phase 3: tile programs, launches of them, and the dense part as it
+/// was.
 void buildNVVMKernelsPipeline(OpPassManager &pm,
                               const NVVMPipelineOptions &options);
 
@@ -102,7 +106,7 @@ void buildNVVMKernelsPipeline(OpPassManager &pm,
 /// ready for NVPTXTarget.
 void buildNVVMPipeline(OpPassManager &pm, const NVVMPipelineOptions &options);
 
-/// `kvrm-to-nvvm`: both of the above.
+/// `kvrm-to-nvvm`: all three of the above.
 void buildToNVVMPipeline(OpPassManager &pm, const NVVMPipelineOptions &options);
 
 void registerKVRMPipelines();

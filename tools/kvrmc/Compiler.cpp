@@ -1,0 +1,265 @@
+//===- Compiler.cpp - From a graph to a package ---------------------------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Compiler.h"
+
+#include "StepInfo.h"
+
+#include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
+#include "kvrm/InitAll.h"
+
+#include "mlir/Dialect/MLProgram/IR/MLProgram.h"
+#include "mlir/IR/Diagnostics.h"
+#include "mlir/InitAllDialects.h"
+#include "llvm/Support/FileSystem.h"
+#include "llvm/Support/Format.h"
+#include "llvm/Support/ToolOutputFile.h"
+#include "llvm/Support/raw_ostream.h"
+
+#include <chrono>
+
+using namespace mlir;
+using namespace mlir::kvrm;
+using namespace kvrmc;
+using ::kvrm::PackageManifest;
+using ::kvrm::PackageWriter;
+using ::kvrm::WeightLayout;
+using ::kvrm::WeightType;
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+class Compiler {
+public:
+  Compiler(Source source, Target &target, const Output &output)
+      : source(std::move(source)), target(target), output(output),
+        context(makeRegistry()) {
+    // The first diagnostic is the error; the rest would only repeat it.
+    context.getDiagEngine().registerHandler([this](Diagnostic &diagnostic) {
+      if (diagnostic.getSeverity() == DiagnosticSeverity::Error &&
+          firstError.empty())
+        firstError = diagnostic.str();
+    });
+    context.loadAllAvailableDialects();
+  }
+
+  llvm::Error run();
+
+private:
+  static DialectRegistry makeRegistry() {
+    DialectRegistry registry;
+    registerAllDialects(registry);
+    registerAllKVRMDialects(registry);
+    return registry;
+  }
+  /// Says what is being done, with the time so far.
+  void progress(const llvm::Twine &what) {
+    if (output.isQuiet)
+      return;
+    std::chrono::duration<double> elapsed = Clock::now() - start;
+    llvm::errs() << llvm::format("[%6.2f s] ", elapsed.count()) << what << "\n";
+  }
+  llvm::Error failure(llvm::StringRef otherwise) const {
+    return llvm::createStringError(firstError.empty() ? otherwise.str()
+                                                      : firstError);
+  }
+  llvm::Error runPasses(void (Target::*build)(OpPassManager &) const);
+  llvm::Error emitText(llvm::function_ref<void(llvm::raw_ostream &)> print);
+  llvm::Error toKernels(bool &isDone);
+  llvm::Expected<std::vector<WeightLayout>> layoutWeights();
+  llvm::Expected<PackageManifest> makeManifest();
+  llvm::Error writePackage(llvm::Module &code, PackageManifest manifest,
+                           ArrayRef<WeightLayout> layouts);
+
+  Source source;
+  Target &target;
+  const Output &output;
+  MLIRContext context;
+  OwningOpRef<ModuleOp> module;
+  std::string firstError;
+  int64_t pagesPerSlot = 0; ///< 0 if not paged
+  Clock::time_point start = Clock::now();
+};
+
+} // namespace
+
+llvm::Error Compiler::runPasses(void (Target::*build)(OpPassManager &) const) {
+  PassManager pm(&context);
+  (target.*build)(pm);
+  return succeeded(pm.run(*module)) ? llvm::Error::success()
+                                    : failure("a pass failed");
+}
+
+llvm::Error
+Compiler::emitText(llvm::function_ref<void(llvm::raw_ostream &)> print) {
+  std::error_code code;
+  llvm::ToolOutputFile file(output.path.empty() ? "-" : output.path, code,
+                            llvm::sys::fs::OF_Text);
+  if (code)
+    return llvm::createFileError(output.path, code);
+  print(file.os());
+  file.keep();
+  return llvm::Error::success();
+}
+
+/// The weights as kvrm-pack-weights placed them.
+llvm::Expected<std::vector<WeightLayout>> Compiler::layoutWeights() {
+  std::vector<WeightLayout> layouts;
+  for (auto global : module->getOps<ml_program::GlobalOp>()) {
+    auto weight =
+        global->getAttrOfType<WeightAttr>(KVRMDialect::getWeightAttrName());
+    if (!weight)
+      continue;
+    auto type = cast<RankedTensorType>(global.getType());
+    WeightLayout layout;
+    layout.name = global.getSymName().str();
+    const ::kvrm::WeightSource *data =
+        source.model ? source.model->lookup(layout.name) : nullptr;
+    if (!data)
+      return llvm::createStringError("the model has no weight '" + layout.name +
+                                     "'");
+    layout.type = type.getElementType().isF32()   ? WeightType::F32
+                  : type.getElementType().isF16() ? WeightType::F16
+                                                  : WeightType::BF16;
+    if (weight.getFormat() == WeightFormat::Panels) {
+      layout.rowPanel = weight.getPanel();
+      layout.rows = weight.getRows();
+    } else {
+      layout.rows = type.getRank() == 1 ? 1 : type.getDimSize(0);
+    }
+    layout.cols = data->cols();
+    layout.offset = weight.getOffset();
+    layouts.push_back(std::move(layout));
+  }
+  return layouts;
+}
+
+llvm::Expected<PackageManifest> Compiler::makeManifest() {
+  PackageManifest manifest;
+  manifest.producer = "kvrmc " KVRM_VERSION;
+  manifest.mode = source.isStatic ? "static" : "paged";
+  manifest.model = source.config;
+  manifest.cache.slots = source.slots;
+  manifest.cache.capacity = source.capacity;
+  manifest.cache.pagesPerSlot = pagesPerSlot;
+  manifest.cache.element = source.isBF16Cache ? "bf16" : "f16";
+  target.describe(manifest);
+  for (const Source::Entry &wanted : source.entries) {
+    PackageManifest::Entry entry;
+    entry.name = wanted.name;
+    entry.rows = wanted.rows;
+    entry.queries = wanted.queries;
+    if (llvm::Error error = target.describeEntry(*module, manifest, entry)) {
+      // Say what a diagnostic said, if there was one.
+      if (firstError.empty())
+        return error;
+      llvm::consumeError(std::move(error));
+      return failure("");
+    }
+    manifest.entries.push_back(std::move(entry));
+  }
+  return manifest;
+}
+
+llvm::Error Compiler::writePackage(llvm::Module &code, PackageManifest manifest,
+                                   ArrayRef<WeightLayout> layouts) {
+  llvm::Expected<PackageWriter> writer = PackageWriter::create(output.path);
+  if (!writer)
+    return writer.takeError();
+  progress("generating code for " + target.name());
+  if (llvm::Error error = target.writeCode(code, *writer))
+    return error;
+  if (source.model) {
+    progress("writing weights");
+    if (llvm::Error error = writer->addWeights(*source.model, layouts))
+      return error;
+    if (source.model->tokenizer) {
+      if (llvm::Error error = writer->addTokenizer(*source.model->tokenizer))
+        return error;
+    } else if (!source.model->tokenizerNote.empty()) {
+      progress("no tokenizer: " + source.model->tokenizerNote);
+    }
+  }
+  if (llvm::Error error = writer->commit(std::move(manifest)))
+    return error;
+  progress("wrote " + output.path);
+  return llvm::Error::success();
+}
+
+/// Phases 1 to 3, or as far as the output asks for.
+llvm::Error Compiler::toKernels(bool &isDone) {
+  auto printModule = [&](llvm::raw_ostream &os) { module->print(os); };
+  isDone = true;
+  progress("building " + source.config.name);
+  llvm::Expected<OwningOpRef<ModuleOp>> built = source.build(context);
+  if (!built)
+    return built.takeError();
+  module = std::move(*built);
+  if (output.emit == Emit::Static)
+    return emitText(printModule);
+
+  progress(source.isStatic ? "lowering static attention" : "paging caches");
+  if (llvm::Error error = runPasses(&Target::buildPaged))
+    return error;
+  if (output.emit == Emit::Paged)
+    return emitText(printModule);
+  // As the passes chose it: the code depends on it.
+  pagesPerSlot = getPagesPerSlot(*module->getOps<func::FuncOp>().begin());
+
+  progress("generating kernels");
+  if (llvm::Error error = runPasses(&Target::buildKernels))
+    return error;
+  target.addKernels(*module);
+  if (output.emit == Emit::Kernels)
+    return emitText(printModule);
+  isDone = false;
+  return llvm::Error::success();
+}
+
+llvm::Error Compiler::run() {
+  bool isDone = false;
+  if (llvm::Error error = toKernels(isDone))
+    return error;
+  if (isDone)
+    return llvm::Error::success();
+  llvm::Expected<std::vector<WeightLayout>> layouts = layoutWeights();
+  if (!layouts)
+    return layouts.takeError();
+
+  progress("lowering to LLVM");
+  if (llvm::Error error = runPasses(&Target::buildLowering))
+    return error;
+  llvm::Expected<PackageManifest> manifest = makeManifest();
+  if (!manifest)
+    return manifest.takeError();
+  progress("optimising");
+  llvm::LLVMContext llvmContext;
+  llvm::Expected<std::unique_ptr<llvm::Module>> code =
+      target.translate(*module, llvmContext);
+  if (!code)
+    return code.takeError();
+  if (output.emit == Emit::LLVM)
+    return emitText(
+        [&](llvm::raw_ostream &os) { (*code)->print(os, nullptr); });
+  if (output.emit == Emit::PTX) {
+    llvm::Expected<std::string> text = target.assembly(**code);
+    if (!text)
+      return text.takeError();
+    return emitText([&](llvm::raw_ostream &os) { os << *text; });
+  }
+  return writePackage(**code, std::move(*manifest), *layouts);
+}
+
+llvm::Error kvrmc::compile(Source source, Target &target,
+                           const Output &output) {
+  if (output.emit == Emit::Package && output.path.empty())
+    return llvm::createStringError("no output: say where the package goes, "
+                                   "-o NAME.kvrm");
+  return Compiler(std::move(source), target, output).run();
+}

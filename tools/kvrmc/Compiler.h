@@ -1,0 +1,61 @@
+//===- Compiler.h - From a graph to a package -------------------*- C++ -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef KVRM_TOOLS_KVRMC_COMPILER_H
+#define KVRM_TOOLS_KVRMC_COMPILER_H
+
+#include "Target.h"
+
+#include "kvrm/Frontend/Model.h"
+
+#include "mlir/IR/MLIRContext.h"
+#include "mlir/IR/OwningOpRef.h"
+#include "llvm/ADT/STLFunctionalExtras.h"
+#include "llvm/Support/Error.h"
+
+#include <string>
+#include <vector>
+
+namespace kvrmc {
+
+/// Where to stop.
+enum class Emit { Static, Paged, Kernels, LLVM, PTX, Package };
+
+/// What is compiled: a graph of phase 1, and what its package says of it.
+struct Source {
+  /// Builds the graph.
+  llvm::unique_function<llvm::Expected<mlir::OwningOpRef<mlir::ModuleOp>>(
+      mlir::MLIRContext &)>
+      build;
+  /// Weights and tokenizer; null for a graph without.
+  const kvrm::DecoderModel *model = nullptr;
+  kvrm::DecoderConfig config;
+  int64_t slots = 0;
+  int64_t capacity = 0;
+  bool isBF16Cache = false;
+  bool isStatic = false;
+  struct Entry {
+    std::string name; ///< of the step in the graph
+    int64_t rows = 0;
+    int64_t queries = 0;
+  };
+  std::vector<Entry> entries;
+};
+
+struct Output {
+  std::string path; ///< package, or file; empty: standard output
+  Emit emit = Emit::Package;
+  bool isQuiet = false;
+};
+
+/// The one way from a graph to a package, whatever the target.
+llvm::Error compile(Source source, Target &target, const Output &output);
+
+} // namespace kvrmc
+
+#endif // KVRM_TOOLS_KVRMC_COMPILER_H
