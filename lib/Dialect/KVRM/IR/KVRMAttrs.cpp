@@ -75,7 +75,7 @@ LogicalResult ScheduleAttr::verify(function_ref<InFlightDiagnostic()> emitError,
 
 LogicalResult
 DeviceKernelAttr::verify(function_ref<InFlightDiagnostic()> emitError,
-                         DeviceRole role, int64_t threads,
+                         DeviceRole /*role*/, int64_t threads,
                          int64_t sharedBytes) {
   constexpr int64_t mostThreads = 1024;
   if (threads < 1 || threads > mostThreads)

@@ -33,7 +33,7 @@ static LogicalResult narrowPhases(PhaseOpInterface op, Phase &common,
   Phase phases = op.getPhases();
   if ((common & phases) == common)
     return success();
-  if ((common & phases) != Phase{}) {
+  if (bitEnumContainsAny(common, phases)) {
     common = common & phases;
     witness = op;
     return success();

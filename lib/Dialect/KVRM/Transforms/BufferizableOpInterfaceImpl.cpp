@@ -96,8 +96,8 @@ struct RowFieldModel
     return false;
   }
   LogicalResult bufferize(Operation *op, RewriterBase &rewriter,
-                          const BufferizationOptions &options,
-                          BufferizationState &state) const {
+                          const BufferizationOptions & /*options*/,
+                          BufferizationState & /*state*/) const {
     auto field = cast<OpTy>(op);
     if (isa<MemRefType>(field.getResult().getType()))
       return success();
