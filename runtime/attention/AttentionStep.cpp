@@ -14,14 +14,6 @@
 
 using namespace kvrm;
 
-static Status checkLimit(const char *name, int64_t value, int64_t low,
-                         int64_t high) {
-  if (value < low || value > high)
-    return invalidArgument("attention: ", name, ": ", value, " is outside ",
-                           low, "..", high);
-  return Status::ok();
-}
-
 AttentionInfo AttentionInfo::of(const Manifest &manifest) {
   AttentionInfo info;
   info.heads = manifest.heads;
@@ -44,12 +36,13 @@ AttentionInfo AttentionInfo::of(const Manifest &manifest) {
 
 static Status checkShape(const AttentionShape &shape, const Package &package) {
   const Manifest &m = package.manifest();
-  KVRM_TRY(checkLimit("layers", shape.layers, 1, KVRM_MAX_LAYERS));
-  KVRM_TRY(checkLimit("slots", shape.slots, 1, KVRM_MAX_ROWS));
-  KVRM_TRY(checkLimit("capacity_tokens", shape.capacityTokens, 1,
+  KVRM_TRY(checkRange("attention: layers", shape.layers, 1, KVRM_MAX_LAYERS));
+  KVRM_TRY(checkRange("attention: slots", shape.slots, 1, KVRM_MAX_ROWS));
+  KVRM_TRY(checkRange("attention: capacity_tokens", shape.capacityTokens, 1,
                       int64_t(KVRM_MAX_PAGES_PER_SLOT) * m.pageTokens));
-  KVRM_TRY(checkLimit("pool_pages", shape.poolPages, 0, KVRM_MAX_POOL_PAGES));
-  KVRM_TRY(checkLimit("blocks_per_sm", shape.blocksPerSm, 0, 32));
+  KVRM_TRY(checkRange("attention: pool_pages", shape.poolPages, 0,
+                      KVRM_MAX_POOL_PAGES));
+  KVRM_TRY(checkRange("attention: blocks_per_sm", shape.blocksPerSm, 0, 32));
   if (shape.usesStaging && !m.kernel(KVRM_ROLE_STAGE))
     return invalidArgument("attention: ", package.path(),
                            " has no kernel stage");
@@ -106,7 +99,8 @@ Status AttentionStep::createPlan(const Package &package) {
                       : bounds.itemCost;
   int64_t allPages = int64_t(bounds.slots) * plan.pagesPerSlot;
   if (bounds.poolPages == 0) {
-    KVRM_TRY(checkLimit("pool_pages", allPages, 1, KVRM_MAX_POOL_PAGES));
+    KVRM_TRY(
+        checkRange("attention: pool_pages", allPages, 1, KVRM_MAX_POOL_PAGES));
     bounds.poolPages = static_cast<int32_t>(allPages);
   }
   if (bounds.usesStaging && bounds.poolPages < allPages)
@@ -236,7 +230,7 @@ static kvrm_kernel_role attentionRole(CudaSchedule schedule) {
 Expected<CudaGraph> AttentionStep::captureAttention(CudaSchedule schedule,
                                                     int32_t launches,
                                                     bool usesPdl) {
-  KVRM_TRY(checkLimit("launches", launches, 1, 1 << 16));
+  KVRM_TRY(checkRange("attention: launches", launches, 1, 1 << 16));
   KVRM_TRY(program.check(schedule));
   usesPdl &= attention.capability >= 90 && !schedule.isStaged;
   Expected<CudaCapture> capture = CudaCapture::begin(queue);

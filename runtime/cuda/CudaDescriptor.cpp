@@ -9,8 +9,7 @@
 #include "kvrm/runtime/cuda/CudaDescriptor.h"
 
 #include "kvrm/runtime/abi/device.h"
-
-#include <chrono>
+#include "kvrm/runtime/support/Clock.h"
 
 using namespace kvrm;
 
@@ -58,7 +57,7 @@ CudaDescriptor::create(const CudaStream &stream,
 
 Status CudaDescriptor::send(const CudaStream &stream,
                             StepDescriptor &descriptor) {
-  auto start = std::chrono::steady_clock::now();
+  const Stopwatch watch;
   Lap &lap = laps[nextSlot / Lap::slots];
   size_t slot = nextSlot % Lap::slots;
   if (slot == 0) {
@@ -87,8 +86,6 @@ Status CudaDescriptor::send(const CudaStream &stream,
     KVRM_TRY(lap.copied.record(stream));
     lap.isUnknown = false;
   }
-  last.nanoseconds = std::chrono::duration_cast<std::chrono::nanoseconds>(
-                         std::chrono::steady_clock::now() - start)
-                         .count();
+  last.nanoseconds = watch.nanoseconds();
   return Status::ok();
 }

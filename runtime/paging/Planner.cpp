@@ -7,9 +7,9 @@
 //===----------------------------------------------------------------------===//
 
 #include "kvrm/runtime/paging/Planner.h"
+#include "kvrm/runtime/support/Clock.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
 
 using namespace kvrm;
@@ -107,7 +107,7 @@ Expected<Planner> Planner::create(const PlanShape &shape) {
 const PlanStats &Planner::plan(std::span<const PlanRow> rows,
                                const BlockPager &pager,
                                StepDescriptor &descriptor) {
-  auto start = std::chrono::steady_clock::now();
+  const Stopwatch watch;
   KVRM_CHECK(rows.size() == states.size(), "one entry a row");
   KVRM_CHECK(
       std::memcmp(&descriptor.limits(), &room.limits, sizeof(room.limits)) == 0,
@@ -139,9 +139,7 @@ const PlanStats &Planner::plan(std::span<const PlanRow> rows,
   last.partials = header.partials;
   last.itemsKept = keep;
   itemsValid = true;
-  last.nanoseconds = std::chrono::duration_cast<std::chrono::nanoseconds>(
-                         std::chrono::steady_clock::now() - start)
-                         .count();
+  last.nanoseconds = watch.nanoseconds();
   return last;
 }
 

@@ -114,7 +114,7 @@ static PolicyShape policyShapeOf(const Manifest &m, const EntryInfo &entry) {
   shape.pageTokens = m.pageTokens;
   shape.queries = entry.queries;
   shape.kvTile = entry.kvTile;
-  shape.queryTiles = (entry.queries + entry.qTile - 1) / entry.qTile;
+  shape.queryTiles = entry.queryTiles();
   shape.element = m.element;
   return shape;
 }
@@ -153,7 +153,7 @@ static Expected<Session::Policies> policiesOf(const std::string &path,
 //===----------------------------------------------------------------------===//
 
 Expected<std::unique_ptr<Session>>
-kvrm::createSession(std::shared_ptr<const Package> package,
+kvrm::createSession(const std::shared_ptr<const Package> &package,
                     const SessionConfig &config) {
   KVRM_CHECK(package, "a session has a package");
   const Manifest &m = package->manifest();
@@ -182,8 +182,7 @@ kvrm::createDecoder(std::shared_ptr<const Package> package,
   KVRM_CHECK(package, "a decoder has a package");
   const Manifest &m = package->manifest();
   if (m.isPaged) {
-    Expected<std::unique_ptr<Session>> session =
-        createSession(std::move(package), config);
+    Expected<std::unique_ptr<Session>> session = createSession(package, config);
     KVRM_TRY(session.status());
     return std::unique_ptr<Decoder>(session.take());
   }

@@ -55,7 +55,7 @@ createDecoder(std::shared_ptr<const Package> package,
 
 /// The same of a paged package. Errors: InvalidArgument for a static one.
 Expected<std::unique_ptr<Session>>
-createSession(std::shared_ptr<const Package> package,
+createSession(const std::shared_ptr<const Package> &package,
               const SessionConfig &config);
 
 } // namespace kvrm
