@@ -100,20 +100,19 @@ LogicalResult kvrm::verifyRowField(Operation *op, DescriptorType descriptor,
 // Phase 1
 //===----------------------------------------------------------------------===//
 
-/// A static shape of this rank, every dimension at least one.
-static bool isPositiveShape(ShapedType type, int64_t rank) {
+bool kvrm::detail::isPositiveShape(ShapedType type, int64_t rank) {
   return type.hasStaticShape() && type.getRank() == rank &&
          llvm::all_of(type.getShape(), [](int64_t dim) { return dim > 0; });
 }
 
 LogicalResult CachedAttentionOp::verify() {
   auto cache = cast<RankedTensorType>(getKeyCache().getType());
-  if (!isPositiveShape(cache, 5))
+  if (!kvrm::detail::isPositiveShape(cache, 5))
     return emitOpError("caches must have a static, positive shape [layers, "
                        "slots, kv_heads, capacity, head_dim], got ")
            << cache;
   auto query = cast<RankedTensorType>(getQuery().getType());
-  if (!isPositiveShape(query, 4))
+  if (!kvrm::detail::isPositiveShape(query, 4))
     return emitOpError("query must have a static, positive shape [rows, "
                        "queries, heads, head_dim], got ")
            << query;

@@ -54,6 +54,9 @@ struct OutputResource : public SideEffects::Resource::Base<OutputResource> {
 
 namespace detail {
 LogicalResult verifyInKernel(Operation *op);
+
+/// A static shape of this rank, every dimension at least one.
+bool isPositiveShape(ShapedType type, int64_t rank);
 } // namespace detail
 
 /// Trait of the ops of a tile program: they stand inside a `kvrm.kernel`.

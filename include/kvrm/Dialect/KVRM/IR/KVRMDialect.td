@@ -27,6 +27,9 @@ def KVRM_Dialect : Dialect {
        `kvrm.append` and `kvrm.attend` write and read pages.
     3. *Kernels*: `kvrm.launch` runs a `kvrm.kernel`, a fixed-shape tile program.
 
+    `kvrm.linear` and `kvrm.rms_norm`, forms of the dense part that a target may
+    have kernels for, belong to all of them.
+
     A function marked `kvrm.step` is one compiled step. Operations that define a
     phase never stand in one step beside those of another. The rationale is in
     docs/Dialect/Rationale.md.

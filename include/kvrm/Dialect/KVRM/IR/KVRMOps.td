@@ -38,6 +38,7 @@ def KVRM_ActivationElement : AnyTypeOf<[F32, F16, BF16]>;
 def KVRM_ActivationTensor : RankedTensorOf<[F32, F16, BF16]>;
 def KVRM_ActivationShaped : AnyTypeOf<[RankedTensorOf<[F32, F16, BF16]>,
                                        MemRefOf<[F32, F16, BF16]>]>;
+def KVRM_F32Shaped : AnyTypeOf<[RankedTensorOf<[F32]>, MemRefOf<[F32]>]>;
 
 //===----------------------------------------------------------------------===//
 // Phase 1: static
@@ -390,6 +391,147 @@ def KVRM_DispatchOp : KVRM_Op<"dispatch", [
       return getOutputsMutable();
     }
   }];
+}
+
+//===----------------------------------------------------------------------===//
+// Any phase: forms of the dense part
+//===----------------------------------------------------------------------===//
+
+// An op of the dense part that a target may have a kernel for. It writes an
+// output that no operand overlaps and whose old contents it does not read.
+class KVRM_FormOp<string mnemonic, list<Trait> traits = []>
+    : KVRM_Op<mnemonic, !listconcat([
+          KVRM_InPhases<"Phase::Static | Phase::Paged | Phase::Kernels">,
+          DestinationStyleOpInterface,
+          DeclareOpInterfaceMethods<MemoryEffectsOpInterface>], traits)> {
+  let hasVerifier = 1;
+  code initsDeclaration = [{
+    ::mlir::MutableOperandRange getDpsInitsMutable() {
+      return ::mlir::MutableOperandRange(getOutputMutable());
+    }
+  }];
+}
+
+def KVRM_LinearOp : KVRM_FormOp<"linear", [IsolatedFromAbove, SingleBlock]> {
+  let summary = "a product with a weight, and what follows it elementwise";
+  let description = [{
+    Rows of activations times the transpose of a matrix of weights, and then a
+    scalar function of each element of the product:
+
+    `sum[p][m, n] = sum over k of f32(input[m, k]) * f32(weight[p * N + n, k])`
+
+    `output[m, n] = body(sum[0][m, n], ..., extras at [m, n] or [n])`
+
+    Shapes: input `[M, K]`, weight `[parts * N, K]`, output `[M, N]`, each of
+    f32, f16 or bf16; an extra `[M, N]` or `[N]`, of one of these too. All are
+    static and positive. Sums are in f32, in any order. Buffers are contiguous
+    in their last dimension, and may have any stride in the first; the output
+    shares no memory with another operand.
+
+    The body has a sum of each part as its first arguments, in f32, then an
+    element of each extra. It holds ops of `arith` and `math` on scalars, has no
+    effect, and yields one element of the output. With `parts = 2` one op is a
+    gated feed-forward: gate and up are rows of one weight, and the body
+    multiplies one with the activation of the other.
+
+    Examples, a product with a residual, and a gate:
+
+    ```mlir
+    %y = kvrm.linear ins(%x, %w : tensor<8x64xf16>, tensor<128x64xf16>)
+        extras(%r : tensor<8x128xf32>) outs(%init : tensor<8x128xf32>) {
+    ^bb0(%sum: f32, %residual: f32):
+      %v = arith.addf %residual, %sum : f32
+      kvrm.yield %v : f32
+    } -> tensor<8x128xf32>
+
+    kvrm.linear ins(%x, %w : memref<8x64xf16>, memref<256x64xf16>)
+        outs(%y : memref<8x128xf16>) parts 2 {
+    ^bb0(%gate: f32, %up: f32):
+      %one = arith.constant 1.0 : f32
+      %negated = arith.negf %gate : f32
+      %power = math.exp %negated : f32
+      %above = arith.addf %power, %one : f32
+      %silu = arith.divf %gate, %above : f32
+      %product = arith.mulf %silu, %up : f32
+      %v = arith.truncf %product : f32 to f16
+      kvrm.yield %v : f16
+    }
+    ```
+  }];
+  let arguments = (ins
+      KVRM_ActivationShaped:$input, KVRM_ActivationShaped:$weight,
+      Variadic<KVRM_ActivationShaped>:$extras, KVRM_ActivationShaped:$output,
+      DefaultValuedAttr<ConfinedAttr<I64Attr, [IntPositive]>, "1">:$parts);
+  let results = (outs Optional<KVRM_ActivationTensor>:$result);
+  let regions = (region SizedRegion<1>:$body);
+  let assemblyFormat = [{
+    `ins` `(` $input `,` $weight `:` type($input) `,` type($weight) `)`
+    (`extras` `(` $extras^ `:` type($extras) `)`)?
+    `outs` `(` $output `:` type($output) `)` (`parts` $parts^)?
+    attr-dict-with-keyword $body (`->` type($result)^)?
+  }];
+  let hasRegionVerifier = 1;
+  let extraClassDeclaration = initsDeclaration # [{
+    /// Whether a body may hold `op`: a pure op of arith or math on scalars.
+    static bool isBodyOp(::mlir::Operation *op);
+    /// M, K and N.
+    int64_t getRows() { return getDimension(getInput(), 0); }
+    int64_t getDepth() { return getDimension(getInput(), 1); }
+    int64_t getColumns() { return getDimension(getOutput(), 1); }
+    /// The arguments of the body for the sums, one a part, and for the extras.
+    ::mlir::Block::BlockArgListType getSums() {
+      return getBody().getArguments().take_front(getParts());
+    }
+    ::mlir::Block::BlockArgListType getExtraElements() {
+      return getBody().getArguments().drop_front(getParts());
+    }
+
+  private:
+    static int64_t getDimension(::mlir::Value operand, unsigned dim) {
+      return ::llvm::cast<::mlir::ShapedType>(operand.getType())
+          .getDimSize(dim);
+    }
+
+  public:
+  }];
+}
+
+def KVRM_YieldOp : KVRM_Op<"yield", [Pure, Terminator, HasParent<"LinearOp">]> {
+  let summary = "what the body of a kvrm.linear is for one element";
+  let description = [{
+    Example: `kvrm.yield %v : f16`
+  }];
+  let arguments = (ins KVRM_ActivationElement:$value);
+  let assemblyFormat = "$value attr-dict `:` type($value)";
+}
+
+def KVRM_RmsNormOp : KVRM_FormOp<"rms_norm"> {
+  let summary = "root-mean-square normalization of rows";
+  let description = [{
+    `output[m, k] = cast(input[m, k] * (1 / sqrt(mean + epsilon)) * gain[k])`
+    where `mean` is that of `input[m, k]^2` over `k`.
+
+    Shapes: input `[M, K]` and gain `[K]` in f32, output `[M, K]` in f32, f16 or
+    bf16, static and positive. All is computed in f32, sums in any order, and
+    rounded once to the output's element, to nearest even. Buffers are as for
+    `kvrm.linear`.
+
+    Example:
+
+    ```mlir
+    %y = kvrm.rms_norm ins(%x, %gain : tensor<8x576xf32>, tensor<576xf32>)
+        outs(%init : tensor<8x576xf16>) epsilon 1.0e-5 -> tensor<8x576xf16>
+    ```
+  }];
+  let arguments = (ins KVRM_F32Shaped:$input, KVRM_F32Shaped:$gain,
+                       KVRM_ActivationShaped:$output, F32Attr:$epsilon);
+  let results = (outs Optional<KVRM_ActivationTensor>:$result);
+  let assemblyFormat = [{
+    `ins` `(` $input `,` $gain `:` type($input) `,` type($gain) `)`
+    `outs` `(` $output `:` type($output) `)` `epsilon` $epsilon attr-dict
+    (`->` type($result)^)?
+  }];
+  let extraClassDeclaration = initsDeclaration;
 }
 
 //===----------------------------------------------------------------------===//

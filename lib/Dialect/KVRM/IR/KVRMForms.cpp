@@ -1,0 +1,151 @@
+//===- KVRMForms.cpp - Forms of the dense part ----------------------------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+
+using namespace mlir;
+using namespace mlir::kvrm;
+
+using Effects = SmallVectorImpl<MemoryEffects::EffectInstance>;
+
+//===----------------------------------------------------------------------===//
+// What forms share
+//===----------------------------------------------------------------------===//
+
+/// Reads of the operands that are buffers, and a write of the output.
+static void addEffects(DestinationStyleOpInterface form, Effects &effects) {
+  for (OpOperand &operand : form->getOpOperands()) {
+    if (!isa<MemRefType>(operand.get().getType()))
+      continue;
+    if (form.isDpsInit(&operand))
+      effects.emplace_back(MemoryEffects::Write::get(), &operand);
+    else
+      effects.emplace_back(MemoryEffects::Read::get(), &operand);
+  }
+}
+
+/// Threads of a target take neighbours of a row at once.
+static LogicalResult verifyContiguousRows(Operation *op, const Twine &name,
+                                          Type type) {
+  auto buffer = dyn_cast<MemRefType>(type);
+  if (buffer && !buffer.isLastDimUnitStride())
+    return op->emitOpError(name)
+           << " is " << type << ", not contiguous in its last dimension";
+  return success();
+}
+
+/// A static, positive shape; `meaning` names its dimensions.
+static LogicalResult verifyRank(Operation *op, StringRef name, Value operand,
+                                int64_t rank, StringRef meaning) {
+  auto type = cast<ShapedType>(operand.getType());
+  if (!kvrm::detail::isPositiveShape(type, rank))
+    return op->emitOpError(name) << " must have a static, positive shape "
+                                 << meaning << ", got " << type;
+  return verifyContiguousRows(op, name, type);
+}
+
+static ArrayRef<int64_t> shapeOf(Value operand) {
+  return cast<ShapedType>(operand.getType()).getShape();
+}
+
+//===----------------------------------------------------------------------===//
+// LinearOp
+//===----------------------------------------------------------------------===//
+
+void LinearOp::getEffects(Effects &effects) { addEffects(*this, effects); }
+
+LogicalResult LinearOp::verify() {
+  if (failed(verifyRank(*this, "input", getInput(), 2, "[rows, depth]")) ||
+      failed(verifyRank(*this, "weight", getWeight(), 2,
+                        "[parts * columns, depth]")) ||
+      failed(verifyRank(*this, "output", getOutput(), 2, "[rows, columns]")))
+    return failure();
+  if (shapeOf(getOutput())[0] != getRows())
+    return emitOpError("input has ")
+           << getRows() << " rows, output " << shapeOf(getOutput())[0];
+  ArrayRef<int64_t> weight = shapeOf(getWeight());
+  if (weight[1] != getDepth())
+    return emitOpError("input has ")
+           << getDepth() << " columns, weight " << weight[1];
+  auto parts = static_cast<int64_t>(getParts());
+  if (weight[0] % parts || weight[0] / parts != getColumns())
+    return emitOpError("weight has ")
+           << weight[0] << " rows, expected " << parts << " x " << getColumns();
+  for (auto [i, extra] : llvm::enumerate(getExtras())) {
+    ArrayRef<int64_t> shape = shapeOf(extra);
+    if (shape != shapeOf(getOutput()) && shape != ArrayRef{getColumns()})
+      return emitOpError("extra ")
+             << i << " is " << extra.getType() << ", expected a shape ["
+             << getRows() << ", " << getColumns() << "] or [" << getColumns()
+             << "]";
+    if (failed(
+            verifyContiguousRows(*this, "extra " + Twine(i), extra.getType())))
+      return failure();
+  }
+  return success();
+}
+
+bool LinearOp::isBodyOp(Operation *op) {
+  auto isScalar = [](Type type) { return type.isIntOrIndexOrFloat(); };
+  return isa_and_present<arith::ArithDialect, math::MathDialect>(
+             op->getDialect()) &&
+         op->getNumRegions() == 0 && isMemoryEffectFree(op) &&
+         llvm::all_of(op->getOperandTypes(), isScalar) &&
+         llvm::all_of(op->getResultTypes(), isScalar);
+}
+
+LogicalResult LinearOp::verifyRegions() {
+  SmallVector<Type> expected(getParts(), Float32Type::get(getContext()));
+  for (Value extra : getExtras())
+    expected.push_back(getElementTypeOrSelf(extra));
+  if (getBody().getArgumentTypes() != TypeRange(expected))
+    return emitOpError("body takes (")
+           << getBody().getArgumentTypes() << "), expected (" << expected
+           << "): f32 for each part, then the element of each extra";
+  Block &block = getBody().front();
+  for (Operation &op : block.without_terminator())
+    if (!isBodyOp(&op))
+      return op.emitOpError("stands in the body of a kvrm.linear, which has "
+                            "pure ops of arith and math on scalars alone");
+  auto yield = dyn_cast<YieldOp>(block.getTerminator());
+  if (!yield)
+    return emitOpError("body must end in kvrm.yield");
+  Type element = getElementTypeOrSelf(getOutput());
+  if (yield.getValue().getType() != element)
+    return emitOpError("body yields ")
+           << yield.getValue().getType() << ", output is of " << element;
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
+// RmsNormOp
+//===----------------------------------------------------------------------===//
+
+void RmsNormOp::getEffects(Effects &effects) { addEffects(*this, effects); }
+
+LogicalResult RmsNormOp::verify() {
+  if (failed(verifyRank(*this, "input", getInput(), 2, "[rows, columns]")) ||
+      failed(verifyRank(*this, "gain", getGain(), 1, "[columns]")) ||
+      failed(verifyRank(*this, "output", getOutput(), 2, "[rows, columns]")))
+    return failure();
+  if (shapeOf(getOutput()) != shapeOf(getInput()))
+    return emitOpError("input is ")
+           << getInput().getType() << " and output " << getOutput().getType()
+           << ", which differ in shape";
+  int64_t columns = shapeOf(getInput())[1];
+  if (shapeOf(getGain())[0] != columns)
+    return emitOpError("input has ")
+           << columns << " columns, gain " << shapeOf(getGain())[0];
+  const APFloat &epsilon = getEpsilon();
+  if (!epsilon.isFinite() || epsilon.isNegative() || epsilon.isZero())
+    return emitOpError("epsilon must be positive and finite");
+  return success();
+}
