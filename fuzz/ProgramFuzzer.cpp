@@ -36,9 +36,20 @@ static void checkReach(const kvrm_program_arg &arg,
   case KVRM_BASE_K_POOL:
   case KVRM_BASE_V_POOL:
     return fuzz::check(arg.index < bounds.layers, "layer");
+  case KVRM_BASE_TOKENS:
+  case KVRM_BASE_LOGITS:
+    return fuzz::check(bounds.hasLogits, "tokens and logits");
   default:
     return;
   }
+}
+
+static bool namesLogits(const StepProgram &program) {
+  for (const kvrm_program_command &command : program.commands())
+    for (const kvrm_program_arg &arg : program.args(command))
+      if (arg.base == KVRM_BASE_LOGITS)
+        return true;
+  return false;
 }
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
@@ -57,12 +68,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   std::array<kvrm_kernel_role, KVRM_KERNEL_ROLES> roles{};
   for (int role = 0; role < KVRM_KERNEL_ROLES; ++role)
     roles[static_cast<size_t>(role)] = static_cast<kvrm_kernel_role>(role);
-  // The tensors and layers that it says, so that most get past that.
+  // The tensors and layers that it says, so that most get past that. Those that
+  // name logits are taken for a decoder's.
   ProgramBounds bounds{.kernels = roles,
                        .layers = program->layers(),
                        .tensors = program->tensors(),
                        .arenaBytes = 4096,
-                       .weightBytes = 1024};
+                       .weightBytes = 1024,
+                       .hasLogits = namesLogits(*program)};
   Status status = program->verify(bounds, "P");
   if (!status.isOk()) {
     fuzz::checkFailure(status);

@@ -253,6 +253,7 @@ LogicalResult StepConversion::convert(Operation &op) {
     auto type = cast<DescriptorType>(op.getOperand(0).getType());
     kvrm_descriptor_layout layout = kvrm_descriptor_layout_of(
         {static_cast<int32_t>(type.getRows()),
+         static_cast<int32_t>(type.getQueries()),
          static_cast<int32_t>(type.getPages()), 0, 0, 0, 0, 0});
     int64_t field = isa<PositionsOp>(op) ? offsetof(kvrm_row, position)
                                          : offsetof(kvrm_row, count);

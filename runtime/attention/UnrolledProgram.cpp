@@ -87,7 +87,8 @@ Expected<StepProgram> kvrm::unrollProgram(const Package &package,
     return invalidArgument("attention: ", package.path(),
                            " is not of `kvrmc attention`");
   for (const kvrm_program_command &command : program.commands())
-    if (command.kind != KVRM_COMMAND_KERNEL)
+    if (command.kind != KVRM_COMMAND_KERNEL ||
+        package.manifest().kernels[command.kernel].role == KVRM_ROLE_DENSE)
       return invalidArgument("attention: ", package.path(),
                              " does more than attend");
   return Unroller(program, package.manifest(), unrolling).run();

@@ -74,6 +74,10 @@ static uint64_t resolve(const kvrm_program_arg &arg,
     return memory.stagedAddress;
   case KVRM_BASE_STAGED_V:
     return memory.stagedAddress ? memory.stagedAddress + side : 0;
+  case KVRM_BASE_TOKENS:
+    return section(layout.tokens);
+  case KVRM_BASE_LOGITS:
+    return memory.logits;
   case KVRM_PROGRAM_BASES:
     break;
   }

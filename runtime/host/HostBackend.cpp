@@ -200,7 +200,7 @@ Status HostBackend::runStep(const BackendStep &step, BackendStats &stats) {
   args.session = this;
   args.weights = bounds.weights;
   args.arena = arena.data();
-  args.tokens = step.tokens.data();
+  args.tokens = step.descriptor->committedTokens().data();
   args.logits = step.logits;
   currentEntry->fn(&args);
   descriptor = nullptr;

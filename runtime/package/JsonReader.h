@@ -125,7 +125,7 @@ public:
     return values[0];
   }
 
-  const json *list(const char *key, size_t low) {
+  const json *list(const char *key, size_t low, size_t high = maxManifestList) {
     const json *value = find(key);
     if (!value)
       return nullptr;
@@ -133,10 +133,9 @@ public:
       fail(key, "is not a list");
       return nullptr;
     }
-    if (value->size() < low || value->size() > maxManifestList) {
+    if (value->size() < low || value->size() > high) {
       fail(key, "has " + std::to_string(value->size()) + " entries, outside " +
-                    std::to_string(low) + ".." +
-                    std::to_string(maxManifestList));
+                    std::to_string(low) + ".." + std::to_string(high));
       return nullptr;
     }
     return value;
@@ -153,10 +152,12 @@ public:
     return {value ? *value : empty, prefix + key + ".", file, status};
   }
 
-  /// Calls `read` with a reader of each object in a list of at least `low`,
+  /// Calls `read` with a reader of each object in a list of `low` to `high`,
   /// until one fails.
-  template <typename Read> void each(const char *key, size_t low, Read read) {
-    const json *entries = list(key, low);
+  template <typename Read>
+  void each(const char *key, size_t low, Read read,
+            size_t high = maxManifestList) {
+    const json *entries = list(key, low, high);
     for (size_t i = 0; entries && i < entries->size() && status.isOk(); ++i) {
       std::string member = std::string(key) + "[" + std::to_string(i) + "]";
       if (!(*entries)[i].is_object()) {

@@ -222,13 +222,17 @@ static KernelInfo readKernel(ObjectReader &fields) {
   if (kernel.role == KVRM_ROLE_ATTEND_CLUSTER || fields.has("max_cluster"))
     kernel.maxCluster =
         fields.oneOfIntegers("max_cluster", std::array{1, 2, 4, 8});
+  if (kernel.role == KVRM_ROLE_DENSE && kernel.maxCluster != 1)
+    fields.fail("max_cluster",
+                std::to_string(kernel.maxCluster) + " is not 1 for dense");
   return kernel;
 }
 
 static void readKernels(ObjectReader &reader, Manifest &manifest) {
-  reader.each("kernels", 1, [&](ObjectReader &fields) {
+  auto read = [&](ObjectReader &fields) {
     manifest.kernels.push_back(readKernel(fields));
-  });
+  };
+  reader.each("kernels", 1, read, KVRM_MAX_KERNELS);
   if (!reader.isOk())
     return;
   for (kvrm_kernel_role role :

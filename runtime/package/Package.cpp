@@ -88,7 +88,8 @@ Status Package::readProgram(const EntryInfo &entry, StepProgram &program) {
                       .layers = info.layers,
                       .tensors = static_cast<int32_t>(entry.tensors.size()),
                       .arenaBytes = entry.arenaBytes,
-                      .weightBytes = weightData.size()},
+                      .weightBytes = weightData.size(),
+                      .hasLogits = info.vocabulary > 0},
                      where));
   program = parsed.take();
   return Status::ok();

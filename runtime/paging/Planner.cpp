@@ -74,6 +74,7 @@ Expected<PlanCapacity> Planner::capacityOf(const PlanShape &shape) {
                            " table entries exceed the limit ", most);
   PlanCapacity capacity;
   capacity.limits.rows = shape.rows;
+  capacity.limits.queries = shape.queries;
   capacity.limits.pages_per_slot = shape.pagesPerSlot;
   capacity.limits.max_groups = shape.rows * shape.pagesPerSlot;
   capacity.limits.max_items = static_cast<int32_t>(items);

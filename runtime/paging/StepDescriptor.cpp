@@ -16,6 +16,8 @@ Expected<StepDescriptor>
 StepDescriptor::create(const kvrm_descriptor_limits &limits) {
   constexpr int64_t most = INT32_MAX;
   KVRM_TRY(checkRange("descriptor: rows", limits.rows, 1, KVRM_MAX_ROWS));
+  KVRM_TRY(
+      checkRange("descriptor: queries", limits.queries, 1, KVRM_MAX_QUERIES));
   KVRM_TRY(checkRange("descriptor: pages_per_slot", limits.pages_per_slot, 1,
                       KVRM_MAX_PAGES_PER_SLOT));
   KVRM_TRY(checkRange("descriptor: max_groups", limits.max_groups, 1, most));
@@ -72,6 +74,22 @@ void StepDescriptor::setRow(int32_t index, const kvrm_row &value) {
     return;
   target = value;
   rowDirty[static_cast<size_t>(index)] = 1;
+}
+
+void StepDescriptor::setTokens(int32_t index, std::span<const int32_t> tokens) {
+  KVRM_CHECK(index >= 0 && index < bounds.rows, "row in range");
+  KVRM_CHECK(tokens.size() <= static_cast<size_t>(bounds.queries),
+             "a row has room for its tokens");
+  auto *target = reinterpret_cast<int32_t *>(planned.data() + offsets.tokens);
+  int32_t first = index * bounds.queries;
+  for (int32_t i = 0; i < bounds.queries; ++i) {
+    auto place = static_cast<size_t>(i);
+    int32_t token = place < tokens.size() ? tokens[place] : 0;
+    if (target[first + i] == token)
+      continue;
+    target[first + i] = token;
+    tokensDirty.add(first + i, first + i + 1);
+  }
 }
 
 void StepDescriptor::setSummaryBiases(int32_t index,
@@ -134,6 +152,8 @@ template <typename Copy> void StepDescriptor::commitRanges(Copy copy) {
            int64_t(sizeof(kvrm_row)));
       isDirty = 0;
     }
+  copyRange(offsets.tokens, sizeof(int32_t), tokensDirty,
+            bounds.rows * bounds.queries);
   int64_t tableBytes = int64_t(bounds.pages_per_slot) * sizeof(int32_t);
   for (int32_t i = 0; i < bounds.rows; ++i)
     if (DirtyRange &range = tableDirty[static_cast<size_t>(i)];

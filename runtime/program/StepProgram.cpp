@@ -11,6 +11,7 @@
 #include "kvrm/runtime/abi/device.h"
 #include "kvrm/runtime/abi/version.h"
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <cstring>
@@ -164,6 +165,7 @@ private:
                    std::span<const kvrm_program_arg> args) const;
   Status checkArg(size_t position, const kvrm_program_arg &arg) const;
   Status checkDeviceArgs(std::span<const kvrm_program_arg> args) const;
+  Status checkDenseArgs(std::span<const kvrm_program_arg> args) const;
 
   const ProgramBounds &bounds;
   std::string_view where;
@@ -227,6 +229,21 @@ Status Checker::checkDeviceArgs(std::span<const kvrm_program_arg> args) const {
   return Status::ok();
 }
 
+/// Arguments of any other kernel. Deltas are for the commit alone.
+Status Checker::checkDenseArgs(std::span<const kvrm_program_arg> args) const {
+  for (size_t i = 0; i < args.size(); ++i) {
+    int32_t base = args[i].base;
+    if (base == KVRM_BASE_DELTA)
+      return corrupt("argument ", i, ": base ", base,
+                     " is not for a dense kernel");
+    if ((base == KVRM_BASE_TOKENS || base == KVRM_BASE_LOGITS) &&
+        !bounds.hasLogits)
+      return corrupt("argument ", i, ": base ", base,
+                     " is for decoders, and the package has no logits");
+  }
+  return Status::ok();
+}
+
 Status Checker::checkGrid(const kvrm_program_command &command,
                           kvrm_kernel_role role) const {
   constexpr uint32_t most = 65535; // along y and z, and enough along x
@@ -240,7 +257,8 @@ Status Checker::checkGrid(const kvrm_program_command &command,
       break;
     return Status::ok();
   case KVRM_GRID_SHARES:
-    if (command.grid[0] != 1 || role == KVRM_ROLE_ATTEND_CLUSTER)
+    if (command.grid[0] != 1 || role == KVRM_ROLE_ATTEND_CLUSTER ||
+        role == KVRM_ROLE_DENSE)
       break;
     return Status::ok();
   case KVRM_GRID_CLUSTERS:
@@ -272,7 +290,7 @@ Status Checker::checkKernel(const kvrm_program_command &command,
   if (index <= 1 && (command.flags & KVRM_COMMAND_PROGRAMMATIC) != 0)
     return corrupt("it starts before the commit has ended");
   KVRM_TRY(checkGrid(command, role));
-  return checkDeviceArgs(args);
+  return role == KVRM_ROLE_DENSE ? checkDenseArgs(args) : checkDeviceArgs(args);
 }
 
 Status Checker::checkCopy(const kvrm_program_command &command,
@@ -321,6 +339,53 @@ StepProgram::schedules(std::span<const kvrm_kernel_role> kernels) const {
   return found != 0 ? found : int32_t(KVRM_RUN_ALL);
 }
 
+/// The schedules that programs are counted in, one by one.
+static constexpr std::array<int32_t, 3> allSchedules = {
+    KVRM_RUN_WORKQUEUE, KVRM_RUN_CLUSTER, KVRM_RUN_STAGED};
+
+/// A layer is attended to as often in one schedule as in another.
+Status StepProgram::verifyAttention(const ProgramBounds &bounds,
+                                    std::string_view where) const {
+  constexpr size_t k = offsetof(kvrm_device_args, k_pool) / sizeof(uint64_t);
+  std::vector<std::array<int32_t, allSchedules.size()>> counts(
+      static_cast<size_t>(bounds.layers));
+  for (const kvrm_program_command &command : table)
+    if (command.kind == KVRM_COMMAND_KERNEL &&
+        isAttention(bounds.kernels[command.kernel]))
+      for (size_t i = 0; i < allSchedules.size(); ++i)
+        counts[args(command)[k].index][i] +=
+            command.schedules == allSchedules[i];
+  int32_t runnable = schedules(bounds.kernels);
+  if ((runnable & KVRM_RUN_WORKQUEUE) == 0)
+    return makeError(StatusCode::Corrupt, where,
+                     ": cannot be run as a workqueue, which each must");
+  for (size_t layer = 0; layer < counts.size(); ++layer)
+    for (size_t i = 0; i < allSchedules.size(); ++i)
+      if ((runnable & allSchedules[i]) != 0 &&
+          counts[layer][i] != counts[layer][0])
+        return makeError(StatusCode::Corrupt, where, ": layer ", layer,
+                         " is attended to ", counts[layer][0],
+                         " times as a workqueue and ", counts[layer][i],
+                         " times in schedule ", allSchedules[i]);
+  return Status::ok();
+}
+
+/// A decoder's program has a kernel that is given the logits, in each schedule.
+Status StepProgram::verifyLogits(const ProgramBounds &bounds,
+                                 std::string_view where) const {
+  int32_t written = 0;
+  for (const kvrm_program_command &command : table)
+    if (std::ranges::any_of(args(command), [](const kvrm_program_arg &arg) {
+          return arg.base == KVRM_BASE_LOGITS;
+        }))
+      written |= command.schedules;
+  for (int32_t schedule : allSchedules)
+    if ((schedules(bounds.kernels) & schedule & ~written) != 0)
+      return makeError(StatusCode::Corrupt, where,
+                       ": no kernel takes the logits in schedule ", schedule);
+  return Status::ok();
+}
+
 Status StepProgram::verify(const ProgramBounds &bounds,
                            std::string_view where) const {
   auto corrupt = [&](const auto &...parts) {
@@ -337,27 +402,8 @@ Status StepProgram::verify(const ProgramBounds &bounds,
     KVRM_TRY(checker.checkCommand(command, args(command)));
     ++checker.index;
   }
-  // A layer is attended to as often in one schedule as in another.
-  constexpr size_t k = offsetof(kvrm_device_args, k_pool) / sizeof(uint64_t);
-  constexpr std::array<int32_t, 3> all = {KVRM_RUN_WORKQUEUE, KVRM_RUN_CLUSTER,
-                                          KVRM_RUN_STAGED};
-  std::vector<std::array<int32_t, all.size()>> counts(
-      static_cast<size_t>(bounds.layers));
-  for (const kvrm_program_command &command : table)
-    if (command.kind == KVRM_COMMAND_KERNEL &&
-        isAttention(bounds.kernels[command.kernel]))
-      for (size_t i = 0; i < all.size(); ++i)
-        counts[args(command)[k].index][i] += command.schedules == all[i];
-  int32_t runnable = schedules(bounds.kernels);
-  if ((runnable & KVRM_RUN_WORKQUEUE) == 0)
-    return corrupt("cannot be run as a workqueue, which each must");
-  for (size_t layer = 0; layer < counts.size(); ++layer)
-    for (size_t i = 0; i < all.size(); ++i)
-      if ((runnable & all[i]) != 0 && counts[layer][i] != counts[layer][0])
-        return corrupt("layer ", layer, " is attended to ", counts[layer][0],
-                       " times as a workqueue and ", counts[layer][i],
-                       " times in schedule ", all[i]);
-  return Status::ok();
+  KVRM_TRY(verifyAttention(bounds, where));
+  return bounds.hasLogits ? verifyLogits(bounds, where) : Status::ok();
 }
 
 //===----------------------------------------------------------------------===//

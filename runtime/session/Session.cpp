@@ -32,7 +32,6 @@ Status Session::createEntry(StepEntry which, const PlanShape &shape,
   entry.policy = std::move(policy);
   auto rows = static_cast<size_t>(shape.rows);
   entry.rows.resize(rows);
-  entry.tokens.resize(rows * static_cast<size_t>(shape.queries));
   entry.lengths.resize(rows);
   return Status::ok();
 }
@@ -144,7 +143,6 @@ Status Session::runEntry(Entry &entry, float *logits, StepStats &stats) {
   KVRM_TRY(runner->runStep({.entry = entry.which,
                             .descriptor = &*entry.descriptor,
                             .schedule = stats.schedule,
-                            .tokens = entry.tokens,
                             .logits = logits},
                            moved));
   stats.collapsedPages += std::exchange(collapsedPages, 0);
@@ -191,8 +189,7 @@ Status Session::prefillChunk(int32_t slot, std::span<const int32_t> chunk,
     copy = needed;
     KVRM_TRY(copyPages({&needed, 1}, stats));
   }
-  std::ranges::fill(entry.tokens, 0);
-  std::ranges::copy(chunk, entry.tokens.begin());
+  entry.descriptor->setTokens(0, chunk);
   entry.rows[0] = planRow(slot, position, count);
   return runEntry(entry, logits, stats);
 }
@@ -244,7 +241,8 @@ Status Session::decodeRequests(std::span<const int32_t> tokens,
   for (int32_t slot = 0; slot < slots(); ++slot) {
     auto row = static_cast<size_t>(slot);
     bool isActive = tokens[row] != -1;
-    entry.tokens[row] = isActive ? tokens[row] : 0;
+    if (isActive)
+      entry.descriptor->setTokens(slot, tokens.subspan(row, 1));
     entry.rows[row] = isActive ? planRow(slot, length(slot) - 1, 1) : PlanRow{};
   }
   return runEntry(entry, logits, stats);

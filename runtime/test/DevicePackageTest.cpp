@@ -130,11 +130,12 @@ TEST_F(DevicePackages, ManifestFieldsAreChecked) {
       {"/entries/0/kv_tile", 24,
        "M: entries[0].kv_tile: 24 is neither a multiple nor a divisor of "
        "cache.page_tokens, 16"},
-      {"/kernels", json::array(), "M: kernels: has 0 entries, outside 1..64"},
+      {"/kernels", json::array(), "M: kernels: has 0 entries, outside 1..4096"},
       {"/kernels/0", 3, "M: kernels[0]: is not an object"},
       {"/kernels/0/role", "commit2",
        "M: kernels[0].role: 'commit2' is not one of commit, append, "
-       "attend_workqueue, attend_cluster, stage, attend_workqueue_staged"},
+       "attend_workqueue, attend_cluster, stage, attend_workqueue_staged, "
+       "dense"},
       {"/kernels/0/role", "append", "M: kernels: has no commit"},
       {"/kernels/0/symbol", "", "M: kernels[0].symbol: is empty"},
       {"/kernels/1/threads", 1056,
@@ -176,6 +177,21 @@ TEST_F(DevicePackages, ManifestFieldsAreChecked) {
               m["kernels"][4]["role"] = "stage";
             }),
             "M: kernels: has one of stage and attend_workqueue_staged alone");
+  // Kernels of one role may be several, as dense ones are.
+  auto addDense = [](json &m) {
+    m["kernels"].push_back(m["kernels"][1]);
+    m["kernels"].back()["role"] = "dense";
+  };
+  EXPECT_EQ(parseError([&](json &m) {
+              for (int i = 0; i < 80; ++i)
+                addDense(m);
+            }),
+            "");
+  EXPECT_EQ(parseError([&](json &m) {
+              addDense(m);
+              m["kernels"].back()["max_cluster"] = 2;
+            }),
+            "M: kernels[4].max_cluster: 2 is not 1 for dense");
   EXPECT_EQ(parseManifest("{", "M").status().message(), "M: is not valid JSON");
   EXPECT_EQ(parseManifest("[]", "M").status().message(),
             "M: is not a JSON object");

@@ -95,11 +95,11 @@ void FakeBackend::runRow(const BackendStep &step, int32_t index,
   if (row.count == 0)
     return;
   std::span<const int32_t> table = descriptor.committedTable(index);
-  auto queries =
-      static_cast<int32_t>(step.tokens.size()) / descriptor.limits().rows;
+  int32_t queries = descriptor.limits().queries;
   for (int32_t t = 0; t < row.count; ++t)
     cell(table, row.length - row.count + t) =
-        isSpoilt ? NAN : step.tokens[size_t(index * queries + t)];
+        isSpoilt ? NAN
+                 : descriptor.committedTokens()[size_t(index * queries + t)];
   int32_t firstExact =
       row.summaries > 0 ? descriptor.limits().max_summaries : 0;
   double sum = 0;

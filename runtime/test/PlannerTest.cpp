@@ -616,18 +616,22 @@ TEST(Descriptor, SharesFollowTheItems) {
 }
 
 TEST(Descriptor, RefusesLimitsOutOfRange) {
-  EXPECT_EQ(StepDescriptor::create({0, 1, 1, 1, 1, 1, 0}).status().message(),
+  EXPECT_EQ(StepDescriptor::create({0, 1, 1, 1, 1, 1, 1, 0}).status().message(),
             "descriptor: rows: 0 is outside 1..1024");
-  EXPECT_EQ(StepDescriptor::create({1, 0, 1, 1, 1, 1, 0}).status().message(),
+  EXPECT_EQ(
+      StepDescriptor::create({1, 513, 1, 1, 1, 1, 1, 0}).status().message(),
+      "descriptor: queries: 513 is outside 1..512");
+  EXPECT_EQ(StepDescriptor::create({1, 1, 0, 1, 1, 1, 1, 0}).status().message(),
             "descriptor: pages_per_slot: 0 is outside 1..65536");
-  EXPECT_EQ(StepDescriptor::create({1, 1, 1, 1, 1, 0, 0}).status().message(),
+  EXPECT_EQ(StepDescriptor::create({1, 1, 1, 1, 1, 1, 0, 0}).status().message(),
             "descriptor: max_shares: 0 is outside 1..2147483647");
-  EXPECT_EQ(StepDescriptor::create({1, 1, 1, 1, 1, 1, 4097}).status().message(),
-            "descriptor: max_summaries: 4097 is outside 0..4096");
+  EXPECT_EQ(
+      StepDescriptor::create({1, 1, 1, 1, 1, 1, 1, 4097}).status().message(),
+      "descriptor: max_summaries: 4097 is outside 0..4096");
 }
 
 TEST(Descriptor, HasNotAByteOfSummariesWithoutThem) {
-  kvrm_descriptor_limits limits = {8, 128, 64, 32, 16, 4, 0};
+  kvrm_descriptor_limits limits = {8, 1, 128, 64, 32, 16, 4, 0};
   kvrm_descriptor_layout off = kvrm_descriptor_layout_of(limits);
   EXPECT_EQ(off.summary_biases, off.groups);
   limits.max_summaries = 64;
@@ -637,9 +641,48 @@ TEST(Descriptor, HasNotAByteOfSummariesWithoutThem) {
   EXPECT_EQ(on.bytes - off.bytes, 8 * 64 * 4);
 }
 
+TEST(Descriptor, CommitsTokensThatChanged) {
+  StepDescriptor descriptor =
+      StepDescriptor::create({3, 4, 2, 1, 1, 0, 1, 0}).take();
+  constexpr int64_t header = sizeof(kvrm_descriptor_header);
+  auto set = [&](int32_t row, std::vector<int32_t> tokens) {
+    descriptor.setTokens(row, tokens);
+  };
+  auto committed = [&] {
+    std::span<const int32_t> tokens = descriptor.committedTokens();
+    return std::vector<int32_t>(tokens.begin(), tokens.end());
+  };
+  const std::vector<int32_t> zeros(12, 0);
+  EXPECT_EQ(committed(), zeros);
+  set(1, {7, 8, 9});
+  EXPECT_EQ(committed(), zeros) << "planned, not committed";
+  EXPECT_EQ(descriptor.commit(), header + 3 * 4);
+  EXPECT_EQ(committed(),
+            (std::vector<int32_t>{0, 0, 0, 0, 7, 8, 9, 0, 0, 0, 0, 0}));
+  set(1, {7, 8, 9});
+  EXPECT_EQ(descriptor.commit(), header) << "nothing changed";
+  set(1, {7});
+  set(2, {1, 2, 3, 4});
+  EXPECT_EQ(descriptor.commit(), header + 7 * 4)
+      << "from the first to the last";
+  EXPECT_EQ(committed(),
+            (std::vector<int32_t>{0, 0, 0, 0, 7, 0, 0, 0, 1, 2, 3, 4}));
+
+  set(1, {7, 0, 5});
+  set(2, {1, 2, 6});
+  std::vector<kvrm_delta_word> delta(size_t(descriptor.deltaCapacity()));
+  ASSERT_EQ(descriptor.collectDelta(delta), 4) << "epoch; 5; 6 and 0";
+  auto first = static_cast<uint32_t>(descriptor.layout().tokens / 4);
+  EXPECT_EQ(delta[1].index, first + 6);
+  EXPECT_EQ(delta[1].value, 5u);
+  EXPECT_EQ(delta[2].index, first + 10);
+  EXPECT_EQ(delta[3].index, first + 11);
+  EXPECT_EQ(delta[3].value, 0u);
+}
+
 TEST(Descriptor, CommitsBiasesThatChanged) {
   Expected<StepDescriptor> made =
-      StepDescriptor::create({2, 4, 1, 1, 0, 1, 32});
+      StepDescriptor::create({2, 1, 4, 1, 1, 0, 1, 32});
   ASSERT_TRUE(made) << made.status().message();
   StepDescriptor descriptor = made.take();
   std::vector<float> biases(32, KVRM_UNUSED_SUMMARY);

@@ -182,8 +182,14 @@ TEST_F(StepPrograms, CommandsAreChecked) {
       {[](P &p) { p.commands[3].grid_rule = KVRM_GRID_SHARES; },
        "P: command 3: grid rule 2 is not for attend_cluster"},
       // Arguments.
-      {[](P &p) { p.args[0].base = 19; },
-       "P: command 0: argument 0: base 19 is outside 0..18"},
+      {[](P &p) { p.args[0].base = 21; },
+       "P: command 0: argument 0: base 21 is outside 0..20"},
+      {[](P &p) { p.args[10].base = KVRM_BASE_TOKENS; },
+       "P: command 0: argument 10: base 19 is not 3, which its kernel takes "
+       "there"},
+      {[](P &p) { p.args[10].base = KVRM_BASE_LOGITS; },
+       "P: command 0: argument 10: base 20 is not 3, which its kernel takes "
+       "there"},
       {[](P &p) { p.args[0].reserved = 1; },
        "P: command 0: argument 0: its reserved word is not 0"},
       {[](P &p) { p.args[8].index = 2; },
@@ -242,6 +248,74 @@ TEST_F(StepPrograms, CommandsAreChecked) {
   }
 }
 
+/// A decoder's step: its dense kernels take what their commands give them.
+TEST_F(StepPrograms, DenseKernelsAreChecked) {
+  roles.push_back(KVRM_ROLE_DENSE);
+  constexpr uint32_t dense = 6;
+  const std::vector<kvrm_program_arg> embed = {
+      {KVRM_BASE_TOKENS, 0, 0, 0, 0},
+      {KVRM_BASE_ROWS, 0, 0, 0, 0},
+      {KVRM_BASE_WEIGHTS, 0, 0, 64, 512},
+      {KVRM_BASE_ARENA, 0, 0, 4080, 16},
+      {KVRM_BASE_IMMEDIATE, 0, 0, -7, 0}};
+  const std::vector<kvrm_program_arg> head = {{KVRM_BASE_ARENA, 0, 0, 0, 64},
+                                              {KVRM_BASE_LOGITS, 0, 0, 0, 0}};
+  parts.addDense(dense, KVRM_GRID_ROWS, {2, 3, 1}, embed, true);
+  parts.addDense(dense, KVRM_GRID_FIXED, {4, 1, 1}, head);
+  using P = ProgramParts;
+  auto error = [&](const std::function<void(P &, ProgramBounds &)> &change) {
+    ProgramParts copy = parts;
+    ProgramBounds own = bounds();
+    own.hasLogits = true;
+    change(copy, own);
+    return copy.build().verify(own, "P").message();
+  };
+  using B = ProgramBounds;
+  EXPECT_EQ(error([](P &, B &) {}), "");
+  EXPECT_EQ(error([](P &, B &b) { b.hasLogits = false; }),
+            "P: command 11: argument 0: base 19 is for decoders, and the "
+            "package has no logits");
+  EXPECT_EQ(error([](P &p, B &b) {
+              b.hasLogits = false;
+              p.args[11 * KVRM_DEVICE_ARGS].base = KVRM_BASE_ROWS;
+            }),
+            "P: command 12: argument 1: base 20 is for decoders, and the "
+            "package has no logits");
+  EXPECT_EQ(error([](P &p, B &) { p.args.back().base = KVRM_BASE_TOKENS; }),
+            "P: no kernel takes the logits in schedule 1");
+  EXPECT_EQ(error([](P &p, B &) { p.commands.back().schedules = 3; }),
+            "P: no kernel takes the logits in schedule 4");
+  EXPECT_EQ(error([](P &p, B &) { p.args.back().base = KVRM_BASE_DELTA; }),
+            "P: command 12: argument 1: base 4 is not for a dense kernel");
+  EXPECT_EQ(error([](P &p, B &) { p.args.back().index = 1; }),
+            "P: command 12: argument 1: index 1 means nothing here");
+  EXPECT_EQ(error([](P &p, B &) { p.args.back().bytes = 8; }),
+            "P: command 12: argument 1: offset and bytes mean nothing here");
+  EXPECT_EQ(error([](P &p, B &) { p.args.end()[-4].offset = 4096; }),
+            "P: command 11: argument 3: 16 bytes from 4096 are outside the "
+            "4096 of the arena");
+  EXPECT_EQ(error([](P &p, B &) { p.args.end()[-5].offset = 8; }),
+            "P: command 11: argument 2: offset 8 is not a multiple of 16");
+  EXPECT_EQ(error([](P &p, B &) {
+              p.args.end()[-6] = {KVRM_BASE_K_POOL, 2, 0, 0, 0};
+            }),
+            "P: command 11: argument 1: layer 2 is outside 0..1");
+  EXPECT_EQ(error([](P &p, B &) {
+              p.args.end()[-6] = {KVRM_BASE_TENSOR, 4, 0, 0, 0};
+            }),
+            "P: command 11: argument 1: tensor 4 is outside 0..3");
+  EXPECT_EQ(error([](P &p, B &) {
+              p.commands[11].grid_rule = KVRM_GRID_SHARES;
+              p.commands[11].grid[0] = 1;
+            }),
+            "P: command 11: grid rule 2 is not for dense");
+  EXPECT_EQ(
+      error([](P &p, B &) { p.commands[11].grid_rule = KVRM_GRID_CLUSTERS; }),
+      "P: command 11: grid rule 3 is not for dense");
+  EXPECT_EQ(error([](P &p, B &) { p.commands[12].grid[0] = 65536; }),
+            "P: command 12: grid: 65536 is outside 1..65535");
+}
+
 TEST_F(StepPrograms, CopiesAreChecked) {
   auto error = [&](const std::function<void(ProgramParts &)> &change) {
     ProgramParts copy = parts;
@@ -256,6 +330,9 @@ TEST_F(StepPrograms, CopiesAreChecked) {
   EXPECT_EQ(error([](P &p) { p.args.back().bytes = 513; }),
             "P: command 11: it copies 513 bytes to 512");
   EXPECT_EQ(error([](P &p) { p.args.back() = p.args[0]; }),
+            "P: command 11: a copy goes to the arena, from there or from "
+            "weights");
+  EXPECT_EQ(error([](P &p) { p.args.back() = {KVRM_BASE_TOKENS, 0, 0, 0, 0}; }),
             "P: command 11: a copy goes to the arena, from there or from "
             "weights");
   EXPECT_EQ(error([](P &p) {

@@ -59,7 +59,9 @@ constexpr int entries = 0;
 #endif
 
 kvrm_descriptor_layout layoutOf(int rows) {
-  return kvrm_descriptor_layout_of({rows, tablePages, 0, 0, 0, 0, entries});
+  int queries = rows == slots ? 1 : prefillQueries;
+  return kvrm_descriptor_layout_of(
+      {rows, queries, tablePages, 0, 0, 0, 0, entries});
 }
 
 const kvrm_row *rowsOf(const uint8_t *descriptor, int rows) {

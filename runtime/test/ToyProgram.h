@@ -26,7 +26,7 @@ namespace toy {
 /// The roles of a kernel set, in the order of its manifest.
 inline std::vector<kvrm_kernel_role> kernelRoles(bool isStaged) {
   std::vector<kvrm_kernel_role> roles;
-  for (int role = 0; role < (isStaged ? KVRM_KERNEL_ROLES : KVRM_ROLE_STAGE);
+  for (int role = 0; role < (isStaged ? KVRM_ROLE_DENSE : KVRM_ROLE_STAGE);
        ++role)
     roles.push_back(static_cast<kvrm_kernel_role>(role));
   return roles;
@@ -63,6 +63,23 @@ struct ProgramParts {
             tensors[field - offsetof(kvrm_device_args, q) / sizeof(uint64_t)];
       args.push_back(arg);
     }
+  }
+  /// Adds a kernel that is no attention's, with any arguments.
+  void addDense(uint32_t kernel, kvrm_grid_rule rule,
+                std::array<uint32_t, 3> grid,
+                const std::vector<kvrm_program_arg> &given,
+                bool isProgrammatic = false) {
+    kvrm_program_command command{};
+    command.kind = KVRM_COMMAND_KERNEL;
+    command.flags = isProgrammatic ? KVRM_COMMAND_PROGRAMMATIC : 0;
+    command.schedules = KVRM_RUN_ALL;
+    command.grid_rule = static_cast<uint16_t>(rule);
+    command.kernel = kernel;
+    std::copy(grid.begin(), grid.end(), command.grid);
+    command.first_arg = static_cast<uint32_t>(args.size());
+    command.args = static_cast<uint32_t>(given.size());
+    commands.push_back(command);
+    args.insert(args.end(), given.begin(), given.end());
   }
   kvrm::StepProgram build() const {
     return kvrm::StepProgram(commands, args, 4, layers);

@@ -80,6 +80,7 @@ public:
         scratchLayout(rows, headDim, tokens, lanes),
         descriptorLayout(kvrm_descriptor_layout_of(
             {static_cast<int32_t>(kernel.getDescriptorType().getRows()),
+             static_cast<int32_t>(kernel.getDescriptorType().getQueries()),
              static_cast<int32_t>(kernel.getDescriptorType().getPages()), 0, 0,
              0, 0, static_cast<int32_t>(summaries())})),
         prefetches(kernel.getTransport() == Transport::Native) {}

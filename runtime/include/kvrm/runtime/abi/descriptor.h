@@ -108,6 +108,7 @@ typedef struct kvrm_share {
 /// Capacities that fix a descriptor's layout.
 typedef struct kvrm_descriptor_limits {
   int32_t rows;           ///< rows of the step
+  int32_t queries;        ///< tokens of a row at most
   int32_t pages_per_slot; ///< length of one block table
   int32_t max_groups;
   int32_t max_items;
@@ -117,11 +118,14 @@ typedef struct kvrm_descriptor_limits {
 } kvrm_descriptor_limits;
 
 /// Byte offsets of a descriptor's sections from its start, and its size. The
-/// header is at 0, and rows, block tables and biases come next, so that their
-/// offsets depend only on what a compiler knows: `rows`, `pages_per_slot` and
-/// `max_summaries`.
+/// header is at 0, and rows, tokens, block tables and biases come next, so that
+/// their offsets depend only on what a compiler knows: `rows`, `queries`,
+/// `pages_per_slot` and `max_summaries`.
 typedef struct kvrm_descriptor_layout {
-  int64_t rows;   ///< kvrm_row[rows]
+  int64_t rows; ///< kvrm_row[rows]
+  /// int32_t[rows][queries]: the new tokens of each row, then zeros. Those of
+  /// an idle row are tokens of the vocabulary, whichever.
+  int64_t tokens;
   int64_t tables; ///< int32_t[rows][pages_per_slot], physical pages; -1 = none
   /// float[rows][max_summaries]: log2 of the tokens that an entry stands for,
   /// KVRM_UNUSED_SUMMARY if it is not in use. Means nothing in a row without
@@ -138,8 +142,11 @@ static inline kvrm_descriptor_layout
 kvrm_descriptor_layout_of(kvrm_descriptor_limits limits) {
   kvrm_descriptor_layout layout;
   layout.rows = kvrm_align_up((int64_t)sizeof(kvrm_descriptor_header));
-  layout.tables =
+  layout.tokens =
       kvrm_align_up(layout.rows + limits.rows * (int64_t)sizeof(kvrm_row));
+  layout.tables =
+      kvrm_align_up(layout.tokens + (int64_t)limits.rows * limits.queries *
+                                        (int64_t)sizeof(int32_t));
   layout.summary_biases = kvrm_align_up(
       layout.tables +
       (int64_t)limits.rows * limits.pages_per_slot * (int64_t)sizeof(int32_t));

@@ -104,8 +104,10 @@ typedef struct kvrm_step_args {
   void *session;
   const uint8_t *weights; ///< data section of weights.safetensors, aligned
   uint8_t *arena;         ///< intermediate values, size from the manifest
-  const int32_t *tokens;  ///< [rows][queries]
-  float *logits;          ///< [rows][vocabulary]
+  /// [rows][queries]. Of a paged step, those of its descriptor: they are there
+  /// once it has committed.
+  const int32_t *tokens;
+  float *logits; ///< [rows][vocabulary]
   /// Static packages only; a paged step reads these from its descriptor.
   const int32_t *positions; ///< [rows] position of the first new token
   const int32_t *counts;    ///< [rows] new tokens (prefill only)

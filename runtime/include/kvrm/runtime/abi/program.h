@@ -35,7 +35,8 @@ enum {
 };
 
 /// What a device kernel is for. Kernels of the first six roles take exactly the
-/// fields of kvrm_device_args, in order.
+/// fields of kvrm_device_args, in order; a dense one takes what its command
+/// gives it.
 typedef enum kvrm_kernel_role {
   KVRM_ROLE_COMMIT = 0,           ///< applies a commit's delta
   KVRM_ROLE_APPEND = 1,           ///< new keys and values to their pages
@@ -43,14 +44,16 @@ typedef enum kvrm_kernel_role {
   KVRM_ROLE_ATTEND_CLUSTER = 3,   ///< a cluster an output tile
   KVRM_ROLE_STAGE = 4,            ///< transfer groups to staging memory
   KVRM_ROLE_ATTEND_STAGED = 5,    ///< as workqueue, over staged pages
-  KVRM_KERNEL_ROLES = 6
+  KVRM_ROLE_DENSE = 6,            ///< any other; a package may have several
+  KVRM_KERNEL_ROLES = 7
 } kvrm_kernel_role;
 
 /// A role as manifests and IR spell it; null for what is none.
 static inline const char *kvrm_kernel_role_name(int32_t role) {
   static const char *const names[KVRM_KERNEL_ROLES] = {
       "commit",         "append", "attend_workqueue",
-      "attend_cluster", "stage",  "attend_workqueue_staged"};
+      "attend_cluster", "stage",  "attend_workqueue_staged",
+      "dense"};
   return role >= 0 && role < KVRM_KERNEL_ROLES ? names[role] : 0;
 }
 
@@ -106,7 +109,9 @@ typedef enum kvrm_program_base {
   KVRM_BASE_PAGES_PER_SLOT = 16, ///< no address
   KVRM_BASE_STAGED_K = 17,       ///< 0 without staging
   KVRM_BASE_STAGED_V = 18,
-  KVRM_PROGRAM_BASES = 19
+  KVRM_BASE_TOKENS = 19, ///< the descriptor's tokens; of dense kernels alone
+  KVRM_BASE_LOGITS = 20, ///< float[rows][vocabulary]; of dense kernels alone
+  KVRM_PROGRAM_BASES = 21
 } kvrm_program_base;
 
 /// First bytes of a program.

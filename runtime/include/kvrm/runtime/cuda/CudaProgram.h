@@ -59,6 +59,7 @@ struct ProgramMemory {
   uint64_t partials = 0;
   uint64_t arena = 0;
   uint64_t weights = 0;
+  uint64_t logits = 0;           ///< of a decoder
   std::vector<uint64_t> tensors; ///< by index
 };
 

@@ -17,8 +17,8 @@
 // collectDelta() makes the same step here, and writes down the words that it
 // changed, for a copy elsewhere to follow.
 //
-// The block table and the biases of an idle row mean nothing: they are left as
-// they were, so that a slot that skips a step costs nothing.
+// The block table, the biases and the tokens of an idle row mean nothing: they
+// are left as they were, so that a slot that skips a step costs nothing.
 //
 //===----------------------------------------------------------------------===//
 
@@ -61,7 +61,8 @@ public:
   const kvrm_descriptor_limits &limits() const { return bounds; }
   const kvrm_descriptor_layout &layout() const { return offsets; }
 
-  // What the planner writes. Whoever writes marks what was written.
+  // What the planner writes, and the session of tokens. Whoever writes marks
+  // what was written.
 
   /// The planned header; magic, version, epoch, rows and shares are not the
   /// planner's.
@@ -75,6 +76,9 @@ public:
   }
   /// Writes and marks a row if it differs.
   void setRow(int32_t index, const kvrm_row &value);
+  /// Writes the new tokens of a row, at most `queries`, and zeros after them;
+  /// marks what differs.
+  void setTokens(int32_t index, std::span<const int32_t> tokens);
   std::span<int32_t> table(int32_t index) {
     KVRM_CHECK(index >= 0 && index < bounds.rows, "row in range");
     return section<int32_t>(planned, offsets.tables,
@@ -151,6 +155,11 @@ public:
   std::span<const kvrm_row> committedRows() const {
     return section<const kvrm_row>(current, offsets.rows, bounds.rows);
   }
+  /// [rows][queries].
+  std::span<const int32_t> committedTokens() const {
+    return section<const int32_t>(current, offsets.tokens,
+                                  int64_t(bounds.rows) * bounds.queries);
+  }
   std::span<const int32_t> committedTable(int32_t index) const {
     KVRM_CHECK(index >= 0 && index < bounds.rows, "row in range");
     return {reinterpret_cast<const int32_t *>(current.data() + offsets.tables) +
@@ -202,6 +211,7 @@ private:
   AlignedBuffer planned;
   AlignedBuffer current;
   std::vector<uint8_t> rowDirty;
+  DirtyRange tokensDirty;
   std::vector<DirtyRange> tableDirty;
   std::vector<DirtyRange> biasDirty;
   DirtyRange groupsDirty;

@@ -37,6 +37,8 @@ struct ProgramBounds {
   int32_t tensors = 0; ///< inputs and outputs of the entry
   int64_t arenaBytes = 0;
   int64_t weightBytes = 0;
+  /// Whether it is of a decoder, which takes tokens and writes logits.
+  bool hasLogits = false;
 };
 
 class StepProgram {
@@ -73,6 +75,11 @@ public:
   std::string print(std::span<const kvrm_kernel_role> kernels) const;
 
 private:
+  Status verifyAttention(const ProgramBounds &bounds,
+                         std::string_view where) const;
+  Status verifyLogits(const ProgramBounds &bounds,
+                      std::string_view where) const;
+
   kvrm_program_header header{};
   std::vector<kvrm_program_command> table;
   std::vector<kvrm_program_arg> arguments;

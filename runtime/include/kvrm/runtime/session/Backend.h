@@ -92,12 +92,11 @@ struct PageCollapse {
 /// One step to run.
 struct BackendStep {
   StepEntry entry = StepEntry::Decode;
-  /// Planned. The backend commits it, once, before anything reads it; if that
-  /// fails, the next commit makes up for it.
+  /// Planned, the tokens too. The backend commits it, once, before anything
+  /// reads it; if that fails, the next commit makes up for it.
   StepDescriptor *descriptor = nullptr;
-  int32_t schedule = 0;            ///< one of the entry's
-  std::span<const int32_t> tokens; ///< [rows][queries]
-  float *logits = nullptr;         ///< [rows][vocabulary], host memory
+  int32_t schedule = 0;    ///< one of the entry's
+  float *logits = nullptr; ///< [rows][vocabulary], host memory
 };
 
 /// What one step moved.

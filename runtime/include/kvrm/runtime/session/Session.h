@@ -101,7 +101,6 @@ private:
     std::optional<StepDescriptor> descriptor;
     SchedulePolicy policy;
     std::vector<PlanRow> rows;
-    std::vector<int32_t> tokens;  ///< [rows][queries]
     std::vector<int32_t> lengths; ///< of the rows, for the policy
   };
 
