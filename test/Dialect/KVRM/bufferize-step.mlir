@@ -127,3 +127,82 @@ func.func @kept(%k: tensor<4xf32> {kvrm.argument = #kvrm.argument<key_cache>}) -
   %sum = linalg.add ins(%k, %k1 : tensor<4xf32>, tensor<4xf32>) outs(%empty : tensor<4xf32>) -> tensor<4xf32>
   return %sum : tensor<4xf32>
 }
+
+// -----
+
+// Forms write their output whatever it holds: one buffer serves two of them,
+// with no copy. Inputs may have rows that are apart, but no gaps in a row.
+
+// CHECK-LABEL: func.func @forms
+// CHECK-SAME: %[[L:[a-z0-9]+]]: memref<2x16xf32> {kvrm.argument = #kvrm.argument<logits>})
+// CHECK-DAG: %[[W:.*]] = memref.view {{.*}} to memref<32x16xf16>
+// CHECK-DAG: %[[G:.*]] = memref.view {{.*}} to memref<16xf32>
+// CHECK: linalg.fill {{.*}} outs(%[[ALL:.*]] : memref<2x64xf32>)
+// CHECK-NOT: linalg.copy
+// CHECK: %[[X:.*]] = memref.subview %[[ALL]][0, 8] [2, 16] [1, 1]
+// CHECK: kvrm.rms_norm ins(%[[X]], %[[G]] : memref<2x16xf32, strided<[64, 1], offset: 8>>, memref<16xf32>) outs(%[[N:.*]] : memref<2x16xf16>) epsilon
+// CHECK: kvrm.linear ins(%[[N]], %[[W]] : memref<2x16xf16>, memref<32x16xf16>) extras(%[[X]] : memref<2x16xf32, strided<[64, 1], offset: 8>>) outs(%[[Y:.*]] : memref<2x16xf32>) parts 2 {
+// CHECK-NEXT: ^bb0
+// CHECK: }{{$}}
+// CHECK: %[[GAPS:.*]] = memref.subview %[[ALL]][0, 0] [2, 16] [1, 2]
+// CHECK: %[[COPY:.*]] = memref.alloc() {{.*}} : memref<2x16xf32>
+// CHECK: linalg.copy ins(%[[GAPS]] : {{.*}}) outs(%[[COPY]] : memref<2x16xf32>)
+// CHECK: kvrm.linear ins(%[[COPY]], %{{.*}} : memref<2x16xf32>, memref<16x16xf16{{.*}}>) extras(%[[Y]] : {{.*}}) outs(%[[L]] : memref<2x16xf32>) {
+// CHECK: return
+ml_program.global private @w(#ml_program.extern : tensor<32x16xf16>) : tensor<32x16xf16>
+ml_program.global private @g(#ml_program.extern : tensor<16xf32>) : tensor<16xf32>
+func.func @forms(%tokens: tensor<2x1xi32>) -> tensor<2x16xf32> attributes {kvrm.step} {
+  %one = arith.constant 1.0 : f32
+  %w = ml_program.global_load_const @w : tensor<32x16xf16>
+  %g = ml_program.global_load_const @g : tensor<16xf32>
+  %empty = tensor.empty() : tensor<2x64xf32>
+  %all = linalg.fill ins(%one : f32) outs(%empty : tensor<2x64xf32>) -> tensor<2x64xf32>
+  %x = tensor.extract_slice %all[0, 8] [2, 16] [1, 1] : tensor<2x64xf32> to tensor<2x16xf32>
+  %a = tensor.empty() : tensor<2x16xf16>
+  %n = kvrm.rms_norm ins(%x, %g : tensor<2x16xf32>, tensor<16xf32>) outs(%a : tensor<2x16xf16>)
+      epsilon 1.0e-5 -> tensor<2x16xf16>
+  %b = tensor.empty() : tensor<2x16xf32>
+  %y = kvrm.linear ins(%n, %w : tensor<2x16xf16>, tensor<32x16xf16>) extras(%x : tensor<2x16xf32>)
+      outs(%b : tensor<2x16xf32>) parts 2 {
+  ^bb0(%p: f32, %q: f32, %r: f32):
+    %s = arith.mulf %p, %q : f32
+    %t = arith.addf %s, %r : f32
+    kvrm.yield %t : f32
+  } -> tensor<2x16xf32>
+  %gaps = tensor.extract_slice %all[0, 0] [2, 16] [1, 2] : tensor<2x64xf32> to tensor<2x16xf32>
+  %half = tensor.extract_slice %w[0, 0] [16, 16] [1, 1] : tensor<32x16xf16> to tensor<16x16xf16>
+  %c = tensor.empty() : tensor<2x16xf32>
+  %z = kvrm.linear ins(%gaps, %half : tensor<2x16xf32>, tensor<16x16xf16>) extras(%y : tensor<2x16xf32>)
+      outs(%c : tensor<2x16xf32>) {
+  ^bb0(%p: f32, %q: f32):
+    %s = arith.addf %p, %q : f32
+    kvrm.yield %s : f32
+  } -> tensor<2x16xf32>
+  return %z : tensor<2x16xf32>
+}
+
+// -----
+
+// An extra is not written over while it is read, even where it is given as the
+// output.
+
+// CHECK-LABEL: func.func @output_is_an_extra
+// CHECK: linalg.fill {{.*}} outs(%[[X:.*]] : memref<2x16xf32>)
+// CHECK: kvrm.linear ins(%[[X]], %{{.*}}) extras(%[[X]] : memref<2x16xf32>) outs(%[[Y:.*]] : memref<2x16xf32>)
+// CHECK: linalg.exp ins(%[[Y]]
+ml_program.global private @w(#ml_program.extern : tensor<16x16xf16>) : tensor<16x16xf16>
+func.func @output_is_an_extra(%tokens: tensor<2x1xi32>) -> tensor<2x16xf32> attributes {kvrm.step} {
+  %one = arith.constant 1.0 : f32
+  %w = ml_program.global_load_const @w : tensor<16x16xf16>
+  %empty = tensor.empty() : tensor<2x16xf32>
+  %x = linalg.fill ins(%one : f32) outs(%empty : tensor<2x16xf32>) -> tensor<2x16xf32>
+  %y = kvrm.linear ins(%x, %w : tensor<2x16xf32>, tensor<16x16xf16>) extras(%x : tensor<2x16xf32>)
+      outs(%x : tensor<2x16xf32>) {
+  ^bb0(%p: f32, %q: f32):
+    %s = arith.addf %p, %q : f32
+    kvrm.yield %s : f32
+  } -> tensor<2x16xf32>
+  %out = tensor.empty() : tensor<2x16xf32>
+  %r = linalg.exp ins(%y : tensor<2x16xf32>) outs(%out : tensor<2x16xf32>) -> tensor<2x16xf32>
+  return %r : tensor<2x16xf32>
+}

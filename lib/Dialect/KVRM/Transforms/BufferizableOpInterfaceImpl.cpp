@@ -12,21 +12,28 @@
 
 #include "mlir/Dialect/Bufferization/IR/BufferizableOpInterface.h"
 #include "mlir/Dialect/Bufferization/IR/DstBufferizableOpInterfaceImpl.h"
+#include "mlir/Dialect/Utils/StructuredOpsUtils.h"
 
 using namespace mlir;
 using namespace mlir::kvrm;
 using namespace mlir::bufferization;
+
+static FailureOr<Value> getBufferOf(RewriterBase &rewriter, Value value,
+                                    const BufferizationOptions &options,
+                                    const BufferizationState &state) {
+  if (isa<MemRefType>(value.getType()))
+    return value;
+  return getBuffer(rewriter, value, options, state);
+}
 
 /// Kernels and outlined functions take contiguous buffers: an input that
 /// bufferized to a strided view is copied.
 static FailureOr<Value> getContiguousBuffer(RewriterBase &rewriter, Value value,
                                             const BufferizationOptions &options,
                                             const BufferizationState &state) {
-  if (isa<MemRefType>(value.getType()))
-    return value;
-  FailureOr<Value> buffer = getBuffer(rewriter, value, options, state);
-  if (failed(buffer))
-    return failure();
+  FailureOr<Value> buffer = getBufferOf(rewriter, value, options, state);
+  if (failed(buffer) || isa<MemRefType>(value.getType()))
+    return buffer;
   auto type = cast<MemRefType>(buffer->getType());
   auto [strides, offset] = type.getStridesAndOffset();
   auto contiguous = MemRefType::get(type.getShape(), type.getElementType());
@@ -80,6 +87,42 @@ struct StepOpModel
   }
 };
 
+/// Forms of the dense part write their output, whatever it held, and take
+/// buffers that are contiguous in their last dimension.
+template <typename OpTy>
+struct FormOpModel
+    : public DstBufferizableOpInterfaceExternalModel<FormOpModel<OpTy>, OpTy> {
+  bool bufferizesToMemoryRead(Operation *op, OpOperand &operand,
+                              const AnalysisState & /*state*/) const {
+    return !cast<DestinationStyleOpInterface>(op).isDpsInit(&operand);
+  }
+  LogicalResult bufferize(Operation *op, RewriterBase &rewriter,
+                          const BufferizationOptions &options,
+                          BufferizationState &state) const {
+    rewriter.setInsertionPoint(op);
+    Value output = cast<OpTy>(op).getOutput();
+    SmallVector<Value> operands;
+    for (Value operand : op->getOperands()) {
+      FailureOr<Value> buffer = getBufferOf(rewriter, operand, options, state);
+      if (failed(buffer))
+        return failure();
+      if (!cast<MemRefType>(buffer->getType()).isLastDimUnitStride()) {
+        if (operand == output)
+          return op->emitOpError("output has no buffer that is contiguous in "
+                                 "its last dimension");
+        buffer = getContiguousBuffer(rewriter, operand, options, state);
+        if (failed(buffer))
+          return failure();
+      }
+      operands.push_back(*buffer);
+    }
+    Value result =
+        cast<OpTy>(clone(rewriter, op, TypeRange{}, operands)).getOutput();
+    replaceOpWithBufferizedValues(rewriter, op, result);
+    return success();
+  }
+};
+
 /// One field of every row is a view of the descriptor that nothing may write.
 template <typename OpTy>
 struct RowFieldModel
@@ -117,6 +160,8 @@ void kvrm::registerBufferizableOpInterfaceExternalModels(
   registry.addExtension(+[](MLIRContext *context, KVRMDialect *) {
     LaunchOp::attachInterface<StepOpModel<LaunchOp>>(*context);
     DispatchOp::attachInterface<StepOpModel<DispatchOp>>(*context);
+    LinearOp::attachInterface<FormOpModel<LinearOp>>(*context);
+    RmsNormOp::attachInterface<FormOpModel<RmsNormOp>>(*context);
     PositionsOp::attachInterface<RowFieldModel<PositionsOp>>(*context);
     CountsOp::attachInterface<RowFieldModel<CountsOp>>(*context);
   });
