@@ -117,6 +117,73 @@ def PrintStepSummaryPass : Pass<"kvrm-print-step-summary"> {
   }];
 }
 
+def FormDispatchesPass : Pass<"kvrm-form-dispatches", "::mlir::ModuleOp"> {
+  let summary = "Make one op of dense ops that one kernel can run";
+  let description = [{
+    On the tensors of each step, and whatever the target:
+
+    - A transposed `linalg.matmul` of an f32, f16 or bf16 tensor with a weight
+      (what an `ml_program.global_load_const` loads), summed in f32 from a zero
+      fill, becomes a `kvrm.linear`.
+    - A `kvrm.linear` takes in the op that alone uses its result, as long as
+      there is one: a `linalg.generic` over rows and columns, all parallel,
+      whose output starts from nothing and whose other inputs are `[M, N]` in
+      the same order or `[N]` for all rows, of f32, f16 or bf16, with a body of
+      pure scalar ops of `arith` and `math`. So residuals, biases, activations
+      and casts go along with the product.
+    - It takes that op in, too, if it uses the product in parts: slices of equal
+      width that share all columns among them. Gate and up of a feed-forward are
+      two.
+    - `x * (1 / sqrt(mean(x^2) + epsilon)) * gain`, written as a sum of squares
+      over columns from zero, an op on one scalar a row and an op on all
+      elements, becomes a `kvrm.rms_norm`. The operands of sums and products may
+      be in any order, the mean a product or a quotient, the root `math.rsqrt`
+      or one over `math.sqrt`. A cast to f16 or bf16 goes along, in the last op
+      or as the op that alone uses it.
+
+    What has another user in between stays as it is. A `kvrm.linear` moves down
+    to the last op that it took in, where all that it reads is known.
+    `kvrm-decompose-forms` is the way back.
+  }];
+  let statistics = [
+    Statistic<"numLinears", "linears", "Number of kvrm.linear formed">,
+    Statistic<"numNorms", "norms", "Number of kvrm.rms_norm formed">,
+    Statistic<"numAbsorbed", "absorbed",
+              "Number of ops that a kvrm.linear took in">,
+  ];
+  let dependentDialects = ["::mlir::arith::ArithDialect",
+                           "::mlir::kvrm::KVRMDialect"];
+}
+
+def DecomposeFormsPass : Pass<"kvrm-decompose-forms", "::mlir::ModuleOp"> {
+  let summary = "Take forms of the dense part apart again";
+  let description = [{
+    Each `kvrm.linear` and `kvrm.rms_norm` of a step becomes `linalg` ops of the
+    same meaning, for a target without kernels for them: a matmul from zero,
+    slices of its parts and one elementwise op; a sum of squares, a scale of
+    each row and their product.
+
+    A product to which the body does nothing but to add an f32 extra `[M, N]`
+    becomes a matmul that accumulates onto the extra: there is then no fill, no
+    addition and no product of its own in memory. `panel` restricts that to
+    outputs whose columns are a multiple of it: `kvrm-pack-weights` would have
+    to copy another to a wider buffer.
+  }];
+  let options = [
+    Option<"panel", "panel", "int64_t", /*default=*/"1",
+           "Columns of an output that is accumulated onto are a multiple of "
+           "this">,
+  ];
+  let statistics = [
+    Statistic<"numDecomposed", "forms-decomposed",
+              "Number of forms taken apart">,
+  ];
+  let dependentDialects = ["::mlir::arith::ArithDialect",
+                           "::mlir::linalg::LinalgDialect",
+                           "::mlir::math::MathDialect",
+                           "::mlir::tensor::TensorDialect"];
+}
+
 def PackWeightsPass : Pass<"kvrm-pack-weights", "::mlir::ModuleOp"> {
   let summary = "Lay weights out in the order that kernels read them";
   let description = [{

@@ -1,0 +1,178 @@
+//===- DecomposeForms.cpp - Forms back to linalg --------------------------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "RmsNorm.h"
+
+#include "kvrm/Dialect/KVRM/Transforms/Passes.h"
+#include "kvrm/Dialect/KVRM/Utils/Steps.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Math/IR/Math.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/IR/ImplicitLocOpBuilder.h"
+
+namespace mlir::kvrm {
+#define GEN_PASS_DEF_DECOMPOSEFORMSPASS
+#include "kvrm/Dialect/KVRM/Transforms/Passes.h.inc"
+} // namespace mlir::kvrm
+
+using namespace mlir;
+using namespace mlir::kvrm;
+using utils::IteratorType;
+
+namespace {
+/// Writes one kvrm.linear as linalg ops before it.
+class LinearWriter {
+public:
+  /// Products accumulate onto an extra if their columns are a multiple of
+  /// `panel`.
+  LinearWriter(LinearOp op, int64_t panel)
+      : b(op.getLoc(), op), op(op), panel(panel) {}
+  Value write();
+
+private:
+  Value findAccumulator();
+  bool yieldsSum() {
+    return op.getParts() == 1 && getYielded() == op.getSums().front();
+  }
+  Value getYielded() {
+    return cast<YieldOp>(op.getBody().front().getTerminator()).getValue();
+  }
+  Value zeroFill(Value init);
+  /// init + input * weight^T
+  Value multiply(Value init);
+  SmallVector<Value> slice(Value product);
+  Value applyBody(ValueRange sums);
+
+  ImplicitLocOpBuilder b;
+  LinearOp op;
+  int64_t panel;
+};
+} // namespace
+
+/// The extra that a sum is added to, if that is all of the body, and f32.
+Value LinearWriter::findAccumulator() {
+  auto sum = getYielded().getDefiningOp<arith::AddFOp>();
+  if (!sum || op.getParts() != 1 || op.getExtras().size() != 1 ||
+      op.getColumns() % panel ||
+      op.getExtras()[0].getType() != op.getOutput().getType())
+    return {};
+  Value element = op.getExtraElements()[0], product = op.getSums()[0];
+  bool adds = (sum.getLhs() == element && sum.getRhs() == product) ||
+              (sum.getLhs() == product && sum.getRhs() == element);
+  return adds ? op.getExtras()[0] : Value();
+}
+
+Value LinearWriter::zeroFill(Value init) {
+  Value zero = arith::ConstantOp::create(b, b.getF32FloatAttr(0.0f));
+  return linalg::FillOp::create(b, zero, init).getResult(0);
+}
+
+Value LinearWriter::multiply(Value init) {
+  return linalg::MatmulTransposeBOp::create(
+             b, b.getLoc(), TypeRange{init.getType()},
+             ValueRange{op.getInput(), op.getWeight()}, ValueRange{init})
+      ->getResult(0);
+}
+
+/// The columns of each part.
+SmallVector<Value> LinearWriter::slice(Value product) {
+  auto parts = static_cast<int64_t>(op.getParts());
+  if (parts == 1)
+    return {product};
+  SmallVector<Value> slices;
+  SmallVector<OpFoldResult> sizes = {b.getIndexAttr(op.getRows()),
+                                     b.getIndexAttr(op.getColumns())};
+  SmallVector<OpFoldResult> strides(2, b.getIndexAttr(1));
+  for (int64_t part = 0; part < parts; ++part) {
+    SmallVector<OpFoldResult> offsets = {
+        b.getIndexAttr(0), b.getIndexAttr(part * op.getColumns())};
+    slices.push_back(
+        tensor::ExtractSliceOp::create(b, product, offsets, sizes, strides));
+  }
+  return slices;
+}
+
+Value LinearWriter::applyBody(ValueRange sums) {
+  SmallVector<Value> inputs(sums);
+  llvm::append_range(inputs, op.getExtras());
+  AffineMap whole = b.getMultiDimIdentityMap(2);
+  SmallVector<AffineMap> maps;
+  for (Value input : inputs)
+    maps.push_back(cast<ShapedType>(input.getType()).getRank() == 2
+                       ? whole
+                       : AffineMap::get(2, 0, b.getAffineDimExpr(1)));
+  maps.push_back(whole);
+  SmallVector<IteratorType> iterators(2, IteratorType::parallel);
+  return linalg::GenericOp::create(
+             b, TypeRange{op.getOutput().getType()}, inputs,
+             ValueRange{op.getOutput()}, maps, iterators,
+             [&](OpBuilder &nested, Location loc, ValueRange args) {
+               IRMapping mapping;
+               mapping.map(op.getBody().getArguments(), args.drop_back());
+               Block &body = op.getBody().front();
+               for (Operation &each : body.without_terminator())
+                 nested.clone(each, mapping);
+               linalg::YieldOp::create(nested, loc,
+                                       mapping.lookup(getYielded()));
+             })
+      .getResult(0);
+}
+
+Value LinearWriter::write() {
+  if (Value accumulator = findAccumulator())
+    return multiply(accumulator);
+  bool outputIsF32 = getElementTypeOrSelf(op.getOutput()).isF32();
+  if (yieldsSum() && outputIsF32)
+    return multiply(zeroFill(op.getOutput()));
+  const int64_t dims[] = {op.getRows(), static_cast<int64_t>(op.getParts()) *
+                                            op.getColumns()};
+  Value init = tensor::EmptyOp::create(b, dims, b.getF32Type());
+  return applyBody(slice(multiply(zeroFill(init))));
+}
+
+namespace {
+class DecomposeFormsPass
+    : public kvrm::impl::DecomposeFormsPassBase<DecomposeFormsPass> {
+public:
+  using DecomposeFormsPassBase::DecomposeFormsPassBase;
+
+  void runOnOperation() override {
+    if (panel < 1) {
+      getOperation().emitError("panel is ")
+          << panel.getValue() << ", not positive";
+      return signalPassFailure();
+    }
+    for (func::FuncOp step : getSteps(getOperation())) {
+      WalkResult result = step.walk([&](DestinationStyleOpInterface op) {
+        if (auto linear = dyn_cast<LinearOp>(*op))
+          return replace(linear);
+        if (auto norm = dyn_cast<RmsNormOp>(*op))
+          return replace(norm);
+        return WalkResult::advance();
+      });
+      if (result.wasInterrupted())
+        return signalPassFailure();
+    }
+  }
+
+private:
+  Value write(LinearOp op) { return LinearWriter(op, panel).write(); }
+  Value write(RmsNormOp op) { return writeRmsNorm(op); }
+
+  template <typename OpT> WalkResult replace(OpT op) {
+    auto form = cast<DestinationStyleOpInterface>(*op);
+    if (!form.hasPureTensorSemantics())
+      return op.emitOpError("is on buffers; forms are taken apart on tensors");
+    op.getResult().replaceAllUsesWith(write(op));
+    op.erase();
+    ++numDecomposed;
+    return WalkResult::advance();
+  }
+};
+} // namespace
