@@ -219,14 +219,19 @@ Status CudaProgram::launchCommand(const CudaStream &stream, size_t index,
       stream, launch, std::span(parameters).first(command.table.args));
   if (status.isOk())
     return status;
-  return makeError(status.code(), "kernel ",
-                   kvrm_kernel_role_name(kernel.info.role), ": ",
+  return makeError(status.code(), "kernel ", kernel.info.name(), ": ",
                    status.message());
 }
 
 Status CudaProgram::launch(const CudaStream &stream,
                            CudaSchedule schedule) const {
   KVRM_TRY(check(schedule));
+  return launchAll(stream, schedule);
+}
+
+/// Of a schedule that is checked.
+Status CudaProgram::launchAll(const CudaStream &stream,
+                              CudaSchedule schedule) const {
   for (size_t i = 0; i < commands.size(); ++i) {
     const kvrm_program_command &table = commands[i].table;
     if ((table.schedules & schedule.bit()) == 0)
@@ -245,7 +250,7 @@ Status CudaProgram::capture(const CudaStream &stream, CudaSchedule schedule) {
     return Status::ok();
   Expected<CudaCapture> capture = CudaCapture::begin(stream);
   KVRM_TRY(capture.status());
-  KVRM_TRY(launch(stream, schedule));
+  KVRM_TRY(launchAll(stream, schedule));
   Expected<CudaGraph> captured = capture->end();
   KVRM_TRY(captured.status());
   graph = captured.take();

@@ -54,7 +54,7 @@ static Status checkKernel(const DeviceCode::Kernel &kernel,
                           const CudaDeviceInfo &device,
                           const std::string &path) {
   const KernelInfo &info = kernel.info;
-  const char *name = kvrm_kernel_role_name(info.role);
+  const char *name = info.name();
   if (kernel.code.info().maxThreads < info.threads)
     return makeError(StatusCode::Incompatible, path, ": kernel ", name, ": ",
                      info.threads, " threads are more than the ",

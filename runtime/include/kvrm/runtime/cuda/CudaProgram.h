@@ -111,6 +111,7 @@ private:
   static size_t indexOf(CudaSchedule schedule);
   CudaLaunch launchOf(const Command &command, CudaSchedule schedule) const;
   Status checkClusters(CudaSchedule schedule) const;
+  Status launchAll(const CudaStream &stream, CudaSchedule schedule) const;
 
   const DeviceCode *code = nullptr;
   ProgramLaunch shape;

@@ -66,6 +66,13 @@ struct KernelInfo {
   int32_t sharedBytes = 0; ///< dynamic
   int32_t blocksPerSm = 1; ///< that a persistent grid has
   int32_t maxCluster = 1;  ///< of attend_cluster: 1, 2, 4 or 8
+
+  /// What errors call it: its role or, of those of which there may be many, its
+  /// symbol.
+  const char *name() const {
+    return role == KVRM_ROLE_DENSE ? symbol.c_str()
+                                   : kvrm_kernel_role_name(role);
+  }
 };
 
 /// One file of a package.
