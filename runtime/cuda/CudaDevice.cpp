@@ -192,28 +192,65 @@ Status CudaStream::copy(uint64_t to, DeviceSpan from) const {
                    (to, from.address, static_cast<size_t>(from.bytes), stream));
 }
 
-Status CudaStream::copyStrided(uint64_t to, uint64_t from, int64_t pitch,
-                               int64_t width, int64_t height) const {
-  KVRM_CHECK(width >= 0 && pitch >= width && height >= 0,
+/// Starts a copy of runs whose ends `ends` names. Where they lie further apart
+/// than the driver takes, `copyOne` copies each, by its offset on either side.
+template <typename CopyOne>
+static Status startRuns(const CudaStream &stream, cuda::Copy2D ends,
+                        const CudaRuns &runs, CopyOne copyOne) {
+  KVRM_CHECK(runs.width >= 0 && runs.toPitch >= runs.width &&
+                 runs.fromPitch >= runs.width && runs.height >= 0,
              "runs do not overlap");
-  // The longest pitch that the driver takes; beyond it, run by run.
   constexpr int64_t longest = INT32_MAX;
-  if (pitch > longest) {
-    for (int64_t i = 0; i < height; ++i) {
-      auto offset = static_cast<uint64_t>(i * pitch);
-      KVRM_TRY(copy(to + offset, {from + offset, width}));
-    }
+  if (std::max(runs.toPitch, runs.fromPitch) > longest) {
+    for (int64_t i = 0; i < runs.height; ++i)
+      KVRM_TRY(copyOne(static_cast<uint64_t>(i * runs.toPitch),
+                       static_cast<uint64_t>(i * runs.fromPitch)));
     return Status::ok();
   }
-  cuda::Copy2D runs{};
-  runs.fromType = runs.toType = cuda::memoryDevice;
-  runs.fromDevice = from;
-  runs.toDevice = to;
-  runs.fromPitch = runs.toPitch = static_cast<size_t>(pitch);
-  runs.width = static_cast<size_t>(width);
-  runs.height = static_cast<size_t>(height);
-  KVRM_TRY(owner->use());
-  return KVRM_CUDA(owner->driver(), cuMemcpy2DAsync, (&runs, stream));
+  ends.toPitch = static_cast<size_t>(runs.toPitch);
+  ends.fromPitch = static_cast<size_t>(runs.fromPitch);
+  ends.width = static_cast<size_t>(runs.width);
+  ends.height = static_cast<size_t>(runs.height);
+  KVRM_TRY(stream.device()->use());
+  return KVRM_CUDA(stream.device()->driver(), cuMemcpy2DAsync,
+                   (&ends, stream.handle()));
+}
+
+Status CudaStream::copyRunsIn(uint64_t to, const void *from,
+                              const CudaRuns &runs) const {
+  cuda::Copy2D ends{};
+  ends.fromType = cuda::memoryHost;
+  ends.fromHost = from;
+  ends.toType = cuda::memoryDevice;
+  ends.toDevice = to;
+  return startRuns(*this, ends, runs, [&](uint64_t there, uint64_t here) {
+    return copyIn({to + there, runs.width},
+                  static_cast<const uint8_t *>(from) + here);
+  });
+}
+
+Status CudaStream::copyRunsOut(void *to, uint64_t from,
+                               const CudaRuns &runs) const {
+  cuda::Copy2D ends{};
+  ends.fromType = cuda::memoryDevice;
+  ends.fromDevice = from;
+  ends.toType = cuda::memoryHost;
+  ends.toHost = to;
+  return startRuns(*this, ends, runs, [&](uint64_t there, uint64_t here) {
+    return copyOut(static_cast<uint8_t *>(to) + there,
+                   {from + here, runs.width});
+  });
+}
+
+Status CudaStream::copyRuns(uint64_t to, uint64_t from,
+                            const CudaRuns &runs) const {
+  cuda::Copy2D ends{};
+  ends.fromType = ends.toType = cuda::memoryDevice;
+  ends.fromDevice = from;
+  ends.toDevice = to;
+  return startRuns(*this, ends, runs, [&](uint64_t there, uint64_t here) {
+    return copy(to + there, {from + here, runs.width});
+  });
 }
 
 Status CudaStream::fill(DeviceSpan to, uint8_t value) const {

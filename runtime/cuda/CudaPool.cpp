@@ -92,9 +92,11 @@ Status CudaPool::copyPage(const CudaStream &stream,
   auto addressOf = [&](int32_t page) {
     return memory.address() + static_cast<uint64_t>(page * bounds.pageBytes());
   };
-  return stream.copyStrided(addressOf(copy.target), addressOf(copy.source),
-                            bounds.headStride(), bounds.pageBytes(),
-                            int64_t(bounds.layers) * 2 * bounds.kvHeads);
+  return stream.copyRuns(addressOf(copy.target), addressOf(copy.source),
+                         {.toPitch = bounds.headStride(),
+                          .fromPitch = bounds.headStride(),
+                          .width = bounds.pageBytes(),
+                          .height = bounds.pageRuns()});
 }
 
 /// Waits for a copy that failed to be waited for.

@@ -68,6 +68,7 @@ constexpr int32_t launchProgrammatic = 6;
 constexpr uint32_t streamNonBlocking = 1;
 constexpr uint32_t eventDisableTiming = 2;
 constexpr int32_t captureThreadLocal = 1;
+constexpr int32_t memoryHost = 1;   ///< CU_MEMORYTYPE_HOST
 constexpr int32_t memoryDevice = 2; ///< CU_MEMORYTYPE_DEVICE
 
 /// CUlaunchAttribute.

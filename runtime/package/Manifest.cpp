@@ -284,18 +284,25 @@ static void readTiles(ObjectReader &reader, const Manifest &manifest,
         reader.oneOf("transport", std::array{"native", "staged"}));
 }
 
-static void readDeviceCode(ObjectReader &reader, EntryInfo &entry) {
+static void readDeviceCode(ObjectReader &reader, const Manifest &manifest,
+                           EntryInfo &entry) {
   entry.program = reader.string("program");
   if (!isPlainName(entry.program))
     reader.fail("program", "is not a plain file name");
   if (reader.isOk() && entry.schedule != KVRM_SCHEDULE_WORKQUEUE)
     reader.fail("schedule", "a GPU's plan is a workqueue");
+  // A decoder takes tokens and gives logits, and nothing else.
+  bool isDecoder = manifest.vocabulary > 0;
+  if (isDecoder && !reader.has("tensors"))
+    return;
   reader.each("tensors", 0, [&](ObjectReader &fields) {
     TensorInfo tensor;
     tensor.name = fields.string("name");
     tensor.rowBytes = fields.integer("row_bytes", 1, maxFileBytes);
     entry.tensors.push_back(std::move(tensor));
   });
+  if (isDecoder && !entry.tensors.empty())
+    reader.fail("tensors", "a decoder's entry has none");
 }
 
 static EntryInfo readEntry(ObjectReader &reader, const Manifest &manifest) {
@@ -314,7 +321,7 @@ static EntryInfo readEntry(ObjectReader &reader, const Manifest &manifest) {
   if (isHost && (manifest.isPaged || reader.has("scratch_bytes")))
     entry.scratchBytes = reader.integer("scratch_bytes", 0, maxFileBytes);
   if (!isHost)
-    readDeviceCode(reader, entry);
+    readDeviceCode(reader, manifest, entry);
   return entry;
 }
 

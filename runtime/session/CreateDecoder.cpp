@@ -7,6 +7,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "kvrm/runtime/session/CreateDecoder.h"
+#include "kvrm/runtime/cuda/CudaBackend.h"
 #include "kvrm/runtime/host/HostBackend.h"
 #include "kvrm/runtime/paging/Calibration.h"
 #include "kvrm/runtime/session/StaticSession.h"
@@ -25,6 +26,7 @@ static Status checkConfig(const Manifest &m, const SessionConfig &config) {
     KVRM_TRY(checkRange("pool_pages", config.poolPages, 1, most));
   KVRM_TRY(checkRange("shares", config.shares, 0, 4096));
   KVRM_TRY(checkRange("threads", config.threads, 0, KVRM_MAX_THREADS));
+  KVRM_TRY(checkRange("device", config.device, 0, INT32_MAX));
   if (!m.isPaged)
     return Status::ok();
   if (m.window > 0 && (config.keptHistories != 0 || config.parkingPlaces != 0))
@@ -54,6 +56,8 @@ static PlanShape planShapeOf(const Manifest &m, const EntryInfo &entry) {
   shape.schedule = entry.schedule;
   shape.splits = entry.splits;
   shape.summaries = m.summaries;
+  if (m.target == TargetKind::NVPTX)
+    shape.itemCost = deviceItemCost(entry.kvTile, m.headDim, m.element);
   return shape;
 }
 
@@ -152,6 +156,41 @@ static Expected<Session::Policies> policiesOf(const std::string &path,
 // Decoders
 //===----------------------------------------------------------------------===//
 
+static Expected<std::unique_ptr<Backend>>
+createHostBackend(const std::shared_ptr<const Package> &package,
+                  const SessionConfig &config, int32_t pages) {
+  Expected<std::unique_ptr<HostBackend>> backend =
+      HostBackend::create(hostShapeOf(package, config, pages));
+  KVRM_TRY(backend.status());
+  return std::unique_ptr<Backend>(backend.take());
+}
+
+static Expected<std::unique_ptr<Backend>>
+createCudaBackend(const Package &package, const SessionConfig &config,
+                  int32_t pages) {
+  const Manifest &m = package.manifest();
+  std::shared_ptr<const CudaDevice> gpu = config.gpu;
+  if (!gpu) {
+    Expected<std::shared_ptr<const CudaDriver>> driver = CudaDriver::load();
+    KVRM_TRY(driver.status());
+    Expected<std::shared_ptr<const CudaDevice>> device =
+        CudaDevice::create(driver.take(), config.device);
+    KVRM_TRY(device.status());
+    gpu = device.take();
+  }
+  CudaShape shape;
+  shape.pages = pages;
+  if (config.parkingPlaces > 0)
+    shape.parkingPages = static_cast<int32_t>(config.parkingPages);
+  shape.plans = {planShapeOf(m, m.decode), planShapeOf(m, m.prefill)};
+  // Without constants no policy chooses them.
+  shape.usesClusters = !config.calibration.empty();
+  Expected<std::unique_ptr<CudaBackend>> backend =
+      CudaBackend::create(std::move(gpu), package, shape);
+  KVRM_TRY(backend.status());
+  return std::unique_ptr<Backend>(backend.take());
+}
+
 Expected<std::unique_ptr<Session>>
 kvrm::createSession(const std::shared_ptr<const Package> &package,
                     const SessionConfig &config) {
@@ -160,14 +199,17 @@ kvrm::createSession(const std::shared_ptr<const Package> &package,
   KVRM_TRY(checkConfig(m, config));
   if (!m.isPaged)
     return invalidArgument(package->path(), ": is static, not paged");
-  if (m.target != TargetKind::Host)
+  if (m.vocabulary == 0)
     return makeError(StatusCode::Incompatible, package->path(),
-                     ": target.kind: there is no backend for GPUs yet");
+                     ": has no logits: it is kernels for a GPU, not a decoder");
   int64_t pages = config.poolPages != 0 ? config.poolPages
                                         : int64_t(m.slots) * m.pagesPerSlot;
   KVRM_TRY(checkRange("pool_pages", pages, 1, KVRM_MAX_POOL_PAGES));
-  Expected<std::unique_ptr<HostBackend>> backend = HostBackend::create(
-      hostShapeOf(package, config, static_cast<int32_t>(pages)));
+  auto poolPages = static_cast<int32_t>(pages);
+  Expected<std::unique_ptr<Backend>> backend =
+      m.target == TargetKind::Host
+          ? createHostBackend(package, config, poolPages)
+          : createCudaBackend(*package, config, poolPages);
   KVRM_TRY(backend.status());
   Expected<Session::Policies> policies =
       policiesOf(config.calibration, (*backend)->info(), m);

@@ -97,7 +97,8 @@ TEST_F(DevicePackages, ManifestFieldsAreChecked) {
        "M: target.arch: 'sm_90b' is not sm_80 or later"},
       {"/model/vocabulary", -1,
        "M: model.vocabulary: -1 is outside 0..16777216"},
-      {"/model/vocabulary", 8, "M: entries: has no prefill"},
+      {"/model/vocabulary", 8,
+       "M: entries[0].tensors: a decoder's entry has none"},
       {"/model/heads", 0, "M: model.heads: 0 is outside 1..4096"},
       {"/model/heads", 7,
        "M: model.heads: 7 is not a multiple of model.kv_heads, 2"},
@@ -177,6 +178,26 @@ TEST_F(DevicePackages, ManifestFieldsAreChecked) {
               m["kernels"][4]["role"] = "stage";
             }),
             "M: kernels: has one of stage and attend_workqueue_staged alone");
+  // A decoder's entries have no tensors, whether they say so or not.
+  auto makeDecoder = [](json &m) {
+    m["model"]["vocabulary"] = 8;
+    m["entries"][0]["tensors"] = json::array();
+  };
+  EXPECT_EQ(parseError(makeDecoder), "M: entries: has no prefill");
+  auto addPrefill = [&](json &m) {
+    makeDecoder(m);
+    m["entries"].push_back(m["entries"][0]);
+    m["entries"][1].erase("tensors");
+    m["entries"][1]["name"] = "prefill";
+    m["entries"][1]["rows"] = 1;
+  };
+  EXPECT_EQ(parseError(addPrefill), "M: files: has no weights.safetensors");
+  EXPECT_EQ(parseError([&](json &m) {
+              addPrefill(m);
+              m["files"].push_back(m["files"][0]);
+              m["files"].back()["name"] = "weights.safetensors";
+            }),
+            "");
   // Kernels of one role may be several, as dense ones are.
   auto addDense = [](json &m) {
     m["kernels"].push_back(m["kernels"][1]);

@@ -9,6 +9,7 @@
 #include "FakeCuda.h"
 
 #include "../cuda/DriverApi.h"
+#include "ToyDeviceKernels.h"
 
 #include <algorithm>
 #include <bit>
@@ -198,6 +199,8 @@ static void runKernel(const Launch &launch) {
     runCommit(launch);
   else if (launch.symbol.find("append") != std::string::npos)
     runAppend(launch);
+  else if (const char *failure = fake::runToyKernel(launch))
+    violate(launch.symbol + ": " + failure);
 }
 
 static void run(const Work &work) {
@@ -435,21 +438,49 @@ static Result cuMemcpyDtoDAsync(Address to, Address from, size_t bytes,
   return enqueue(stream, Work(Work::CopyWithin, to, from, bytes));
 }
 
+/// Where a 2D copy begins and how it goes on, on one side.
+struct Side {
+  int32_t type;
+  const void *host;
+  Address device;
+  size_t pitch;
+};
+
+/// A run of a 2D copy's memory, 0 if it does not lie where it should.
+static Address runOf(const Side &side, size_t index, size_t bytes) {
+  bool isHost = side.type == memoryHost;
+  Address start =
+      (isHost ? reinterpret_cast<Address>(side.host) : side.device) +
+      index * side.pitch;
+  if (liesIn(isHost ? pinnedMemory : deviceMemory, start, bytes))
+    return start;
+  violate("a 2D copy outside an allocation");
+  return 0;
+}
+
 static Result cuMemcpy2DAsync(const Copy2D *copy, StreamObject *stream) {
   ENTER_CONTEXT(cuMemcpy2DAsync);
-  if (copy->fromType != memoryDevice || copy->toType != memoryDevice ||
-      copy->fromX || copy->fromY || copy->toX || copy->toY ||
-      copy->width > copy->fromPitch || copy->width > copy->toPitch) {
+  Side to{copy->toType, copy->toHost, copy->toDevice, copy->toPitch};
+  Side from{copy->fromType, copy->fromHost, copy->fromDevice, copy->fromPitch};
+  bool isKnown =
+      copy->fromX == 0 && copy->fromY == 0 && copy->toX == 0 && copy->toY == 0;
+  for (const Side &side : {to, from})
+    isKnown &= (side.type == memoryHost || side.type == memoryDevice) &&
+               copy->width <= side.pitch;
+  if (!isKnown || (to.type == memoryHost && from.type == memoryHost)) {
     violate("a 2D copy that the fake does not know");
     return errorInvalidValue;
   }
+  Work::Kind kind = from.type == memoryHost ? Work::CopyIn
+                    : to.type == memoryHost ? Work::CopyOut
+                                            : Work::CopyWithin;
   for (size_t i = 0; i < copy->height; ++i) {
-    Address to = copy->toDevice + i * copy->toPitch;
-    Address from = copy->fromDevice + i * copy->fromPitch;
-    if (checkRange(from, copy->width) || checkRange(to, copy->width))
+    Address target = runOf(to, i, copy->width);
+    Address source = runOf(from, i, copy->width);
+    if (!target || !source)
       return errorInvalidValue;
     if (Result result =
-            enqueue(stream, Work(Work::CopyWithin, to, from, copy->width)))
+            enqueue(stream, Work(kind, target, source, copy->width)))
       return result;
   }
   return success;
@@ -682,7 +713,8 @@ static Result cuLaunchKernelEx(const LaunchConfig *config,
     violate("a launch that does not fit");
     return errorInvalidValue;
   }
-  for (size_t i = 0; i < sizeof(kvrm_device_args) / 8; ++i)
+  auto count = static_cast<size_t>(fake::parameterCount(launch.symbol));
+  for (size_t i = 0; i < count; ++i)
     std::memcpy(reinterpret_cast<uint8_t *>(&launch.args) + i * 8,
                 parameters[i], 8);
   if (!control.isEager)

@@ -9,8 +9,8 @@
 // A shared library that stands in for libcuda.so.1. It keeps to what the driver
 // promises, at its least helpful: memory starts as garbage, and work on a
 // stream is done when somebody waits for it and not before. It runs the commit
-// and append kernels, told by their symbols. What is asked of it that a driver
-// would not do is a violation.
+// and append kernels, told by their symbols, and all those of the toy decoder.
+// What is asked of it that a driver would not do is a violation.
 //
 //===----------------------------------------------------------------------===//
 

@@ -11,6 +11,9 @@
 // ToyReference is what it should come to. Both round K and V to f16 and are
 // otherwise separate.
 //
+// With TOY_DEVICE its shape is one that GPUs take, and ToyDeviceKernels.cpp its
+// kernels; these round queries and what attention makes of them too.
+//
 //===----------------------------------------------------------------------===//
 
 #ifndef KVRM_TEST_TOYMODEL_H
@@ -23,17 +26,28 @@
 #include <vector>
 
 namespace toy {
+// Each shape has names of its own, so that one program can know both.
+#ifdef TOY_DEVICE
+inline namespace device {
+constexpr bool isDevice = true;
+constexpr int headDim = 64;
+constexpr int pageTokens = 16;
+constexpr int kvTile = 32;
+#else
+inline namespace host {
+constexpr bool isDevice = false;
+constexpr int headDim = 16;
+constexpr int pageTokens = 4;
+constexpr int kvTile = 8;
+#endif
 
 constexpr int layers = 2;
 constexpr int heads = 6;
 constexpr int kvHeads = 2;
 constexpr int group = heads / kvHeads;
-constexpr int headDim = 16;
 constexpr int hidden = heads * headDim;
 constexpr int vocabulary = 61;
 constexpr int slots = 4;
-constexpr int pageTokens = 4;
-constexpr int kvTile = 8;
 constexpr int capacity = 50; // not a multiple of a page
 constexpr int pagesPerSlot = (capacity + pageTokens - 1) / pageTokens;
 constexpr int prefillQueries = 10;
@@ -173,6 +187,7 @@ private:
   std::vector<double> values[layers];
 };
 
+} // namespace host or device
 } // namespace toy
 
 #endif // KVRM_TEST_TOYMODEL_H

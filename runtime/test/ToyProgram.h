@@ -36,6 +36,7 @@ struct ProgramParts {
   std::vector<kvrm_program_command> commands;
   std::vector<kvrm_program_arg> args;
   uint32_t layers = 0;
+  uint32_t tensors = 4;
 
   /// Adds the kernel of a role, which is its index too.
   void add(kvrm_kernel_role role, uint16_t schedules, kvrm_grid_rule rule,
@@ -82,7 +83,7 @@ struct ProgramParts {
     args.insert(args.end(), given.begin(), given.end());
   }
   kvrm::StepProgram build() const {
-    return kvrm::StepProgram(commands, args, 4, layers);
+    return kvrm::StepProgram(commands, args, tensors, layers);
   }
 };
 

@@ -146,6 +146,14 @@ private:
   int64_t bytes = 0;
 };
 
+/// `height` runs of `width` bytes, which begin so far apart on either side.
+struct CudaRuns {
+  int64_t toPitch = 0;
+  int64_t fromPitch = 0;
+  int64_t width = 0;
+  int64_t height = 0;
+};
+
 /// Owns a stream: work in order, beside the work of other streams.
 class CudaStream {
 public:
@@ -166,10 +174,10 @@ public:
   Status copyIn(DeviceSpan to, const void *from) const;
   Status copyOut(void *to, DeviceSpan from) const;
   Status copy(uint64_t to, DeviceSpan from) const;
-  /// Copies `height` runs of `width` bytes, each `pitch` bytes after the last,
-  /// within device memory.
-  Status copyStrided(uint64_t to, uint64_t from, int64_t pitch, int64_t width,
-                     int64_t height) const;
+  /// The same of runs: one copy, however many they are. Host memory is pinned.
+  Status copyRunsIn(uint64_t to, const void *from, const CudaRuns &runs) const;
+  Status copyRunsOut(void *to, uint64_t from, const CudaRuns &runs) const;
+  Status copyRuns(uint64_t to, uint64_t from, const CudaRuns &runs) const;
   Status fill(DeviceSpan to, uint8_t value) const;
 
   cuda::StreamObject *handle() const { return stream; }

@@ -58,8 +58,11 @@ struct PoolShape {
   int64_t headStride() const { return pageBytes() * pages; }
   /// Bytes of K, or of V, of a layer.
   int64_t sideBytes() const { return headStride() * kvHeads; }
-  /// Bytes of one page in all layers, K and V, all heads.
-  int64_t allPageBytes() const { return pageBytes() * 2 * kvHeads * layers; }
+  /// Places that a page has: one a layer, K and V, and head, each a head's
+  /// stride after the last.
+  int64_t pageRuns() const { return int64_t(layers) * 2 * kvHeads; }
+  /// Bytes of one page in all of them.
+  int64_t allPageBytes() const { return pageBytes() * pageRuns(); }
 };
 
 class CudaPool {

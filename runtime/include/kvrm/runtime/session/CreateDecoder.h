@@ -25,13 +25,16 @@
 
 namespace kvrm {
 
+class CudaDevice;
+
 struct SessionConfig {
   /// Pages of the pool; 0 = slots x pages a slot, with which no request can run
   /// out. Static packages ignore it.
   int64_t poolPages = 0;
-  /// Worker threads, the caller among them; 0 = one a usable CPU.
+  /// Worker threads, the caller among them; 0 = one a usable CPU. CPUs only.
   int32_t threads = 0;
-  /// Shares that the work queue is cut into; 0 = one a worker.
+  /// Shares that the work queue is cut into; 0 = one a worker. CPUs only; on a
+  /// GPU they are the blocks that it runs at once.
   int32_t shares = 0;
   /// Histories besides the slots' that can be kept in the pool. Paged only.
   int32_t keptHistories = 0;
@@ -42,13 +45,18 @@ struct SessionConfig {
   /// A file that `kvrm-run calibrate` wrote, to choose schedules by; empty =
   /// the work queue always. Not read where a backend has one schedule.
   std::string calibration = {};
+  /// The GPU that a package for GPUs runs on, as CUDA numbers them.
+  int32_t device = 0;
+  /// It, if it is open already; else it is opened for the decoder.
+  std::shared_ptr<const CudaDevice> gpu = nullptr;
 
   /// Worker threads that there will be.
   int32_t workers() const { return threads > 0 ? threads : usableCpus(); }
 };
 
-/// Takes all memory of a decoder and starts its workers. Errors:
-/// InvalidArgument, ResourceExhausted, and those of calibration files.
+/// Takes all memory of a decoder and starts its workers, or records its graphs.
+/// Errors: InvalidArgument, ResourceExhausted, and those of calibration files;
+/// of a package for GPUs also those of CudaDriver.h and CudaBackend.h.
 Expected<std::unique_ptr<Decoder>>
 createDecoder(std::shared_ptr<const Package> package,
               const SessionConfig &config);

@@ -1,0 +1,133 @@
+//===- CudaBackend.h - The backend of NVIDIA GPUs ---------------*- C++ -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// A Backend.h whose steps are the programs of a GPU package. It owns a stream
+// and all device memory: the KV pool, weights, the arena, partials, logits, and
+// for each entry a step descriptor and the graphs of its schedules. Everything
+// is taken and recorded by create(); what a step does is said by its descriptor
+// alone. One step is
+//
+//   1. one copy to the device: the words of the descriptor that changed;
+//   2. one graph launch: commit, then all that the program has;
+//   3. one copy from the device: the logits;
+//   4. a wait for the stream.
+//
+// Pages are copied on the stream too, so that calls take effect in their order
+// while the host goes on; moves to and from parking memory, which is pinned,
+// are waited for, as the session gives up one of the copies then.
+//
+// Errors are those of the driver (see CudaDevice.h). A commit that did not
+// reach the device is made up for by the next (CudaDescriptor.h).
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef KVRM_RUNTIME_CUDA_CUDABACKEND_H
+#define KVRM_RUNTIME_CUDA_CUDABACKEND_H
+
+#include "kvrm/runtime/cuda/CudaDescriptor.h"
+#include "kvrm/runtime/cuda/CudaDevice.h"
+#include "kvrm/runtime/cuda/CudaPool.h"
+#include "kvrm/runtime/cuda/CudaProgram.h"
+#include "kvrm/runtime/cuda/DeviceCode.h"
+#include "kvrm/runtime/package/Package.h"
+#include "kvrm/runtime/paging/Planner.h"
+#include "kvrm/runtime/session/Backend.h"
+#include "kvrm/runtime/support/Status.h"
+
+#include <array>
+#include <cstdint>
+#include <memory>
+
+namespace kvrm {
+
+/// What fixes the backend for its life; the package says the rest.
+struct CudaShape {
+  int32_t pages = 0;        ///< of the pool
+  int32_t parkingPages = 0; ///< of pinned host memory
+  /// What entries are planned with; `shares` are the backend's.
+  std::array<PlanShape, stepEntries> plans;
+  /// Decode steps can run as clusters too: a graph a size.
+  bool usesClusters = false;
+  /// Of pinned memory that weights go through.
+  int64_t stagingBytes = 32 << 20;
+};
+
+class CudaBackend final : public Backend {
+public:
+  /// Loads the kernels of a package with logits, takes all memory, brings the
+  /// weights to the device and records the graphs. The package is not needed
+  /// any more then. Errors: Incompatible for a device that cannot run it,
+  /// InvalidArgument for plans out of range, ResourceExhausted, with what
+  /// memory was for and how much there is.
+  static Expected<std::unique_ptr<CudaBackend>>
+  create(std::shared_ptr<const CudaDevice> device, const Package &package,
+         const CudaShape &shape);
+  /// Waits for the device first.
+  ~CudaBackend() override;
+
+  const BackendInfo &info() const override { return facts; }
+  Status copyPage(const PageCopy &copy) override {
+    return pool.copyPage(queue, copy);
+  }
+  /// One copy of all layers, K and V, and heads.
+  Status movePages(const PageRun &run, MoveDirection direction) override;
+  /// Errors: Incompatible, always; sessions do not ask (info().canCollapse).
+  Status collapsePage(const PageCollapse &collapse) override;
+  Status runStep(const BackendStep &step, BackendStats &stats) override;
+
+  // For tests and tools.
+  const CudaDevice &device() const { return *gpu; }
+  const CudaStream &stream() const { return queue; }
+  const CudaPool &kvPool() const { return pool; }
+  DeviceSpan deviceWeights() const { return weights.span(); }
+  DeviceSpan deviceDescriptor(StepEntry entry) const {
+    return entryOf(entry).descriptor.span();
+  }
+  /// Bytes of device memory that the backend took.
+  int64_t deviceBytes() const;
+
+private:
+  /// An entry point, and what its steps need on the device.
+  struct Entry {
+    PlanCapacity room;
+    CudaDescriptor descriptor;
+    CudaProgram program;
+  };
+
+  CudaBackend() = default;
+
+  const Entry &entryOf(StepEntry entry) const {
+    return entries[static_cast<size_t>(entry)];
+  }
+  Status takePools(const Manifest &manifest, const CudaShape &shape);
+  Status takeStepMemory(const Manifest &manifest);
+  Status copyWeights(const Package &package, int64_t stagingBytes);
+  Status createEntry(StepEntry which, const Package &package);
+  Status recordSchedules(StepEntry which, bool usesClusters);
+  Status readLogits(const BackendStep &step);
+  ProgramMemory memoryOf(const Entry &entry) const;
+
+  std::shared_ptr<const CudaDevice> gpu;
+  BackendInfo facts;
+  int32_t vocabulary = 0;
+  CudaStream queue;
+  DeviceCode code;
+  CudaPool pool;
+  PinnedBuffer parking; ///< laid out like a pool of its own pages
+  DeviceBuffer weights;
+  DeviceBuffer arena;    ///< of the larger entry; one step runs at a time
+  DeviceBuffer partials; ///< the same; mailboxes are empty between steps
+  DeviceBuffer logits;
+  PinnedBuffer hostLogits;
+  // Graphs go before what they name.
+  std::array<Entry, stepEntries> entries;
+};
+
+} // namespace kvrm
+
+#endif // KVRM_RUNTIME_CUDA_CUDABACKEND_H

@@ -1,0 +1,86 @@
+//===- ToyDevice.h - The toy decoder on a GPU -------------------*- C++ -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// What its package (ToyDevicePackage.cpp) and its kernels, as FakeCuda.cpp runs
+// them, both know. Built with TOY_DEVICE.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef KVRM_TEST_TOYDEVICE_H
+#define KVRM_TEST_TOYDEVICE_H
+
+#include "ToyModel.h"
+
+#include "kvrm/runtime/abi/device.h"
+#include "kvrm/runtime/abi/limits.h"
+#include "kvrm/runtime/abi/program.h"
+
+#include <array>
+#include <cstdint>
+
+namespace toy {
+
+/// Kernels, by their number in the manifest. Entries have attention of their
+/// own, as it is compiled for their queries; prefill has no clusters.
+enum DeviceKernel : uint32_t {
+  Commit,
+  Append,
+  AttendWorkqueue,
+  AttendCluster,
+  AttendPrefill,
+  Embed,    ///< tokens, rows, x
+  Project,  ///< rows, x, q, k, v, layer
+  Residual, ///< rows, x, out
+  Logits,   ///< rows, x, weights, logits, queries
+  DeviceKernels
+};
+
+struct DeviceKernelInfo {
+  kvrm_kernel_role role;
+  const char *symbol;
+  int32_t args;
+};
+
+inline constexpr std::array<DeviceKernelInfo, DeviceKernels> deviceKernels = {
+    {{KVRM_ROLE_COMMIT, "toy_commit", KVRM_DEVICE_ARGS},
+     {KVRM_ROLE_APPEND, "toy_append", KVRM_DEVICE_ARGS},
+     {KVRM_ROLE_ATTEND_WORKQUEUE, "toy_attend", KVRM_DEVICE_ARGS},
+     {KVRM_ROLE_ATTEND_CLUSTER, "toy_attend_cluster", KVRM_DEVICE_ARGS},
+     {KVRM_ROLE_ATTEND_WORKQUEUE, "toy_attend_prefill", KVRM_DEVICE_ARGS},
+     {KVRM_ROLE_DENSE, "toy_embed", 3},
+     {KVRM_ROLE_DENSE, "toy_project", 6},
+     {KVRM_ROLE_DENSE, "toy_residual", 3},
+     {KVRM_ROLE_DENSE, "toy_logits", 5}}};
+
+/// Values between the kernels of a step of so many tokens: x in float, all else
+/// in f16.
+struct DeviceArena {
+  int64_t x, q, k, v, out; ///< offsets
+  int64_t xBytes, qBytes, kvBytes;
+  int64_t bytes;
+
+  explicit DeviceArena(int64_t tokens) {
+    xBytes = tokens * hidden * int64_t(sizeof(float));
+    qBytes = tokens * hidden * int64_t(sizeof(uint16_t));
+    kvBytes = tokens * kvHeads * headDim * int64_t(sizeof(uint16_t));
+    x = 0;
+    q = kvrm_align_up(x + xBytes);
+    k = kvrm_align_up(q + qBytes);
+    v = kvrm_align_up(k + kvBytes);
+    out = kvrm_align_up(v + kvBytes);
+    bytes = kvrm_align_up(out + qBytes);
+  }
+};
+
+/// float[vocabulary][hidden], what logits are products with.
+inline constexpr int64_t deviceWeightBytes =
+    int64_t(vocabulary) * hidden * int64_t(sizeof(float));
+
+} // namespace toy
+
+#endif // KVRM_TEST_TOYDEVICE_H

@@ -1,0 +1,24 @@
+//===- ToyDevicePackage.h - The toy decoder's GPU package -------*- C++ -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef KVRM_TEST_TOYDEVICEPACKAGE_H
+#define KVRM_TEST_TOYDEVICEPACKAGE_H
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+namespace toy {
+
+/// Writes a whole package to a new folder and returns its path.
+std::string makeDevicePackage();
+/// The manifest of a package whose files lie in `folder`.
+nlohmann::json deviceManifestOf(const std::string &folder);
+
+} // namespace toy
+
+#endif // KVRM_TEST_TOYDEVICEPACKAGE_H
