@@ -138,6 +138,7 @@ kvrm_status kvrm_session_create(kvrm_package *package,
       options.keptHistories = config->kept_histories;
       options.parkingPlaces = config->parking_places;
       options.parkingPages = config->parking_pages;
+      options.device = config->device;
     }
     Expected<std::unique_ptr<Decoder>> made =
         createDecoder(package->package, options);

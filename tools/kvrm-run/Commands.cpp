@@ -28,6 +28,11 @@ void run::addSessionOptions(CLI::App &command, CommonOptions &common) {
                      "Shares of the work queue, 0 = one a thread");
   command.add_option("--pool-pages", common.session.poolPages,
                      "Pages of the KV pool, 0 = enough for all slots");
+  command.add_option("--device", common.session.device,
+                     "GPU that a package for GPUs runs on (0)");
+  command.add_option("--calibration", common.session.calibration,
+                     "Constants of that GPU to choose schedules by, from "
+                     "kvrm-run calibrate");
 }
 
 Status run::checkPackage(const CommonOptions &common) {

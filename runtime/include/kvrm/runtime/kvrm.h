@@ -103,6 +103,7 @@ typedef struct kvrm_session_config {
   /* Histories that can be parked in host memory, and their pages together. */
   int32_t parking_places;
   int64_t parking_pages;
+  int32_t device; /* that a package for GPUs runs on, as CUDA numbers them */
 } kvrm_session_config;
 
 /* Makes a session; a null config is the default. On failure *session is null.
