@@ -79,14 +79,15 @@ Expected<DeviceCode> DeviceCode::load(std::shared_ptr<const CudaDevice> device,
   Expected<CudaModule> loaded = loadModule(device, package);
   KVRM_TRY(loaded.status());
   DeviceCode code;
-  code.owner = device;
+  code.owner = std::move(device);
   code.module = loaded.take();
   for (const KernelInfo &info : package.manifest().kernels) {
     Expected<CudaKernel> kernel =
         code.module.kernel(info.symbol, info.sharedBytes);
     KVRM_TRY(kernel.status());
     code.loaded.push_back({kernel.take(), info});
-    KVRM_TRY(checkKernel(code.loaded.back(), device->info(), package.path()));
+    KVRM_TRY(
+        checkKernel(code.loaded.back(), code.owner->info(), package.path()));
   }
   return code;
 }

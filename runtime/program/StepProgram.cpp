@@ -64,7 +64,7 @@ static void readTable(std::vector<T> &table, size_t count,
                       std::string_view &bytes) {
   table.resize(count);
   if (count > 0)
-    std::memcpy(table.data(), bytes.data(), count * sizeof(T));
+    bytes.copy(reinterpret_cast<char *>(table.data()), count * sizeof(T));
   bytes.remove_prefix(count * sizeof(T));
 }
 

@@ -16,7 +16,8 @@ using namespace kvrm::test;
 static Status injected() { return makeError(StatusCode::Internal, "injected"); }
 
 FakeBackend::FakeBackend(int32_t pages, int32_t parkingPages,
-                         int32_t pageTokens, std::vector<int32_t> schedules)
+                         int32_t pageTokens,
+                         const std::vector<int32_t> &schedules)
     : pageTokens(pageTokens),
       pool(size_t(pages), Page(size_t(pageTokens), NAN)),
       parking(size_t(parkingPages), Page(size_t(pageTokens), NAN)) {
@@ -54,8 +55,8 @@ Status FakeBackend::copyPage(const PageCopy &copy) {
 Status FakeBackend::movePages(const PageRun &run, MoveDirection direction) {
   bool isStruck = strikes("movePages");
   for (int32_t i = 0; i < run.pages; ++i) {
-    Page &here = pool.at(size_t(run.poolPage + i));
-    Page &there = parking.at(size_t(run.parkingPage + i));
+    Page &here = pool.at(size_t(run.poolPage) + size_t(i));
+    Page &there = parking.at(size_t(run.parkingPage) + size_t(i));
     bool parks = direction == MoveDirection::ToParking;
     if (isStruck)
       (parks ? there : here).assign(size_t(pageTokens), NAN);
@@ -82,7 +83,7 @@ Status FakeBackend::collapsePage(const PageCollapse &collapse) {
     }
     double sum = 0;
     for (int32_t t = 0; t < write.tokens; ++t)
-      sum += source.at(size_t(write.firstToken + t));
+      sum += source.at(size_t(write.firstToken) + size_t(t));
     entry = sum / write.tokens;
   }
   return Status::ok();
@@ -95,11 +96,11 @@ void FakeBackend::runRow(const BackendStep &step, int32_t index,
   if (row.count == 0)
     return;
   std::span<const int32_t> table = descriptor.committedTable(index);
-  int32_t queries = descriptor.limits().queries;
+  std::span<const int32_t> tokens = descriptor.committedTokens().subspan(
+      size_t(index) * size_t(descriptor.limits().queries));
   for (int32_t t = 0; t < row.count; ++t)
     cell(table, row.length - row.count + t) =
-        isSpoilt ? NAN
-                 : descriptor.committedTokens()[size_t(index * queries + t)];
+        isSpoilt ? NAN : tokens[size_t(t)];
   int32_t firstExact =
       row.summaries > 0 ? descriptor.limits().max_summaries : 0;
   double sum = 0;

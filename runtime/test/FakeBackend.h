@@ -26,7 +26,7 @@ namespace kvrm::test {
 class FakeBackend final : public Backend {
 public:
   FakeBackend(int32_t pages, int32_t parkingPages, int32_t pageTokens,
-              std::vector<int32_t> schedules = {0});
+              const std::vector<int32_t> &schedules = {0});
 
   /// Of a row: a hash of its exact tokens in order, and the sum of all tokens.
   static constexpr int32_t vocabulary = 256;
