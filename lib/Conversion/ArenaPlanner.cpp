@@ -21,7 +21,7 @@ using namespace mlir::kvrm;
 
 namespace {
 struct Lifetime {
-  unsigned begin, end; ///< first and last op, inclusive
+  unsigned begin, end; ///< first op to access it and last to use it, inclusive
   int64_t bytes;
   bool overlaps(const Lifetime &other) const {
     return begin <= other.end && other.begin <= end;
@@ -42,15 +42,20 @@ FailureOr<ArenaPlan> kvrm::planArena(Block &block, ArrayRef<Value> buffers) {
       return emitError(buffer.getLoc(), "a buffer of a step must be static and "
                                         "contiguous, got ")
              << buffer.getType();
-    unsigned begin = order.lookup(buffer.getDefiningOp()), end = begin;
+    // It may be defined long before anything is in it.
+    unsigned begin = order.size(), end = order.lookup(buffer.getDefiningOp());
     SmallVector<Value> aliases = {buffer};
     while (!aliases.empty()) {
       for (Operation *user : aliases.pop_back_val().getUsers()) {
-        end = std::max(end, order.lookup(block.findAncestorOpInBlock(*user)));
+        unsigned at = order.lookup(block.findAncestorOpInBlock(*user));
+        end = std::max(end, at);
         if (isa<ViewLikeOpInterface>(user))
           llvm::append_range(aliases, user->getResults());
+        else
+          begin = std::min(begin, at);
       }
     }
+    begin = std::min(begin, end);
     lifetimes.push_back(
         {begin, end,
          kvrm_align_up(llvm::divideCeil(

@@ -8,10 +8,10 @@
 
 //
 // Assigns the buffers of a straight-line step constant offsets in one arena. A
-// buffer lives from the op that defines it to the last op, in block order, that
-// uses it or a view of it; two that live at once never overlap. Greedy best fit
-// by size (Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net
-// Inference", arXiv 2001.03288).
+// buffer lives from the first op, in block order, that accesses it, itself or
+// by a view, to the last that uses it or a view of it; two that live at once
+// never overlap. Greedy best fit by size (Pisarchyk and Lee, "Efficient Memory
+// Management for Deep Neural Net Inference", arXiv 2001.03288).
 //
 //===----------------------------------------------------------------------===//
 

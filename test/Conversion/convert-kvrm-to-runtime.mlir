@@ -6,6 +6,7 @@
 // One argument, the address of kvrm_step_args; everything else is a call
 // through the table of functions that it holds. Buffers whose lives do not
 // overlap share memory: %a and %b here, 1024 bytes each, and %c is between them.
+// A life begins where a buffer is first accessed.
 
 // CHECK-LABEL: func.func @kvrm_step(
 // CHECK-SAME: %[[ARGS:[a-z0-9]+]]: !llvm.ptr)
@@ -22,9 +23,9 @@ func.func @step(%s: !session {kvrm.argument = #kvrm.argument<session>}) attribut
   %d = kvrm.commit %s : !session -> !desc
   %g = kvrm.stage %s, %d {transport = #kvrm.transport<native>} : !session, !desc
   %a = memref.alloc() {alignment = 64 : i64} : memref<2x1x2x64xf32>
+  %b = memref.alloc() {alignment = 64 : i64} : memref<2x1x2x64xf32>
   %c = memref.alloc() {alignment = 64 : i64} : memref<2x1x2x64xf32>
   kvrm.launch @append(%s, %d) ins(%a, %c : memref<2x1x2x64xf32>, memref<2x1x2x64xf32>) {layer = 0 : i64} : !session, !desc
-  %b = memref.alloc() {alignment = 64 : i64} : memref<2x1x2x64xf32>
   kvrm.launch @append(%s, %d) ins(%c, %b : memref<2x1x2x64xf32>, memref<2x1x2x64xf32>) {layer = 1 : i64} : !session, !desc
   return
 }
