@@ -210,7 +210,7 @@ func.func @f(%x: memref<8x64xf32>, %w: memref<96x64xf16>, %init: memref<8x96xf32
 // -----
 
 func.func @f(%x: tensor<8x64xf32>, %w: tensor<192x64xf16>, %init: tensor<8x96xf32>) {
-  // expected-error@+1 {{'kvrm.linear' op body takes ('f32'), expected ('f32', 'f32'): f32 for each part, then the element of each extra}}
+  // expected-error@+1 {{'kvrm.linear' op body has 1 arguments, expected 2 for parts and 0 for extras}}
   %y = kvrm.linear ins(%x, %w : tensor<8x64xf32>, tensor<192x64xf16>) outs(%init : tensor<8x96xf32>) parts 2 {
   ^bb0(%a0: f32):
     kvrm.yield %a0 : f32
@@ -468,5 +468,16 @@ func.func @f(%x: tensor<8x64xf32>, %g: tensor<64xf32>, %init: tensor<8x64xf32>) 
 func.func @f(%x: tensor<8x64xf32>, %g: tensor<64xf32>, %init: tensor<8x64xf32>) {
   // expected-error@+1 {{'kvrm.rms_norm' op epsilon must be positive and finite}}
   %y = kvrm.rms_norm ins(%x, %g : tensor<8x64xf32>, tensor<64xf32>) outs(%init : tensor<8x64xf32>) epsilon 0x7F800000 -> tensor<8x64xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<8x64xf32>, %w: tensor<4611686018427387904x64xf16>, %init: tensor<8x1xf32>) {
+  // expected-error@+1 {{'kvrm.linear' op body has 1 arguments, expected 4611686018427387904 for parts and 0 for extras}}
+  %y = kvrm.linear ins(%x, %w : tensor<8x64xf32>, tensor<4611686018427387904x64xf16>) outs(%init : tensor<8x1xf32>) parts 4611686018427387904 {
+  ^bb0(%a0: f32):
+    kvrm.yield %a0 : f32
+  } -> tensor<8x1xf32>
   return
 }

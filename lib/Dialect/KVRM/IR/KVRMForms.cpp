@@ -103,6 +103,12 @@ bool LinearOp::isBodyOp(Operation *op) {
 }
 
 LogicalResult LinearOp::verifyRegions() {
+  // Not more types than there are arguments, whatever `parts` says.
+  if (getBody().getNumArguments() != getParts() + getExtras().size())
+    return emitOpError("body has ")
+           << getBody().getNumArguments() << " arguments, expected "
+           << getParts() << " for parts and " << getExtras().size()
+           << " for extras";
   SmallVector<Type> expected(getParts(), Float32Type::get(getContext()));
   for (Value extra : getExtras())
     expected.push_back(getElementTypeOrSelf(extra));
