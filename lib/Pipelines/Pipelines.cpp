@@ -47,7 +47,11 @@ void kvrm::buildHostKernelsPipeline(OpPassManager &pm,
   if (!options.isStatic)
     pm.addPass(createGenerateKernelsPass());
   // Two vectors a panel: at eight rows that is half of AVX-512's registers.
-  pm.addPass(createPackWeightsPass({2 * options.lanes}));
+  const int64_t panel = 2 * options.lanes;
+  // No kernel here is for a form; but a residual needs no op of its own.
+  pm.addPass(createFormDispatchesPass());
+  pm.addPass(createDecomposeFormsPass({panel}));
+  pm.addPass(createPackWeightsPass({panel}));
   // No CSE before this: two zero-fills made one would have to be copied.
   pm.addPass(createBufferizeStepPass());
   pm.addPass(createOutlineDispatchesPass());
