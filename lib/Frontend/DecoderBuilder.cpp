@@ -46,6 +46,9 @@ private:
   RankedTensorType f32(ArrayRef<int64_t> dims) {
     return RankedTensorType::get(dims, b.getF32Type());
   }
+  RankedTensorType activations(ArrayRef<int64_t> dims) {
+    return RankedTensorType::get(dims, activationType());
+  }
   Value empty(ArrayRef<int64_t> dims) {
     return tensor::EmptyOp::create(b, dims, b.getF32Type());
   }
@@ -60,21 +63,27 @@ private:
   Type matrixType() {
     return shape.bf16Weights ? Type(b.getBF16Type()) : Type(b.getF16Type());
   }
+  Type activationType();
+  /// A scalar of a body, rounded to the element of activations.
+  Value toActivation(OpBuilder &nested, Location loc, Value value);
   std::string blockName(int64_t layer, StringRef weightName) {
     return ("blk." + Twine(layer) + "." + weightName).str();
   }
 
-  /// An elementwise op over `dims`; `maps` has one map an input and one for the
-  /// output, the identity where null.
+  /// An elementwise op over `dims` with one map an input. Its elements are f32
+  /// unless it is said which.
   Value elementwise(ArrayRef<int64_t> dims, ValueRange inputs,
-                    ArrayRef<AffineMap> maps, BodyFn body);
-  Value identityMapped(Value like, ValueRange inputs, BodyFn body);
+                    ArrayRef<AffineMap> maps, BodyFn body, Type element = {});
+  Value identityMapped(Value like, ValueRange inputs, BodyFn body,
+                       Type element = {});
   Value embed(Value tokens);
   Value rmsNorm(Value x, Value weight);
   Value linear(Value x, Value weight);
   Value columns(Value x, int64_t begin, int64_t width);
   /// Splits the rows and the columns of `[rows * queries, heads * head_dim]`.
   Value splitHeads(Value x, int64_t heads);
+  /// f32 to the element of activations.
+  Value castToActivations(Value x);
   Value gatherRope(StringRef table, Value positions);
   Value rotate(Value x, int64_t heads, Value cosines, Value sines);
   Value lastToken(Value x, Value counts);
@@ -89,14 +98,36 @@ private:
 
 } // namespace
 
+Type StepBuilder::activationType() {
+  switch (shape.activations) {
+  case ActivationType::F16:
+    return b.getF16Type();
+  case ActivationType::BF16:
+    return b.getBF16Type();
+  case ActivationType::F32:
+    break;
+  }
+  return b.getF32Type();
+}
+
+Value StepBuilder::toActivation(OpBuilder &nested, Location loc, Value value) {
+  if (value.getType() == activationType())
+    return value;
+  return arith::TruncFOp::create(nested, loc, activationType(), value);
+}
+
 Value StepBuilder::elementwise(ArrayRef<int64_t> dims, ValueRange inputs,
-                               ArrayRef<AffineMap> maps, BodyFn body) {
+                               ArrayRef<AffineMap> maps, BodyFn body,
+                               Type element) {
+  if (!element)
+    element = b.getF32Type();
   SmallVector<utils::IteratorType> iterators(dims.size(),
                                              utils::IteratorType::parallel);
   SmallVector<AffineMap> allMaps(maps);
   allMaps.push_back(b.getMultiDimIdentityMap(dims.size()));
+  Value init = tensor::EmptyOp::create(b, dims, element);
   return linalg::GenericOp::create(
-             b, TypeRange{f32(dims)}, inputs, ValueRange{empty(dims)}, allMaps,
+             b, TypeRange{init.getType()}, inputs, ValueRange{init}, allMaps,
              iterators,
              [&](OpBuilder &nested, Location loc, ValueRange args) {
                linalg::YieldOp::create(nested, loc, body(nested, loc, args));
@@ -104,11 +135,12 @@ Value StepBuilder::elementwise(ArrayRef<int64_t> dims, ValueRange inputs,
       .getResult(0);
 }
 
-Value StepBuilder::identityMapped(Value like, ValueRange inputs, BodyFn body) {
+Value StepBuilder::identityMapped(Value like, ValueRange inputs, BodyFn body,
+                                  Type element) {
   auto dims = cast<RankedTensorType>(like.getType()).getShape();
   SmallVector<AffineMap> maps(inputs.size(),
                               b.getMultiDimIdentityMap(dims.size()));
-  return elementwise(dims, inputs, maps, body);
+  return elementwise(dims, inputs, maps, body, element);
 }
 
 /// Rows of the embedding table, `[rows * queries, hidden]`.
@@ -171,10 +203,12 @@ Value StepBuilder::rmsNorm(Value x, Value weight) {
       });
   return elementwise(
       {count, width}, {x, scale, weight}, {full, byRow, byColumn},
-      [](OpBuilder &nested, Location loc, ValueRange args) -> Value {
+      [&](OpBuilder &nested, Location loc, ValueRange args) -> Value {
         Value scaled = arith::MulFOp::create(nested, loc, args[0], args[1]);
-        return arith::MulFOp::create(nested, loc, scaled, args[2]);
-      });
+        Value normed = arith::MulFOp::create(nested, loc, scaled, args[2]);
+        return toActivation(nested, loc, normed);
+      },
+      activationType());
 }
 
 /// x * weight^T for `weight` `[out][in]`.
@@ -202,8 +236,19 @@ Value StepBuilder::columns(Value x, int64_t begin, int64_t width) {
 
 Value StepBuilder::splitHeads(Value x, int64_t heads) {
   return tensor::ExpandShapeOp::create(
-      b, f32({rows, queries, heads, config.headDim}), x,
+      b, activations({rows, queries, heads, config.headDim}), x,
       ArrayRef<ReassociationIndices>{{0, 1}, {2, 3}});
+}
+
+Value StepBuilder::castToActivations(Value x) {
+  if (getElementTypeOrSelf(x) == activationType())
+    return x;
+  return identityMapped(
+      x, {x},
+      [&](OpBuilder &nested, Location loc, ValueRange args) {
+        return toActivation(nested, loc, args[0]);
+      },
+      activationType());
 }
 
 /// Rows of a RoPE table for every token, `[rows * queries, head_dim / 2]`.
@@ -257,10 +302,12 @@ Value StepBuilder::rotate(Value x, int64_t heads, Value cosines, Value sines) {
             arith::SelectOp::create(nested, loc, isFirst, negated, args[2]);
         Value own = arith::MulFOp::create(nested, loc, args[0], args[1]);
         Value other = arith::MulFOp::create(nested, loc, partner, sine);
-        return arith::AddFOp::create(nested, loc, own, other);
-      });
+        Value sum = arith::AddFOp::create(nested, loc, own, other);
+        return toActivation(nested, loc, sum);
+      },
+      activationType());
   return tensor::ExpandShapeOp::create(
-      b, f32({rows, queries, heads, config.headDim}),
+      b, activations({rows, queries, heads, config.headDim}),
       tensor::CollapseShapeOp::create(
           b, rotated, ArrayRef<ReassociationIndices>{{0}, {1, 2, 3}})
           .getResult(),
@@ -334,7 +381,8 @@ void StepBuilder::build() {
         linear(normed, matrix("attn_qkv", qWidth + 2 * kvWidth, c.hidden));
     Value q = rotate(columns(qkv, 0, qWidth), c.heads, cosines, sines);
     Value k = rotate(columns(qkv, qWidth, kvWidth), c.kvHeads, cosines, sines);
-    Value v = splitHeads(columns(qkv, qWidth + kvWidth, kvWidth), c.kvHeads);
+    Value v = splitHeads(
+        castToActivations(columns(qkv, qWidth + kvWidth, kvWidth)), c.kvHeads);
     auto attention = mlir::kvrm::CachedAttentionOp::create(
         b, TypeRange{q.getType(), cacheType, cacheType}, q, k, v, keyCache,
         valueCache, positions, counts, slots, b.getI64IntegerAttr(layer),
@@ -355,15 +403,17 @@ void StepBuilder::build() {
     Value up = columns(gateUp, c.feedForward, c.feedForward);
     Value activated = identityMapped(
         gate, {gate, up},
-        [](OpBuilder &nested, Location loc, ValueRange args) -> Value {
+        [&](OpBuilder &nested, Location loc, ValueRange args) -> Value {
           Value one = arith::ConstantOp::create(nested, loc,
                                                 nested.getF32FloatAttr(1.0f));
           Value negated = arith::NegFOp::create(nested, loc, args[0]);
           Value power = math::ExpOp::create(nested, loc, negated);
           Value sum = arith::AddFOp::create(nested, loc, power, one);
           Value silu = arith::DivFOp::create(nested, loc, args[0], sum);
-          return arith::MulFOp::create(nested, loc, silu, args[1]);
-        });
+          Value gated = arith::MulFOp::create(nested, loc, silu, args[1]);
+          return toActivation(nested, loc, gated);
+        },
+        activationType());
     Value down = linear(activated, matrix("ffn_down", c.hidden, c.feedForward));
     x = identityMapped(x, {x, down}, add);
   }
@@ -394,6 +444,12 @@ static llvm::Error checkShape(const DecoderConfig &config,
   if (llvm::Error error =
           check("prefill chunk", shape.prefillChunk, KVRM_MAX_QUERIES))
     return error;
+  bool isBF16 = shape.activations == ActivationType::BF16;
+  if (shape.activations != ActivationType::F32 && isBF16 != shape.bf16Cache)
+    return llvm::createStringError(
+        "activations are %s and the cache is %s; they are of one element "
+        "unless activations are f32",
+        isBF16 ? "bf16" : "f16", shape.bf16Cache ? "bf16" : "f16");
   if (config.headDim % 2 || config.ropeDim != config.headDim)
     return llvm::createStringError(
         "rotary dimension is %lld, only the whole head (%lld) is supported",

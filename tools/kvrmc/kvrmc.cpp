@@ -132,6 +132,17 @@ cl::opt<std::string> weightType("weight-type",
                                 cl::init("f16"), cl::cat(category),
                                 cl::sub(cl::SubCommand::getTopLevel()),
                                 cl::sub(synthCommand));
+cl::opt<kvrm::ActivationType>
+    activations("activations",
+                cl::desc("Element of what products and attention read:"),
+                cl::values(clEnumValN(kvrm::ActivationType::F32, "f32",
+                                      "what CPUs take (default)"),
+                           clEnumValN(kvrm::ActivationType::F16, "f16",
+                                      "with a cache of f16"),
+                           clEnumValN(kvrm::ActivationType::BF16, "bf16",
+                                      "with a cache of bf16")),
+                cl::init(kvrm::ActivationType::F32), cl::cat(category),
+                cl::sub(cl::SubCommand::getTopLevel()), cl::sub(synthCommand));
 cl::opt<bool> quiet("quiet", cl::desc("Say nothing but errors"),
                     cl::cat(category), cl::sub(cl::SubCommand::getTopLevel()),
                     cl::sub(synthCommand));
@@ -297,6 +308,7 @@ llvm::Expected<kvrm::GraphShape> decoderShape() {
   shape.prefillChunk = chunk;
   shape.bf16Cache = *bf16Cache;
   shape.bf16Weights = *bf16Weights;
+  shape.activations = activations;
   return shape;
 }
 

@@ -12,8 +12,10 @@
 //   prefill      a chunk of tokens for one slot; the logits of the last one
 //
 // The dense part is in linalg, attention is `kvrm.cached_attention`, weights
-// are `ml_program` globals with the names of Model.h and no values. Activations
-// are f32, matrices f16 or bf16, norms and RoPE tables f32.
+// are `ml_program` globals with the names of Model.h and no values. Matrices
+// are f16 or bf16, norms and RoPE tables f32. Sums, the residual stream and
+// logits are f32; what a product or attention reads is of the shape's
+// `activations`.
 //
 //===----------------------------------------------------------------------===//
 
@@ -27,6 +29,9 @@
 
 namespace kvrm {
 
+/// Elements of what products and attention read.
+enum class ActivationType { F32, F16, BF16 };
+
 /// The sizes that a static graph fixes beside the model's own.
 struct GraphShape {
   int64_t slots = 8;
@@ -34,11 +39,14 @@ struct GraphShape {
   int64_t prefillChunk = 64; ///< query tokens of one prefill step
   bool bf16Cache = false;    ///< KV in bf16, else f16
   bool bf16Weights = false;  ///< matrices in bf16, else f16
+  /// CPUs take f32, GPUs the element of the cache: normalized rows, queries,
+  /// keys, values, what attention returns, and the gated feed-forward.
+  ActivationType activations = ActivationType::F32;
 };
 
 /// Loads the dialects that the graph uses into `context` and builds it. Fails
-/// on a model that the graph cannot express, and on a shape outside the limits
-/// of abi.h.
+/// on a model that the graph cannot express, on a shape outside the limits of
+/// abi.h, and on activations that are neither f32 nor of the cache's element.
 llvm::Expected<mlir::OwningOpRef<mlir::ModuleOp>>
 buildDecoder(mlir::MLIRContext &context, const DecoderConfig &config,
              const GraphShape &shape);
