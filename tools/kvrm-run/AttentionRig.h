@@ -16,65 +16,18 @@
 #ifndef KVRM_TOOLS_RUN_ATTENTIONRIG_H
 #define KVRM_TOOLS_RUN_ATTENTIONRIG_H
 
-#include "kvrm/runtime/attention/AttentionStep.h"
-#include "kvrm/runtime/host/ThreadPool.h"
-#include "kvrm/runtime/paging/SchedulePolicy.h"
-#include "kvrm/runtime/support/Reference.h"
+#include "AttentionLab.h"
+#include "AttentionNames.h"
+#include "OutputCheck.h"
 
 #include <cstdint>
 #include <memory>
-#include <string>
-#include <string_view>
+#include <optional>
 #include <vector>
 
 namespace kvrm::run {
 
-/// Where the pages of histories lie.
-enum class PoolState {
-  Fresh,    ///< as the pager gives them out in an empty pool: long runs
-  Holes,    ///< in what is left of a pool of which half is taken at random
-  Scattered ///< in random order
-};
-/// Errors: InvalidArgument, naming --pages.
-Expected<PoolState> poolStateOf(std::string_view name);
-const char *nameOf(PoolState state);
-
-/// "workqueue", "cluster4" or "staged".
-std::string nameOf(CudaSchedule schedule);
-/// Errors: InvalidArgument, naming --schedules.
-Expected<CudaSchedule> scheduleOf(std::string_view name);
-
-PolicyShape policyShapeOf(const AttentionInfo &manifest);
-
 double median(std::vector<double> values);
-
-/// What rigs share: a device, kernels, and what costs time to make.
-class AttentionLab {
-public:
-  /// Errors: those of the driver, the device and the kernel set.
-  static Expected<std::unique_ptr<AttentionLab>>
-  create(std::shared_ptr<const Package> package);
-
-  const std::shared_ptr<const CudaDevice> &device() const { return gpu; }
-  const Package &package() const { return *set; }
-  const AttentionInfo &info() const { return shape; }
-  ThreadPool &threads() { return *workers; }
-  /// Random pages of numbers in -1..1.
-  std::span<const uint16_t> pattern() const { return pages; }
-  /// Pinned memory of at least that size; what was there is gone.
-  Expected<uint8_t *> pinned(int64_t bytes);
-
-private:
-  explicit AttentionLab(std::shared_ptr<const Package> package)
-      : set(std::move(package)), shape(AttentionInfo::of(set->manifest())) {}
-
-  std::shared_ptr<const Package> set;
-  AttentionInfo shape;
-  std::shared_ptr<const CudaDevice> gpu;
-  std::unique_ptr<ThreadPool> workers;
-  std::vector<uint16_t> pages;
-  PinnedBuffer memory;
-};
 
 struct RigOptions {
   std::vector<int32_t> lengths; ///< a row each, at least 1
@@ -121,8 +74,10 @@ public:
   Expected<int32_t> clustersAtOnce(int32_t blocks) const;
 
   /// Computes what some outputs must be, those of the last layer.
-  Status prepareCheck();
-  int32_t sampledOutputs() const { return static_cast<int32_t>(pairs.size()); }
+  Status prepareCheck() { return check->prepare(current); }
+  int32_t sampledOutputs() const {
+    return static_cast<int32_t>(check->pairCount());
+  }
   /// Times a schedule and compares one more launch to what prepareCheck() made.
   Expected<AttentionTime> measure(CudaSchedule schedule, bool usesPdl,
                                   int32_t replays);
@@ -132,21 +87,16 @@ public:
   /// Poisons outputs.
   Status poison();
   /// Compares the outputs to what prepareCheck() made.
-  Expected<ErrorStats> compare();
+  Expected<ErrorStats> compare() { return check->compare(); }
 
 private:
-  /// A (row, KV head) whose outputs are known.
-  struct Pair {
-    int32_t row = 0;
-    int32_t head = 0;
-    std::vector<double> wanted; ///< [group heads][head_dim]
-  };
-
   explicit AttentionRig(AttentionLab &lab) : lab(lab) {}
   Status placePages(const RigOptions &options);
   Status fillPool();
+  Status writeQueries();
   Status findSchedules();
-  void choosePairs();
+  Status planFirstStep();
+  Expected<std::vector<double>> timeReplays(CudaGraph &graph, int32_t replays);
 
   AttentionLab &lab;
   std::unique_ptr<AttentionStep> gpu;
@@ -157,7 +107,7 @@ private:
   std::vector<CudaSchedule> available;
   std::vector<CudaEvent> events;
   std::vector<uint16_t> queries; ///< [rows][queries][heads][head_dim]
-  std::vector<Pair> pairs;
+  std::optional<OutputCheck> check;
   uint64_t seed = 1;
   int32_t launchCount = 0;
 };

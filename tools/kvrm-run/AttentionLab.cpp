@@ -1,0 +1,70 @@
+//===- AttentionLab.cpp - What batches on a GPU share ---------------------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "AttentionLab.h"
+
+#include "kvrm/runtime/support/Reference.h"
+
+#include <random>
+
+using namespace kvrm;
+using namespace kvrm::run;
+
+/// Prime, so that neither pages nor heads are alike.
+static constexpr int32_t patternPages = 1021;
+
+PolicyShape run::policyShapeOf(const AttentionInfo &manifest) {
+  PolicyShape shape;
+  shape.heads = manifest.heads;
+  shape.kvHeads = manifest.kvHeads;
+  shape.headDim = manifest.headDim;
+  shape.pageTokens = manifest.pageTokens;
+  shape.queries = manifest.queries;
+  shape.kvTile = manifest.kvTile;
+  // Steps of one token have one query tile.
+  shape.queryTiles = 1;
+  shape.element = manifest.element;
+  return shape;
+}
+
+Expected<std::unique_ptr<AttentionLab>>
+AttentionLab::create(std::shared_ptr<const Package> package) {
+  std::unique_ptr<AttentionLab> lab(new AttentionLab(std::move(package)));
+  Expected<std::shared_ptr<const CudaDriver>> driver = CudaDriver::load();
+  KVRM_TRY(driver.status());
+  Expected<std::shared_ptr<const CudaDevice>> device =
+      CudaDevice::create(driver.take());
+  KVRM_TRY(device.status());
+  lab->gpu = device.take();
+  KVRM_TRY(checkDevice(*lab->set, lab->gpu->info()));
+  Expected<std::unique_ptr<ThreadPool>> workers = ThreadPool::create(0);
+  KVRM_TRY(workers.status());
+  lab->workers = workers.take();
+  const AttentionInfo &m = lab->info();
+  // All elements that can come, once each, so that none is rounded twice.
+  std::vector<uint16_t> values(1 << 12);
+  for (size_t i = 0; i < values.size(); ++i)
+    values[i] =
+        elementOf(m.element, (2 * static_cast<double>(i) + 1) / (1 << 12) - 1);
+  lab->pages.resize(static_cast<size_t>(patternPages * m.pageBytes() / 2));
+  std::mt19937_64 random(1);
+  for (uint16_t &element : lab->pages)
+    element = values[random() % values.size()];
+  return lab;
+}
+
+Expected<uint8_t *> AttentionLab::pinned(int64_t bytes) {
+  if (memory.size() < bytes) {
+    memory = PinnedBuffer();
+    Expected<PinnedBuffer> taken =
+        PinnedBuffer::create(gpu, bytes, "pages to compare with");
+    KVRM_TRY(taken.status());
+    memory = taken.take();
+  }
+  return memory.data();
+}
