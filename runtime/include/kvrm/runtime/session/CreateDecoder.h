@@ -44,7 +44,7 @@ struct SessionConfig {
   int64_t parkingPages = 0;
   /// A file that `kvrm-run calibrate` wrote, to choose schedules by; empty =
   /// the work queue always. Not read where a backend has one schedule.
-  std::string calibration = {};
+  std::string calibration = {}; // NOLINT(readability-redundant-member-init)
   /// The GPU that a package for GPUs runs on, as CUDA numbers them.
   int32_t device = 0;
   /// It, if it is open already; else it is opened for the decoder.
