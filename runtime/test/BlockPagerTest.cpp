@@ -457,7 +457,7 @@ TEST(BlockPager, RandomOperationsMatchTheModel) {
 /// each.
 TEST(BlockPager, EveryInvariantAfterEveryOperation) {
   const char *wanted = std::getenv("KVRM_PAGER_OPERATIONS");
-  int64_t operations = wanted ? std::atoll(wanted) : 40000;
+  int64_t operations = wanted ? std::strtoll(wanted, nullptr, 10) : 40000;
   constexpr int piece = 10000;
   Met met;
   std::mt19937 random(9);

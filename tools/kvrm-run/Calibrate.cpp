@@ -12,6 +12,7 @@
 #include "Commands.h"
 #include "kvrm/runtime/paging/Calibration.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <map>
@@ -60,53 +61,52 @@ static Status measureCase(AttentionLab &lab, const AttentionCase &one,
   return Status::ok();
 }
 
-/// Prints how far the fit is off, and what the policy loses by it.
-static Status report(const PolicyShape &shape, const Setting &setting,
-                     size_t most) {
-  std::printf("pdl %s\n", setting.usesPdl ? "on" : "off");
-  Expected<SchedulePolicy> policy =
-      SchedulePolicy::create(shape, setting.costs, static_cast<int32_t>(most));
-  KVRM_TRY(policy.status());
+/// What was fitted for a schedule; 0 is the work queue.
+static std::string constantsOf(const ScheduleCosts &costs, int32_t schedule) {
+  char text[200];
+  if (schedule == 0) {
+    const WorkqueueCost &cost = costs.workqueue;
+    std::snprintf(text, sizeof(text),
+                  "base %.2f us, %.0f GB/s, %.1f GB/s a block, item %.2f us, "
+                  "partial %.3f us",
+                  cost.baseUs, cost.gbPerS, cost.blockGbPerS, cost.itemUs,
+                  cost.partialUs);
+    return text;
+  }
+  auto cost = std::ranges::find(costs.clusters, schedule, &ClusterCost::blocks);
+  KVRM_CHECK(cost != costs.clusters.end(), "what was measured was fitted");
+  std::snprintf(text, sizeof(text),
+                "base %.2f us, %.0f GB/s, %.0f GB/s a cluster, row %.2f us, "
+                "%d at once",
+                cost->baseUs, cost->gbPerS, cost->clusterGbPerS, cost->rowUs,
+                cost->atOnce);
+  return text;
+}
+
+/// Prints how far the fit of each schedule is off.
+static void reportFit(SchedulePolicy &policy, const Setting &setting) {
   for (const auto &[schedule, samples] : setting.samples) {
     double sum = 0, worst = 0;
     for (const CostSample &sample : samples) {
       double error =
-          std::abs(policy->predict(schedule, sample.lengths) / sample.us - 1);
+          std::abs(policy.predict(schedule, sample.lengths) / sample.us - 1);
       sum += error;
       worst = std::max(worst, error);
-    }
-    std::string constants;
-    char text[200];
-    if (schedule == 0) {
-      const WorkqueueCost &cost = setting.costs.workqueue;
-      std::snprintf(text, sizeof(text),
-                    "base %.2f us, %.0f GB/s, %.1f GB/s a block, item %.2f us, "
-                    "partial %.3f us",
-                    cost.baseUs, cost.gbPerS, cost.blockGbPerS, cost.itemUs,
-                    cost.partialUs);
-    } else {
-      const ClusterCost *cost = nullptr;
-      for (const ClusterCost &one : setting.costs.clusters)
-        if (one.blocks == schedule)
-          cost = &one;
-      KVRM_CHECK(cost, "what was measured was fitted");
-      std::snprintf(
-          text, sizeof(text),
-          "base %.2f us, %.0f GB/s, %.0f GB/s a cluster, row %.2f us, "
-          "%d at once",
-          cost->baseUs, cost->gbPerS, cost->clusterGbPerS, cost->rowUs,
-          cost->atOnce);
     }
     std::printf("  %-10s error mean %4.1f %%, max %4.1f %%: %s\n",
                 nameOf(CudaSchedule{schedule, false}).c_str(),
                 100 * sum / static_cast<double>(samples.size()), 100 * worst,
-                text);
+                constantsOf(setting.costs, schedule).c_str());
   }
+}
+
+/// Prints what the policy loses by it.
+static void reportLoss(SchedulePolicy &policy, const Setting &setting) {
   double lost = 0, mostLost = 0;
   const auto &queue = setting.samples.at(0);
   for (size_t i = 0; i < queue.size(); ++i) {
     double best = HUGE_VAL, taken = 0;
-    int32_t choice = policy->choose(queue[i].lengths);
+    int32_t choice = policy.choose(queue[i].lengths);
     for (const auto &[schedule, samples] : setting.samples) {
       best = std::min(best, samples[i].us);
       if (schedule == choice)
@@ -118,6 +118,16 @@ static Status report(const PolicyShape &shape, const Setting &setting,
   std::printf("  policy     behind the best by %.2f %% on average, %.1f %% at "
               "most\n",
               100 * lost / static_cast<double>(queue.size()), 100 * mostLost);
+}
+
+static Status report(const PolicyShape &shape, const Setting &setting,
+                     size_t most) {
+  std::printf("pdl %s\n", setting.usesPdl ? "on" : "off");
+  Expected<SchedulePolicy> policy =
+      SchedulePolicy::create(shape, setting.costs, static_cast<int32_t>(most));
+  KVRM_TRY(policy.status());
+  reportFit(*policy, setting);
+  reportLoss(*policy, setting);
   return Status::ok();
 }
 
