@@ -164,7 +164,8 @@ Expected<ErrorStats> OutputCheck::compare() const {
                      static_cast<size_t>(span.bytes)},
                     span));
   ErrorStats stats;
-  auto outputElements = static_cast<size_t>(m.heads * m.headDim);
+  auto outputElements =
+      static_cast<size_t>(m.heads) * static_cast<size_t>(m.headDim);
   auto rowElements = outputElements * static_cast<size_t>(m.queries);
   // No output may be left as it was, sampled or not.
   for (size_t row = 0; row < rows; ++row)

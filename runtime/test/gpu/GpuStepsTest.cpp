@@ -33,7 +33,8 @@ public:
   Steps(AttentionStep &backend, ThreadPool &threads, uint64_t seed)
       : gpu(backend), m(backend.info()), threads(threads), random(seed),
         elements(m), rows(slots), copies(slots) {
-    auto histories = static_cast<size_t>(2 * layers * slots * m.kvHeads);
+    auto histories =
+        static_cast<size_t>(int64_t(2) * layers * slots * m.kvHeads);
     mirror.resize(histories * capacity * dim());
     auto tokens = static_cast<size_t>(layers * slots * m.queries) * dim();
     wanted.resize(tokens * static_cast<size_t>(m.heads));
@@ -94,7 +95,7 @@ private:
   /// Room for `capacity` tokens.
   uint16_t *history(bool isValue, int32_t layer, int32_t slot, int32_t head) {
     auto index = static_cast<size_t>(
-        ((isValue * layers + layer) * slots + slot) * m.kvHeads + head);
+        (int64_t(isValue * layers + layer) * slots + slot) * m.kvHeads + head);
     return &mirror[index * capacity * dim()];
   }
   template <typename Visit> void eachHistory(int32_t slot, Visit visit) {

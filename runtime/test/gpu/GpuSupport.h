@@ -36,7 +36,7 @@ namespace gpu {
 
 inline int64_t numberOf(const char *variable, int64_t fallback) {
   const char *text = std::getenv(variable);
-  return text && *text ? std::atoll(text) : fallback;
+  return text && *text ? std::strtoll(text, nullptr, 10) : fallback;
 }
 
 inline uint64_t seed() {
