@@ -17,10 +17,10 @@
 #include "kvrm/runtime/host/MergePartials.h"
 #include "kvrm/runtime/host/ThreadPool.h"
 #include "kvrm/runtime/paging/Planner.h"
+#include "kvrm/runtime/support/Clock.h"
 
 #include <algorithm>
 #include <benchmark/benchmark.h>
-#include <chrono>
 #include <random>
 
 using namespace kvrm;
@@ -94,7 +94,19 @@ public:
     (void)pager.appendAll(requests, copies, count).isOk();
     ++steps;
   }
-  bool isNearlyFull() const { return steps >= shape.pagesPerSlot * 16 / 8; }
+  const PlanStats &plan() { return planner.plan(rows, pager, descriptor); }
+
+  /// Makes room, with a first step done, while the clock stands.
+  void restartIfNearlyFull(benchmark::State &state) {
+    if (steps < shape.pagesPerSlot * 16 / 8)
+      return;
+    state.PauseTiming();
+    restart();
+    append();
+    plan();
+    descriptor.commit();
+    state.ResumeTiming();
+  }
 
   PlanShape shape;
   BlockPager pager;
@@ -118,17 +130,9 @@ static void planStep(benchmark::State &state) {
   int64_t most = 0;
   int64_t bytes = 0;
   for (auto _ : state) {
-    if (decoder.isNearlyFull()) {
-      state.PauseTiming();
-      decoder.restart();
-      decoder.append();
-      decoder.planner.plan(decoder.rows, decoder.pager, decoder.descriptor);
-      decoder.descriptor.commit();
-      state.ResumeTiming();
-    }
+    decoder.restartIfNearlyFull(state);
     decoder.append();
-    const PlanStats &stats =
-        decoder.planner.plan(decoder.rows, decoder.pager, decoder.descriptor);
+    const PlanStats &stats = decoder.plan();
     plan += stats.nanoseconds;
     most = std::max(most, stats.nanoseconds);
     bytes += decoder.descriptor.commit();
@@ -160,24 +164,13 @@ static void planDeltaStep(benchmark::State &state) {
   int64_t collect = 0;
   int64_t count = 0;
   for (auto _ : state) {
-    if (decoder.isNearlyFull()) {
-      state.PauseTiming();
-      decoder.restart();
-      decoder.append();
-      decoder.planner.plan(decoder.rows, decoder.pager, decoder.descriptor);
-      decoder.descriptor.commit();
-      state.ResumeTiming();
-    }
+    decoder.restartIfNearlyFull(state);
     decoder.append();
-    plan +=
-        decoder.planner.plan(decoder.rows, decoder.pager, decoder.descriptor)
-            .nanoseconds;
-    auto start = std::chrono::steady_clock::now();
+    plan += decoder.plan().nanoseconds;
+    const Stopwatch watch;
     count += decoder.descriptor.collectDelta(
         words, {.isWhole = false, .hasGroups = false});
-    collect += std::chrono::duration_cast<std::chrono::nanoseconds>(
-                   std::chrono::steady_clock::now() - start)
-                   .count();
+    collect += watch.nanoseconds();
   }
   auto steps = static_cast<double>(state.iterations());
   state.counters["plan_us"] = static_cast<double>(plan) / steps / 1e3;
@@ -194,9 +187,7 @@ static void planFromNothing(benchmark::State &state) {
   decoder.append();
   int64_t plan = 0;
   for (auto _ : state) {
-    plan +=
-        decoder.planner.plan(decoder.rows, decoder.pager, decoder.descriptor)
-            .nanoseconds;
+    plan += decoder.plan().nanoseconds;
     decoder.planner.plan(idle, decoder.pager, decoder.descriptor);
   }
   state.counters["plan_us"] =
