@@ -9,6 +9,7 @@
 #include "kvrm/Frontend/DecoderBuilder.h"
 
 #include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
+#include "kvrm/Frontend/CheckRange.h"
 #include "kvrm/runtime/abi/limits.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
@@ -429,20 +430,13 @@ void StepBuilder::build() {
 
 static llvm::Error checkShape(const DecoderConfig &config,
                               const GraphShape &shape) {
-  auto check = [](StringRef field, int64_t value,
-                  int64_t limit) -> llvm::Error {
-    if (value >= 1 && value <= limit)
-      return llvm::Error::success();
-    return llvm::createStringError(
-        "%s is %lld, outside 1..%lld", field.str().c_str(),
-        static_cast<long long>(value), static_cast<long long>(limit));
-  };
-  if (llvm::Error error = check("slots", shape.slots, KVRM_MAX_ROWS))
-    return error;
-  if (llvm::Error error = check("capacity", shape.capacity, config.context))
+  if (llvm::Error error = checkRange("slots", shape.slots, 1, KVRM_MAX_ROWS))
     return error;
   if (llvm::Error error =
-          check("prefill chunk", shape.prefillChunk, KVRM_MAX_QUERIES))
+          checkRange("capacity", shape.capacity, 1, config.context))
+    return error;
+  if (llvm::Error error =
+          checkRange("prefill chunk", shape.prefillChunk, 1, KVRM_MAX_QUERIES))
     return error;
   bool isBF16 = shape.activations == ActivationType::BF16;
   if (shape.activations != ActivationType::F32 && isBF16 != shape.bf16Cache)

@@ -9,6 +9,7 @@
 #include "AttentionGraph.h"
 
 #include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
+#include "kvrm/Frontend/CheckRange.h"
 #include "kvrm/runtime/abi/limits.h"
 #include "kvrm/runtime/abi/pool.h"
 
@@ -20,21 +21,12 @@ using namespace mlir;
 using namespace mlir::kvrm;
 using namespace kvrmc;
 
-static llvm::Error checkLimit(const char *name, int64_t value, int64_t low,
-                              int64_t high) {
-  if (value >= low && value <= high)
-    return llvm::Error::success();
-  return llvm::createStringError("--" + llvm::Twine(name) + ": " +
-                                 llvm::Twine(value) + " is outside " +
-                                 llvm::Twine(low) + ".." + llvm::Twine(high));
-}
-
 static llvm::Error checkOptions(const AttentionShape &options) {
-  if (llvm::Error error =
-          checkLimit("kv-heads", options.kvHeads, 1, KVRM_MAX_KV_HEADS))
+  if (llvm::Error error = ::kvrm::checkRange("--kv-heads", options.kvHeads, 1,
+                                             KVRM_MAX_KV_HEADS))
     return error;
-  if (llvm::Error error =
-          checkLimit("heads", options.heads, 1, 16 * KVRM_MAX_KV_HEADS))
+  if (llvm::Error error = ::kvrm::checkRange("--heads", options.heads, 1,
+                                             16 * KVRM_MAX_KV_HEADS))
     return error;
   if (options.heads % options.kvHeads != 0)
     return llvm::createStringError("--heads: " + llvm::Twine(options.heads) +
@@ -48,7 +40,7 @@ static llvm::Error checkOptions(const AttentionShape &options) {
   if (page != 16 && page != 32 && page != 64)
     return llvm::createStringError("--page-size: " + llvm::Twine(page) +
                                    " is none of 16, 32 and 64");
-  return checkLimit("queries", options.queries, 1, 64);
+  return ::kvrm::checkRange("--queries", options.queries, 1, 64);
 }
 
 /// Of the graph. Neither kernels nor commands depend on them.
