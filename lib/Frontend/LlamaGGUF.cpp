@@ -6,17 +6,17 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "GGUFLookup.h"
+#include "GGUFTokenizer.h"
+
 #include "kvrm/Frontend/GGUF.h"
 #include "kvrm/Frontend/Model.h"
-#include "kvrm/runtime/abi/limits.h"
 
-#include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/StringSet.h"
 #include "llvm/ADT/Twine.h"
 #include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/JSON.h"
 
-#include <cassert>
 #include <limits>
 
 using namespace kvrm;
@@ -130,9 +130,19 @@ public:
 
 private:
   Error readConfig();
+  Error readName();
+  Error readSizes();
+  Error readHead();
+  Error readVocabulary();
   Error checkUnsupported();
   Error readWeights();
-  Error readTokenizer();
+  Error readLayer(int64_t layer);
+  Error readRopeTables();
+  Error checkAllUsed();
+
+  /// The integer at `key`, 1 or more.
+  Error positive(int64_t &place, StringRef key) const;
+  Error positiveOr(int64_t &place, StringRef key, int64_t absent) const;
 
   /// The tensor `name`, which must have the shape [rows][cols], or [cols] if
   /// `rows` is 0.
@@ -149,23 +159,24 @@ private:
 };
 } // namespace
 
-/// Stores a lookup's value, or returns its error.
-template <typename T, typename U>
-static Error assign(T &place, Expected<U> value) {
-  if (!value)
-    return value.takeError();
-  place = T(*value);
+Error LlamaReader::positive(int64_t &place, StringRef key) const {
+  if (Error error = assign(place, file->getInt(key)))
+    return error;
+  if (place < 1 || place > std::numeric_limits<int32_t>::max())
+    return fail(
+        formatv("metadata '{0}': {1} is not in [1, 2^31)", key, place).str());
   return Error::success();
 }
 
-static Error firstOf(std::initializer_list<llvm::function_ref<Error()>> steps) {
-  for (llvm::function_ref<Error()> step : steps)
-    if (Error error = step())
-      return error;
+Error LlamaReader::positiveOr(int64_t &place, StringRef key,
+                              int64_t absent) const {
+  if (file->has(key))
+    return positive(place, key);
+  place = absent;
   return Error::success();
 }
 
-Error LlamaReader::readConfig() {
+Error LlamaReader::readName() {
   DecoderConfig &c = model.config;
   if (Error error =
           assign(c.architecture, file->getString("general.architecture")))
@@ -177,22 +188,11 @@ Error LlamaReader::readConfig() {
     return error;
   if (!llvm::json::isUTF8(c.name))
     return fail("metadata 'general.name' is not UTF-8");
+  return Error::success();
+}
 
-  auto positive = [&](int64_t &place, StringRef key) -> Error {
-    if (Error error = assign(place, file->getInt(key)))
-      return error;
-    if (place < 1 || place > std::numeric_limits<int32_t>::max())
-      return fail(
-          formatv("metadata '{0}': {1} is not in [1, 2^31)", key, place).str());
-    return Error::success();
-  };
-  auto positiveOr = [&](int64_t &place, StringRef key,
-                        int64_t absent) -> Error {
-    if (file->has(key))
-      return positive(place, key);
-    place = absent;
-    return Error::success();
-  };
+Error LlamaReader::readSizes() {
+  DecoderConfig &c = model.config;
   if (Error error = firstOf({
           [&] { return positive(c.layers, "llama.block_count"); },
           [&] { return positive(c.context, "llama.context_length"); },
@@ -205,13 +205,17 @@ Error LlamaReader::readConfig() {
           },
       }))
     return error;
-
   // Needed for the default of the head dimension.
   if (!file->has("llama.attention.key_length") && c.hidden % c.heads != 0)
     return fail(formatv("metadata 'llama.embedding_length': {0} is not a "
                         "multiple of 'llama.attention.head_count', {1}",
                         c.hidden, c.heads)
                     .str());
+  return Error::success();
+}
+
+Error LlamaReader::readHead() {
+  DecoderConfig &c = model.config;
   int64_t valueDim = 0;
   if (Error error = firstOf({
           [&] {
@@ -248,7 +252,11 @@ Error LlamaReader::readConfig() {
                         "the key length {1}",
                         valueDim, c.headDim)
                     .str());
+  return Error::success();
+}
 
+Error LlamaReader::readVocabulary() {
+  DecoderConfig &c = model.config;
   const GGUFTensor *embedding = file->tensor("token_embd.weight");
   if (!embedding)
     return fail("tensor 'token_embd.weight' is missing");
@@ -261,7 +269,6 @@ Error LlamaReader::readConfig() {
                         "rows of 'token_embd.weight', {1}",
                         vocabulary, c.vocabulary)
                     .str());
-
   auto tokenId = [&](int32_t &place, StringRef key) -> Error {
     int64_t id = -1;
     if (Error error = assign(id, file->getInt(key, -1)))
@@ -276,6 +283,12 @@ Error LlamaReader::readConfig() {
   return firstOf(
       {[&] { return tokenId(c.bos, "tokenizer.ggml.bos_token_id"); },
        [&] { return tokenId(c.eos, "tokenizer.ggml.eos_token_id"); }});
+}
+
+Error LlamaReader::readConfig() {
+  return firstOf({[&] { return readName(); }, [&] { return readSizes(); },
+                  [&] { return readHead(); },
+                  [&] { return readVocabulary(); }});
 }
 
 Error LlamaReader::checkUnsupported() {
@@ -341,71 +354,58 @@ Error LlamaReader::addTensor(const Twine &name, const Twine &tensorName,
   return Error::success();
 }
 
-Error LlamaReader::readWeights() {
+Error LlamaReader::readLayer(int64_t layer) {
   DecoderConfig &c = model.config;
-  if (Error error =
-          addTensor("token_embd", "token_embd.weight", c.vocabulary, c.hidden))
+  std::string prefix = "blk." + std::to_string(layer) + ".";
+  auto part = [&](std::vector<std::unique_ptr<WeightSource>> &parts,
+                  StringRef name, int64_t rows, bool rotated) -> Error {
+    Expected<const GGUFTensor *> found = tensor(prefix + name, rows, c.hidden);
+    if (!found)
+      return found.takeError();
+    if (rotated)
+      parts.push_back(std::make_unique<HalfSplitSource>(file, **found,
+                                                        c.headDim, c.ropeDim));
+    else
+      parts.push_back(std::make_unique<TensorSource>(file, **found));
+    return Error::success();
+  };
+  std::vector<std::unique_ptr<WeightSource>> qkv;
+  std::vector<std::unique_ptr<WeightSource>> gateUp;
+  int64_t qRows = c.heads * c.headDim;
+  int64_t kvRows = c.kvHeads * c.headDim;
+  if (Error error = firstOf({
+          [&] {
+            return addTensor(prefix + "attn_norm", prefix + "attn_norm.weight",
+                             0, c.hidden);
+          },
+          [&] { return part(qkv, "attn_q.weight", qRows, true); },
+          [&] { return part(qkv, "attn_k.weight", kvRows, true); },
+          [&] { return part(qkv, "attn_v.weight", kvRows, false); },
+          [&] {
+            return addTensor(prefix + "attn_output",
+                             prefix + "attn_output.weight", c.hidden, qRows);
+          },
+          [&] {
+            return addTensor(prefix + "ffn_norm", prefix + "ffn_norm.weight", 0,
+                             c.hidden);
+          },
+          [&] { return part(gateUp, "ffn_gate.weight", c.feedForward, false); },
+          [&] { return part(gateUp, "ffn_up.weight", c.feedForward, false); },
+          [&] {
+            return addTensor(prefix + "ffn_down", prefix + "ffn_down.weight",
+                             c.hidden, c.feedForward);
+          },
+      }))
     return error;
-  if (Error error = addTensor("output_norm", "output_norm.weight", 0, c.hidden))
-    return error;
-  c.tiedEmbeddings = !file->tensor("output.weight");
-  if (c.tiedEmbeddings)
-    model.share("output", "token_embd");
-  else if (Error error =
-               addTensor("output", "output.weight", c.vocabulary, c.hidden))
-    return error;
+  model.set(prefix + "attn_qkv",
+            std::make_shared<ConcatSource>(std::move(qkv)));
+  model.set(prefix + "ffn_gate_up",
+            std::make_shared<ConcatSource>(std::move(gateUp)));
+  return Error::success();
+}
 
-  for (int64_t layer = 0; layer < c.layers; ++layer) {
-    std::string prefix = "blk." + std::to_string(layer) + ".";
-    auto part = [&](std::vector<std::unique_ptr<WeightSource>> &parts,
-                    StringRef name, int64_t rows, bool rotated) -> Error {
-      Expected<const GGUFTensor *> found =
-          tensor(prefix + name, rows, c.hidden);
-      if (!found)
-        return found.takeError();
-      if (rotated)
-        parts.push_back(std::make_unique<HalfSplitSource>(
-            file, **found, c.headDim, c.ropeDim));
-      else
-        parts.push_back(std::make_unique<TensorSource>(file, **found));
-      return Error::success();
-    };
-    std::vector<std::unique_ptr<WeightSource>> qkv;
-    std::vector<std::unique_ptr<WeightSource>> gateUp;
-    int64_t qRows = c.heads * c.headDim;
-    int64_t kvRows = c.kvHeads * c.headDim;
-    if (Error error = firstOf({
-            [&] {
-              return addTensor(prefix + "attn_norm",
-                               prefix + "attn_norm.weight", 0, c.hidden);
-            },
-            [&] { return part(qkv, "attn_q.weight", qRows, true); },
-            [&] { return part(qkv, "attn_k.weight", kvRows, true); },
-            [&] { return part(qkv, "attn_v.weight", kvRows, false); },
-            [&] {
-              return addTensor(prefix + "attn_output",
-                               prefix + "attn_output.weight", c.hidden, qRows);
-            },
-            [&] {
-              return addTensor(prefix + "ffn_norm", prefix + "ffn_norm.weight",
-                               0, c.hidden);
-            },
-            [&] {
-              return part(gateUp, "ffn_gate.weight", c.feedForward, false);
-            },
-            [&] { return part(gateUp, "ffn_up.weight", c.feedForward, false); },
-            [&] {
-              return addTensor(prefix + "ffn_down", prefix + "ffn_down.weight",
-                               c.hidden, c.feedForward);
-            },
-        }))
-      return error;
-    model.set(prefix + "attn_qkv",
-              std::make_shared<ConcatSource>(std::move(qkv)));
-    model.set(prefix + "ffn_gate_up",
-              std::make_shared<ConcatSource>(std::move(gateUp)));
-  }
-
+Error LlamaReader::readRopeTables() {
+  const DecoderConfig &c = model.config;
   std::vector<float> factors;
   if (file->tensor("rope_freqs.weight")) {
     Expected<const GGUFTensor *> found =
@@ -422,8 +422,11 @@ Error LlamaReader::readWeights() {
                         .str());
   }
   model.addRopeTables(std::move(factors));
+  return Error::success();
+}
 
-  // A tensor without a place (a bias, an expert) would change the result.
+/// A tensor without a place (a bias, an expert) would change the result.
+Error LlamaReader::checkAllUsed() {
   for (const GGUFTensor &tensor : file->tensors())
     if (!used.contains(tensor.name))
       return fail("tensor '" + tensor.name +
@@ -431,162 +434,33 @@ Error LlamaReader::readWeights() {
   return Error::success();
 }
 
-//===----------------------------------------------------------------------===//
-// Tokenizer
-//===----------------------------------------------------------------------===//
-
-namespace {
-struct PreTokenizer {
-  const char *name; ///< of tokenizer.ggml.pre
-  std::vector<std::string> patterns;
-  bool ignoreMerges = false;
-  bool addBos = false;
-};
-} // namespace
-
-/// The pre-tokenisers of llama.cpp's src/llama-vocab.cpp that Llama decoders
-/// come with. The final `|\s+` is that of GPT-2's own expression.
-static const PreTokenizer *lookupPreTokenizer(StringRef name) {
-  static const std::string gpt2 =
-      R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
-  static const std::string llama3 =
-      R"((?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
-  static const std::string qwen2 =
-      R"((?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
-  static const PreTokenizer known[] = {
-      {"smollm", {R"(\p{N})", gpt2}},
-      {"starcoder", {R"(\p{N})", gpt2}},
-      {"gpt-2", {gpt2}},
-      {"llama-bpe", {llama3}, /*ignoreMerges=*/true, /*addBos=*/true},
-      {"qwen2", {qwen2}},
-  };
-  const PreTokenizer *found = llvm::find_if(
-      known, [&](const PreTokenizer &p) { return name == p.name; });
-  return found == std::end(known) ? nullptr : found;
-}
-
-Error LlamaReader::readTokenizer() {
-  StringRef kind;
-  if (Error error = assign(kind, file->getString("tokenizer.ggml.model", "")))
-    return error;
-  if (kind.empty()) {
-    model.tokenizerNote = "the file has no tokenizer";
-    return Error::success();
-  }
-  if (kind != "gpt2") {
-    model.tokenizerNote = ("tokenizer model '" + kind +
-                           "' is not supported (only 'gpt2', byte-level BPE, "
-                           "is)")
-                              .str();
-    return Error::success();
-  }
-  StringRef pre;
-  if (Error error = assign(pre, file->getString("tokenizer.ggml.pre", "")))
-    return error;
-  const PreTokenizer *preTokenizer = lookupPreTokenizer(pre);
-  if (!preTokenizer) {
-    model.tokenizerNote =
-        ("pre-tokenizer '" + pre + "' is not supported").str();
-    return Error::success();
-  }
-
-  Expected<std::vector<StringRef>> tokens =
-      file->getStrings("tokenizer.ggml.tokens");
-  if (!tokens)
-    return tokens.takeError();
-  auto vocabulary = static_cast<size_t>(model.config.vocabulary);
-  if (tokens->size() != vocabulary)
-    return fail(formatv("metadata 'tokenizer.ggml.tokens': {0} tokens, but the "
-                        "vocabulary is {1}",
-                        tokens->size(), vocabulary)
-                    .str());
-  Expected<std::vector<StringRef>> merges =
-      file->getStrings("tokenizer.ggml.merges");
-  if (!merges)
-    return merges.takeError();
-  std::vector<int64_t> types(vocabulary, 1);
-  if (file->has("tokenizer.ggml.token_type")) {
-    if (Error error = assign(types, file->getInts("tokenizer.ggml.token_type")))
-      return error;
-    if (types.size() != vocabulary)
-      return fail(formatv("metadata 'tokenizer.ggml.token_type': {0} types, "
-                          "but the vocabulary is {1}",
-                          types.size(), vocabulary)
-                      .str());
-  }
-
-  TokenizerData data;
-  data.patterns = preTokenizer->patterns;
-  data.ignoreMerges = preTokenizer->ignoreMerges;
-  data.bos = model.config.bos;
-  data.eos = model.config.eos;
+Error LlamaReader::readWeights() {
+  DecoderConfig &c = model.config;
   if (Error error =
-          assign(data.addBos, file->getBool("tokenizer.ggml.add_bos_token",
-                                            preTokenizer->addBos)))
+          addTensor("token_embd", "token_embd.weight", c.vocabulary, c.hidden))
     return error;
-  if (data.addBos && data.bos < 0)
-    return fail("metadata 'tokenizer.ggml.add_bos_token' is set, but "
-                "'tokenizer.ggml.bos_token_id' is missing");
-  if (Error error = assign(data.chatTemplate,
-                           file->getString("tokenizer.chat_template", "")))
+  if (Error error = addTensor("output_norm", "output_norm.weight", 0, c.hidden))
     return error;
-  if (!llvm::json::isUTF8(data.chatTemplate))
-    return fail("metadata 'tokenizer.chat_template' is not UTF-8");
-
-  llvm::StringSet<> seen;
-  for (auto [id, token] : llvm::enumerate(*tokens)) {
-    if (!llvm::json::isUTF8(token))
-      return fail(formatv("metadata 'tokenizer.ggml.tokens': token {0} is not "
-                          "UTF-8",
-                          id)
-                      .str());
-    TokenizerData::Kind tokenKind = TokenizerData::Kind::Normal;
-    switch (types[id]) { // llama_token_type
-    case 1:
-      break;
-    case 2:
-    case 3:
-      tokenKind = TokenizerData::Kind::Special;
-      break;
-    case 4:
-      tokenKind = TokenizerData::Kind::UserDefined;
-      break;
-    case 5:
-      tokenKind = TokenizerData::Kind::Unused;
-      break;
-    default:
-      return fail(formatv("metadata 'tokenizer.ggml.token_type': token {0} has "
-                          "the type {1}, not in [1, 5]",
-                          id, types[id])
-                      .str());
-    }
-    if (tokenKind != TokenizerData::Kind::Unused && !seen.insert(token).second)
-      return fail(formatv("metadata 'tokenizer.ggml.tokens': token {0}, '{1}', "
-                          "occurs twice",
-                          id, token)
-                      .str());
-    data.tokens.push_back(token.str());
-    data.kinds.push_back(tokenKind);
-  }
-  for (auto [rank, merge] : llvm::enumerate(*merges)) {
-    size_t space = merge.find(' ');
-    if (space == 0 || space == StringRef::npos || space + 1 == merge.size() ||
-        !llvm::json::isUTF8(merge))
-      return fail(formatv("metadata 'tokenizer.ggml.merges': merge {0} is not "
-                          "'left right'",
-                          rank)
-                      .str());
-    data.merges.push_back(merge.str());
-  }
-  model.tokenizer = std::move(data);
-  return Error::success();
+  c.tiedEmbeddings = !file->tensor("output.weight");
+  if (c.tiedEmbeddings)
+    model.share("output", "token_embd");
+  else if (Error error =
+               addTensor("output", "output.weight", c.vocabulary, c.hidden))
+    return error;
+  for (int64_t layer = 0; layer < c.layers; ++layer)
+    if (Error error = readLayer(layer))
+      return error;
+  if (Error error = readRopeTables())
+    return error;
+  return checkAllUsed();
 }
 
 Expected<DecoderModel> LlamaReader::read() {
-  if (Error error = firstOf(
-          {[&] { return readConfig(); }, [&] { return checkUnsupported(); },
-           [&] { return readWeights(); }, [&] { return readTokenizer(); },
-           [&] { return model.verify(file->name()); }}))
+  if (Error error = firstOf({[&] { return readConfig(); },
+                             [&] { return checkUnsupported(); },
+                             [&] { return readWeights(); },
+                             [&] { return readTokenizer(*file, model); },
+                             [&] { return model.verify(file->name()); }}))
     return error;
   return std::move(model);
 }

@@ -81,7 +81,7 @@ void DecoderModel::addRopeTables(std::vector<float> factors) {
                                                /*sine=*/true));
 }
 
-Error DecoderModel::verify(StringRef origin) const {
+static Error verifyConfig(const DecoderConfig &config, StringRef origin) {
   struct Range {
     const char *name;
     int64_t value;
@@ -129,10 +129,15 @@ Error DecoderModel::verify(StringRef origin) const {
           formatv(": bos or eos id {0} is not below the vocabulary {1}", id,
                   config.vocabulary)
               .str());
+  return Error::success();
+}
 
+/// That every weight is there in the right shape.
+static Error verifyWeights(const DecoderModel &model, StringRef origin) {
+  const DecoderConfig &c = model.config;
   auto check = [&](const Twine &name, int64_t rows, int64_t cols) -> Error {
     std::string text = name.str();
-    const WeightSource *source = lookup(text);
+    const WeightSource *source = model.lookup(text);
     if (!source)
       return llvm::createStringError(origin + ": weight '" + text +
                                      "' is missing");
@@ -143,7 +148,6 @@ Error DecoderModel::verify(StringRef origin) const {
                        .str());
     return Error::success();
   };
-  const DecoderConfig &c = config;
   struct Weight {
     const char *name;
     int64_t rows;
@@ -173,4 +177,10 @@ Error DecoderModel::verify(StringRef origin) const {
                               weight.rows, weight.cols))
         return error;
   return Error::success();
+}
+
+Error DecoderModel::verify(StringRef origin) const {
+  if (Error error = verifyConfig(config, origin))
+    return error;
+  return verifyWeights(*this, origin);
 }
