@@ -20,6 +20,8 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "../MaskedScore.h"
+
 #include "kvrm/Codegen/Passes.h"
 #include "kvrm/Dialect/KVRM/IR/TileProgram.h"
 #include "kvrm/runtime/abi/host.h"
@@ -45,9 +47,6 @@ using namespace mlir::kvrm;
 
 /// Bytes that one prefetch brings in.
 static constexpr int64_t kCacheLine = 64;
-
-/// Below any score, and finite: differences of two such stay defined.
-static constexpr float kMasked = -1e30f;
 
 namespace {
 
@@ -406,7 +405,7 @@ Value KernelLowering::biasesAt(Value tile, Value firstInTile) {
 }
 
 void KernelLowering::initSoftmax() {
-  Value masked = splat(kMasked), zero = splat(0.0f);
+  Value masked = splat(kMaskedScore), zero = splat(0.0f);
   for (int64_t i = scratchLayout.maximum; i < scratchLayout.rescale; i += lanes)
     store(masked, scratchAt(i));
   for (int64_t i = scratchLayout.sumLanes; i < scratchLayout.scores; i += lanes)
@@ -497,7 +496,7 @@ void KernelLowering::scoreVectors(Value tile, Value firstVector, int64_t count,
                         r / kernel.getGroupSize() + 1);
         Value visible = arith::CmpIOp::create(b, arith::CmpIPredicate::slt,
                                               token, splat(min(own, length)));
-        score = arith::SelectOp::create(b, visible, score, splat(kMasked));
+        score = arith::SelectOp::create(b, visible, score, splat(kMaskedScore));
       }
       store(score, at(at(scores, r * tokens * 4), mul(firstInTile, 4)));
     }
@@ -514,7 +513,7 @@ void KernelLowering::score(Value tile, const TileLoop &tiles) {
   }
   // Vectors past the last visible token have no page to read.
   loop(constant(rows * tokens * 4), lanes * 4, [&](Value offset) {
-    store(splat(kMasked), at(scratchAt(scratchLayout.scores), offset));
+    store(splat(kMaskedScore), at(scratchAt(scratchLayout.scores), offset));
   });
   loop(divideUp(visibleInTile(tile), lanes), 1,
        [&](Value index) { scoreVectors(tile, index, 1, tiles); });

@@ -6,6 +6,8 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "../MaskedScore.h"
+
 #include "kvrm/Codegen/Passes.h"
 #include "kvrm/Dialect/KVRM/Utils/Steps.h"
 
@@ -180,10 +182,11 @@ void StaticAttention::attendRows(Value row, Value kvHead, Value slot,
       Value seen = arith::CmpIOp::create(
           b, arith::CmpIPredicate::ult, positions,
           vector::BroadcastOp::create(b, indexVector, visible));
-      return arith::SelectOp::create(b, seen, score, splat(-1e30f, laneVector));
+      return arith::SelectOp::create(b, seen, score,
+                                     splat(kMaskedScore, laneVector));
     };
-    Value maxima =
-        reduce(splat(-1e30f, laneVector), [&](Value position, Value carried) {
+    Value maxima = reduce(
+        splat(kMaskedScore, laneVector), [&](Value position, Value carried) {
           return arith::MaximumFOp::create(b, carried, maskedScore(position))
               .getResult();
         });

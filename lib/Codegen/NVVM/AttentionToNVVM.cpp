@@ -32,6 +32,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "../MaskedScore.h"
 #include "DeviceKernel.h"
 #include "PageRing.h"
 
@@ -42,9 +43,6 @@
 
 using namespace mlir;
 using namespace mlir::kvrm;
-
-/// Below any score, and finite: differences of two such stay defined.
-static constexpr float kMasked = -1e30f;
 
 namespace {
 
@@ -414,7 +412,7 @@ void AttentionLowering::loadQuery() {
 void AttentionLowering::initSoftmax() {
   for (int64_t n = 0; n < queryColumns(); ++n) {
     for (int64_t half = 0; half < 2; ++half) {
-      state.maximum[n][half].set(b.f32(kMasked));
+      state.maximum[n][half].set(b.f32(kMaskedScore));
       state.sum[n][half].set(b.f32(0));
     }
     for (auto &quad : state.acc[n])
@@ -477,7 +475,7 @@ void AttentionLowering::score(bool masked) {
           Value end =
               b.min(range.visibleEnd,
                     b.add(b.add(range.firstPosition, b.div(row, group)), 1));
-          score = b.select(b.lessThan(token, end), score, b.f32(kMasked));
+          score = b.select(b.lessThan(token, end), score, b.f32(kMaskedScore));
         }
         scores[m][n][i] = score;
       }
@@ -498,7 +496,7 @@ void AttentionLowering::updateSoftmax() {
       alpha[half] = rescale(old, next);
       state.maximum[n][half].set(next);
       // A row that has met no token yet keeps weights of nothing.
-      Value floor = b.fmax(next, b.f32(kMasked / 2));
+      Value floor = b.fmax(next, b.f32(kMaskedScore / 2));
       Value sum = b.fmul(state.sum[n][half].get(), alpha[half]);
       for (int64_t m = 0; m < tokenBlocks(); ++m)
         for (int64_t i = half; i < 4; i += 2) {
@@ -856,7 +854,7 @@ void AttentionLowering::mergePartials(Value first, Value count) {
     Value quad = quads % kWarpLanes ? b.min(index, b.i32(quads - 1)) : index;
     Value row = b.div(quad, headDim / 4);
     Value column = b.shiftLeft(b.rem(quad, headDim / 4), 2);
-    maximum.set(b.f32(kMasked));
+    maximum.set(b.f32(kMaskedScore));
     sum.set(b.f32(0));
     for (Variable &element : acc)
       element.set(b.f32(0));
