@@ -82,6 +82,9 @@ public:
              static_cast<int32_t>(kernel.getDescriptorType().getQueries()),
              static_cast<int32_t>(kernel.getDescriptorType().getPages()), 0, 0,
              0, 0, static_cast<int32_t>(summaries())})),
+        stageLayout(kvrm_stage_layout_of(
+            tokens, headDim,
+            pool.getElement().isBF16() ? KVRM_BF16 : KVRM_F16)),
         prefetches(kernel.getTransport() == Transport::Native) {}
 
   void lower(const TileProgram &program);
@@ -251,6 +254,7 @@ private:
   int64_t elementBytes; ///< of the pool
   ScratchLayout scratchLayout;
   kvrm_descriptor_layout descriptorLayout;
+  kvrm_stage_layout stageLayout; ///< of a staged tile
 
   float scoreScale = 0; ///< to base 2, of all scores
   Value args, item, scratch, stage;
@@ -315,9 +319,7 @@ KernelLowering::loop(Value end, int64_t step, ValueRange values,
 Value KernelLowering::tilePage(bool values, Value tile, Value index) {
   if (kernel.getTransport() == Transport::Staged) {
     Value offset = mul(index, pool.getPageBytes());
-    if (values)
-      offset = add(offset, tokens / page * pool.getPageBytes());
-    return at(stage, offset);
+    return at(stage, add(offset, values ? stageLayout.v : stageLayout.k));
   }
   Value logical = add(mul(tile, tokens / page), index);
   Value offset = add(headOffset, pageOffset(row, logical));
