@@ -77,9 +77,28 @@ private:
     b.setInsertionPointToStart(loop.getBody());
     body(loop.getInductionVar());
   }
+  Value plus(Value base, int64_t offset) {
+    return arith::AddIOp::create(b, base, index(offset));
+  }
   void appendTokens(Value row, Value kvHead, Value slot, Value first);
+  /// Query rows [first, first + count) of one token over the whole capacity.
+  /// Each key and value is loaded and widened once for all of them.
   void attendRows(Value row, Value kvHead, Value slot, Value firstPosition,
                   Value firstRow, int64_t count);
+  /// What attendRows() works on, as its steps need it.
+  struct RowGroup {
+    Value row, kvHead, slot, firstRow;
+    int64_t count;
+    Value zero;      ///< an index
+    Value token;     ///< of the row, whose queries these are
+    Value firstHead; ///< of `count` query heads
+    Value visible;   ///< one past the last token that these see
+  };
+  Value loadToken(const RowGroup &at, Value cache, Value position);
+  void scoreTokens(const RowGroup &at);
+  Value maskedScores(const RowGroup &at, Value r, Value position);
+  Value weighScores(const RowGroup &at, Value r);
+  void sumValues(const RowGroup &at, ArrayRef<Value> sums);
   Value reduce(Value start, function_ref<Value(Value, Value)> body);
   /// Query rows that share a pass over the cache: as many of one token as have
   /// room in registers.
@@ -123,14 +142,116 @@ void StaticAttention::appendTokens(Value row, Value kvHead, Value slot,
   });
 }
 
-/// Query rows [first, first + count) of one token over the whole capacity. Each
-/// key and value is loaded and widened once for all of them.
+Value StaticAttention::loadToken(const RowGroup &at, Value cache,
+                                 Value position) {
+  auto stored = VectorType::get(
+      {headDim}, cast<ShapedType>(keyCache.getType()).getElementType());
+  Value token = vector::LoadOp::create(
+      b, stored, cache, ValueRange{at.slot, at.kvHead, position, at.zero});
+  return arith::ExtFOp::create(b, floats(headDim), token);
+}
+
+void StaticAttention::scoreTokens(const RowGroup &at) {
+  auto headVector = floats(headDim);
+  SmallVector<Value> queriesOf;
+  for (int64_t i = 0; i < at.count; ++i) {
+    Value loaded = vector::LoadOp::create(
+        b, headVector, query,
+        ValueRange{at.row, at.token, plus(at.firstHead, i), at.zero});
+    queriesOf.push_back(arith::MulFOp::create(
+        b, loaded, splat(op.getScale().convertToFloat(), headVector)));
+  }
+  forEach(at.zero, index(capacity), 1, [&](Value position) {
+    Value keyVector = loadToken(at, keyCache, position);
+    for (int64_t i = 0; i < at.count; ++i) {
+      Value product = arith::MulFOp::create(b, queriesOf[i], keyVector);
+      Value score =
+          vector::ReductionOp::create(b, vector::CombiningKind::ADD, product,
+                                      arith::FastMathFlags::reassoc);
+      memref::StoreOp::create(
+          b, score, scores,
+          ValueRange{at.row, at.kvHead, plus(at.firstRow, i), position});
+    }
+  });
+}
+
+/// Scores of query row `r`, from `position` on.
+Value StaticAttention::maskedScores(const RowGroup &at, Value r,
+                                    Value position) {
+  auto laneVector = floats(lanes);
+  auto indexVector = VectorType::get({lanes}, b.getIndexType());
+  Value score = vector::LoadOp::create(
+      b, laneVector, scores, ValueRange{at.row, at.kvHead, r, position});
+  Value positions = arith::AddIOp::create(
+      b, vector::StepOp::create(b, indexVector),
+      vector::BroadcastOp::create(b, indexVector, position));
+  Value seen = arith::CmpIOp::create(
+      b, arith::CmpIPredicate::ult, positions,
+      vector::BroadcastOp::create(b, indexVector, at.visible));
+  return arith::SelectOp::create(b, seen, score,
+                                 splat(kMaskedScore, laneVector));
+}
+
+/// Turns the scores of query row `r` into weights. Returns their sum.
+Value StaticAttention::weighScores(const RowGroup &at, Value r) {
+  auto laneVector = floats(lanes);
+  Value maxima = reduce(splat(kMaskedScore, laneVector), [&](Value position,
+                                                             Value carried) {
+    return arith::MaximumFOp::create(b, carried, maskedScores(at, r, position))
+        .getResult();
+  });
+  Value maximum = vector::BroadcastOp::create(
+      b, laneVector,
+      vector::ReductionOp::create(b, vector::CombiningKind::MAXIMUMF, maxima)
+          .getResult());
+  Value sum = reduce(
+      splat(0.0f, laneVector), [&](Value position, Value carried) -> Value {
+        Value weight = math::ExpOp::create(
+            b,
+            arith::SubFOp::create(b, maskedScores(at, r, position), maximum));
+        vector::StoreOp::create(b, weight, scores,
+                                ValueRange{at.row, at.kvHead, r, position});
+        return arith::AddFOp::create(b, carried, weight);
+      });
+  return vector::ReductionOp::create(b, vector::CombiningKind::ADD, sum,
+                                     arith::FastMathFlags::reassoc);
+}
+
+/// The weighted sum of values, of which `sums` are the weights' own.
+void StaticAttention::sumValues(const RowGroup &at, ArrayRef<Value> sums) {
+  auto headVector = floats(headDim);
+  SmallVector<Value> start(at.count, splat(0.0f, headVector));
+  auto valueLoop =
+      scf::ForOp::create(b, at.zero, index(capacity), index(1), start);
+  {
+    OpBuilder::InsertionGuard guard(b);
+    b.setInsertionPointToStart(valueLoop.getBody());
+    Value position = valueLoop.getInductionVar();
+    Value valueVector = loadToken(at, valueCache, position);
+    SmallVector<Value> next;
+    for (int64_t i = 0; i < at.count; ++i) {
+      Value weight = memref::LoadOp::create(
+          b, scores,
+          ValueRange{at.row, at.kvHead, plus(at.firstRow, i), position});
+      next.push_back(vector::FMAOp::create(
+          b, vector::BroadcastOp::create(b, headVector, weight), valueVector,
+          valueLoop.getRegionIterArg(i)));
+    }
+    scf::YieldOp::create(b, next);
+  }
+  for (int64_t i = 0; i < at.count; ++i) {
+    Value result = arith::DivFOp::create(
+        b, valueLoop.getResult(i),
+        vector::BroadcastOp::create(b, headVector, sums[i]));
+    vector::StoreOp::create(
+        b, result, output,
+        ValueRange{at.row, at.token, plus(at.firstHead, i), at.zero});
+  }
+}
+
 void StaticAttention::attendRows(Value row, Value kvHead, Value slot,
                                  Value firstPosition, Value firstRow,
                                  int64_t count) {
-  auto headVector = floats(headDim), laneVector = floats(lanes);
-  auto narrow = VectorType::get(
-      {headDim}, cast<ShapedType>(keyCache.getType()).getElementType());
   Value zero = index(0);
   Value token = arith::DivUIOp::create(b, firstRow, index(group));
   Value firstHead =
@@ -138,100 +259,13 @@ void StaticAttention::attendRows(Value row, Value kvHead, Value slot,
                             arith::RemUIOp::create(b, firstRow, index(group)));
   Value visible = arith::AddIOp::create(
       b, arith::AddIOp::create(b, firstPosition, token), index(1));
-  auto plus = [&](Value base, int64_t offset) -> Value {
-    return arith::AddIOp::create(b, base, index(offset));
-  };
-  auto loadToken = [&](Value cache, Value position) -> Value {
-    Value stored = vector::LoadOp::create(
-        b, narrow, cache, ValueRange{slot, kvHead, position, zero});
-    return arith::ExtFOp::create(b, headVector, stored);
-  };
-  SmallVector<Value> queriesOf;
-  for (int64_t i = 0; i < count; ++i) {
-    Value loaded = vector::LoadOp::create(
-        b, headVector, query, ValueRange{row, token, plus(firstHead, i), zero});
-    queriesOf.push_back(arith::MulFOp::create(
-        b, loaded, splat(op.getScale().convertToFloat(), headVector)));
-  }
-
-  // Scores.
-  forEach(zero, index(capacity), 1, [&](Value position) {
-    Value keyVector = loadToken(keyCache, position);
-    for (int64_t i = 0; i < count; ++i) {
-      Value product = arith::MulFOp::create(b, queriesOf[i], keyVector);
-      Value score =
-          vector::ReductionOp::create(b, vector::CombiningKind::ADD, product,
-                                      arith::FastMathFlags::reassoc);
-      memref::StoreOp::create(
-          b, score, scores,
-          ValueRange{row, kvHead, plus(firstRow, i), position});
-    }
-  });
-
-  // Masked maximum, weights, and their sum.
+  RowGroup at = {row,  kvHead, slot,      firstRow, count,
+                 zero, token,  firstHead, visible};
+  scoreTokens(at);
   SmallVector<Value> sums;
-  auto indexVector = VectorType::get({lanes}, b.getIndexType());
-  for (int64_t i = 0; i < count; ++i) {
-    Value r = plus(firstRow, i);
-    auto maskedScore = [&](Value position) -> Value {
-      Value score = vector::LoadOp::create(
-          b, laneVector, scores, ValueRange{row, kvHead, r, position});
-      Value positions = arith::AddIOp::create(
-          b, vector::StepOp::create(b, indexVector),
-          vector::BroadcastOp::create(b, indexVector, position));
-      Value seen = arith::CmpIOp::create(
-          b, arith::CmpIPredicate::ult, positions,
-          vector::BroadcastOp::create(b, indexVector, visible));
-      return arith::SelectOp::create(b, seen, score,
-                                     splat(kMaskedScore, laneVector));
-    };
-    Value maxima = reduce(
-        splat(kMaskedScore, laneVector), [&](Value position, Value carried) {
-          return arith::MaximumFOp::create(b, carried, maskedScore(position))
-              .getResult();
-        });
-    Value maximum = vector::BroadcastOp::create(
-        b, laneVector,
-        vector::ReductionOp::create(b, vector::CombiningKind::MAXIMUMF, maxima)
-            .getResult());
-    Value sum = reduce(
-        splat(0.0f, laneVector), [&](Value position, Value carried) -> Value {
-          Value weight = math::ExpOp::create(
-              b, arith::SubFOp::create(b, maskedScore(position), maximum));
-          vector::StoreOp::create(b, weight, scores,
-                                  ValueRange{row, kvHead, r, position});
-          return arith::AddFOp::create(b, carried, weight);
-        });
-    sums.push_back(vector::ReductionOp::create(
-        b, vector::CombiningKind::ADD, sum, arith::FastMathFlags::reassoc));
-  }
-
-  // The weighted sum of values.
-  SmallVector<Value> start(count, splat(0.0f, headVector));
-  auto valueLoop =
-      scf::ForOp::create(b, zero, index(capacity), index(1), start);
-  {
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(valueLoop.getBody());
-    Value position = valueLoop.getInductionVar();
-    Value valueVector = loadToken(valueCache, position);
-    SmallVector<Value> next;
-    for (int64_t i = 0; i < count; ++i) {
-      Value weight = memref::LoadOp::create(
-          b, scores, ValueRange{row, kvHead, plus(firstRow, i), position});
-      next.push_back(vector::FMAOp::create(
-          b, vector::BroadcastOp::create(b, headVector, weight), valueVector,
-          valueLoop.getRegionIterArg(i)));
-    }
-    scf::YieldOp::create(b, next);
-  }
-  for (int64_t i = 0; i < count; ++i) {
-    Value result = arith::DivFOp::create(
-        b, valueLoop.getResult(i),
-        vector::BroadcastOp::create(b, headVector, sums[i]));
-    vector::StoreOp::create(b, result, output,
-                            ValueRange{row, token, plus(firstHead, i), zero});
-  }
+  for (int64_t i = 0; i < count; ++i)
+    sums.push_back(weighScores(at, plus(firstRow, i)));
+  sumValues(at, sums);
 }
 
 /// Folds vectors of `lanes` positions over the whole capacity.
