@@ -6,15 +6,14 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "ArenaPlanner.h"
 #include "kvrm/Conversion/Passes.h"
+#include "kvrm/Dialect/KVRM/Utils/StepBuffers.h"
 #include "kvrm/Dialect/KVRM/Utils/Steps.h"
 #include "kvrm/runtime/abi/host.h"
 
 #include "mlir/Conversion/LLVMCommon/MemRefBuilder.h"
 #include "mlir/Conversion/LLVMCommon/TypeConverter.h"
 #include "mlir/IR/ImplicitLocOpBuilder.h"
-#include "mlir/IR/Matchers.h"
 #include "mlir/Interfaces/ViewLikeInterface.h"
 
 namespace mlir::kvrm {
@@ -76,7 +75,7 @@ private:
   func::FuncOp func;
   SymbolTable &symbols;
   ImplicitLocOpBuilder b;
-  DenseMap<Value, Address> addresses; ///< of whole buffers
+  DenseMap<Value, Address> addresses; ///< of what buffers are views of
   Value api, session, arenaBase, descriptor;
   Value context; ///< pointers that a dispatch hands to its tasks
   int64_t arena = 0;
@@ -136,28 +135,15 @@ LogicalResult StepConversion::bindArguments(Value args) {
   return success();
 }
 
-/// The address of a buffer's first element. Views share their source's base;
-/// a type's own offset counts from there.
+/// The address of a buffer's first element.
 FailureOr<Value> StepConversion::pointerTo(Value buffer, Operation *user) {
-  auto type = dyn_cast<MemRefType>(buffer.getType());
-  SmallVector<int64_t> strides;
-  int64_t offset = 0;
-  if (!type || !type.getElementType().isIntOrFloat() ||
-      failed(type.getStridesAndOffset(strides, offset)))
-    return user->emitOpError("uses ")
-           << buffer.getType() << ", which is not a strided buffer of numbers";
-  Value root = buffer;
-  while (!addresses.contains(root)) {
-    auto view = root.getDefiningOp<ViewLikeOpInterface>();
-    if (!view)
-      return user->emitOpError("uses a buffer of unknown origin");
-    root = view.getViewSource();
-  }
-  if (ShapedType::isDynamic(offset))
-    return user->emitOpError("uses a buffer at an offset that is not static");
-  Address address = addresses[root];
-  return offsetBy(address.base,
-                  address.offset + offset * type.getElementTypeBitWidth() / 8);
+  FailureOr<BufferPlace> place = findBuffer(buffer, user);
+  if (failed(place))
+    return failure();
+  auto root = addresses.find(place->root);
+  if (root == addresses.end())
+    return user->emitOpError("uses a buffer that is not there yet");
+  return offsetBy(root->second.base, root->second.offset + place->offset);
 }
 
 /// tasks(context, begin, end): loads the buffers' addresses and calls `callee`.
@@ -264,18 +250,6 @@ LogicalResult StepConversion::convert(Operation &op) {
     return convertDispatch(dispatch);
   if (auto launch = dyn_cast<LaunchOp>(op))
     return convertLaunch(launch);
-  if (auto view = dyn_cast<memref::ViewOp>(op)) {
-    // The one view whose distance from its source is not in its type.
-    llvm::APInt shift;
-    auto source = addresses.find(view.getSource());
-    if (!matchPattern(view.getByteShift(), m_ConstantInt(&shift)) ||
-        source == addresses.end())
-      return op.emitOpError("in a step must be at a constant place of an "
-                            "argument");
-    Address whole = source->second;
-    addresses[view] = {whole.base, whole.offset + shift.getSExtValue()};
-    return success();
-  }
   if (isa<memref::AllocOp, memref::DeallocOp, ViewLikeOpInterface,
           func::ReturnOp>(op) ||
       op.hasTrait<OpTrait::ConstantLike>())

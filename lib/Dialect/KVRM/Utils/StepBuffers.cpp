@@ -1,4 +1,4 @@
-//===- ArenaPlanner.cpp - Buffers that share one block of memory --------===//
+//===- StepBuffers.cpp - Buffers that share one block of memory --------===//
 //
 // Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
 // See LICENSE for licence information.
@@ -6,10 +6,14 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "ArenaPlanner.h"
+#include "kvrm/Dialect/KVRM/Utils/StepBuffers.h"
+
+#include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
 #include "kvrm/runtime/abi/limits.h"
 
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/IR/BuiltinTypes.h"
+#include "mlir/IR/Matchers.h"
 #include "mlir/IR/Operation.h"
 #include "mlir/Interfaces/ViewLikeInterface.h"
 #include "llvm/ADT/STLExtras.h"
@@ -28,6 +32,41 @@ struct Lifetime {
   }
 };
 } // namespace
+
+FailureOr<BufferPlace> kvrm::findBuffer(Value buffer, Operation *user) {
+  auto type = dyn_cast<MemRefType>(buffer.getType());
+  SmallVector<int64_t> strides;
+  int64_t offset = 0;
+  if (!type || !type.getElementType().isIntOrFloat() ||
+      failed(type.getStridesAndOffset(strides, offset)))
+    return user->emitOpError("uses ")
+           << buffer.getType() << ", which is not a strided buffer of numbers";
+  if (ShapedType::isDynamic(offset))
+    return user->emitOpError("uses a buffer at an offset that is not static");
+  // A view's type counts from where the whole starts, but for memref.view.
+  BufferPlace place{buffer, offset * type.getElementTypeBitWidth() / 8};
+  while (auto view = place.root.getDefiningOp<ViewLikeOpInterface>()) {
+    if (auto shifted = dyn_cast<memref::ViewOp>(view.getOperation())) {
+      llvm::APInt shift;
+      if (!matchPattern(shifted.getByteShift(), m_ConstantInt(&shift)))
+        return shifted.emitOpError("in a step must be at a constant place");
+      place.offset += shift.getSExtValue();
+    }
+    place.root = view.getViewSource();
+  }
+  if (!isa<BlockArgument>(place.root) &&
+      !isa<memref::AllocOp, PositionsOp, CountsOp>(place.root.getDefiningOp()))
+    return user->emitOpError("uses a buffer of unknown origin");
+  return place;
+}
+
+int64_t kvrm::getExtentBytes(MemRefType type) {
+  SmallVector<int64_t> strides = type.getStridesAndOffset().first;
+  int64_t last = 0;
+  for (auto [size, stride] : llvm::zip_equal(type.getShape(), strides))
+    last += (size - 1) * stride;
+  return (last + 1) * type.getElementTypeBitWidth() / 8;
+}
 
 FailureOr<ArenaPlan> kvrm::planArena(Block &block, ArrayRef<Value> buffers) {
   DenseMap<Operation *, unsigned> order;

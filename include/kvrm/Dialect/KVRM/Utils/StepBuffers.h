@@ -1,4 +1,4 @@
-//===- ArenaPlanner.h - Buffers that share one block of memory ----------===//
+//===- StepBuffers.h - Where the buffers of a step lie ----------*- C++ -*-===//
 //
 // Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
 // See LICENSE for licence information.
@@ -15,10 +15,12 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef KVRM_LIB_CONVERSION_ARENAPLANNER_H
-#define KVRM_LIB_CONVERSION_ARENAPLANNER_H
+#ifndef KVRM_DIALECT_KVRM_UTILS_STEPBUFFERS_H
+#define KVRM_DIALECT_KVRM_UTILS_STEPBUFFERS_H
 
 #include "mlir/IR/Block.h"
+#include "mlir/IR/BuiltinTypes.h"
+#include "mlir/IR/Operation.h"
 #include "mlir/IR/Value.h"
 #include "llvm/ADT/SmallVector.h"
 
@@ -29,9 +31,23 @@ struct ArenaPlan {
   int64_t bytes = 0;                  ///< of the whole arena
 };
 
+/// Where a buffer lies: bytes into something that the step is given.
+struct BufferPlace {
+  Value root; ///< an argument, an allocation, or a field of the rows
+  int64_t offset = 0;
+};
+
+/// Follows views of `buffer`, a strided buffer of numbers, to what they are
+/// views of. Fails, with an error at `user`, if that is none of the above or
+/// the distance is not static.
+llvm::FailureOr<BufferPlace> findBuffer(Value buffer, Operation *user);
+
+/// Bytes from the first element of a static buffer to the end of its last.
+int64_t getExtentBytes(MemRefType type);
+
 /// Plans `buffers`, memrefs of static shape defined by ops of `block`.
 llvm::FailureOr<ArenaPlan> planArena(Block &block, ArrayRef<Value> buffers);
 
 } // namespace mlir::kvrm
 
-#endif // KVRM_LIB_CONVERSION_ARENAPLANNER_H
+#endif // KVRM_DIALECT_KVRM_UTILS_STEPBUFFERS_H
