@@ -25,48 +25,31 @@ using llvm::Expected;
 using llvm::StringRef;
 using llvm::Twine;
 
-/// The finaliser of SplitMix64.
-static uint64_t mix(uint64_t x) {
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
-  return x ^ (x >> 31);
-}
-
 static uint64_t streamOf(uint64_t seed, StringRef name) {
-  uint64_t hash = mix(seed + 0x9e3779b97f4a7c15);
+  uint64_t hash = SplitMix64::mix(seed);
   for (char c : name)
-    hash = mix((hash ^ static_cast<unsigned char>(c)) + 0x9e3779b97f4a7c15);
+    hash = SplitMix64::mix(hash ^ static_cast<unsigned char>(c));
   return hash;
 }
 
 namespace {
 class SynthSource final : public WeightSource {
 public:
-  /// Uniform in [center - width, center + width).
-  SynthSource(int64_t rowCount, int64_t colCount, uint64_t stream, float center,
-              float width)
-      : rowCount(rowCount), colCount(colCount), stream(stream), center(center),
-        width(width) {}
+  SynthSource(int64_t rowCount, int64_t colCount, const SeededValues &values)
+      : rowCount(rowCount), colCount(colCount), values(values) {}
 
   int64_t rows() const override { return rowCount; }
   int64_t cols() const override { return colCount; }
   void readRows(int64_t begin, int64_t end, float *out) const override {
-    for (int64_t i = begin * colCount, last = end * colCount; i < last; ++i) {
-      uint64_t bits =
-          mix(stream + static_cast<uint64_t>(i) * 0x9e3779b97f4a7c15);
-      // 24 bits make a float in [-1, 1) without rounding.
-      auto fraction = static_cast<int32_t>(bits >> 40) - (1 << 23);
-      float unit = static_cast<float>(fraction) * 0x1p-23f;
-      *out++ = center + width * unit;
-    }
+    for (int64_t i = begin * colCount, last = end * colCount; i < last; ++i)
+      *out++ = values.at(i);
   }
+  const SeededValues *seededValues() const override { return &values; }
 
 private:
   int64_t rowCount;
   int64_t colCount;
-  uint64_t stream;
-  float center;
-  float width;
+  SeededValues values;
 };
 } // namespace
 
@@ -93,8 +76,9 @@ Expected<DecoderModel> kvrm::synthModel(const SynthOptions &options) {
     // A uniform variable of half-width w has the deviation w / sqrt(3).
     auto width = static_cast<float>(deviation * std::sqrt(3.0));
     model.set(text, std::make_shared<SynthSource>(
-                        rows, cols, streamOf(options.seed, text),
-                        static_cast<float>(center), width));
+                        rows, cols,
+                        SeededValues{streamOf(options.seed, text),
+                                     static_cast<float>(center), width}));
   };
   auto matrix = [&](const Twine &name, int64_t rows, int64_t cols,
                     double scale) {

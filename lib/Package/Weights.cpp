@@ -17,6 +17,8 @@
 
 #include "kvrm/runtime/abi/limits.h"
 
+#include "kvrm/runtime/support/SeededValues.h"
+
 #include "llvm/ADT/StringSet.h"
 #include "llvm/ADT/Twine.h"
 #include "llvm/Support/Endian.h"
@@ -29,7 +31,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
 #include <cassert>
 #include <cerrno>
 #include <cstring>
@@ -53,26 +54,6 @@ using llvm::Twine;
 //===----------------------------------------------------------------------===//
 // Conversion
 //===----------------------------------------------------------------------===//
-
-static uint16_t toF16(float value) {
-  auto bits = std::bit_cast<uint32_t>(value);
-  uint32_t sign = bits >> 16 & 0x8000;
-  uint32_t magnitude = bits & 0x7fffffff;
-  uint32_t half;
-  if (magnitude >= 0x47800000) { // 2^16 and above, infinity, NaN
-    half = magnitude > 0x7f800000 ? 0x7e00 | (magnitude >> 13 & 0x1ff) : 0x7c00;
-  } else if (magnitude < 0x38800000) { // below 2^-14: subnormal
-    // The unit in the last place of a float in [0.5, 1) is the half's smallest
-    // subnormal, so that the addition rounds as needed.
-    float shifted = std::bit_cast<float>(magnitude) + 0.5f;
-    half = std::bit_cast<uint32_t>(shifted) - 0x3f000000;
-  } else {
-    // Rebias the exponent and round to nearest, ties to even.
-    uint32_t odd = magnitude >> 13 & 1;
-    half = (magnitude - (112u << 23) + 0xfff + odd) >> 13;
-  }
-  return static_cast<uint16_t>(sign | half);
-}
 
 #if defined(__x86_64__)
 __attribute__((target("avx,f16c"))) static int64_t
@@ -99,17 +80,12 @@ void kvrm::convertToF16(const float *in, uint16_t *out, int64_t count) {
     i = convertWithF16C(in, out, count);
 #endif
   for (; i < count; ++i)
-    out[i] = toF16(in[i]);
+    out[i] = roundToF16(in[i]);
 }
 
 void kvrm::convertToBF16(const float *in, uint16_t *out, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) {
-    auto bits = std::bit_cast<uint32_t>(in[i]);
-    uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-    uint32_t quiet = bits >> 16 | 0x40;
-    bool isNaN = (bits & 0x7fffffff) > 0x7f800000;
-    out[i] = static_cast<uint16_t>(isNaN ? quiet : rounded);
-  }
+  for (int64_t i = 0; i < count; ++i)
+    out[i] = roundToBF16(in[i]);
 }
 
 /// Whether no element has all exponent bits set.

@@ -10,6 +10,7 @@
 
 #include "CheckedFile.h"
 #include "HostTarget.h"
+#include "SeededWeights.h"
 #include "WeightsFile.h"
 
 #include <dlfcn.h>
@@ -45,6 +46,25 @@ Status Package::loadFile(const FileInfo &file) {
   Expected<std::string> bytes = opened->readAll(file);
   KVRM_TRY(bytes.status());
   *kept = bytes.take();
+  return Status::ok();
+}
+
+/// Makes the weights that the package has as seeds, if it has such.
+Status Package::growSeededWeights() {
+  const FileInfo *file = info.file("seeds.json");
+  if (!file)
+    return Status::ok();
+  std::string name = joinPath(folder, file->name);
+  Expected<CheckedFile> opened = CheckedFile::open(name);
+  KVRM_TRY(opened.status());
+  Expected<std::string> text = opened->readAll(*file);
+  KVRM_TRY(text.status());
+  Expected<WeightSeeds> seeds = parseSeeds(*text, name, weightData.size());
+  KVRM_TRY(seeds.status());
+  Expected<AlignedBuffer> grown = growWeights(
+      *seeds, {weightData.data(), static_cast<size_t>(weightData.size())});
+  KVRM_TRY(grown.status());
+  weightData = grown.take();
   return Status::ok();
 }
 
@@ -110,6 +130,7 @@ Package::load(const std::string &path) {
   package->folder = path;
   for (const FileInfo &file : package->info.files)
     KVRM_TRY(package->loadFile(file));
+  KVRM_TRY(package->growSeededWeights());
   if (isHost) {
     KVRM_TRY(package->linkHostCode());
   } else {

@@ -177,7 +177,9 @@ llvm::Error Compiler::writePackage(llvm::Module &code, PackageManifest manifest,
     return error;
   if (source.model) {
     progress("writing weights");
-    if (llvm::Error error = writer->addWeights(*source.model, layouts))
+    if (llvm::Error error =
+            source.isSeeded ? writer->addSeededWeights(*source.model, layouts)
+                            : writer->addWeights(*source.model, layouts))
       return error;
     if (source.model->tokenizer) {
       if (llvm::Error error = writer->addTokenizer(*source.model->tokenizer))

@@ -39,6 +39,7 @@ struct Source {
   int64_t capacity = 0;
   bool isBF16Cache = false;
   bool isStatic = false;
+  bool isSeeded = false; ///< weights as seeds, where the model has such
   struct Entry {
     std::string name; ///< of the step in the graph
     int64_t rows = 0;

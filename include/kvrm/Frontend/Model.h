@@ -33,6 +33,8 @@
 #ifndef KVRM_FRONTEND_MODEL_H
 #define KVRM_FRONTEND_MODEL_H
 
+#include "kvrm/runtime/support/SeededValues.h"
+
 #include "llvm/ADT/StringMap.h"
 #include "llvm/ADT/StringRef.h"
 #include "llvm/Support/Error.h"
@@ -73,6 +75,8 @@ public:
   /// Writes rows [begin, end), row-major, to `out`. Several threads may call
   /// this at once.
   virtual void readRows(int64_t begin, int64_t end, float *out) const = 0;
+  /// What makes the values, row after row, if a seed does; else null.
+  virtual const SeededValues *seededValues() const { return nullptr; }
 };
 
 /// A byte-level BPE, in the terms of tokenizer.json.

@@ -125,6 +125,10 @@ public:
   llvm::Error addWeights(const DecoderModel &model,
                          llvm::ArrayRef<WeightLayout> layouts,
                          unsigned threads = 0);
+  /// Adds seeds.json in their stead for all weights that a seed makes, and
+  /// weights.safetensors for the others.
+  llvm::Error addSeededWeights(const DecoderModel &model,
+                               llvm::ArrayRef<WeightLayout> layouts);
   /// Adds tokenizer.json.
   llvm::Error addTokenizer(const TokenizerData &tokenizer);
 

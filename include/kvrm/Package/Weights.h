@@ -19,9 +19,11 @@
 
 #include "llvm/ADT/ArrayRef.h"
 #include "llvm/Support/Error.h"
+#include "llvm/Support/raw_ostream.h"
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace kvrm {
 
@@ -62,6 +64,22 @@ llvm::Error checkLayouts(const DecoderModel &model,
 llvm::Error writeWeights(llvm::StringRef path, const DecoderModel &model,
                          llvm::ArrayRef<WeightLayout> layouts,
                          unsigned threads = 0);
+
+/// Splits `layouts` into those of weights that a seed makes, at the offsets
+/// that they have, and the others, moved together as they lie in a file of
+/// their own.
+struct SeededLayouts {
+  std::vector<WeightLayout> seeded;
+  std::vector<WeightLayout> stored; ///< at their offsets in the file
+  std::vector<int64_t> places;      ///< of the stored, in the weights
+  int64_t bytes = 0;                ///< of all weights
+};
+SeededLayouts splitSeeded(const DecoderModel &model,
+                          llvm::ArrayRef<WeightLayout> layouts);
+
+/// Writes seeds.json (docs/package.md).
+void writeSeeds(llvm::raw_ostream &os, const DecoderModel &model,
+                const SeededLayouts &layouts);
 
 /// Reads one weight into `out` (layout.bytes() bytes) as it would be stored.
 /// Returns false if a value is not finite in the layout's type.

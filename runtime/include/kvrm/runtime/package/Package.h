@@ -76,6 +76,7 @@ private:
   Package() = default;
 
   Status loadFile(const FileInfo &file);
+  Status growSeededWeights();
   Status linkHostCode();
   Status readProgram(const EntryInfo &entry, StepProgram &program);
 
