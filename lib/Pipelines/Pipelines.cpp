@@ -101,8 +101,15 @@ void kvrm::buildNVVMPagedPipeline(OpPassManager &pm,
 }
 
 void kvrm::buildNVVMKernelsPipeline(OpPassManager &pm,
-                                    const NVVMPipelineOptions &) {
+                                    const NVVMPipelineOptions &options) {
+  if (options.dense)
+    pm.addPass(createFormDispatchesPass());
   pm.addPass(createGenerateKernelsPass());
+  if (!options.dense)
+    return;
+  // Row-major: a copy of a tile is one of each of its rows.
+  pm.addPass(createPackWeightsPass({/*panel=*/0}));
+  pm.addPass(createBufferizeStepPass());
 }
 
 void kvrm::buildNVVMPipeline(OpPassManager &pm,
@@ -113,10 +120,13 @@ void kvrm::buildNVVMPipeline(OpPassManager &pm,
   lowering.stages = options.stages;
   lowering.blocksPerSM = options.blocksPerSM;
   pm.addPass(createLowerKernelsToNVVMPass(lowering));
+  if (options.dense)
+    pm.addPass(createLowerDenseToNVVMPass({options.arch}));
   auto &kernels = pm.nest<gpu::GPUModuleOp>();
   kernels.addPass(createCanonicalizerPass());
   kernels.addPass(createCSEPass());
   kernels.addPass(createSCFToControlFlowPass());
+  kernels.addPass(createConvertMathToLLVMPass());
   kernels.addPass(createArithToLLVMConversionPass());
   // Nothing outside the kernels is in this dialect.
   pm.addPass(createConvertControlFlowToLLVMPass());
@@ -135,8 +145,10 @@ void kvrm::buildToNVVMPipeline(OpPassManager &pm,
 void kvrm::registerKVRMPipelines() {
   PassPipelineRegistration<NVVMPipelineOptions>(
       "kvrm-to-nvvm",
-      "Lower the attention of static decoder IR to kernels for NVIDIA GPUs, in "
-      "the LLVM and NVVM dialects; the dense part stays as it is",
+      "Lower static decoder IR to kernels for NVIDIA GPUs, in the LLVM and "
+      "NVVM "
+      "dialects: attention, and with `dense` the rest, which else stays as it "
+      "is",
       buildToNVVMPipeline);
   PassPipelineRegistration<HostPipelineOptions>(
       "kvrm-to-host",

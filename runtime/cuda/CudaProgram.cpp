@@ -48,7 +48,7 @@ static uint64_t resolve(const kvrm_program_arg &arg,
   case KVRM_BASE_DESCRIPTOR:
     return memory.descriptor;
   case KVRM_BASE_ROWS:
-    return section(layout.rows);
+    return section(layout.rows) + offset;
   case KVRM_BASE_TABLES:
     return section(layout.tables);
   case KVRM_BASE_GROUPS:
@@ -191,6 +191,10 @@ CudaLaunch CudaProgram::launchOf(const Command &command,
     break;
   case KVRM_GRID_SHARES:
     launch.grid[0] = static_cast<uint32_t>(shape.shares);
+    break;
+  case KVRM_GRID_PROCESSORS:
+    launch.grid[0] *=
+        static_cast<uint32_t>(code->device().info().multiprocessors);
     break;
   case KVRM_GRID_CLUSTERS:
     launch.grid[0] *= rows * static_cast<uint32_t>(schedule.cluster);

@@ -200,8 +200,15 @@ Status Checker::checkArg(size_t position, const kvrm_program_arg &arg) const {
         arg.bytes > size - arg.offset)
       return wrong(arg.bytes, " bytes from ", arg.offset, " are outside the ",
                    size, " of the ", name);
-    if (arg.offset % 16 != 0)
-      return wrong("offset ", arg.offset, " is not a multiple of 16");
+    if (arg.offset % 2 != 0)
+      return wrong("offset ", arg.offset, " is not that of an element");
+    return Status::ok();
+  }
+  if (arg.base == KVRM_BASE_ROWS) {
+    constexpr int64_t last = sizeof(kvrm_row) - sizeof(int32_t);
+    if (arg.bytes != 0 || arg.offset < 0 || arg.offset > last ||
+        arg.offset % int64_t(sizeof(int32_t)) != 0)
+      return wrong("offset ", arg.offset, " is not that of a row's field");
     return Status::ok();
   }
   if (arg.bytes != 0 || (arg.base != KVRM_BASE_IMMEDIATE && arg.offset != 0))
@@ -220,6 +227,8 @@ Status Checker::checkDeviceArgs(std::span<const kvrm_program_arg> args) const {
     if (args[i].base != want && !(isIo && args[i].base == KVRM_BASE_ARENA))
       return corrupt("argument ", i, ": base ", args[i].base, " is not ", want,
                      ", which its kernel takes there");
+    if (want == KVRM_BASE_ROWS && args[i].offset != 0)
+      return corrupt("argument ", i, ": its kernel takes whole rows");
   }
   constexpr size_t k = offsetof(kvrm_device_args, k_pool) / sizeof(uint64_t);
   constexpr size_t v = offsetof(kvrm_device_args, v_pool) / sizeof(uint64_t);
@@ -246,10 +255,11 @@ Status Checker::checkDenseArgs(std::span<const kvrm_program_arg> args) const {
 
 Status Checker::checkGrid(const kvrm_program_command &command,
                           kvrm_kernel_role role) const {
-  constexpr uint32_t most = 65535; // along y and z, and enough along x
-  for (uint32_t size : command.grid)
-    if (size < 1 || size > most)
-      return corrupt("grid: ", size, " is outside 1..", most);
+  // What CUDA takes along x, y and z.
+  constexpr std::array<uint32_t, 3> most = {0x7fffffff, 65535, 65535};
+  for (size_t i = 0; i < most.size(); ++i)
+    if (command.grid[i] < 1 || command.grid[i] > most[i])
+      return corrupt("grid: ", command.grid[i], " is outside 1..", most[i]);
   switch (command.grid_rule) {
   case KVRM_GRID_FIXED:
   case KVRM_GRID_ROWS:
@@ -265,8 +275,12 @@ Status Checker::checkGrid(const kvrm_program_command &command,
     if (role != KVRM_ROLE_ATTEND_CLUSTER)
       break;
     return Status::ok();
+  case KVRM_GRID_PROCESSORS:
+    if (role != KVRM_ROLE_DENSE || command.grid[0] > 32)
+      break;
+    return Status::ok();
   default:
-    return corrupt("grid rule ", command.grid_rule, " is outside 0..3");
+    return corrupt("grid rule ", command.grid_rule, " is outside 0..4");
   }
   return corrupt("grid rule ", command.grid_rule, " is not for ",
                  kvrm_kernel_role_name(role));
@@ -422,6 +436,9 @@ static std::string gridText(const kvrm_program_command &command) {
   case KVRM_GRID_CLUSTERS:
     text = "rows x " + std::to_string(command.grid[0]) + " clusters";
     break;
+  case KVRM_GRID_PROCESSORS:
+    text = "processors x " + std::to_string(command.grid[0]);
+    break;
   default:
     text = std::to_string(command.grid[0]);
   }
@@ -443,8 +460,16 @@ static std::string scheduleText(int32_t schedules) {
   return text;
 }
 
-std::string
-StepProgram::print(std::span<const kvrm_kernel_role> kernels) const {
+std::string StepProgram::print(std::span<const kvrm_kernel_role> kernels,
+                               std::span<const std::string> symbols) const {
+  auto nameOf = [&](const kvrm_program_command &command) -> std::string {
+    if (command.kind != KVRM_COMMAND_KERNEL)
+      return "copy";
+    bool hasSymbol = kernels[command.kernel] == KVRM_ROLE_DENSE &&
+                     command.kernel < symbols.size();
+    return hasSymbol ? symbols[command.kernel]
+                     : kvrm_kernel_role_name(kernels[command.kernel]);
+  };
   std::string text;
   for (size_t i = 0; i < table.size(); ++i) {
     const kvrm_program_command &command = table[i];
@@ -454,11 +479,10 @@ StepProgram::print(std::span<const kvrm_kernel_role> kernels) const {
       if (arg.base == KVRM_BASE_K_POOL && command.kernel < kernels.size() &&
           kernels[command.kernel] != KVRM_ROLE_COMMIT)
         layer = "  layer " + std::to_string(arg.index);
-    char line[128];
+    char line[256];
     std::snprintf(
-        line, sizeof(line), "%5zu  %-23s %-20s %-18s%s", i,
-        isKernel ? kvrm_kernel_role_name(kernels[command.kernel]) : "copy",
-        isKernel ? gridText(command).c_str() : "",
+        line, sizeof(line), "%5zu  %-23.60s %-20s %-18s%s", i,
+        nameOf(command).c_str(), isKernel ? gridText(command).c_str() : "",
         scheduleText(command.schedules).c_str(),
         command.flags & KVRM_COMMAND_PROGRAMMATIC ? " programmatic" : "");
     text += line + layer + "\n";

@@ -168,11 +168,13 @@ TEST_F(StepPrograms, CommandsAreChecked) {
       {[](P &p) { p.commands[4].schedules = 7; },
        "P: command 4: schedules 7 are not those of stage, 4"},
       {[](P &p) { p.commands[0].grid[0] = 0; },
-       "P: command 0: grid: 0 is outside 1..65535"},
+       "P: command 0: grid: 0 is outside 1..2147483647"},
       {[](P &p) { p.commands[1].grid[1] = 65536; },
        "P: command 1: grid: 65536 is outside 1..65535"},
-      {[](P &p) { p.commands[1].grid_rule = 4; },
-       "P: command 1: grid rule 4 is outside 0..3"},
+      {[](P &p) { p.commands[1].grid_rule = KVRM_GRID_PROCESSORS; },
+       "P: command 1: grid rule 4 is not for append"},
+      {[](P &p) { p.commands[1].grid_rule = 5; },
+       "P: command 1: grid rule 5 is outside 0..4"},
       {[](P &p) { p.commands[1].grid_rule = KVRM_GRID_CLUSTERS; },
        "P: command 1: grid rule 3 is not for append"},
       {[](P &p) { p.commands[2].grid_rule = KVRM_GRID_FIXED; },
@@ -219,8 +221,8 @@ TEST_F(StepPrograms, CommandsAreChecked) {
       {[](P &p) { p.args[10] = {KVRM_BASE_ARENA, 0, 0, -16, 32}; },
        "P: command 0: argument 10: 32 bytes from -16 are outside the 4096 of "
        "the arena"},
-      {[](P &p) { p.args[10] = {KVRM_BASE_ARENA, 0, 0, 8, 32}; },
-       "P: command 0: argument 10: offset 8 is not a multiple of 16"},
+      {[](P &p) { p.args[10] = {KVRM_BASE_ARENA, 0, 0, 7, 32}; },
+       "P: command 0: argument 10: offset 7 is not that of an element"},
       {[](P &p) { p.args[10] = {KVRM_BASE_WEIGHTS, 0, 0, 0, 1025}; },
        "P: command 0: argument 10: 1025 bytes from 0 are outside the 1024 of "
        "the weights"},
@@ -294,8 +296,8 @@ TEST_F(StepPrograms, DenseKernelsAreChecked) {
   EXPECT_EQ(error([](P &p, B &) { p.args.end()[-4].offset = 4096; }),
             "P: command 11: argument 3: 16 bytes from 4096 are outside the "
             "4096 of the arena");
-  EXPECT_EQ(error([](P &p, B &) { p.args.end()[-5].offset = 8; }),
-            "P: command 11: argument 2: offset 8 is not a multiple of 16");
+  EXPECT_EQ(error([](P &p, B &) { p.args.end()[-5].offset = 7; }),
+            "P: command 11: argument 2: offset 7 is not that of an element");
   EXPECT_EQ(error([](P &p, B &) {
               p.args.end()[-6] = {KVRM_BASE_K_POOL, 2, 0, 0, 0};
             }),
@@ -312,8 +314,34 @@ TEST_F(StepPrograms, DenseKernelsAreChecked) {
   EXPECT_EQ(
       error([](P &p, B &) { p.commands[11].grid_rule = KVRM_GRID_CLUSTERS; }),
       "P: command 11: grid rule 3 is not for dense");
-  EXPECT_EQ(error([](P &p, B &) { p.commands[12].grid[0] = 65536; }),
+  EXPECT_EQ(error([](P &p, B &) { p.commands[12].grid[0] = 65536; }), "");
+  EXPECT_EQ(error([](P &p, B &) { p.commands[12].grid[1] = 65536; }),
             "P: command 12: grid: 65536 is outside 1..65535");
+  EXPECT_EQ(
+      error([](P &p, B &) { p.commands[12].grid_rule = KVRM_GRID_PROCESSORS; }),
+      "");
+  EXPECT_EQ(error([](P &p, B &) {
+              p.commands[12].grid_rule = KVRM_GRID_PROCESSORS;
+              p.commands[12].grid[0] = 33;
+            }),
+            "P: command 12: grid rule 4 is not for dense");
+  // A field of the rows is for dense kernels.
+  auto field = [&](int64_t offset) {
+    return error([offset](P &p, B &) {
+      p.args.end()[-6] = {KVRM_BASE_ROWS, 0, 0, offset, 0};
+    });
+  };
+  EXPECT_EQ(field(offsetof(kvrm_row, count)), "");
+  EXPECT_EQ(
+      field(32),
+      "P: command 11: argument 1: offset 32 is not that of a row's field");
+  EXPECT_EQ(field(6),
+            "P: command 11: argument 1: offset 6 is not that of a row's field");
+  EXPECT_EQ(
+      field(-4),
+      "P: command 11: argument 1: offset -4 is not that of a row's field");
+  EXPECT_EQ(error([](P &p, B &) { p.args[2].offset = 4; }),
+            "P: command 0: argument 2: its kernel takes whole rows");
 }
 
 TEST_F(StepPrograms, CopiesAreChecked) {

@@ -174,16 +174,21 @@ static void printProgram(const Package &package, const StepProgram &program,
                          const EntryInfo &entry) {
   if (program.commands().empty())
     return;
+  std::vector<std::string> symbols;
+  for (const KernelInfo &kernel : package.manifest().kernels)
+    symbols.push_back(kernel.symbol);
   std::printf("  program  %s: %zu commands\n%s", entry.program.c_str(),
               program.commands().size(),
-              program.print(package.manifest().kernelRoles()).c_str());
+              program.print(package.manifest().kernelRoles(), symbols).c_str());
 }
 
 static void printKernels(const Manifest &m) {
   for (const KernelInfo &kernel : m.kernels)
     std::printf("  kernel   %-23s %d threads, %d bytes shared\n",
-                kvrm_kernel_role_name(kernel.role), kernel.threads,
-                kernel.sharedBytes);
+                kernel.role == KVRM_ROLE_DENSE
+                    ? kernel.symbol.c_str()
+                    : kvrm_kernel_role_name(kernel.role),
+                kernel.threads, kernel.sharedBytes);
 }
 
 static void printText(const std::string &package, const Manifest &m) {

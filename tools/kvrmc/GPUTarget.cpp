@@ -24,6 +24,7 @@ GPUTarget::GPUTarget(NVPTXTarget target, const Options &options)
       printsResources(options.printsResources), isQuiet(options.isQuiet) {
   pipeline.copyOptionValuesFrom(options.pipeline);
   pipeline.arch = machine.getArch().str();
+  pipeline.dense = options.isDecoder;
 }
 
 //===----------------------------------------------------------------------===//
@@ -107,6 +108,7 @@ llvm::Error GPUTarget::describeEntry(ModuleOp module, PackageManifest &manifest,
                                    "' is no program of commands");
   for (const ProgramTensor &tensor : program->tensors)
     entry.tensors.push_back({tensor.name, tensor.rowBytes});
+  entry.arenaBytes = program->arenaBytes;
   entry.program = entry.name + ".program";
   programs.push_back({entry.program, program->bytes});
   StepPlanAttr plan = getStepPlan(step);

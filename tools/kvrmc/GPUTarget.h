@@ -24,7 +24,8 @@ class GPUTarget final : public Target {
 public:
   struct Options {
     mlir::kvrm::NVVMPipelineOptions pipeline;
-    bool isStaged = false; ///< staged kernels too, to compare with native ones
+    bool isDecoder = false; ///< a whole decoder, else attention alone
+    bool isStaged = false;  ///< staged kernels too, to compare with native ones
     bool printsResources = false; ///< registers and spills, as ptxas has them
     bool isQuiet = false;
   };

@@ -53,6 +53,7 @@ cl::opt<Emit> emit(
                clEnumValN(Emit::Paged, "paged", "phase 2: paged session"),
                clEnumValN(Emit::Kernels, "kernels", "phase 3: tile programs"),
                clEnumValN(Emit::LLVM, "llvm", "optimised LLVM IR"),
+               clEnumValN(Emit::PTX, "ptx", "PTX, for nvptx"),
                clEnumValN(Emit::Package, "package", "the package (default)")),
     cl::init(Emit::Package), cl::cat(category),
     cl::sub(cl::SubCommand::getTopLevel()), cl::sub(synthCommand));
@@ -61,14 +62,15 @@ cl::opt<bool> isStatic(
     cl::desc("Compile the static baseline: KV reserved at slots x capacity"),
     cl::cat(category), cl::sub(cl::SubCommand::getTopLevel()),
     cl::sub(synthCommand));
-cl::opt<std::string> target("target", cl::desc("host (default)"),
+cl::opt<std::string> target("target", cl::desc("host (default) or nvptx"),
                             cl::init("host"), cl::cat(category),
                             cl::sub(cl::SubCommand::getTopLevel()),
                             cl::sub(synthCommand));
 cl::opt<std::string> arch("arch",
                           cl::desc("CPU to compile for: native (default), or "
-                                   "a name such as x86-64-v3"),
-                          cl::init("native"), cl::cat(category),
+                                   "a name such as x86-64-v3; or GPU: sm_90 "
+                                   "(default) or sm_80"),
+                          cl::init(""), cl::cat(category),
                           cl::sub(cl::SubCommand::getTopLevel()),
                           cl::sub(synthCommand));
 cl::opt<int64_t> slots("slots", cl::desc("Requests decoded at once (8)"),
@@ -160,6 +162,11 @@ KVRMC_SYNTH_OPTION(synthFeedForward, "ffn", 512, "Feed-forward width (512)");
 KVRMC_SYNTH_OPTION(synthVocabulary, "vocab", 1024, "Vocabulary (1024)");
 KVRMC_SYNTH_OPTION(synthSeed, "seed", 1, "Seed of the weights (1)");
 #undef KVRMC_SYNTH_OPTION
+
+cl::opt<bool> isSeeded("seeded",
+                       cl::desc("Write seeds, of which the runtime makes the "
+                                "weights when it loads the package"),
+                       cl::cat(category), cl::sub(synthCommand));
 
 // Attention kernels alone.
 #define KVRMC_ATTENTION_OPTION(type, name, flag, value, text)                  \
@@ -265,6 +272,12 @@ llvm::Error runAttention() {
                  {attentionOutput, attentionEmit, attentionQuiet});
 }
 
+bool isForGPU() { return target == "nvptx"; }
+
+llvm::StringRef archOr(llvm::StringRef otherwise) {
+  return arch.empty() ? otherwise : llvm::StringRef(arch);
+}
+
 /// --window and --summaries, which depend on other options.
 llvm::Error checkFarHistory() {
   if (window < 0)
@@ -295,6 +308,29 @@ llvm::Error checkFarHistory() {
   return llvm::Error::success();
 }
 
+/// What GPUs have not, or not yet.
+llvm::Error checkGPUOptions() {
+  if (isStatic)
+    return llvm::createStringError(
+        "--static: there is a static baseline for the host alone");
+  if (window != 0)
+    return llvm::createStringError(
+        "--window: there is far history on the host alone");
+  if (schedule != "auto" && schedule != "workqueue")
+    return llvm::createStringError(
+        "--schedule: '" + schedule +
+        "' is for the host; a GPU's package has workqueue and cluster, of "
+        "which the runtime chooses");
+  if (activations.getNumOccurrences())
+    return llvm::createStringError(
+        "--activations: a GPU's are of the --cache-type");
+  if (weightType != cacheType)
+    return llvm::createStringError("--weight-type: '" + weightType +
+                                   "' is not the --cache-type, '" + cacheType +
+                                   "', of which a GPU's activations are");
+  return llvm::Error::success();
+}
+
 llvm::Expected<kvrm::GraphShape> decoderShape() {
   llvm::Expected<bool> bf16Cache = isBF16("cache-type", cacheType);
   if (!bf16Cache)
@@ -309,6 +345,10 @@ llvm::Expected<kvrm::GraphShape> decoderShape() {
   shape.bf16Cache = *bf16Cache;
   shape.bf16Weights = *bf16Weights;
   shape.activations = activations;
+  // The element of the pool is what a GPU's matrix units take.
+  if (isForGPU())
+    shape.activations =
+        *bf16Cache ? kvrm::ActivationType::BF16 : kvrm::ActivationType::F16;
   return shape;
 }
 
@@ -325,6 +365,7 @@ Source decoderSource(const kvrm::DecoderModel &decoder,
   source.capacity = shape.capacity;
   source.isBF16Cache = shape.bf16Cache;
   source.isStatic = isStatic;
+  source.isSeeded = isSeeded;
   source.entries = {{"decode_step", shape.slots, 1},
                     {"prefill", 1, shape.prefillChunk}};
   return source;
@@ -333,7 +374,7 @@ Source decoderSource(const kvrm::DecoderModel &decoder,
 llvm::Expected<std::unique_ptr<Target>>
 cpuTarget(const kvrm::DecoderConfig &config) {
   llvm::Expected<mlir::kvrm::HostTarget> machine =
-      mlir::kvrm::HostTarget::create(arch);
+      mlir::kvrm::HostTarget::create(archOr("native"));
   if (!machine)
     return machine.takeError();
   int64_t lanes = machine->getLanes();
@@ -355,14 +396,31 @@ cpuTarget(const kvrm::DecoderConfig &config) {
   return std::make_unique<CPUTarget>(std::move(*machine), pipeline);
 }
 
+llvm::Expected<std::unique_ptr<Target>> gpuTarget() {
+  llvm::Expected<mlir::kvrm::NVPTXTarget> machine =
+      mlir::kvrm::NVPTXTarget::create(archOr("sm_90"));
+  if (!machine)
+    return machine.takeError();
+  GPUTarget::Options options;
+  options.pipeline.page = page;
+  options.pipeline.kvTile = kvTile;
+  options.isDecoder = true;
+  options.isStaged = transport == "staged";
+  options.isQuiet = quiet;
+  return std::make_unique<GPUTarget>(std::move(*machine), options);
+}
+
 llvm::Error run() {
   if (attentionCommand)
     return runAttention();
-  if (target != "host")
+  if (target != "host" && !isForGPU())
     return llvm::createStringError("--target: '" + target +
-                                   "' is not supported, only host");
+                                   "' is neither host nor nvptx");
   if (llvm::Error error = checkFarHistory())
     return error;
+  if (isForGPU())
+    if (llvm::Error error = checkGPUOptions())
+      return error;
   llvm::Expected<kvrm::GraphShape> shape = decoderShape();
   if (!shape)
     return shape.takeError();
@@ -372,10 +430,12 @@ llvm::Error run() {
   if (emit == Emit::Package && output.empty())
     return llvm::createStringError("no output: say where the package goes, "
                                    "-o NAME.kvrm");
-  llvm::Expected<std::unique_ptr<Target>> cpu = cpuTarget(decoder->config);
-  if (!cpu)
-    return cpu.takeError();
-  return compile(decoderSource(*decoder, *shape), **cpu, {output, emit, quiet});
+  llvm::Expected<std::unique_ptr<Target>> machine =
+      isForGPU() ? gpuTarget() : cpuTarget(decoder->config);
+  if (!machine)
+    return machine.takeError();
+  return compile(decoderSource(*decoder, *shape), **machine,
+                 {output, emit, quiet});
 }
 
 } // namespace

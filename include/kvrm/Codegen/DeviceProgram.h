@@ -7,9 +7,11 @@
 //===----------------------------------------------------------------------===//
 //
 // The step program of abi/program.h, from a step of phase 3 whose kernels
-// kvrm-lower-kernels-to-nvvm has lowered. Commit, appends and attentions become
-// commands in their order; each attention becomes one command a schedule that
-// there is a kernel for.
+// kvrm-lower-kernels-to-nvvm and kvrm-lower-dense-to-nvvm have lowered. Commit,
+// appends, attentions and dispatches become commands in their order; each
+// attention becomes one command a schedule that there is a kernel for. A step
+// is on tensors, all of them its inputs or results, or it is bufferized: then
+// its allocations get places in an arena.
 //
 //===----------------------------------------------------------------------===//
 
@@ -37,6 +39,7 @@ struct ProgramTensor {
 struct DeviceProgram {
   std::string bytes;
   SmallVector<ProgramTensor> tensors; ///< inputs, then outputs
+  int64_t arenaBytes = 0;             ///< of the buffers between commands
 };
 
 /// The kernels of a device module, in the order in which programs number them.

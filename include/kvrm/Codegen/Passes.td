@@ -91,6 +91,31 @@ def LowerKernelsToNVVMPass
     "::mlir::scf::SCFDialect"];
 }
 
+def LowerDenseToNVVMPass
+    : Pass<"kvrm-lower-dense-to-nvvm", "::mlir::ModuleOp"> {
+  let summary = "Lower the dense part of steps to kernels for NVIDIA GPUs";
+  let description = [{
+    Every `kvrm.linear`, `kvrm.rms_norm` and linalg op of a bufferized step
+    becomes a `kvrm.device_dispatch` of a kernel in the `gpu.module` that
+    `kvrm-lower-kernels-to-nvvm` made; equal ops share one. A linear of 2-byte
+    elements runs on matrix units, its weights streamed through shared memory
+    before the kernel waits for its input (`sm_90`). An op that no other kernel
+    takes becomes loops, a thread an element: no step is refused for one.
+  }];
+  let options = [
+    Option<"arch", "arch", "std::string", /*default=*/[{"sm_90"}],
+           "GPU architecture: sm_80 or sm_90">,
+  ];
+  let statistics = [
+    Statistic<"numLowered", "ops-lowered", "Number of ops lowered">,
+    Statistic<"numKernels", "kernels", "Number of kernels written">,
+  ];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::kvrm::KVRMDialect",
+    "::mlir::LLVM::LLVMDialect", "::mlir::math::MathDialect",
+    "::mlir::NVVM::NVVMDialect", "::mlir::scf::SCFDialect"];
+}
+
 def LowerDenseToHostPass
     : Pass<"kvrm-lower-dense-to-host", "::mlir::ModuleOp"> {
   let summary = "Lower the functions of the dense part to a CPU";

@@ -77,6 +77,9 @@ struct NVVMPipelineOptions : public PassPipelineOptions<NVVMPipelineOptions> {
                               llvm::cl::desc("Attention blocks that share a "
                                              "multiprocessor"),
                               llvm::cl::init(1)};
+  Option<bool> dense{*this, "dense",
+                     llvm::cl::desc("Lower the dense part of steps, too"),
+                     llvm::cl::init(false)};
 };
 
 /// Phase 1 to phase 2, or to the static baseline.
@@ -97,13 +100,13 @@ void buildHostPipeline(OpPassManager &pm, const HostPipelineOptions &options);
 void buildNVVMPagedPipeline(OpPassManager &pm,
                             const NVVMPipelineOptions &options);
 
-/// On to phase 3: tile programs, launches of them, and the dense part as it
-/// was.
+/// On to phase 3: tile programs and launches of them; with `dense` the dense
+/// part as forms and linalg on buffers, else as it was.
 void buildNVVMKernelsPipeline(OpPassManager &pm,
                               const NVVMPipelineOptions &options);
 
-/// Tile programs to `gpu.module @kvrm_kernels` in the LLVM and NVVM dialects,
-/// ready for NVPTXTarget.
+/// Tile programs, and with `dense` the dense part, to `gpu.module
+/// @kvrm_kernels` in the LLVM and NVVM dialects, ready for NVPTXTarget.
 void buildNVVMPipeline(OpPassManager &pm, const NVVMPipelineOptions &options);
 
 /// `kvrm-to-nvvm`: all three of the above.

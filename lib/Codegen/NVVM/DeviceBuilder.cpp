@@ -197,6 +197,21 @@ void DeviceBuilder::waitBarrier(Value barrier, Value parity) {
       Value());
 }
 
+void DeviceBuilder::arriveBarrier(Value barrier) {
+  NVVM::InlinePtxOp::create(*this, TypeRange{}, ValueRange{barrier},
+                            ValueRange{},
+                            "{\n"
+                            ".reg .b64 state;\n"
+                            "mbarrier.arrive.shared.b64 state, [$0];\n"
+                            "}",
+                            Value());
+}
+
+void DeviceBuilder::syncThreads(int64_t id, int64_t threads) {
+  NVVM::BarrierOp::create(*this, TypeRange{}, i32(id), i32(threads),
+                          NVVM::BarrierReductionAttr(), Value());
+}
+
 void DeviceBuilder::bulkCopy(Value sharedAddress, Value source, Value bytes,
                              Value barrier) {
   // A block's own shared memory is part of its cluster's window, the only

@@ -228,6 +228,9 @@ public:
   Value shuffleXor(Value value, int64_t mask);
   void syncWarp() { NVVM::SyncWarpOp::create(*this, i32(-1)); }
   void syncBlock() { NVVM::Barrier0Op::create(*this); }
+  /// Barrier `id`, 1 to 15, of the first `threads` threads of a block; barrier
+  /// 0 is syncBlock's.
+  void syncThreads(int64_t id, int64_t threads);
   /// Four 8 x 8 matrices of 16-bit elements from rows at the lanes' addresses.
   Quad loadMatrix(Value address, bool transposed);
   /// c + a * b for 16 x 16 a and 16 x 8 b, in f32; `element` is f16 or bf16.
@@ -242,6 +245,7 @@ public:
   void fenceBarrierInit() { NVVM::FenceMbarrierInitOp::create(*this); }
   void expectBytes(Value barrier, Value bytes);
   void waitBarrier(Value barrier, Value parity);
+  void arriveBarrier(Value barrier);
   void bulkCopy(Value sharedAddress, Value source, Value bytes, Value barrier);
   // 16 bytes a lane, completing in groups (sm_80).
   void copyChunk(Value sharedAddress, Value source);

@@ -11,35 +11,74 @@
 using namespace mlir;
 using namespace mlir::kvrm;
 
+FailureOr<DeviceOptions> kvrm::readDeviceOptions(Location loc, StringRef arch) {
+  DeviceOptions options;
+  StringRef digits = arch;
+  if (!digits.consume_front("sm_") || digits.getAsInteger(10, options.sm) ||
+      (options.sm != 80 && options.sm != 90)) {
+    emitError(loc) << "arch: '" << arch << "' is not sm_80 or sm_90";
+    return failure();
+  }
+  return options;
+}
+
+static LLVM::LLVMFuncOp createKernel(gpu::GPUModuleOp module, Location loc,
+                                     StringRef name, ArrayRef<Type> parameters,
+                                     DeviceKernelAttr launch,
+                                     int64_t blocksPerSM) {
+  OpBuilder builder = OpBuilder::atBlockEnd(module.getBody());
+  MLIRContext *context = builder.getContext();
+  auto op = LLVM::LLVMFuncOp::create(
+      builder, loc, name,
+      LLVM::LLVMFunctionType::get(LLVM::LLVMVoidType::get(context),
+                                  parameters));
+  op->setAttr(NVVM::NVVMDialect::getKernelFuncAttrName(),
+              builder.getUnitAttr());
+  op->setAttr(NVVM::NVVMDialect::getMaxntidAttrName(),
+              builder.getDenseI32ArrayAttr(
+                  {static_cast<int32_t>(launch.getThreads()), 1, 1}));
+  op->setAttr(NVVM::NVVMDialect::getMinctasmAttrName(),
+              builder.getI32IntegerAttr(static_cast<int32_t>(blocksPerSM)));
+  op->setAttr(KVRMDialect::getDeviceKernelAttrName(), launch);
+  return op;
+}
+
+DeviceKernel::DeviceKernel(gpu::GPUModuleOp module, Location loc,
+                           StringRef name, ArrayRef<Type> parameters,
+                           DeviceKernelAttr launch, int64_t blocksPerSM)
+    : module(module), function(createKernel(module, loc, name, parameters,
+                                            launch, blocksPerSM)),
+      b(loc, function) {}
+
+static Type globalPointer(MLIRContext *context) {
+  return LLVM::LLVMPointerType::get(context, 1);
+}
+
+/// The fields of kvrm_device_args.
+static SmallVector<Type> deviceArgTypes(MLIRContext *context) {
+  SmallVector<Type> types(KVRM_DEVICE_ARGS, globalPointer(context));
+  for (size_t offset : {offsetof(kvrm_device_args, head_stride),
+                        offsetof(kvrm_device_args, pages_per_slot)})
+    types[offset / 8] = IntegerType::get(context, 64);
+  return types;
+}
+
 DeviceKernel::DeviceKernel(gpu::GPUModuleOp module, Location loc,
                            StringRef name, DeviceRole role, int64_t threads,
                            int64_t sharedBytes, const DeviceOptions &options)
-    : module(module), function([&] {
-        OpBuilder builder = OpBuilder::atBlockEnd(module.getBody());
-        MLIRContext *context = builder.getContext();
-        Type pointer = LLVM::LLVMPointerType::get(context, 1);
-        constexpr size_t count = sizeof(kvrm_device_args) / 8;
-        SmallVector<Type> parameters(count, pointer);
-        for (size_t offset : {offsetof(kvrm_device_args, head_stride),
-                              offsetof(kvrm_device_args, pages_per_slot)})
-          parameters[offset / 8] = builder.getI64Type();
-        auto op = LLVM::LLVMFuncOp::create(
-            builder, loc, name,
-            LLVM::LLVMFunctionType::get(LLVM::LLVMVoidType::get(context),
-                                        parameters));
-        op->setAttr(NVVM::NVVMDialect::getKernelFuncAttrName(),
-                    builder.getUnitAttr());
-        op->setAttr(NVVM::NVVMDialect::getMaxntidAttrName(),
-                    builder.getDenseI32ArrayAttr(
-                        {static_cast<int32_t>(threads), 1, 1}));
-        op->setAttr(NVVM::NVVMDialect::getMinctasmAttrName(),
-                    builder.getI32IntegerAttr(
-                        static_cast<int32_t>(options.blocksPerSM)));
-        op->setAttr(KVRMDialect::getDeviceKernelAttrName(),
-                    DeviceKernelAttr::get(context, role, threads, sharedBytes));
-        return op;
-      }()),
-      b(loc, function) {}
+    : DeviceKernel(
+          module, loc, name, deviceArgTypes(loc.getContext()),
+          DeviceKernelAttr::get(loc.getContext(), role, threads, sharedBytes),
+          options.blocksPerSM) {}
+
+DeviceKernel::DeviceKernel(gpu::GPUModuleOp module, Location loc,
+                           StringRef name, int64_t pointers, int64_t threads,
+                           int64_t sharedBytes)
+    : DeviceKernel(module, loc, name,
+                   SmallVector<Type>(pointers, globalPointer(loc.getContext())),
+                   DeviceKernelAttr::get(loc.getContext(), DeviceRole::Dense,
+                                         threads, sharedBytes),
+                   /*blocksPerSM=*/1) {}
 
 std::string kvrm::deviceKernelName(StringRef kernel, DeviceRole role) {
   switch (role) {
@@ -54,6 +93,8 @@ std::string kvrm::deviceKernelName(StringRef kernel, DeviceRole role) {
     return (kernel + "_cluster").str();
   case DeviceRole::Stage:
     return (kernel + "_stage").str();
+  case DeviceRole::Dense:
+    return kernel.str();
   }
   llvm_unreachable("a role has a name");
 }

@@ -6,8 +6,9 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// What all generated kernels share: their signature (kvrm_device_args in abi.h,
-// a parameter a field) and the attributes that say how to launch them.
+// What all generated kernels share: a signature of 8-byte parameters, which is
+// kvrm_device_args (abi/device.h), a parameter a field, for all but dense ones,
+// and the attributes that say how to launch them.
 //
 //===----------------------------------------------------------------------===//
 
@@ -44,15 +45,23 @@ struct DeviceOptions {
   }
 };
 
+/// The options of an architecture, sm_80 or sm_90; fails, with an error at
+/// `loc`, for another.
+FailureOr<DeviceOptions> readDeviceOptions(Location loc, StringRef arch);
+
 /// The function that the tile program `kernel` becomes in a role.
 std::string deviceKernelName(StringRef kernel, DeviceRole role);
 
 /// A kernel being written, and its parameters.
 class DeviceKernel {
 public:
+  /// A kernel of kvrm_device_args.
   DeviceKernel(gpu::GPUModuleOp module, Location loc, StringRef name,
                DeviceRole role, int64_t threads, int64_t sharedBytes,
                const DeviceOptions &options);
+  /// A dense kernel of `pointers` global pointers.
+  DeviceKernel(gpu::GPUModuleOp module, Location loc, StringRef name,
+               int64_t pointers, int64_t threads, int64_t sharedBytes);
   /// Ends the body.
   void finish() { LLVM::ReturnOp::create(b, ValueRange{}); }
 
@@ -60,11 +69,19 @@ public:
   Value parameter(size_t offset) {
     return function.getArgument(static_cast<unsigned>(offset / 8));
   }
+  /// Pointer `index` of a dense kernel.
+  Value pointer(size_t index) {
+    return function.getArgument(static_cast<unsigned>(index));
+  }
 
   /// Address of the block's dynamic shared memory, 1024-byte aligned.
   Value sharedMemory();
 
 private:
+  DeviceKernel(gpu::GPUModuleOp module, Location loc, StringRef name,
+               ArrayRef<Type> parameters, DeviceKernelAttr launch,
+               int64_t blocksPerSM);
+
   gpu::GPUModuleOp module;
   LLVM::LLVMFuncOp function;
 

@@ -9,10 +9,13 @@
 #include "kvrm/Codegen/DeviceProgram.h"
 
 #include "DeviceKernel.h"
+#include "kvrm/Dialect/KVRM/Utils/StepBuffers.h"
 #include "kvrm/runtime/abi/program.h"
 #include "kvrm/runtime/abi/version.h"
 
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/Interfaces/ViewLikeInterface.h"
 
 #include <array>
 
@@ -34,6 +37,15 @@ struct Operands {
   Value query, output, key, value;
 };
 
+/// A command before its arguments are known.
+struct Launch {
+  std::string kernel;
+  uint16_t schedules = KVRM_RUN_ALL;
+  kvrm_grid_rule rule = KVRM_GRID_FIXED;
+  std::array<int64_t, 3> grid = {1, 1, 1};
+  bool isProgrammatic = true;
+};
+
 class ProgramWriter {
 public:
   ProgramWriter(func::FuncOp step, gpu::GPUModuleOp device, bool overlaps)
@@ -43,13 +55,16 @@ public:
 
 private:
   LogicalResult findTensors();
+  LogicalResult placeBuffers();
   LogicalResult write(Operation &op);
   LogicalResult writeAppend(LaunchOp op);
   LogicalResult writeAttention(LaunchOp op);
-  LogicalResult add(Operation *op, StringRef kernel, uint16_t schedules,
-                    kvrm_grid_rule rule, std::array<int64_t, 3> grid,
-                    int64_t layer, const Operands &operands,
-                    bool isProgrammatic);
+  LogicalResult writeDense(DeviceDispatchOp op);
+  LogicalResult begin(Operation *op, const Launch &launch, int64_t arguments);
+  LogicalResult add(Operation *op, const Launch &launch, int64_t layer,
+                    const Operands &operands);
+  FailureOr<kvrm_program_arg> argumentFor(Value value, Operation *op);
+  FailureOr<kvrm_program_arg> argumentForBuffer(Value value, Operation *op);
   int64_t indexOf(StringRef name) const;
   std::string serialize() const;
 
@@ -59,6 +74,8 @@ private:
   int64_t layers = 1;
   DenseMap<Value, uint16_t> numbers; ///< of tensors
   SmallVector<ProgramTensor> tensors;
+  DenseMap<Value, int64_t> arenaOffsets; ///< of allocations
+  int64_t arenaBytes = 0;
   std::vector<kvrm_program_command> commands;
   std::vector<kvrm_program_arg> args;
 };
@@ -71,7 +88,11 @@ int64_t ProgramWriter::indexOf(StringRef name) const {
   return found == kernels.end() ? -1 : found - kernels.begin();
 }
 
-/// Numbers the step's inputs, then what it returns.
+//===----------------------------------------------------------------------===//
+// Where values lie
+//===----------------------------------------------------------------------===//
+
+/// Numbers the inputs of a step on tensors, then what it returns.
 LogicalResult ProgramWriter::findTensors() {
   auto number = [&](Value value, const Twine &name) -> LogicalResult {
     auto type = dyn_cast<RankedTensorType>(value.getType());
@@ -84,7 +105,7 @@ LogicalResult ProgramWriter::findTensors() {
   };
   int64_t inputs = 0, outputs = 0;
   for (BlockArgument argument : step.getArguments())
-    if (!isa<SessionType>(argument.getType()) &&
+    if (isa<TensorType>(argument.getType()) &&
         failed(number(argument, "input" + Twine(inputs++))))
       return failure();
   for (Value value : step.getBody().front().getTerminator()->getOperands()) {
@@ -96,28 +117,122 @@ LogicalResult ProgramWriter::findTensors() {
   return success();
 }
 
-LogicalResult ProgramWriter::add(Operation *op, StringRef kernel,
-                                 uint16_t schedules, kvrm_grid_rule rule,
-                                 std::array<int64_t, 3> grid, int64_t layer,
-                                 const Operands &operands,
-                                 bool isProgrammatic) {
-  int64_t index = indexOf(kernel);
+/// Gives each allocation of a bufferized step its place in the arena.
+LogicalResult ProgramWriter::placeBuffers() {
+  Block &body = step.getBody().front();
+  SmallVector<Value> buffers;
+  for (memref::AllocOp op : body.getOps<memref::AllocOp>())
+    buffers.push_back(op);
+  FailureOr<ArenaPlan> plan = planArena(body, buffers);
+  if (failed(plan))
+    return failure();
+  for (auto [buffer, offset] : llvm::zip_equal(buffers, plan->offsets))
+    arenaOffsets[buffer] = offset;
+  arenaBytes = plan->bytes;
+  return success();
+}
+
+/// The base that an argument of a bufferized step is; none for what no command
+/// can reach.
+static std::optional<kvrm_program_base> baseOf(ArgumentRole role) {
+  switch (role) {
+  case ArgumentRole::Tokens:
+    return KVRM_BASE_TOKENS;
+  case ArgumentRole::Logits:
+    return KVRM_BASE_LOGITS;
+  case ArgumentRole::Weights:
+    return KVRM_BASE_WEIGHTS;
+  default:
+    return std::nullopt;
+  }
+}
+
+FailureOr<kvrm_program_arg> ProgramWriter::argumentForBuffer(Value value,
+                                                             Operation *op) {
+  FailureOr<BufferPlace> place = findBuffer(value, op);
+  if (failed(place))
+    return failure();
+  kvrm_program_arg arg{};
+  arg.offset = place->offset;
+  arg.bytes = getExtentBytes(cast<MemRefType>(value.getType()));
+  if (auto argument = dyn_cast<BlockArgument>(place->root)) {
+    std::optional<ArgumentRole> role =
+        getArgumentRole(step, argument.getArgNumber());
+    std::optional<kvrm_program_base> base = role ? baseOf(*role) : std::nullopt;
+    if (!base)
+      return op->emitOpError("uses argument ")
+             << argument.getArgNumber() << " of its step, which no command of "
+             << "a program can reach";
+    arg.base = static_cast<uint16_t>(*base);
+    if (*base == KVRM_BASE_WEIGHTS)
+      return arg;
+    if (place->offset != 0)
+      return op->emitOpError("uses a part of the tokens or of the logits; a "
+                             "program has them whole");
+    arg.bytes = 0;
+    return arg;
+  }
+  auto offset = arenaOffsets.find(place->root);
+  if (offset != arenaOffsets.end()) {
+    arg.base = KVRM_BASE_ARENA;
+    arg.offset += offset->second;
+    return arg;
+  }
+  // A field of the rows.
+  arg.base = KVRM_BASE_ROWS;
+  arg.offset = place->root.getDefiningOp<PositionsOp>()
+                   ? offsetof(kvrm_row, position)
+                   : offsetof(kvrm_row, count);
+  arg.bytes = 0;
+  return arg;
+}
+
+FailureOr<kvrm_program_arg> ProgramWriter::argumentFor(Value value,
+                                                       Operation *op) {
+  if (isa<MemRefType>(value.getType()))
+    return argumentForBuffer(value, op);
+  auto found = numbers.find(value);
+  if (found == numbers.end())
+    return op->emitOpError("takes or makes a tensor that is neither an input "
+                           "nor a result of its step");
+  kvrm_program_arg arg{};
+  arg.base = KVRM_BASE_TENSOR;
+  arg.index = found->second;
+  return arg;
+}
+
+//===----------------------------------------------------------------------===//
+// Commands
+//===----------------------------------------------------------------------===//
+
+/// Adds a command, whose `arguments` follow.
+LogicalResult ProgramWriter::begin(Operation *op, const Launch &launch,
+                                   int64_t arguments) {
+  int64_t index = indexOf(launch.kernel);
   if (index < 0)
-    return op->emitOpError("runs a kernel that is not lowered: ") << kernel;
+    return op->emitOpError("runs a kernel that is not lowered: ")
+           << launch.kernel;
   kvrm_program_command command{};
   command.kind = KVRM_COMMAND_KERNEL;
   // What comes right after the commit waits until it has ended.
-  if (isProgrammatic && overlaps && commands.size() > 1)
+  if (launch.isProgrammatic && overlaps && commands.size() > 1)
     command.flags = KVRM_COMMAND_PROGRAMMATIC;
-  command.schedules = schedules;
-  command.grid_rule = static_cast<uint16_t>(rule);
+  command.schedules = launch.schedules;
+  command.grid_rule = static_cast<uint16_t>(launch.rule);
   command.kernel = static_cast<uint32_t>(index);
-  for (size_t i = 0; i < grid.size(); ++i)
-    command.grid[i] = static_cast<uint32_t>(grid[i]);
+  for (size_t i = 0; i < launch.grid.size(); ++i)
+    command.grid[i] = static_cast<uint32_t>(launch.grid[i]);
   command.first_arg = static_cast<uint32_t>(args.size());
-  command.args = KVRM_DEVICE_ARGS;
+  command.args = static_cast<uint32_t>(arguments);
   commands.push_back(command);
+  return success();
+}
 
+/// Adds a command whose kernel takes kvrm_device_args.
+LogicalResult ProgramWriter::add(Operation *op, const Launch &launch,
+                                 int64_t layer, const Operands &operands) {
+  if (failed(begin(op, launch, KVRM_DEVICE_ARGS)))
+    return failure();
   const std::pair<size_t, Value> bound[] = {
       {offsetof(kvrm_device_args, q), operands.query},
       {offsetof(kvrm_device_args, out), operands.output},
@@ -129,13 +244,17 @@ LogicalResult ProgramWriter::add(Operation *op, StringRef kernel,
         kvrm_device_arg_base(static_cast<int32_t>(field)));
     if (arg.base == KVRM_BASE_K_POOL || arg.base == KVRM_BASE_V_POOL)
       arg.index = static_cast<uint16_t>(layer);
+    // What a kernel does not read has an address all the same.
+    if (arg.base == KVRM_BASE_TENSOR && tensors.empty()) {
+      arg.base = KVRM_BASE_ARENA;
+      arg.bytes = 1;
+    }
     for (auto [offset, value] : bound)
       if (offset / sizeof(uint64_t) == field && value) {
-        auto found = numbers.find(value);
-        if (found == numbers.end())
-          return op->emitOpError("takes or makes a tensor that is neither an "
-                                 "input nor a result of its step");
-        arg.index = found->second;
+        FailureOr<kvrm_program_arg> found = argumentFor(value, op);
+        if (failed(found))
+          return failure();
+        arg = *found;
       }
     args.push_back(arg);
   }
@@ -144,13 +263,15 @@ LogicalResult ProgramWriter::add(Operation *op, StringRef kernel,
 
 LogicalResult ProgramWriter::writeAppend(LaunchOp op) {
   int64_t queries = op.getDescriptor().getType().getQueries();
-  return add(op, deviceKernelName(op.getKernel(), DeviceRole::Append),
-             KVRM_RUN_ALL, KVRM_GRID_ROWS, {1, queries, 1}, op.getLayer(),
+  Launch launch{deviceKernelName(op.getKernel(), DeviceRole::Append),
+                KVRM_RUN_ALL,
+                KVRM_GRID_ROWS,
+                {1, queries, 1}};
+  return add(op, launch, op.getLayer(),
              {.query = {},
               .output = {},
               .key = op.getInputs()[0],
-              .value = op.getInputs()[1]},
-             /*isProgrammatic=*/true);
+              .value = op.getInputs()[1]});
 }
 
 LogicalResult ProgramWriter::writeAttention(LaunchOp op) {
@@ -164,38 +285,82 @@ LogicalResult ProgramWriter::writeAttention(LaunchOp op) {
                     llvm::divideCeil(kernel.getDescriptorType().getQueries(),
                                      kernel.getTile().getQ());
   Operands operands{.query = op.getInputs()[0],
-                    .output = op.getResult(0),
+                    .output = op->getNumResults() ? op.getResult(0)
+                                                  : op.getOutputs()[0],
                     .key = {},
                     .value = {}};
-  if (failed(add(op, deviceKernelName(name, DeviceRole::AttendWorkqueue),
-                 KVRM_RUN_WORKQUEUE, KVRM_GRID_SHARES, {1, 1, 1}, layer,
-                 operands, true)) ||
-      failed(add(op, deviceKernelName(name, DeviceRole::AttendCluster),
-                 KVRM_RUN_CLUSTER, KVRM_GRID_CLUSTERS, {outputs, 1, 1}, layer,
-                 operands, true)))
+  Launch workqueue{deviceKernelName(name, DeviceRole::AttendWorkqueue),
+                   KVRM_RUN_WORKQUEUE, KVRM_GRID_SHARES};
+  Launch cluster{deviceKernelName(name, DeviceRole::AttendCluster),
+                 KVRM_RUN_CLUSTER,
+                 KVRM_GRID_CLUSTERS,
+                 {outputs, 1, 1}};
+  if (failed(add(op, workqueue, layer, operands)) ||
+      failed(add(op, cluster, layer, operands)))
     return failure();
   // Staged kernels wait for nothing by themselves.
   std::string staged = (name + kStagedSuffix).str();
   if (indexOf(deviceKernelName(staged, DeviceRole::Stage)) < 0)
     return success();
   for (DeviceRole role : {DeviceRole::Stage, DeviceRole::AttendWorkqueueStaged})
-    if (failed(add(op, deviceKernelName(staged, role), KVRM_RUN_STAGED,
-                   KVRM_GRID_SHARES, {1, 1, 1}, layer, operands, false)))
+    if (failed(add(op,
+                   {deviceKernelName(staged, role),
+                    KVRM_RUN_STAGED,
+                    KVRM_GRID_SHARES,
+                    {1, 1, 1},
+                    /*isProgrammatic=*/false},
+                   layer, operands)))
       return failure();
   return success();
+}
+
+LogicalResult ProgramWriter::writeDense(DeviceDispatchOp op) {
+  Launch launch;
+  launch.kernel = op.getKernel().getLeafReference().str();
+  llvm::copy(op.getGrid(), launch.grid.begin());
+  if (op.getPerProcessor())
+    launch.rule = KVRM_GRID_PROCESSORS;
+  if (op.getNumOperands() > KVRM_MAX_COMMAND_ARGS)
+    return op.emitOpError("passes ")
+           << op.getNumOperands() << " buffers, more than "
+           << KVRM_MAX_COMMAND_ARGS;
+  if (failed(begin(op, launch, op.getNumOperands())))
+    return failure();
+  for (Value buffer : op->getOperands()) {
+    FailureOr<kvrm_program_arg> arg = argumentFor(buffer, op);
+    if (failed(arg))
+      return failure();
+    args.push_back(*arg);
+  }
+  return success();
+}
+
+/// Ops that only name what others use.
+static bool isNaming(Operation &op) {
+  return isa<StageOp, tensor::EmptyOp, memref::AllocOp, memref::DeallocOp,
+             ViewLikeOpInterface, func::ReturnOp>(op) ||
+         op.hasTrait<OpTrait::ConstantLike>();
 }
 
 LogicalResult ProgramWriter::write(Operation &op) {
   if (auto commit = dyn_cast<CommitOp>(op)) {
     layers = commit.getSession().getType().getPool().getLayers();
     // One descriptor is a few hundred words: four blocks apply them.
-    return add(&op, deviceKernelName({}, DeviceRole::Commit), KVRM_RUN_ALL,
-               KVRM_GRID_FIXED, {4, 1, 1}, /*layer=*/0, {}, false);
+    return add(&op,
+               {deviceKernelName({}, DeviceRole::Commit),
+                KVRM_RUN_ALL,
+                KVRM_GRID_FIXED,
+                {4, 1, 1},
+                /*isProgrammatic=*/false},
+               /*layer=*/0, {});
   }
   if (auto launch = dyn_cast<LaunchOp>(op))
     return launch.isAttention() ? writeAttention(launch) : writeAppend(launch);
-  bool isUnusedField = isa<PositionsOp, CountsOp>(op) && op.use_empty();
-  if (isUnusedField || isa<StageOp, tensor::EmptyOp, func::ReturnOp>(op))
+  if (auto dispatch = dyn_cast<DeviceDispatchOp>(op))
+    return writeDense(dispatch);
+  bool isField = isa<PositionsOp, CountsOp>(op) &&
+                 (op.use_empty() || isa<MemRefType>(op.getResult(0).getType()));
+  if (isField || isNaming(op))
     return success();
   return op.emitOpError("is left in a step and has no command of a program");
 }
@@ -217,14 +382,14 @@ std::string ProgramWriter::serialize() const {
 }
 
 FailureOr<DeviceProgram> ProgramWriter::run() {
-  if (failed(findTensors()))
+  if (failed(findTensors()) || failed(placeBuffers()))
     return failure();
   for (Operation &op : step.getBody().front())
     if (failed(write(op)))
       return failure();
   if (commands.empty())
     return step.emitError("has no command of a program");
-  return DeviceProgram{serialize(), std::move(tensors)};
+  return DeviceProgram{serialize(), std::move(tensors), arenaBytes};
 }
 
 FailureOr<DeviceProgram> kvrm::writeDeviceProgram(func::FuncOp step,

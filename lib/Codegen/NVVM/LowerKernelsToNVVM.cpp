@@ -90,14 +90,10 @@ static LogicalResult checkPlan(Operation *step, const DeviceOptions &options) {
 }
 
 FailureOr<DeviceOptions> LowerKernelsToNVVMPass::readOptions() {
-  DeviceOptions result;
-  StringRef digits = arch;
-  if (!digits.consume_front("sm_") || digits.getAsInteger(10, result.sm) ||
-      (result.sm != 80 && result.sm != 90)) {
-    emitError(getOperation().getLoc())
-        << "arch: '" << arch.getValue() << "' is not sm_80 or sm_90";
+  FailureOr<DeviceOptions> result =
+      readDeviceOptions(getOperation().getLoc(), arch);
+  if (failed(result))
     return failure();
-  }
   if (warps < 0 || warps > 16 || (warps && !llvm::isPowerOf2_64(warps))) {
     emitError(getOperation().getLoc())
         << "warps: " << warps.getValue()
@@ -114,9 +110,9 @@ FailureOr<DeviceOptions> LowerKernelsToNVVMPass::readOptions() {
         << "blocks-per-sm: " << blocksPerSM.getValue() << " is outside 1..8";
     return failure();
   }
-  result.warps = warps;
-  result.stages = stages;
-  result.blocksPerSM = blocksPerSM;
+  result->warps = warps;
+  result->stages = stages;
+  result->blocksPerSM = blocksPerSM;
   return result;
 }
 

@@ -1,10 +1,13 @@
 // RUN: kvrm-opt %s --kvrm-pack-weights | FileCheck %s
 // RUN: kvrm-opt %s --kvrm-pack-weights=panel=16 | FileCheck %s --check-prefix=PANEL
-// RUN: not kvrm-opt %s --kvrm-pack-weights=panel=0 2>&1 | FileCheck %s --check-prefix=ZERO
+// RUN: kvrm-opt %s --kvrm-pack-weights=panel=0 | FileCheck %s --check-prefix=ZERO
 // RUN: not kvrm-opt %s --kvrm-pack-weights=panel=-1 2>&1 | FileCheck %s --check-prefix=NEGATIVE
 
-// ZERO: error: panel is 0, not positive
-// NEGATIVE: error: panel is -1, not positive
+// Without panels every weight stays as it is, and gets its place.
+// ZERO-NOT: #kvrm.weight<panels
+// ZERO: #kvrm.weight<row_major, offset = 0>
+// ZERO-NOT: #kvrm.weight<panels
+// NEGATIVE: error: panel is -1, which is negative
 
 #x = affine_map<(m, n, k) -> (m, k)>
 #w = affine_map<(m, n, k) -> (n, k)>

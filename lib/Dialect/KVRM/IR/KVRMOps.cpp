@@ -323,6 +323,38 @@ void DispatchOp::getEffects(
   addBufferEffects(getInputsMutable(), getOutputsMutable(), effects);
 }
 
+void DeviceDispatchOp::getEffects(
+    SmallVectorImpl<SideEffects::EffectInstance<MemoryEffects::Effect>>
+        &effects) {
+  addBufferEffects(getInputsMutable(), getOutputsMutable(), effects);
+}
+
+LogicalResult DeviceDispatchOp::verify() {
+  ArrayRef<int64_t> blocks = getGrid();
+  if (blocks.size() != 3 ||
+      llvm::any_of(blocks, [](int64_t count) { return count < 1; }))
+    return emitOpError("grid must be three positive numbers");
+  return success();
+}
+
+LogicalResult
+DeviceDispatchOp::verifySymbolUses(SymbolTableCollection &symbols) {
+  auto kernel = symbols.lookupNearestSymbolFrom<FunctionOpInterface>(
+      *this, getKernelAttr());
+  if (!kernel)
+    return emitOpError("names no function '") << getKernel() << "'";
+  auto launch = kernel->getAttrOfType<DeviceKernelAttr>(
+      KVRMDialect::getDeviceKernelAttrName());
+  if (!launch || launch.getRole() != DeviceRole::Dense)
+    return emitOpError("names '") << getKernel() << "', no dense kernel";
+  size_t buffers = getInputs().size() + getOutputs().size();
+  if (kernel.getNumArguments() != buffers)
+    return emitOpError("passes ")
+           << buffers << " buffers to '" << getKernel() << "', which takes "
+           << kernel.getNumArguments();
+  return success();
+}
+
 LogicalResult DispatchOp::verify() {
   if (auto tasks = static_cast<int64_t>(getTasks()); tasks < 1)
     return emitOpError("needs at least one task, got ") << tasks;

@@ -27,9 +27,9 @@ public:
   using PackWeightsPassBase::PackWeightsPassBase;
 
   void runOnOperation() override {
-    if (panel < 1) {
+    if (panel < 0) {
       getOperation().emitError("panel is ")
-          << panel.getValue() << ", not positive";
+          << panel.getValue() << ", which is negative";
       return signalPassFailure();
     }
     SmallVector<func::FuncOp> steps = getSteps(getOperation());
@@ -54,7 +54,7 @@ public:
       }
       auto layout = WeightAttr::get(&getContext(), WeightFormat::RowMajor,
                                     offset, /*panel=*/0, /*rows=*/0);
-      if (isMatrix(type, users)) {
+      if (panel > 0 && isMatrix(type, users)) {
         layout = WeightAttr::get(&getContext(), WeightFormat::Panels, offset,
                                  panel, type.getDimSize(0));
         type = pack(global, users);

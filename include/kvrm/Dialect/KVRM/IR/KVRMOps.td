@@ -393,6 +393,37 @@ def KVRM_DispatchOp : KVRM_Op<"dispatch", [
   }];
 }
 
+def KVRM_DeviceDispatchOp : KVRM_Op<"device_dispatch", [
+    KVRM_InPhases<"Phase::Kernels">, AttrSizedOperandSegments,
+    DeclareOpInterfaceMethods<SymbolUserOpInterface>,
+    DeclareOpInterfaceMethods<MemoryEffectsOpInterface>]> {
+  let summary = "run a dense kernel of a GPU";
+  let description = [{
+    Launches `kernel`, a function of role `dense` in a `gpu.module`, with the
+    address of each buffer, inputs first. `grid` is in blocks; with
+    `per_processor` its first number counts for each multiprocessor of the
+    device. What `kvrm.dispatch` is to a CPU: the dense part of a step runs
+    through this op.
+
+    Example:
+
+    ```mlir
+    kvrm.device_dispatch @kvrm_kernels::@linear_0 grid [1, 1, 1] per_processor
+        ins(%x, %w : memref<8x576xf16>, memref<960x576xf16>)
+        outs(%y : memref<8x960xf32>)
+    ```
+  }];
+  let arguments = (ins SymbolRefAttr:$kernel, DenseI64ArrayAttr:$grid,
+                       UnitAttr:$perProcessor, Variadic<AnyMemRef>:$inputs,
+                       Variadic<AnyMemRef>:$outputs);
+  let assemblyFormat = [{
+    $kernel `grid` $grid (`per_processor` $perProcessor^)?
+    (`ins` `(` $inputs^ `:` type($inputs) `)`)?
+    (`outs` `(` $outputs^ `:` type($outputs) `)`)? attr-dict
+  }];
+  let hasVerifier = 1;
+}
+
 //===----------------------------------------------------------------------===//
 // Any phase: forms of the dense part
 //===----------------------------------------------------------------------===//

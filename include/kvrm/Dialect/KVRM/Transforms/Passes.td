@@ -203,7 +203,8 @@ def PackWeightsPass : Pass<"kvrm-pack-weights", "::mlir::ModuleOp"> {
   }];
   let options = [
     Option<"panel", "panel", "int64_t", /*default=*/"32",
-           "Rows of a panel, a multiple of the vector lanes">,
+           "Rows of a panel, a multiple of the vector lanes; 0: matrices stay "
+           "row-major">,
   ];
   let statistics = [
     Statistic<"numPacked", "weights-packed", "Number of matrices packed">,

@@ -66,10 +66,11 @@ typedef enum kvrm_command_kind {
 /// How many blocks a kernel gets along x; along y and z it is grid[1] and
 /// grid[2].
 typedef enum kvrm_grid_rule {
-  KVRM_GRID_FIXED = 0,   ///< grid[0]
-  KVRM_GRID_ROWS = 1,    ///< grid[0] a row of the step
-  KVRM_GRID_SHARES = 2,  ///< one a share of the descriptor; grid[0] is 1
-  KVRM_GRID_CLUSTERS = 3 ///< a cluster for each of grid[0] outputs of a row
+  KVRM_GRID_FIXED = 0,     ///< grid[0]
+  KVRM_GRID_ROWS = 1,      ///< grid[0] a row of the step
+  KVRM_GRID_SHARES = 2,    ///< one a share of the descriptor; grid[0] is 1
+  KVRM_GRID_CLUSTERS = 3,  ///< a cluster for each of grid[0] outputs of a row
+  KVRM_GRID_PROCESSORS = 4 ///< grid[0] a multiprocessor of the device
 } kvrm_grid_rule;
 
 /// The ways in which a program can be run; a command says in which of them it
@@ -88,7 +89,8 @@ enum {
 };
 
 /// Where an argument points. `offset` and `bytes` count in the memory named;
-/// where they mean nothing both are 0, and so is `index`.
+/// where they mean nothing both are 0, and so is `index`. Of the rows `offset`
+/// may be that of a field in kvrm_row, for dense kernels.
 typedef enum kvrm_program_base {
   KVRM_BASE_IMMEDIATE = 0, ///< no address: the value is `offset`
   KVRM_BASE_ARENA = 1,     ///< intermediate values; offset, bytes

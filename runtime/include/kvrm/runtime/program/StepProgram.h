@@ -71,8 +71,10 @@ public:
 
   /// The bytes that parse() reads.
   std::string serialize() const;
-  /// A line a command.
-  std::string print(std::span<const kvrm_kernel_role> kernels) const;
+  /// A line a command. Dense kernels go by their symbols, where those are
+  /// given.
+  std::string print(std::span<const kvrm_kernel_role> kernels,
+                    std::span<const std::string> symbols = {}) const;
 
 private:
   Status verifyAttention(const ProgramBounds &bounds,

@@ -1,0 +1,90 @@
+//===- DenseKernels.h - The dense part on a GPU -----------------*- C++ -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// Writers of dense kernels, one a kind of op. A kernel takes the addresses of
+// its ops' buffers, inputs first, and waits for what was launched ahead of it
+// before it touches anything that is not a weight (programmatic dependent
+// launch, sm_90).
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef KVRM_CODEGEN_NVVM_DENSEKERNELS_H
+#define KVRM_CODEGEN_NVVM_DENSEKERNELS_H
+
+#include "DeviceKernel.h"
+
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
+
+#include <array>
+
+namespace mlir::kvrm {
+
+/// What an op's kernel is launched with.
+struct DenseLaunch {
+  std::array<int64_t, 3> grid = {1, 1, 1};
+  bool perProcessor = false; ///< grid[0] counts for each multiprocessor
+};
+
+/// The buffers of ops, each once, in the order of its kernel's parameters.
+struct DenseBuffers {
+  SmallVector<Value> inputs, outputs;
+
+  static DenseBuffers of(LinearOp op);
+  static DenseBuffers of(RmsNormOp op);
+  /// Fails, with an error, for an op that uses a value that is neither a buffer
+  /// nor a constant.
+  static FailureOr<DenseBuffers> of(ArrayRef<linalg::LinalgOp> ops);
+
+  int64_t size() const {
+    return static_cast<int64_t>(inputs.size() + outputs.size());
+  }
+};
+
+/// A product with a weight, by matrix units where the shape allows.
+DenseLaunch writeLinearKernel(LinearOp op, StringRef name,
+                              gpu::GPUModuleOp module,
+                              const DeviceOptions &options);
+
+/// One block a row.
+DenseLaunch writeNormKernel(RmsNormOp op, StringRef name,
+                            gpu::GPUModuleOp module,
+                            const DeviceOptions &options);
+
+/// Any ops of linalg that do not depend on one another: a thread an output
+/// element, loops for what is reduced.
+FailureOr<DenseLaunch> writeLoopsKernel(ArrayRef<linalg::LinalgOp> ops,
+                                        const DenseBuffers &buffers,
+                                        StringRef name, gpu::GPUModuleOp module,
+                                        const DeviceOptions &options);
+
+/// Lets what follows start, and waits for what went before.
+void waitForInputs(DeviceBuilder &b, const DeviceOptions &options);
+
+/// A buffer as a kernel addresses it. Indices are i64.
+struct StridedBuffer {
+  Value pointer;
+  MemRefType type;
+
+  Value at(DeviceBuilder &b, ValueRange index) const;
+  Value load(DeviceBuilder &b, ValueRange index) const {
+    return b.load(type.getElementType(), at(b, index));
+  }
+  void store(DeviceBuilder &b, Value value, ValueRange index) const {
+    b.store(value, at(b, index));
+  }
+};
+
+/// Copies the scalar ops of `body` with `arguments` for its arguments, and
+/// returns what it yields. `replace` stands in for an op if it returns a value.
+SmallVector<Value>
+cloneScalars(DeviceBuilder &b, Block &body, ValueRange arguments,
+             function_ref<Value(Operation &, IRMapping &)> replace);
+
+} // namespace mlir::kvrm
+
+#endif // KVRM_CODEGEN_NVVM_DENSEKERNELS_H

@@ -1,0 +1,280 @@
+//===- LowerDenseToNVVM.cpp - The dense part of a step on a GPU -----------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "DenseKernels.h"
+
+#include "kvrm/Codegen/Passes.h"
+#include "kvrm/Dialect/KVRM/Utils/StepBuffers.h"
+#include "kvrm/Dialect/KVRM/Utils/Steps.h"
+
+#include "mlir/Dialect/Math/Transforms/Passes.h"
+#include "mlir/Dialect/MemRef/IR/MemRef.h"
+#include "mlir/IR/Matchers.h"
+#include "mlir/Transforms/GreedyPatternRewriteDriver.h"
+#include "llvm/ADT/DenseSet.h"
+
+namespace mlir::kvrm {
+#define GEN_PASS_DEF_LOWERDENSETONVVMPASS
+#include "kvrm/Codegen/Passes.h.inc"
+} // namespace mlir::kvrm
+
+using namespace mlir;
+using namespace mlir::kvrm;
+
+namespace {
+
+/// What one launch runs: an op, or ops of linalg that do not wait for one
+/// another.
+using DenseGroup = SmallVector<Operation *, 1>;
+
+/// A kernel, and what it was written for.
+struct KnownKernel {
+  DenseGroup ops;
+  std::string name;
+  DenseLaunch launch;
+};
+
+class LowerDenseToNVVMPass
+    : public kvrm::impl::LowerDenseToNVVMPassBase<LowerDenseToNVVMPass> {
+public:
+  using LowerDenseToNVVMPassBase::LowerDenseToNVVMPassBase;
+  void runOnOperation() override;
+
+private:
+  LogicalResult lowerStep(func::FuncOp step);
+  LogicalResult lower(const DenseGroup &group);
+  FailureOr<KnownKernel> kernelFor(const DenseGroup &group,
+                                   const DenseBuffers &buffers);
+  LogicalResult lowerMath();
+
+  gpu::GPUModuleOp device;
+  DeviceOptions target;
+  SmallVector<KnownKernel> kernels;
+  SmallVector<Operation *> lowered;
+};
+
+/// Compares the ops of two groups: equal ones have one kernel. Buffers may
+/// differ, as long as their types are equal and the same of them are one.
+class GroupComparison {
+public:
+  bool areEqual(const DenseGroup &lhs, const DenseGroup &rhs) {
+    return llvm::equal(lhs, rhs, [&](Operation *left, Operation *right) {
+      return areEqual(left, right);
+    });
+  }
+
+private:
+  bool areEqual(Operation *lhs, Operation *rhs) {
+    return OperationEquivalence::isEquivalentTo(
+        lhs, rhs,
+        [&](Value left, Value right) { return success(areEqual(left, right)); },
+        [&](Value left, Value right) { pair(left, right); },
+        OperationEquivalence::IgnoreLocations);
+  }
+  bool areEqual(Value left, Value right) {
+    auto known = rightOf.find(left);
+    if (known != rightOf.end())
+      return known->second == right;
+    Attribute leftConstant, rightConstant;
+    bool isLeft = matchPattern(left, m_Constant(&leftConstant));
+    bool isRight = matchPattern(right, m_Constant(&rightConstant));
+    if (isLeft || isRight)
+      return isLeft && isRight && leftConstant == rightConstant;
+    if (left.getType() != right.getType() || leftOf.contains(right))
+      return false;
+    pair(left, right);
+    return true;
+  }
+  void pair(Value left, Value right) {
+    rightOf[left] = right;
+    leftOf[right] = left;
+  }
+
+  DenseMap<Value, Value> rightOf, leftOf;
+};
+
+} // namespace
+
+//===----------------------------------------------------------------------===//
+// Groups
+//===----------------------------------------------------------------------===//
+
+/// Most ops of a launch: what keeps its arguments few.
+static constexpr size_t kMaxGroup = 6;
+
+static SmallVector<linalg::LinalgOp> loopsOf(const DenseGroup &group) {
+  return llvm::map_to_vector(
+      group, [](Operation *op) { return cast<linalg::LinalgOp>(op); });
+}
+
+/// Whether one of two ops of linalg writes memory that the other uses. Views of
+/// one buffer count as the same.
+static FailureOr<bool> areDependent(Operation *lhs, Operation *rhs) {
+  auto rootsOf =
+      [](Operation *op,
+         ArrayRef<Value> buffers) -> FailureOr<llvm::SmallDenseSet<Value>> {
+    llvm::SmallDenseSet<Value> roots;
+    for (Value buffer : buffers) {
+      FailureOr<BufferPlace> place = findBuffer(buffer, op);
+      if (failed(place))
+        return failure();
+      roots.insert(place->root);
+    }
+    return roots;
+  };
+  for (auto [writer, user] : {std::pair(lhs, rhs), {rhs, lhs}}) {
+    FailureOr<DenseBuffers> written = DenseBuffers::of(loopsOf({writer}));
+    FailureOr<DenseBuffers> used = DenseBuffers::of(loopsOf({user}));
+    if (failed(written) || failed(used))
+      return failure();
+    FailureOr<llvm::SmallDenseSet<Value>> outputs =
+        rootsOf(writer, written->outputs);
+    SmallVector<Value> all = used->inputs;
+    llvm::append_range(all, used->outputs);
+    FailureOr<llvm::SmallDenseSet<Value>> buffers = rootsOf(user, all);
+    if (failed(outputs) || failed(buffers))
+      return failure();
+    if (llvm::any_of(*outputs,
+                     [&](Value root) { return buffers->contains(root); }))
+      return true;
+  }
+  return false;
+}
+
+/// Whether `op` can join a group, whose launch then moves behind it.
+static FailureOr<bool> canJoin(const DenseGroup &group, Operation *op) {
+  if (group.empty() || group.size() == kMaxGroup ||
+      !isa<linalg::LinalgOp>(op) || !isa<linalg::LinalgOp>(group.front()))
+    return false;
+  for (Operation *other : group) {
+    FailureOr<bool> isDependent = areDependent(other, op);
+    if (failed(isDependent))
+      return failure();
+    if (*isDependent)
+      return false;
+  }
+  return true;
+}
+
+static FailureOr<DenseBuffers> buffersOf(const DenseGroup &group) {
+  if (auto linear = dyn_cast<LinearOp>(group.front()))
+    return DenseBuffers::of(linear);
+  if (auto norm = dyn_cast<RmsNormOp>(group.front()))
+    return DenseBuffers::of(norm);
+  return DenseBuffers::of(loopsOf(group));
+}
+
+//===----------------------------------------------------------------------===//
+// The pass
+//===----------------------------------------------------------------------===//
+
+FailureOr<KnownKernel>
+LowerDenseToNVVMPass::kernelFor(const DenseGroup &group,
+                                const DenseBuffers &buffers) {
+  for (const KnownKernel &known : kernels)
+    if (GroupComparison().areEqual(known.ops, group))
+      return known;
+  auto nameOf = [&](StringRef kind) {
+    return (kind + "_" + Twine(kernels.size())).str();
+  };
+  KnownKernel kernel{group, {}, {}};
+  if (auto linear = dyn_cast<LinearOp>(group.front())) {
+    kernel.name = nameOf("linear");
+    kernel.launch = writeLinearKernel(linear, kernel.name, device, target);
+  } else if (auto norm = dyn_cast<RmsNormOp>(group.front())) {
+    kernel.name = nameOf("norm");
+    kernel.launch = writeNormKernel(norm, kernel.name, device, target);
+  } else {
+    kernel.name = nameOf("loops");
+    FailureOr<DenseLaunch> launch =
+        writeLoopsKernel(loopsOf(group), buffers, kernel.name, device, target);
+    if (failed(launch))
+      return failure();
+    kernel.launch = *launch;
+  }
+  kernels.push_back(kernel);
+  ++numKernels;
+  return kernel;
+}
+
+/// Puts the launch of a group where its last op is.
+LogicalResult LowerDenseToNVVMPass::lower(const DenseGroup &group) {
+  if (group.empty())
+    return success();
+  FailureOr<DenseBuffers> buffers = buffersOf(group);
+  if (failed(buffers))
+    return failure();
+  FailureOr<KnownKernel> kernel = kernelFor(group, *buffers);
+  if (failed(kernel))
+    return failure();
+  OpBuilder b(group.back());
+  auto name =
+      SymbolRefAttr::get(b.getContext(), device.getSymName(),
+                         FlatSymbolRefAttr::get(b.getContext(), kernel->name));
+  DeviceDispatchOp::create(b, group.back()->getLoc(), name,
+                           b.getDenseI64ArrayAttr(kernel->launch.grid),
+                           kernel->launch.perProcessor, buffers->inputs,
+                           buffers->outputs);
+  llvm::append_range(lowered, group);
+  numLowered += group.size();
+  return success();
+}
+
+LogicalResult LowerDenseToNVVMPass::lowerStep(func::FuncOp step) {
+  DenseGroup group;
+  for (Operation &op : llvm::make_early_inc_range(step.getBody().front())) {
+    bool isDense = isa<LinearOp, RmsNormOp, linalg::LinalgOp>(op);
+    // What touches no memory, or takes some, may stand between ops of a group.
+    if (!isDense && (isMemoryEffectFree(&op) || isa<memref::AllocOp>(op)))
+      continue;
+    if (isDense &&
+        !cast<DestinationStyleOpInterface>(op).hasPureBufferSemantics())
+      return op.emitOpError("is not on buffers; run kvrm-bufferize-step first");
+    FailureOr<bool> joins = isDense ? canJoin(group, &op) : false;
+    if (failed(joins))
+      return failure();
+    if (!*joins) {
+      if (failed(lower(group)))
+        return failure();
+      group.clear();
+    }
+    if (isDense)
+      group.push_back(&op);
+  }
+  return lower(group);
+}
+
+/// What the GPU has no instruction for.
+LogicalResult LowerDenseToNVVMPass::lowerMath() {
+  RewritePatternSet patterns(&getContext());
+  populateMathPolynomialApproximationPatterns(patterns, [](StringRef name) {
+    return name != "math.sqrt" && name != "math.rsqrt";
+  });
+  return applyPatternsGreedily(device, std::move(patterns));
+}
+
+void LowerDenseToNVVMPass::runOnOperation() {
+  ModuleOp module = getOperation();
+  kernels.clear();
+  lowered.clear();
+  FailureOr<DeviceOptions> options = readDeviceOptions(module.getLoc(), arch);
+  if (failed(options))
+    return signalPassFailure();
+  target = *options;
+  auto devices = module.getOps<gpu::GPUModuleOp>();
+  if (devices.empty())
+    return;
+  device = *devices.begin();
+  for (func::FuncOp step : getSteps(module))
+    if (failed(lowerStep(step)))
+      return signalPassFailure();
+  for (Operation *op : lowered)
+    op->erase();
+  if (failed(lowerMath()))
+    signalPassFailure();
+}

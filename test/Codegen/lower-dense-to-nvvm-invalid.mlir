@@ -1,0 +1,69 @@
+// RUN: kvrm-opt %s --split-input-file --verify-diagnostics --kvrm-lower-kernels-to-nvvm --kvrm-lower-dense-to-nvvm
+
+!session = !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 128, page = 16, element = f16, layout = swizzled>>
+!desc = !kvrm.descriptor<rows = 2, queries = 1, pages = 4>
+
+kvrm.kernel @append heads 2 io f16 tile <q = 1, kv = 16> transport <native> on !session at !desc {
+  kvrm.append_rows
+  kvrm.return
+}
+
+func.func @on_tensors(%session: !session, %x: tensor<2x8xf32>) attributes {kvrm.step} {
+  %zero = arith.constant 0.0 : f32
+  // expected-error @+1 {{is not on buffers; run kvrm-bufferize-step first}}
+  %y = linalg.fill ins(%zero : f32) outs(%x : tensor<2x8xf32>) -> tensor<2x8xf32>
+  return
+}
+
+// -----
+
+!session = !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 128, page = 16, element = f16, layout = swizzled>>
+!desc = !kvrm.descriptor<rows = 2, queries = 1, pages = 4>
+
+kvrm.kernel @append heads 2 io f16 tile <q = 1, kv = 16> transport <native> on !session at !desc {
+  kvrm.append_rows
+  kvrm.return
+}
+
+func.func @not_static(%session: !session, %x: memref<?x8xf32>) attributes {kvrm.step} {
+  %zero = arith.constant 0.0 : f32
+  // expected-error @+1 {{in a step must have static loops}}
+  linalg.fill ins(%zero : f32) outs(%x : memref<?x8xf32>)
+  return
+}
+
+// -----
+
+!session = !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 128, page = 16, element = f16, layout = swizzled>>
+!desc = !kvrm.descriptor<rows = 2, queries = 1, pages = 4>
+
+kvrm.kernel @append heads 2 io f16 tile <q = 1, kv = 16> transport <native> on !session at !desc {
+  kvrm.append_rows
+  kvrm.return
+}
+
+func.func @not_constant(%session: !session, %value: f32, %x: memref<2x8xf32>) attributes {kvrm.step} {
+  // expected-error @+1 {{uses a value that is neither a buffer nor a constant}}
+  linalg.fill ins(%value : f32) outs(%x : memref<2x8xf32>)
+  return
+}
+
+// -----
+
+!session = !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 128, page = 16, element = f16, layout = swizzled>>
+!desc = !kvrm.descriptor<rows = 2, queries = 1, pages = 4>
+
+kvrm.kernel @append heads 2 io f16 tile <q = 1, kv = 16> transport <native> on !session at !desc {
+  kvrm.append_rows
+  kvrm.return
+}
+
+// Threads would write one element at once.
+func.func @one_element_twice(%session: !session, %x: memref<2x8xf32>, %y: memref<2xf32>) attributes {kvrm.step} {
+  // expected-error @+1 {{writes an element in several parallel iterations, or one of a reduction's own}}
+  linalg.generic {indexing_maps = [affine_map<(d0, d1) -> (d0, d1)>, affine_map<(d0, d1) -> (d0)>], iterator_types = ["parallel", "parallel"]} ins(%x : memref<2x8xf32>) outs(%y : memref<2xf32>) {
+  ^bb0(%in: f32, %out: f32):
+    linalg.yield %in : f32
+  }
+  return
+}
