@@ -187,7 +187,11 @@ private:
   std::vector<double> values[layers];
 };
 
-} // namespace host or device
+#ifdef TOY_DEVICE
+} // namespace device
+#else
+} // namespace host
+#endif
 } // namespace toy
 
 #endif // KVRM_TEST_TOYMODEL_H
