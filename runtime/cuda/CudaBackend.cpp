@@ -84,19 +84,12 @@ CudaBackend::create(std::shared_ptr<const CudaDevice> device,
   return backend;
 }
 
-static Status take(DeviceBuffer &buffer,
+/// `Buffer` is a DeviceBuffer or a PinnedBuffer.
+template <typename Buffer>
+static Status take(Buffer &buffer,
                    const std::shared_ptr<const CudaDevice> &device,
                    int64_t bytes, const char *purpose) {
-  Expected<DeviceBuffer> taken = DeviceBuffer::create(device, bytes, purpose);
-  KVRM_TRY(taken.status());
-  buffer = taken.take();
-  return Status::ok();
-}
-
-static Status take(PinnedBuffer &buffer,
-                   const std::shared_ptr<const CudaDevice> &device,
-                   int64_t bytes, const char *purpose) {
-  Expected<PinnedBuffer> taken = PinnedBuffer::create(device, bytes, purpose);
+  Expected<Buffer> taken = Buffer::create(device, bytes, purpose);
   KVRM_TRY(taken.status());
   buffer = taken.take();
   return Status::ok();

@@ -38,19 +38,25 @@ struct ProgramParts {
   uint32_t layers = 0;
   uint32_t tensors = 4;
 
-  /// Adds the kernel of a role, which is its index too.
-  void add(kvrm_kernel_role role, uint16_t schedules, kvrm_grid_rule rule,
-           std::array<uint32_t, 3> grid, int layer, bool isProgrammatic) {
+  /// Adds a command, whose `arguments` follow.
+  void begin(uint32_t kernel, uint16_t schedules, kvrm_grid_rule rule,
+             std::array<uint32_t, 3> grid, size_t arguments,
+             bool isProgrammatic) {
     kvrm_program_command command{};
     command.kind = KVRM_COMMAND_KERNEL;
     command.flags = isProgrammatic ? KVRM_COMMAND_PROGRAMMATIC : 0;
     command.schedules = schedules;
     command.grid_rule = static_cast<uint16_t>(rule);
-    command.kernel = role;
+    command.kernel = kernel;
     std::copy(grid.begin(), grid.end(), command.grid);
     command.first_arg = static_cast<uint32_t>(args.size());
-    command.args = KVRM_DEVICE_ARGS;
+    command.args = static_cast<uint32_t>(arguments);
     commands.push_back(command);
+  }
+  /// Adds the kernel of a role, which is its index too.
+  void add(kvrm_kernel_role role, uint16_t schedules, kvrm_grid_rule rule,
+           std::array<uint32_t, 3> grid, int layer, bool isProgrammatic) {
+    begin(role, schedules, rule, grid, KVRM_DEVICE_ARGS, isProgrammatic);
     for (size_t field = 0; field < KVRM_DEVICE_ARGS; ++field) {
       kvrm_program_arg arg{};
       arg.base = static_cast<uint16_t>(
@@ -70,16 +76,7 @@ struct ProgramParts {
                 std::array<uint32_t, 3> grid,
                 const std::vector<kvrm_program_arg> &given,
                 bool isProgrammatic = false) {
-    kvrm_program_command command{};
-    command.kind = KVRM_COMMAND_KERNEL;
-    command.flags = isProgrammatic ? KVRM_COMMAND_PROGRAMMATIC : 0;
-    command.schedules = KVRM_RUN_ALL;
-    command.grid_rule = static_cast<uint16_t>(rule);
-    command.kernel = kernel;
-    std::copy(grid.begin(), grid.end(), command.grid);
-    command.first_arg = static_cast<uint32_t>(args.size());
-    command.args = static_cast<uint32_t>(given.size());
-    commands.push_back(command);
+    begin(kernel, KVRM_RUN_ALL, rule, grid, given.size(), isProgrammatic);
     args.insert(args.end(), given.begin(), given.end());
   }
   kvrm::StepProgram build() const {

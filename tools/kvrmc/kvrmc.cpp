@@ -321,6 +321,10 @@ llvm::Error checkGPUOptions() {
         "--schedule: '" + schedule +
         "' is for the host; a GPU's package has workqueue and cluster, of "
         "which the runtime chooses");
+  if (transport != "native")
+    return llvm::createStringError(
+        "--transport: '" + transport +
+        "' is for the host; on GPUs kvrmc attention --staged compares it");
   if (activations.getNumOccurrences())
     return llvm::createStringError(
         "--activations: a GPU's are of the --cache-type");
@@ -405,7 +409,6 @@ llvm::Expected<std::unique_ptr<Target>> gpuTarget() {
   options.pipeline.page = page;
   options.pipeline.kvTile = kvTile;
   options.isDecoder = true;
-  options.isStaged = transport == "staged";
   options.isQuiet = quiet;
   return std::make_unique<GPUTarget>(std::move(*machine), options);
 }

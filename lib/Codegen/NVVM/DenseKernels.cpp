@@ -15,13 +15,6 @@
 using namespace mlir;
 using namespace mlir::kvrm;
 
-void kvrm::waitForInputs(DeviceBuilder &b, const DeviceOptions &options) {
-  if (!options.isHopper())
-    return;
-  b.launchDependents();
-  b.waitForPrerequisites();
-}
-
 Value StridedBuffer::at(DeviceBuilder &b, ValueRange index) const {
   SmallVector<int64_t> strides = type.getStridesAndOffset().first;
   Value element = b.i64(0);

@@ -62,9 +62,6 @@ FailureOr<DenseLaunch> writeLoopsKernel(ArrayRef<linalg::LinalgOp> ops,
                                         StringRef name, gpu::GPUModuleOp module,
                                         const DeviceOptions &options);
 
-/// Lets what follows start, and waits for what went before.
-void waitForInputs(DeviceBuilder &b, const DeviceOptions &options);
-
 /// A buffer as a kernel addresses it. Indices are i64.
 struct StridedBuffer {
   Value pointer;

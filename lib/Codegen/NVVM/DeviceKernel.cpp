@@ -22,6 +22,13 @@ FailureOr<DeviceOptions> kvrm::readDeviceOptions(Location loc, StringRef arch) {
   return options;
 }
 
+void kvrm::waitForInputs(DeviceBuilder &b, const DeviceOptions &options) {
+  if (!options.isHopper())
+    return;
+  b.launchDependents();
+  b.waitForPrerequisites();
+}
+
 static LLVM::LLVMFuncOp createKernel(gpu::GPUModuleOp module, Location loc,
                                      StringRef name, ArrayRef<Type> parameters,
                                      DeviceKernelAttr launch,

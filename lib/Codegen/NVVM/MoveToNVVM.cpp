@@ -51,10 +51,7 @@ void kvrm::lowerAppendToNVVM(KernelOp source, gpu::GPUModuleOp module,
   int64_t chunksPerHead = rowBytes / KVRM_CHUNK_BYTES;
   Value row = b.blockId(), token = b.blockIdY();
   // The attention that follows may fetch history while tokens arrive.
-  if (options.isHopper()) {
-    b.launchDependents();
-    b.waitForPrerequisites();
-  }
+  waitForInputs(b, options);
   Value rowData = b.at(kernel.parameter(offsetof(kvrm_device_args, rows)),
                        b.mul(b.widen(row), sizeof(kvrm_row)));
   SmallVector<Value> fields = b.loadWords(rowData, 4);
@@ -111,10 +108,7 @@ void kvrm::writeStageKernel(KernelOp source, gpu::GPUModuleOp module,
   constexpr int64_t step = KVRM_CHUNK_BYTES * kWarpLanes;
   // A page is whole rounds of so many steps.
   int64_t inFlight = std::gcd(pool.getPageBytes() / step, 4);
-  if (options.isHopper()) {
-    b.launchDependents();
-    b.waitForPrerequisites();
-  }
+  waitForInputs(b, options);
   Value lane = b.bitAnd(b.threadId(), kWarpLanes - 1);
   Value warp = b.add(b.mul(b.blockId(), kThreads / kWarpLanes),
                      b.shiftRight(b.threadId(), 5));
