@@ -11,6 +11,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "CommitPtx.h"
 #include "ToyKernels.h"
 #include "kvrm/runtime/attention/AttentionStep.h"
 
@@ -92,28 +93,8 @@ static std::string writePtx() {
   .reg .pred %p<2>;
   .reg .b32 %r<9>;
   .reg .b64 %d<5>;
-  ld.param.u64 %d1, [p0];
-  ld.param.u64 %d2, [p1];
-  cvta.to.global.u64 %d1, %d1;
-  cvta.to.global.u64 %d2, %d2;
-  ld.global.u32 %r1, [%d1];
-  mov.u32 %r2, %ctaid.x;
-  mov.u32 %r3, %ntid.x;
-  mov.u32 %r4, %tid.x;
-  mad.lo.u32 %r5, %r2, %r3, %r4;
-  mov.u32 %r6, %nctaid.x;
-  mul.lo.u32 %r6, %r6, %r3;
-next:
-  setp.ge.u32 %p1, %r5, %r1;
-  @%p1 ret;
-  mad.wide.u32 %d3, %r5, 8, %d1;
-  ld.global.v2.u32 {%r7, %r8}, [%d3+16];
-  mad.wide.u32 %d4, %r7, 4, %d2;
-  st.global.u32 [%d4], %r8;
-  add.u32 %r5, %r5, %r6;
-  bra next;
-}
-)X";
+)X" + toy::commitPtx +
+                     "}\n";
   for (const char *name : {"append", "attend_workqueue", "attend_cluster"})
     text += std::string(".visible .entry kvrm_") + name + "(" + parameters +
             ")\n{\n  griddepcontrol.launch_dependents;\n"

@@ -13,6 +13,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "CommitPtx.h"
 #include "ToyDevice.h"
 #include "ToyDevicePackage.h"
 #include "ToyPackage.h"
@@ -39,30 +40,6 @@ static std::string entry(const toy::DeviceKernelInfo &kernel,
          "  .reg .b64 %d<16>;\n  .reg .f32 %f<4>;\n" +
          body + "}\n";
 }
-
-/// Words of the delta, a thread each, to the descriptor.
-static const char *const commitBody = R"X(
-  ld.param.u64 %d1, [p0];
-  ld.param.u64 %d2, [p1];
-  cvta.to.global.u64 %d1, %d1;
-  cvta.to.global.u64 %d2, %d2;
-  ld.global.u32 %r1, [%d1];
-  mov.u32 %r2, %ctaid.x;
-  mov.u32 %r3, %ntid.x;
-  mov.u32 %r4, %tid.x;
-  mad.lo.u32 %r5, %r2, %r3, %r4;
-  mov.u32 %r6, %nctaid.x;
-  mul.lo.u32 %r6, %r6, %r3;
-next:
-  setp.ge.u32 %p1, %r5, %r1;
-  @%p1 ret;
-  mad.wide.u32 %d3, %r5, 8, %d1;
-  ld.global.v2.u32 {%r7, %r8}, [%d3+16];
-  mad.wide.u32 %d4, %r7, 4, %d2;
-  st.global.u32 [%d4], %r8;
-  add.u32 %r5, %r5, %r6;
-  bra next;
-)X";
 
 /// x[i][0] = tokens[i] for block i of rows x queries.
 static std::string embedBody() {
@@ -141,7 +118,7 @@ static std::string writeDecoder() {
     std::string body = "  griddepcontrol.launch_dependents;\n"
                        "  griddepcontrol.wait;\n  ret;\n";
     if (i == toy::Commit)
-      body = commitBody;
+      body = toy::commitPtx;
     else if (i == toy::Embed)
       body = embedBody();
     else if (i == toy::Logits)
