@@ -42,7 +42,10 @@ def source_including(header, sources):
 def main():
     build, *rest = sys.argv[1:]
     with open(os.path.join(build, "compile_commands.json")) as commands:
-        sources = {os.path.relpath(entry["file"], root) for entry in json.load(commands)}
+        files = [entry["file"] for entry in json.load(commands)]
+    # Not those that the build wrote.
+    files = [file for file in files if not file.startswith(os.path.abspath(build))]
+    sources = {os.path.relpath(file, root) for file in files}
     if not rest:
         print("\n".join(sorted(sources)))
         return
