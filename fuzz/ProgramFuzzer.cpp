@@ -38,6 +38,8 @@ static void checkReach(const kvrm_program_arg &arg,
     return fuzz::check(arg.index < bounds.layers, "layer");
   case KVRM_BASE_TOKENS:
   case KVRM_BASE_LOGITS:
+  case KVRM_BASE_SAMPLING:
+  case KVRM_BASE_NEXT:
     return fuzz::check(bounds.hasLogits, "tokens and logits");
   default:
     return;

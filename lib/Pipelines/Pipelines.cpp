@@ -110,6 +110,7 @@ void kvrm::buildNVVMKernelsPipeline(OpPassManager &pm,
   // Row-major: a copy of a tile is one of each of its rows.
   pm.addPass(createPackWeightsPass({/*panel=*/0}));
   pm.addPass(createBufferizeStepPass());
+  pm.addPass(createSampleOnDevicePass());
 }
 
 void kvrm::buildNVVMPipeline(OpPassManager &pm,

@@ -11,6 +11,7 @@
 #include "kvrm/runtime/paging/SchedulePolicy.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 using namespace kvrm;
@@ -61,6 +62,7 @@ CudaBackend::create(std::shared_ptr<const CudaDevice> device,
   facts.device = backend->gpu->info().name;
   facts.pages = shape.pages;
   facts.parkingPages = shape.parkingPages;
+  facts.choosesTokens = true;
   // Kernels for older GPUs do not wait for what they overlap with.
   facts.overlapsSteps = m.capability >= 90;
   constexpr std::array both = {StepEntry::Decode, StepEntry::Prefill};
@@ -129,6 +131,7 @@ Status CudaBackend::takeStepMemory(const Manifest &manifest) {
       take(partials, gpu, partialFloats * int64_t(sizeof(float)), "partials"));
   KVRM_TRY(take(logits, gpu, logitBytes, "logits"));
   KVRM_TRY(take(hostLogits, gpu, logitBytes, "logits"));
+  KVRM_TRY(take(next, gpu, rows * int64_t(sizeof(int32_t)), "next tokens"));
   static_assert(KVRM_EMPTY_PARTIAL == 0xffffffffu);
   return queue.fill(partials.span(), 0xff);
 }
@@ -161,6 +164,7 @@ ProgramMemory CudaBackend::memoryOf(const Entry &entry) const {
   memory.arena = arena.address();
   memory.weights = weights.address();
   memory.logits = logits.address();
+  memory.next = std::bit_cast<uint64_t>(next.data());
   return memory;
 }
 
@@ -252,6 +256,14 @@ Status CudaBackend::collapsePage(const PageCollapse &) {
 // Steps
 //===----------------------------------------------------------------------===//
 
+/// Waits for the step and copies the tokens that it chose.
+Status CudaBackend::readNext(const BackendStep &step) {
+  KVRM_TRY(queue.synchronize());
+  size_t rows = step.descriptor->committedRows().size();
+  std::memcpy(step.next, next.data(), rows * sizeof(int32_t));
+  return Status::ok();
+}
+
 /// Waits for the step and copies the logits of its active rows, from the first
 /// to the last of them. They go through pinned memory, as a copy to other
 /// memory is one through pinned memory of the driver's.
@@ -283,7 +295,12 @@ Status CudaBackend::runStep(const BackendStep &step, BackendStats &stats) {
   KVRM_TRY(entry.descriptor.send(queue, *step.descriptor));
   KVRM_TRY(entry.program.replay(queue, {.cluster = step.schedule}));
   entry.descriptor.applied();
-  KVRM_TRY(readLogits(step));
+  if (step.logits)
+    KVRM_TRY(readLogits(step));
+  if (step.next)
+    KVRM_TRY(readNext(step));
+  if (!step.logits && !step.next)
+    KVRM_TRY(queue.synchronize());
   stats = BackendStats();
   stats.committedBytes = entry.descriptor.stats().bytes;
   stats.commitNanoseconds = entry.descriptor.stats().nanoseconds;

@@ -78,6 +78,10 @@ static uint64_t resolve(const kvrm_program_arg &arg,
     return section(layout.tokens);
   case KVRM_BASE_LOGITS:
     return memory.logits;
+  case KVRM_BASE_SAMPLING:
+    return section(layout.sampling);
+  case KVRM_BASE_NEXT:
+    return memory.next;
   case KVRM_PROGRAM_BASES:
     break;
   }

@@ -222,9 +222,12 @@ static KernelInfo readKernel(ObjectReader &fields) {
   if (kernel.role == KVRM_ROLE_ATTEND_CLUSTER || fields.has("max_cluster"))
     kernel.maxCluster =
         fields.oneOfIntegers("max_cluster", std::array{1, 2, 4, 8});
-  if (kernel.role == KVRM_ROLE_DENSE && kernel.maxCluster != 1)
-    fields.fail("max_cluster",
-                std::to_string(kernel.maxCluster) + " is not 1 for dense");
+  bool isPlain =
+      kernel.role == KVRM_ROLE_DENSE || kernel.role == KVRM_ROLE_SAMPLE;
+  if (isPlain && kernel.maxCluster != 1)
+    fields.fail("max_cluster", std::to_string(kernel.maxCluster) +
+                                   " is not 1 for " +
+                                   kvrm_kernel_role_name(kernel.role));
   return kernel;
 }
 

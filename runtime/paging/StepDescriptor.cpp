@@ -92,6 +92,16 @@ void StepDescriptor::setTokens(int32_t index, std::span<const int32_t> tokens) {
   }
 }
 
+void StepDescriptor::setSampling(int32_t index, const kvrm_sampling &value) {
+  KVRM_CHECK(index >= 0 && index < bounds.rows, "row in range");
+  kvrm_sampling &target = reinterpret_cast<kvrm_sampling *>(
+      planned.data() + offsets.sampling)[index];
+  if (std::memcmp(&target, &value, sizeof(kvrm_sampling)) == 0)
+    return;
+  target = value;
+  samplingDirty.add(index, index + 1);
+}
+
 void StepDescriptor::setSummaryBiases(int32_t index,
                                       std::span<const float> biases) {
   KVRM_CHECK(index >= 0 && index < bounds.rows, "row in range");
@@ -165,6 +175,8 @@ template <typename Copy> void StepDescriptor::commitRanges(Copy copy) {
     if (DirtyRange &range = biasDirty[static_cast<size_t>(i)]; !range.isEmpty())
       copyRange(offsets.summary_biases + i * biasBytes, sizeof(float), range,
                 bounds.max_summaries);
+  copyRange(offsets.sampling, sizeof(kvrm_sampling), samplingDirty,
+            bounds.rows);
   copyRange(offsets.groups, sizeof(kvrm_group), groupsDirty, next.groups);
   copyRange(offsets.items, sizeof(kvrm_work_item), itemsDirty, next.items);
   copyRange(offsets.segments, sizeof(kvrm_merge_segment), segmentsDirty,

@@ -166,6 +166,7 @@ private:
   Status checkArg(size_t position, const kvrm_program_arg &arg) const;
   Status checkDeviceArgs(std::span<const kvrm_program_arg> args) const;
   Status checkDenseArgs(std::span<const kvrm_program_arg> args) const;
+  Status checkSampleArgs(std::span<const kvrm_program_arg> args) const;
 
   const ProgramBounds &bounds;
   std::string_view where;
@@ -238,11 +239,12 @@ Status Checker::checkDeviceArgs(std::span<const kvrm_program_arg> args) const {
   return Status::ok();
 }
 
-/// Arguments of any other kernel. Deltas are for the commit alone.
+/// Arguments of a kernel that may have any but those of one role alone.
 Status Checker::checkDenseArgs(std::span<const kvrm_program_arg> args) const {
   for (size_t i = 0; i < args.size(); ++i) {
     int32_t base = args[i].base;
-    if (base == KVRM_BASE_DELTA)
+    if (base == KVRM_BASE_DELTA || base == KVRM_BASE_SAMPLING ||
+        base == KVRM_BASE_NEXT)
       return corrupt("argument ", i, ": base ", base,
                      " is not for a dense kernel");
     if ((base == KVRM_BASE_TOKENS || base == KVRM_BASE_LOGITS) &&
@@ -253,6 +255,22 @@ Status Checker::checkDenseArgs(std::span<const kvrm_program_arg> args) const {
   return Status::ok();
 }
 
+Status Checker::checkSampleArgs(std::span<const kvrm_program_arg> args) const {
+  if (!bounds.hasLogits)
+    return corrupt("it samples, and the package has no logits");
+  for (size_t i = 0; i < args.size(); ++i) {
+    int32_t want = kvrm_sample_arg_base(static_cast<int32_t>(i));
+    if (args[i].base != want)
+      return corrupt("argument ", i, ": base ", args[i].base, " is not ", want,
+                     ", which its kernel takes there");
+    if (args[i].offset != 0)
+      return corrupt("argument ", i, ": its kernel takes whole rows");
+  }
+  if (kvrm_sample_arg_base(static_cast<int32_t>(args.size())) != -1)
+    return corrupt(args.size(), " arguments are too few for its kernel");
+  return Status::ok();
+}
+
 Status Checker::checkGrid(const kvrm_program_command &command,
                           kvrm_kernel_role role) const {
   // What CUDA takes along x, y and z.
@@ -260,6 +278,10 @@ Status Checker::checkGrid(const kvrm_program_command &command,
   for (size_t i = 0; i < most.size(); ++i)
     if (command.grid[i] < 1 || command.grid[i] > most[i])
       return corrupt("grid: ", command.grid[i], " is outside 1..", most[i]);
+  if (role == KVRM_ROLE_SAMPLE &&
+      (command.grid_rule != KVRM_GRID_ROWS || command.grid[0] != 1 ||
+       command.grid[1] != 1 || command.grid[2] != 1))
+    return corrupt("its kernel takes a block a row");
   switch (command.grid_rule) {
   case KVRM_GRID_FIXED:
   case KVRM_GRID_ROWS:
@@ -304,7 +326,14 @@ Status Checker::checkKernel(const kvrm_program_command &command,
   if (index <= 1 && (command.flags & KVRM_COMMAND_PROGRAMMATIC) != 0)
     return corrupt("it starts before the commit has ended");
   KVRM_TRY(checkGrid(command, role));
-  return role == KVRM_ROLE_DENSE ? checkDenseArgs(args) : checkDeviceArgs(args);
+  switch (role) {
+  case KVRM_ROLE_DENSE:
+    return checkDenseArgs(args);
+  case KVRM_ROLE_SAMPLE:
+    return checkSampleArgs(args);
+  default:
+    return checkDeviceArgs(args);
+  }
 }
 
 Status Checker::checkCopy(const kvrm_program_command &command,
@@ -384,19 +413,31 @@ Status StepProgram::verifyAttention(const ProgramBounds &bounds,
   return Status::ok();
 }
 
-/// A decoder's program has a kernel that is given the logits, in each schedule.
+/// A decoder's program has a kernel that is given the logits, and after it one
+/// that chooses from them, in each schedule.
 Status StepProgram::verifyLogits(const ProgramBounds &bounds,
                                  std::string_view where) const {
   int32_t written = 0;
-  for (const kvrm_program_command &command : table)
-    if (std::ranges::any_of(args(command), [](const kvrm_program_arg &arg) {
+  int32_t chosen = 0;
+  for (const kvrm_program_command &command : table) {
+    bool takesLogits =
+        std::ranges::any_of(args(command), [](const kvrm_program_arg &arg) {
           return arg.base == KVRM_BASE_LOGITS;
-        }))
+        });
+    if (command.kind == KVRM_COMMAND_KERNEL &&
+        bounds.kernels[command.kernel] == KVRM_ROLE_SAMPLE)
+      chosen |= command.schedules & written;
+    else if (takesLogits)
       written |= command.schedules;
-  for (int32_t schedule : allSchedules)
+  }
+  for (int32_t schedule : allSchedules) {
     if ((schedules(bounds.kernels) & schedule & ~written) != 0)
       return makeError(StatusCode::Corrupt, where,
                        ": no kernel takes the logits in schedule ", schedule);
+    if ((schedules(bounds.kernels) & schedule & ~chosen) != 0)
+      return makeError(StatusCode::Corrupt, where,
+                       ": no kernel samples the logits in schedule ", schedule);
+  }
   return Status::ok();
 }
 

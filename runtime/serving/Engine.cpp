@@ -47,7 +47,8 @@ Engine::Engine(Decoder &decoder, const Clock &clock, const EngineConfig &config,
   slotOwner.assign(slots, -1);
   placeOwner.assign(static_cast<size_t>(shape.parkingPlaces), -1);
   stepTokens.resize(slots);
-  logits.resize(slots * static_cast<size_t>(shape.vocabulary));
+  stepSampling.resize(slots);
+  nextTokens.resize(slots);
   scratchTokens.reserve(static_cast<size_t>(shape.capacity));
   if (config.sharesPrefixes) {
     kept.resize(static_cast<size_t>(shape.histories - shape.slots));
@@ -122,7 +123,7 @@ Status Engine::check(const RequestSpec &spec) const {
                              spec.maxTokens, " new ones need ", pages,
                              " KV pages, the pool has ", shape.poolPages);
   }
-  return Sampler::create(shape.vocabulary, spec.sampling).status();
+  return Sampler::create(spec.sampling).status();
 }
 
 Expected<RequestId> Engine::submit(RequestSpec spec) {
@@ -141,8 +142,7 @@ Expected<RequestId> Engine::submit(RequestSpec spec) {
   request.result.arrival = clock.now();
   request.result.tokens.reserve(
       static_cast<size_t>(std::min(spec.maxTokens, decoder.shape().capacity)));
-  Expected<Sampler> sampler =
-      Sampler::create(decoder.shape().vocabulary, spec.sampling);
+  Expected<Sampler> sampler = Sampler::create(spec.sampling);
   KVRM_CHECK(sampler.status().isOk(), "settings were checked");
   request.sampler.emplace(sampler.take());
   request.spec = std::move(spec);
@@ -299,10 +299,15 @@ Status Engine::prefillChunk(Request &request) {
   int32_t count = std::min(decoder.shape().prefillChunk, request.target - done);
   std::span<const int32_t> tokens = tokensOf(request, done, count);
   bool isLast = done + count == request.target;
+  // One that was preempted has its next token already.
+  bool isFirst = isLast && request.result.tokens.empty();
+  int32_t next = -1;
+  StepOutputs outputs;
+  if (isFirst)
+    outputs = {&request.sampler->next(), &next};
   int64_t start = clock.now();
   while (true) {
-    Status status =
-        decoder.prefill(request.slot, tokens, isLast ? logits.data() : nullptr);
+    Status status = decoder.prefill(request.slot, tokens, outputs);
     if (status.isOk())
       break;
     if (status.code() != StatusCode::ResourceExhausted)
@@ -322,12 +327,10 @@ Status Engine::prefillChunk(Request &request) {
     return Status::ok();
   prefilling = -1;
   request.phase = Phase::Decoding;
-  // One that was preempted has its next token already.
-  if (!request.result.tokens.empty())
+  if (!isFirst)
     return Status::ok();
   request.result.firstToken = clock.now();
-  emit(request, std::span<const float>(logits).first(
-                    static_cast<size_t>(decoder.shape().vocabulary)));
+  emit(request, next);
   return Status::ok();
 }
 
@@ -340,13 +343,16 @@ Status Engine::decodeAll() {
       stepTokens[slot] = -1;
       if (slotOwner[slot] < 0 || slotOwner[slot] == prefilling)
         continue;
-      stepTokens[slot] = requests.at(slotOwner[slot]).result.tokens.back();
+      const Request &request = requests.at(slotOwner[slot]);
+      stepTokens[slot] = request.result.tokens.back();
+      stepSampling[slot] = request.sampler->next();
       ++active;
     }
     if (active == 0)
       return Status::ok();
     start = clock.now();
-    Status status = decoder.decode(stepTokens, logits.data());
+    Status status =
+        decoder.decode(stepTokens, {stepSampling.data(), nextTokens.data()});
     if (status.isOk())
       break;
     if (status.code() != StatusCode::ResourceExhausted || !reclaim(nullptr))
@@ -357,7 +363,6 @@ Status Engine::decodeAll() {
   round.decodeTokens = active;
   sums.decodeTokens += active;
   ++sums.steps;
-  auto vocabulary = static_cast<size_t>(decoder.shape().vocabulary);
   for (size_t slot = 0; slot < slotOwner.size(); ++slot) {
     if (stepTokens[slot] < 0)
       continue;
@@ -365,15 +370,14 @@ Status Engine::decodeAll() {
     request.target = decoder.length(request.slot);
     if (config.sharesPrefixes)
       addPages(request);
-    emit(request,
-         std::span<const float>(logits).subspan(slot * vocabulary, vocabulary));
+    emit(request, nextTokens[slot]);
   }
   return Status::ok();
 }
 
-/// Samples the next token of a request and ends it if that is due.
-void Engine::emit(Request &request, std::span<const float> row) {
-  int32_t token = request.sampler->sample(row);
+/// Gives a request its next token, and ends it if that is due.
+void Engine::emit(Request &request, int32_t token) {
+  request.sampler->advance();
   auto at = requests.find(request.result.id);
   if (token < 0) {
     finish(at, FinishReason::Failed,

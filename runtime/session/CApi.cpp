@@ -353,6 +353,7 @@ kvrm_status kvrm_engine_submit(kvrm_engine *engine, const kvrm_request *spec,
                           spec->stop_tokens + spec->stop_count);
     own.sampling.temperature = spec->temperature;
     own.sampling.topP = spec->top_p == 0 ? 1 : spec->top_p;
+    own.sampling.topK = spec->top_k;
     own.sampling.seed = spec->seed;
     Expected<RequestId> id = engine->engine->submit(std::move(own));
     KVRM_TRY(id.status());

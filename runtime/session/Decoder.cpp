@@ -8,6 +8,8 @@
 
 #include "kvrm/runtime/session/Decoder.h"
 
+#include "kvrm/runtime/session/TokenChoice.h"
+
 using namespace kvrm;
 
 Status Decoder::checkSlot(int32_t slot) const {
@@ -48,13 +50,31 @@ Status Decoder::checkPrefill(int32_t slot,
   return Status::ok();
 }
 
+Status Decoder::checkOutputs(const StepOutputs &outputs) const {
+  if (outputs.next && !outputs.sampling)
+    return invalidArgument("next tokens are wanted, and it is not said how "
+                           "they are chosen");
+  return Status::ok();
+}
+
+void Decoder::choose(int32_t row, const float *logits,
+                     const StepOutputs &outputs) const {
+  if (!outputs.next)
+    return;
+  auto width = static_cast<size_t>(vocabulary());
+  outputs.next[row] =
+      chooseToken({logits + static_cast<size_t>(row) * width, width},
+                  outputs.sampling[row]);
+}
+
 Status Decoder::checkDecode(std::span<const int32_t> tokens,
-                            const float *logits) const {
+                            const StepOutputs &outputs) const {
   if (tokens.size() != static_cast<size_t>(slots()))
     return invalidArgument("decode: ", tokens.size(), " tokens for ", slots(),
                            " slots");
-  if (!logits)
-    return invalidArgument("decode: logits are null");
+  if (!outputs.logits && !outputs.next)
+    return invalidArgument("decode: neither logits nor tokens are wanted");
+  KVRM_TRY(checkOutputs(outputs));
   for (int32_t slot = 0; slot < slots(); ++slot) {
     int32_t token = tokens[static_cast<size_t>(slot)];
     if (token == -1)

@@ -81,7 +81,9 @@ Session::create(const SessionShape &shape, std::unique_ptr<Backend> backend,
   }
   session->runner = std::move(backend);
   KVRM_TRY(session->createPagers(shape));
-  session->spareLogits.resize(static_cast<size_t>(shape.vocabulary));
+  if (!session->runner->info().choosesTokens)
+    session->spareLogits.resize(static_cast<size_t>(shape.slots) *
+                                static_cast<size_t>(shape.vocabulary));
   session->requests.reserve(static_cast<size_t>(shape.slots));
   session->copies.resize(static_cast<size_t>(shape.slots));
   return session;
@@ -128,7 +130,15 @@ int32_t Session::chooseSchedule(Entry &entry) {
 
 /// Runs one step of an entry whose rows and tokens are filled in and whose
 /// histories are extended.
-Status Session::runEntry(Entry &entry, float *logits, StepStats &stats) {
+Status Session::runEntry(Entry &entry, const StepOutputs &outputs,
+                         StepStats &stats) {
+  bool isChosenThere = runner->info().choosesTokens;
+  float *logits = outputs.logits;
+  if (!logits && !isChosenThere)
+    logits = spareLogits.data();
+  auto rows = static_cast<int32_t>(entry.rows.size());
+  for (int32_t row = 0; row < rows && outputs.next && isChosenThere; ++row)
+    entry.descriptor->setSampling(row, outputs.sampling[row]);
   const PlanStats &plan =
       entry.planner->plan(entry.rows, *pager, *entry.descriptor);
   stats.activeRows = plan.activeRows;
@@ -143,8 +153,12 @@ Status Session::runEntry(Entry &entry, float *logits, StepStats &stats) {
   KVRM_TRY(runner->runStep({.entry = entry.which,
                             .descriptor = &*entry.descriptor,
                             .schedule = stats.schedule,
-                            .logits = logits},
+                            .logits = logits,
+                            .next = isChosenThere ? outputs.next : nullptr},
                            moved));
+  for (int32_t row = 0; row < rows && !isChosenThere; ++row)
+    if (entry.rows[static_cast<size_t>(row)].slot >= 0)
+      choose(row, logits, outputs);
   stats.collapsedPages += std::exchange(collapsedPages, 0);
   stats.collapseNanoseconds += std::exchange(collapseNanoseconds, 0);
   stats.committedBytes += moved.committedBytes;
@@ -177,7 +191,8 @@ Status Session::reservePrompt(int32_t slot, int32_t count) {
 
 /// One step of a prompt. `copy` is set if this one needs a page copied.
 Status Session::prefillChunk(int32_t slot, std::span<const int32_t> chunk,
-                             PageCopy &copy, float *logits, StepStats &stats) {
+                             PageCopy &copy, const StepOutputs &outputs,
+                             StepStats &stats) {
   Entry &entry = entryOf(StepEntry::Prefill);
   auto count = static_cast<int32_t>(chunk.size());
   int32_t position = length(slot);
@@ -191,7 +206,7 @@ Status Session::prefillChunk(int32_t slot, std::span<const int32_t> chunk,
   }
   entry.descriptor->setTokens(0, chunk);
   entry.rows[0] = planRow(slot, position, count);
-  return runEntry(entry, logits, stats);
+  return runEntry(entry, outputs, stats);
 }
 
 /// Cuts off again what a prefill appended, and the pages taken for it. What was
@@ -209,9 +224,10 @@ void Session::undoPrefill(int32_t slot, int32_t before, const PageCopy &copy) {
 }
 
 Status Session::prefill(int32_t slot, std::span<const int32_t> tokens,
-                        float *logits) {
+                        const StepOutputs &outputs) {
   Stopwatch watch;
   KVRM_TRY(checkPrefill(slot, tokens));
+  KVRM_TRY(checkOutputs(outputs));
   KVRM_TRY(reservePrompt(slot, static_cast<int32_t>(tokens.size())));
   StepStats stats;
   int32_t before = length(slot);
@@ -220,8 +236,9 @@ Status Session::prefill(int32_t slot, std::span<const int32_t> tokens,
   for (size_t done = 0; done < tokens.size(); done += chunkTokens) {
     std::span<const int32_t> chunk =
         tokens.subspan(done, std::min(chunkTokens, tokens.size() - done));
+    bool isLast = done + chunk.size() == tokens.size();
     Status status = prefillChunk(slot, chunk, copy,
-                                 logits ? logits : spareLogits.data(), stats);
+                                 isLast ? outputs : StepOutputs(), stats);
     if (!status.isOk()) {
       undoPrefill(slot, before, copy);
       return status;
@@ -234,8 +251,8 @@ Status Session::prefill(int32_t slot, std::span<const int32_t> tokens,
 
 /// Of `requests`, whose histories are extended.
 Status Session::decodeRequests(std::span<const int32_t> tokens,
-                               std::span<const PageCopy> needed, float *logits,
-                               StepStats &stats) {
+                               std::span<const PageCopy> needed,
+                               const StepOutputs &outputs, StepStats &stats) {
   KVRM_TRY(copyPages(needed, stats));
   Entry &entry = entryOf(StepEntry::Decode);
   for (int32_t slot = 0; slot < slots(); ++slot) {
@@ -245,12 +262,13 @@ Status Session::decodeRequests(std::span<const int32_t> tokens,
       entry.descriptor->setTokens(slot, tokens.subspan(row, 1));
     entry.rows[row] = isActive ? planRow(slot, length(slot) - 1, 1) : PlanRow{};
   }
-  return runEntry(entry, logits, stats);
+  return runEntry(entry, outputs, stats);
 }
 
-Status Session::decode(std::span<const int32_t> tokens, float *logits) {
+Status Session::decode(std::span<const int32_t> tokens,
+                       const StepOutputs &outputs) {
   Stopwatch watch;
-  KVRM_TRY(checkDecode(tokens, logits));
+  KVRM_TRY(checkDecode(tokens, outputs));
   requests.clear();
   int64_t needed = 0;
   for (int32_t slot = 0; slot < slots(); ++slot)
@@ -272,7 +290,7 @@ Status Session::decode(std::span<const int32_t> tokens, float *logits) {
   std::span<const PageCopy> copied(copies.data(),
                                    static_cast<size_t>(copyCount));
   StepStats stats;
-  Status status = decodeRequests(tokens, copied, logits, stats);
+  Status status = decodeRequests(tokens, copied, outputs, stats);
   if (!status.isOk()) {
     for (const AppendRequest &request : requests)
       pager->undoAppend(request.slot, pager->length(request.slot) - 1, copied);

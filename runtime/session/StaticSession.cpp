@@ -58,7 +58,8 @@ StaticSession::create(std::shared_ptr<const Package> package, int32_t threads) {
                           m.prefill.arenaBytes}),
                 "arena"));
   session->lengths.resize(static_cast<size_t>(m.slots));
-  session->spareLogits.resize(static_cast<size_t>(m.vocabulary));
+  session->spareLogits.resize(static_cast<size_t>(m.slots) *
+                              static_cast<size_t>(m.vocabulary));
   return session;
 }
 
@@ -132,9 +133,11 @@ Status StaticSession::runEntry(Entry &entry, float *logits) {
 }
 
 Status StaticSession::prefill(int32_t slot, std::span<const int32_t> tokens,
-                              float *logits) {
+                              const StepOutputs &outputs) {
   Stopwatch watch;
   KVRM_TRY(checkPrefill(slot, tokens));
+  KVRM_TRY(checkOutputs(outputs));
+  float *logits = outputs.logits ? outputs.logits : spareLogits.data();
   StepStats stats;
   stats.activeRows = 1;
   Entry &entry = prefillEntry;
@@ -147,19 +150,21 @@ Status StaticSession::prefill(int32_t slot, std::span<const int32_t> tokens,
     entry.positions[0] = before + done;
     entry.counts[0] = chunk;
     entry.slots[0] = slot;
-    KVRM_TRY(runEntry(entry, logits ? logits : spareLogits.data()));
+    KVRM_TRY(runEntry(entry, logits));
     ++stats.steps;
     done += chunk;
   }
+  choose(0, logits, outputs);
   lengths[static_cast<size_t>(slot)] = before + count;
   stats.stepNanoseconds = watch.nanoseconds();
   last = stats;
   return Status::ok();
 }
 
-Status StaticSession::decode(std::span<const int32_t> tokens, float *logits) {
+Status StaticSession::decode(std::span<const int32_t> tokens,
+                             const StepOutputs &outputs) {
   Stopwatch watch;
-  KVRM_TRY(checkDecode(tokens, logits));
+  KVRM_TRY(checkDecode(tokens, outputs));
   StepStats stats;
   Entry &entry = decodeEntry;
   for (int32_t slot = 0; slot < slots(); ++slot) {
@@ -175,9 +180,13 @@ Status StaticSession::decode(std::span<const int32_t> tokens, float *logits) {
   }
   if (stats.activeRows == 0)
     return Status::ok();
+  float *logits = outputs.logits ? outputs.logits : spareLogits.data();
   KVRM_TRY(runEntry(entry, logits));
-  for (size_t row = 0; row < lengths.size(); ++row)
+  for (size_t row = 0; row < lengths.size(); ++row) {
     lengths[row] += entry.counts[row];
+    if (entry.counts[row] > 0)
+      choose(static_cast<int32_t>(row), logits, outputs);
+  }
   stats.steps = 1;
   stats.stepNanoseconds = watch.nanoseconds();
   last = stats;

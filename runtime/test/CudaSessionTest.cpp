@@ -14,6 +14,7 @@
 #include "ToyKernels.h"
 #include "kvrm/runtime/cuda/CudaBackend.h"
 #include "kvrm/runtime/paging/Calibration.h"
+#include "kvrm/runtime/session/TokenChoice.h"
 
 #include <dlfcn.h>
 #include <filesystem>
@@ -384,19 +385,21 @@ public:
 
   void prefill(int32_t slot, const std::vector<int32_t> &tokens) {
     std::vector<float> logits(toy::vocabulary, NAN);
-    run([&] { return decoder->prefill(slot, tokens, logits.data()); });
+    run([&] { return decoder->prefill(slot, tokens, outputsTo(logits)); });
     for (int32_t token : tokens)
       append(slot, token);
     expectLogits(slot, logits);
+    expectNext(0, logits);
   }
   void decode(const std::vector<int32_t> &tokens) {
     std::vector<float> logits(size_t(toy::slots) * toy::vocabulary, NAN);
-    run([&] { return decoder->decode(tokens, logits.data()); });
+    run([&] { return decoder->decode(tokens, outputsTo(logits)); });
     for (int32_t slot = 0; slot < toy::slots; ++slot)
       if (tokens[size_t(slot)] >= 0) {
         append(slot, tokens[size_t(slot)]);
         auto first = logits.begin() + slot * toy::vocabulary;
         expectLogits(slot, {first, first + toy::vocabulary});
+        expectNext(slot, {first, first + toy::vocabulary});
       }
   }
   void alias(int32_t target, int32_t source, int32_t tokens) {
@@ -447,6 +450,15 @@ private:
     now.steps = decoder->lastStep().steps;
     return now;
   }
+  StepOutputs outputsTo(std::vector<float> &logits) {
+    next.fill(-7);
+    StepOutputs outputs(sampling.data(), next.data());
+    outputs.logits = logits.data();
+    return outputs;
+  }
+  void expectNext(int32_t row, const std::vector<float> &logits) const {
+    EXPECT_EQ(next[size_t(row)], chooseToken(logits, sampling[size_t(row)]));
+  }
   void append(int32_t slot, int32_t token) {
     if (isFirst)
       want[size_t(slot)] = histories[size_t(slot)].append(token);
@@ -466,6 +478,9 @@ private:
   std::vector<std::vector<float>> &recorded;
   bool isFirst;
   size_t step = 0;
+  const std::array<kvrm_sampling, toy::slots> sampling = {
+      {{}, {1, 0, 0, 1u << 31}, {2, 1u << 30, 0, 77}, {1, 0, 3, 1u << 30}}};
+  std::array<int32_t, toy::slots> next{};
   std::array<std::vector<double>, toy::slots> want;
   std::array<toy::Reference, toy::slots + 1> histories;
   std::array<toy::Reference, 2> parked;

@@ -12,6 +12,8 @@
 
 #include "SessionPair.h"
 
+#include "kvrm/runtime/session/TokenChoice.h"
+
 #include <atomic>
 #include <random>
 
@@ -144,7 +146,8 @@ TEST_P(Sessions, BadArgumentsAreAnswersAndChangeNothing) {
   };
   EXPECT_EQ(decode({1}, out), "decode: 1 tokens for 4 slots");
   EXPECT_EQ(decode({1, -2, -1, -1}, out), "slot 1: token -2 is outside 0..60");
-  EXPECT_EQ(decode({1, -1, -1, -1}, nullptr), "decode: logits are null");
+  EXPECT_EQ(decode({1, -1, -1, -1}, nullptr),
+            "decode: neither logits nor tokens are wanted");
   EXPECT_EQ(decode({-1, -1, -1, -1}, out), "");
   EXPECT_FALSE(session.release(9).isOk());
   EXPECT_FALSE(session.trim(0, 4).isOk());
@@ -156,18 +159,76 @@ TEST_P(Sessions, BadArgumentsAreAnswersAndChangeNothing) {
   pair.decode({5, 6, -1, -1});
 }
 
+/// Tokens are chosen where the backend chooses them, from the logits of the
+/// same step; with logits or without.
+TEST_P(Sessions, NextTokensAreChosenFromTheLogits) {
+  std::unique_ptr<Decoder> session = makeDecoder(GetParam());
+  std::unique_ptr<Decoder> other = makeDecoder(GetParam());
+  std::mt19937 random(5);
+  std::vector<kvrm_sampling> sampling(toy::slots);
+  auto redraw = [&] {
+    for (kvrm_sampling &one : sampling)
+      one = {.scale = static_cast<float>(random() % 4),
+             .top_p = random() % 2 ? 0 : static_cast<uint32_t>(random()),
+             .top_k = static_cast<int32_t>(random() % 9),
+             .random = static_cast<uint32_t>(random())};
+  };
+  auto logitsOf = [](const std::vector<float> &all, int row) {
+    return std::span(all).subspan(size_t(row) * toy::vocabulary,
+                                  toy::vocabulary);
+  };
+  std::vector<float> logits(size_t(toy::slots) * toy::vocabulary);
+  std::vector<int32_t> next(toy::slots), alone(toy::slots);
+  for (int slot = 0; slot < toy::slots; ++slot) {
+    redraw();
+    std::vector<int32_t> prompt(static_cast<size_t>(1 + 7 * slot), slot);
+    StepOutputs both(sampling.data(), next.data());
+    both.logits = logits.data();
+    ASSERT_TRUE(session->prefill(slot, prompt, both).isOk());
+    EXPECT_EQ(next[0], chooseToken(logitsOf(logits, 0), sampling[0]));
+    ASSERT_TRUE(
+        other->prefill(slot, prompt, {sampling.data(), alone.data()}).isOk());
+    EXPECT_EQ(alone[0], next[0]);
+  }
+  for (int step = 0; step < 20; ++step) {
+    redraw();
+    std::vector<int32_t> tokens(toy::slots);
+    for (int32_t &token : tokens)
+      token = random() % 4 ? static_cast<int32_t>(random() % 50) : -1;
+    StepOutputs both(sampling.data(), next.data());
+    both.logits = logits.data();
+    ASSERT_TRUE(session->decode(tokens, both).isOk());
+    ASSERT_TRUE(other->decode(tokens, {sampling.data(), alone.data()}).isOk());
+    for (int slot = 0; slot < toy::slots; ++slot)
+      if (auto row = size_t(slot); tokens[row] != -1) {
+        EXPECT_EQ(next[row],
+                  chooseToken(logitsOf(logits, slot), sampling[row]));
+        EXPECT_EQ(alone[row], next[row]);
+      }
+  }
+  StepOutputs unsaid;
+  unsaid.next = next.data();
+  EXPECT_EQ(session->prefill(0, std::vector<int32_t>{1}, unsaid).message(),
+            "next tokens are wanted, and it is not said how they are chosen");
+}
+
 TEST_P(Sessions, StepsDoNotAllocate) {
   std::unique_ptr<Decoder> session = makeDecoder(GetParam());
   std::vector<float> out(size_t(toy::slots) * toy::vocabulary);
-  std::vector<int32_t> prompt(23, 5);
+  std::vector<int32_t> prompt(5, 5);
   std::vector<int32_t> tokens = {1, -1, 2, 3};
+  std::vector<kvrm_sampling> sampling(toy::slots, {1.0f, 1u << 31, 7, 99});
+  std::vector<int32_t> next(toy::slots);
   stopAllocating();
   int64_t before = allocations.load();
   for (int round = 0; round < 3; ++round) {
     for (int slot = 0; slot < toy::slots; ++slot)
       ASSERT_TRUE(session->prefill(slot, prompt, nullptr).isOk());
-    for (int i = 0; i < 20; ++i)
+    for (int i = 0; i < 20; ++i) {
       ASSERT_TRUE(session->decode(tokens, out.data()).isOk());
+      ASSERT_TRUE(
+          session->decode(tokens, {sampling.data(), next.data()}).isOk());
+    }
     for (int slot = 0; slot < toy::slots; ++slot)
       ASSERT_TRUE(session->release(slot).isOk());
   }

@@ -8,6 +8,8 @@
 
 #include "SimulatedDecoder.h"
 
+#include "kvrm/runtime/session/TokenChoice.h"
+
 #include <algorithm>
 
 using namespace kvrm;
@@ -80,16 +82,22 @@ void SimulatedDecoder::write(int32_t slot, std::span<const int32_t> tokens) {
     cell(slot, first + static_cast<int32_t>(i)) = tokens[i];
 }
 
-void SimulatedDecoder::compute(int32_t slot, float *logits) {
+/// The outputs of the last token of `slot`, which is row `row` of the step.
+void SimulatedDecoder::compute(int32_t slot, int32_t row,
+                               const StepOutputs &outputs) {
   std::vector<int32_t> history;
   for (int32_t i = 0; i < length(slot); ++i)
     history.push_back(cell(slot, i));
-  std::fill_n(logits, bounds.vocabulary, 0.0f);
-  logits[follows(history, bounds.vocabulary)] = 1;
+  std::vector<float> logits(static_cast<size_t>(bounds.vocabulary));
+  logits[static_cast<size_t>(follows(history, bounds.vocabulary))] = 1;
+  if (outputs.logits)
+    std::ranges::copy(logits, outputs.logits + row * bounds.vocabulary);
+  if (outputs.next)
+    outputs.next[row] = chooseToken(logits, outputs.sampling[row]);
 }
 
 Status SimulatedDecoder::prefill(int32_t slot, std::span<const int32_t> tokens,
-                                 float *logits) {
+                                 const StepOutputs &outputs) {
   KVRM_CHECK(slot < bounds.slots, "only slots are stepped");
   KVRM_CHECK(static_cast<int32_t>(tokens.size()) <= bounds.prefillChunk,
              "the engine prefills by chunks");
@@ -106,13 +114,12 @@ Status SimulatedDecoder::prefill(int32_t slot, std::span<const int32_t> tokens,
     return {StatusCode::Internal, "injected: prefill failed"};
   }
   write(slot, tokens);
-  if (logits)
-    compute(slot, logits);
+  compute(slot, 0, outputs);
   return Status::ok();
 }
 
 Status SimulatedDecoder::decode(std::span<const int32_t> tokens,
-                                float *logits) {
+                                const StepOutputs &outputs) {
   if (strikes(faults.allocation))
     return {StatusCode::ResourceExhausted, "injected: no page"};
   std::vector<AppendRequest> requests;
@@ -133,8 +140,7 @@ Status SimulatedDecoder::decode(std::span<const int32_t> tokens,
       continue;
     }
     write(request.slot, tokens.subspan(slot, 1));
-    compute(request.slot,
-            logits + slot * static_cast<size_t>(bounds.vocabulary));
+    compute(request.slot, request.slot, outputs);
   }
   if (isFailing)
     return {StatusCode::Internal, "injected: decode step failed"};

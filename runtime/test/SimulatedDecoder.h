@@ -68,8 +68,9 @@ public:
 
   const kvrm::DecoderShape &shape() const override { return bounds; }
   kvrm::Status prefill(int32_t slot, std::span<const int32_t> tokens,
-                       float *logits) override;
-  kvrm::Status decode(std::span<const int32_t> tokens, float *logits) override;
+                       const kvrm::StepOutputs &outputs) override;
+  kvrm::Status decode(std::span<const int32_t> tokens,
+                      const kvrm::StepOutputs &outputs) override;
   void expect(int32_t slot, int32_t tokens) override;
   kvrm::Status release(int32_t history) override;
   kvrm::Status trim(int32_t history, int32_t length) override {
@@ -106,7 +107,7 @@ private:
   void spend(int64_t nanoseconds);
   int32_t &cell(int32_t slot, int32_t position);
   void write(int32_t slot, std::span<const int32_t> tokens);
-  void compute(int32_t slot, float *logits);
+  void compute(int32_t slot, int32_t row, const kvrm::StepOutputs &outputs);
   void copy(const kvrm::PageCopy &copy);
 
   kvrm::DecoderShape bounds;

@@ -184,8 +184,8 @@ TEST_F(StepPrograms, CommandsAreChecked) {
       {[](P &p) { p.commands[3].grid_rule = KVRM_GRID_SHARES; },
        "P: command 3: grid rule 2 is not for attend_cluster"},
       // Arguments.
-      {[](P &p) { p.args[0].base = 21; },
-       "P: command 0: argument 0: base 21 is outside 0..20"},
+      {[](P &p) { p.args[0].base = 23; },
+       "P: command 0: argument 0: base 23 is outside 0..22"},
       {[](P &p) { p.args[10].base = KVRM_BASE_TOKENS; },
        "P: command 0: argument 10: base 19 is not 3, which its kernel takes "
        "there"},
@@ -250,9 +250,20 @@ TEST_F(StepPrograms, CommandsAreChecked) {
   }
 }
 
+/// Kernel 7 samples.
+static void addSampling(ProgramParts &parts) {
+  parts.addDense(KVRM_ROLE_SAMPLE, KVRM_GRID_ROWS, {1, 1, 1},
+                 {{KVRM_BASE_LOGITS, 0, 0, 0, 0},
+                  {KVRM_BASE_ROWS, 0, 0, 0, 0},
+                  {KVRM_BASE_SAMPLING, 0, 0, 0, 0},
+                  {KVRM_BASE_NEXT, 0, 0, 0, 0}},
+                 true);
+}
+
 /// A decoder's step: its dense kernels take what their commands give them.
 TEST_F(StepPrograms, DenseKernelsAreChecked) {
   roles.push_back(KVRM_ROLE_DENSE);
+  roles.push_back(KVRM_ROLE_SAMPLE);
   constexpr uint32_t dense = 6;
   const std::vector<kvrm_program_arg> embed = {
       {KVRM_BASE_TOKENS, 0, 0, 0, 0},
@@ -270,6 +281,8 @@ TEST_F(StepPrograms, DenseKernelsAreChecked) {
     ProgramBounds own = bounds();
     own.hasLogits = true;
     change(copy, own);
+    if (own.hasLogits)
+      addSampling(copy);
     return copy.build().verify(own, "P").message();
   };
   using B = ProgramBounds;
@@ -342,6 +355,57 @@ TEST_F(StepPrograms, DenseKernelsAreChecked) {
       "P: command 11: argument 1: offset -4 is not that of a row's field");
   EXPECT_EQ(error([](P &p, B &) { p.args[2].offset = 4; }),
             "P: command 0: argument 2: its kernel takes whole rows");
+}
+
+TEST_F(StepPrograms, SamplingIsChecked) {
+  roles.push_back(KVRM_ROLE_DENSE);
+  roles.push_back(KVRM_ROLE_SAMPLE);
+  parts.addDense(KVRM_ROLE_DENSE, KVRM_GRID_FIXED, {4, 1, 1},
+                 {{KVRM_BASE_LOGITS, 0, 0, 0, 0}});
+  const ProgramParts unsampled = parts;
+  addSampling(parts);
+  auto error = [&](const std::function<void(ProgramParts &)> &change) {
+    ProgramParts copy = parts;
+    ProgramBounds own = bounds();
+    own.hasLogits = true;
+    change(copy);
+    return copy.build().verify(own, "P").message();
+  };
+  using P = ProgramParts;
+  EXPECT_EQ(error([](P &) {}), "");
+  EXPECT_EQ(error([&](P &p) { p = unsampled; }),
+            "P: no kernel samples the logits in schedule 1");
+  EXPECT_EQ(error([](P &p) { p.commands.back().schedules = 5; }),
+            "P: no kernel samples the logits in schedule 2");
+  EXPECT_EQ(error([](P &p) {
+              std::swap(p.commands.end()[-1].kernel,
+                        p.commands.end()[-2].kernel);
+              std::swap(p.commands.end()[-1].grid_rule,
+                        p.commands.end()[-2].grid_rule);
+              std::swap(p.commands.end()[-1].grid, p.commands.end()[-2].grid);
+            }),
+            "P: command 11: 1 arguments are too few for its kernel");
+  EXPECT_EQ(error([](P &p) { p.commands.back().grid[0] = 2; }),
+            "P: command 12: its kernel takes a block a row");
+  EXPECT_EQ(error([](P &p) { p.commands.back().grid_rule = KVRM_GRID_FIXED; }),
+            "P: command 12: its kernel takes a block a row");
+  EXPECT_EQ(error([](P &p) { p.args.end()[-3].offset = 8; }),
+            "P: command 12: argument 1: its kernel takes whole rows");
+  EXPECT_EQ(error([](P &p) { p.args.back().base = KVRM_BASE_LOGITS; }),
+            "P: command 12: argument 3: base 20 is not 22, which its kernel "
+            "takes there");
+  EXPECT_EQ(error([](P &p) {
+              p.args.push_back(p.args.back());
+              ++p.commands.back().args;
+            }),
+            "P: command 12: argument 4: base 22 is not -1, which its kernel "
+            "takes there");
+  EXPECT_EQ(error([](P &p) { p.args.end()[-5].base = KVRM_BASE_NEXT; }),
+            "P: command 11: argument 0: base 22 is not for a dense kernel");
+  ProgramBounds none = bounds();
+  EXPECT_EQ(parts.build().verify(none, "P").message(),
+            "P: command 11: argument 0: base 20 is for decoders, and the "
+            "package has no logits");
 }
 
 TEST_F(StepPrograms, CopiesAreChecked) {

@@ -37,6 +37,7 @@ enum DeviceKernel : uint32_t {
   Project,  ///< rows, x, q, k, v, layer
   Residual, ///< rows, x, out
   Logits,   ///< rows, x, weights, logits, queries
+  Sample,
   DeviceKernels
 };
 
@@ -55,7 +56,8 @@ inline constexpr std::array<DeviceKernelInfo, DeviceKernels> deviceKernels = {
      {KVRM_ROLE_DENSE, "toy_embed", 3},
      {KVRM_ROLE_DENSE, "toy_project", 6},
      {KVRM_ROLE_DENSE, "toy_residual", 3},
-     {KVRM_ROLE_DENSE, "toy_logits", 5}}};
+     {KVRM_ROLE_DENSE, "toy_logits", 5},
+     {KVRM_ROLE_SAMPLE, "toy_sample", 4}}};
 
 /// Values between the kernels of a step of so many tokens: x in float, all else
 /// in f16.

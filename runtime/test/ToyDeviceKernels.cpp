@@ -10,6 +10,8 @@
 
 #include "ToyDevice.h"
 
+#include "kvrm/runtime/session/TokenChoice.h"
+
 #include <algorithm>
 #include <array>
 #include <bit>
@@ -116,6 +118,15 @@ void writeLogits(const Launch &launch) {
       at.pointer<float>(3)[r * vocabulary + token] = sum;
     }
   }
+}
+
+void sampleTokens(const Launch &launch) {
+  Parameters at(launch);
+  for (uint32_t r = 0; r < launch.grid[0]; ++r)
+    if (at.pointer<const kvrm_row>(1)[r].count > 0)
+      at.pointer<int32_t>(3)[r] = kvrm::chooseToken(
+          {at.pointer<const float>(0) + r * vocabulary, vocabulary},
+          at.pointer<const kvrm_sampling>(2)[r]);
 }
 
 /// The softmax state of a query tile.
@@ -306,5 +317,7 @@ const char *fake::runToyKernel(const Launch &launch) {
     addAttended(launch);
   else if (is(Logits))
     writeLogits(launch);
+  else if (is(Sample))
+    sampleTokens(launch);
   return nullptr;
 }

@@ -57,6 +57,10 @@ public:
                       {KVRM_BASE_WEIGHTS, 0, 0, 0, deviceWeightBytes},
                       of(KVRM_BASE_LOGITS),
                       {KVRM_BASE_IMMEDIATE, 0, 0, queries, 0}});
+    parts.addDense(Sample, KVRM_GRID_ROWS, {1, 1, 1},
+                   {of(KVRM_BASE_LOGITS), of(KVRM_BASE_ROWS),
+                    of(KVRM_BASE_SAMPLING), of(KVRM_BASE_NEXT)},
+                   true);
     return parts;
   }
 

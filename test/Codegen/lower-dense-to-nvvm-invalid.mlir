@@ -67,3 +67,24 @@ func.func @one_element_twice(%session: !session, %x: memref<2x8xf32>, %y: memref
   }
   return
 }
+
+// -----
+
+!session = !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 128, page = 16, element = f16, layout = swizzled>>
+!desc = !kvrm.descriptor<rows = 2, queries = 1, pages = 4>
+
+kvrm.kernel @append heads 2 io f16 tile <q = 1, kv = 16> transport <native> on !session at !desc {
+  kvrm.append_rows
+  kvrm.return
+}
+
+func.func @decode(%session: !session, %logits: memref<2x203xf32>) attributes {kvrm.step} {
+  kvrm.sample %logits : memref<2x203xf32>
+  return
+}
+
+func.func @prefill(%session: !session, %logits: memref<1x204xf32>) attributes {kvrm.step} {
+  // expected-error @+1 {{chooses from 204 logits, and another from 203}}
+  kvrm.sample %logits : memref<1x204xf32>
+  return
+}

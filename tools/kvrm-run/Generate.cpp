@@ -401,6 +401,8 @@ Command run::addGenerate(CLI::App &app) {
       "-n,--max-tokens", arguments->maxTokens,
       "Most tokens to generate (128); once, or once a prompt"));
   command->add_option("--temperature", sampling.temperature, "0 = greedy");
+  command->add_option("--top-k", sampling.topK,
+                      "Keep so many of the likeliest tokens; 0 = all");
   command->add_option("--top-p", sampling.topP,
                       "Probability mass to sample from");
   command->add_option("--seed", sampling.seed, "Seed of sampling");

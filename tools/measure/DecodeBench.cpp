@@ -17,8 +17,8 @@ using namespace kvrm::measure;
 
 DecodeBench::DecodeBench(Decoder &session, const DecodeBenchOptions &options)
     : session(session), options(options), random(options.seed),
-      tokens(static_cast<size_t>(session.slots()), -1),
-      logits(tokens.size() * static_cast<size_t>(session.vocabulary())) {}
+      tokens(static_cast<size_t>(session.slots()), -1), sampling(tokens.size()),
+      next(tokens.size()) {}
 
 int32_t DecodeBench::randomToken() {
   return static_cast<int32_t>(random() %
@@ -42,7 +42,7 @@ Status DecodeBench::fillSlot(int32_t slot, Measurement &out) {
   std::ranges::generate(prompt, [&] { return randomToken(); });
   SteadyClock clock;
   int64_t start = clock.now();
-  KVRM_TRY(session.prefill(slot, prompt, nullptr));
+  KVRM_TRY(session.prefill(slot, prompt, {}));
   out.prefillNanoseconds += clock.now() - start;
   out.prefillTokens += static_cast<int64_t>(prompt.size());
   return Status::ok();
@@ -51,7 +51,7 @@ Status DecodeBench::fillSlot(int32_t slot, Measurement &out) {
 Status DecodeBench::step() {
   for (int32_t slot = 0; slot < options.active; ++slot)
     tokens[static_cast<size_t>(slot)] = randomToken();
-  return session.decode(tokens, logits.data());
+  return session.decode(tokens, {sampling.data(), next.data()});
 }
 
 Expected<Measurement> DecodeBench::measure(int32_t context) {

@@ -57,8 +57,9 @@ private:
   Decoder &session;
   DecodeBenchOptions options;
   std::mt19937_64 random;
-  std::vector<int32_t> tokens; ///< [slots]
-  std::vector<float> logits;   ///< [slots][vocabulary]
+  std::vector<int32_t> tokens;         ///< [slots]
+  std::vector<kvrm_sampling> sampling; ///< [slots], greedy
+  std::vector<int32_t> next;           ///< [slots]
 };
 
 } // namespace kvrm::measure

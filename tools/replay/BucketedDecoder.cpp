@@ -77,20 +77,21 @@ Status BucketedDecoder::moveTo(size_t target) {
 }
 
 Status BucketedDecoder::prefill(int32_t slot, std::span<const int32_t> tokens,
-                                float *logits) {
+                                const StepOutputs &outputs) {
   KVRM_TRY(checkPrefill(slot, tokens));
   KVRM_TRY(fit(length(slot) + static_cast<int32_t>(tokens.size())));
-  return bucket().prefill(slot, tokens, logits);
+  return bucket().prefill(slot, tokens, outputs);
 }
 
-Status BucketedDecoder::decode(std::span<const int32_t> tokens, float *logits) {
-  KVRM_TRY(checkDecode(tokens, logits));
+Status BucketedDecoder::decode(std::span<const int32_t> tokens,
+                               const StepOutputs &outputs) {
+  KVRM_TRY(checkDecode(tokens, outputs));
   int32_t needed = 0;
   for (int32_t slot = 0; slot < bounds.slots; ++slot)
     if (tokens[static_cast<size_t>(slot)] != -1)
       needed = std::max(needed, length(slot) + 1);
   KVRM_TRY(fit(needed));
-  return bucket().decode(tokens, logits);
+  return bucket().decode(tokens, outputs);
 }
 
 void BucketedDecoder::expect(int32_t slot, int32_t tokens) {

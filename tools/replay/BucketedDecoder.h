@@ -41,8 +41,9 @@ public:
 
   const DecoderShape &shape() const override { return bounds; }
   Status prefill(int32_t slot, std::span<const int32_t> tokens,
-                 float *logits) override;
-  Status decode(std::span<const int32_t> tokens, float *logits) override;
+                 const StepOutputs &outputs) override;
+  Status decode(std::span<const int32_t> tokens,
+                const StepOutputs &outputs) override;
   void expect(int32_t slot, int32_t tokens) override;
   Status release(int32_t history) override;
   Status trim(int32_t history, int32_t length) override {

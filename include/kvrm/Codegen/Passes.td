@@ -100,7 +100,8 @@ def LowerDenseToNVVMPass
     `kvrm-lower-kernels-to-nvvm` made; equal ops share one. A linear of 2-byte
     elements runs on matrix units, its weights streamed through shared memory
     before the kernel waits for its input (`sm_90`). An op that no other kernel
-    takes becomes loops, a thread an element: no step is refused for one.
+    takes becomes loops, a thread an element: no step is refused for one. The
+    kernel of `kvrm.sample` is written too.
   }];
   let options = [
     Option<"arch", "arch", "std::string", /*default=*/[{"sm_90"}],
@@ -114,6 +115,17 @@ def LowerDenseToNVVMPass
     "::mlir::arith::ArithDialect", "::mlir::kvrm::KVRMDialect",
     "::mlir::LLVM::LLVMDialect", "::mlir::math::MathDialect",
     "::mlir::NVVM::NVVMDialect", "::mlir::scf::SCFDialect"];
+}
+
+def SampleOnDevicePass
+    : Pass<"kvrm-sample-on-device", "::mlir::ModuleOp"> {
+  let summary = "End steps with the choice of their rows' next tokens";
+  let description = [{
+    Adds a `kvrm.sample` of the logits to the end of each bufferized step that
+    has some, so that tokens leave the device and logits only if somebody wants
+    them.
+  }];
+  let dependentDialects = ["::mlir::kvrm::KVRMDialect"];
 }
 
 def LowerDenseToHostPass

@@ -62,6 +62,10 @@ FailureOr<DenseLaunch> writeLoopsKernel(ArrayRef<linalg::LinalgOp> ops,
                                         StringRef name, gpu::GPUModuleOp module,
                                         const DeviceOptions &options);
 
+/// The kernel that chooses tokens from rows of so many logits.
+void writeSampleKernel(Location loc, int64_t vocabulary,
+                       gpu::GPUModuleOp module, const DeviceOptions &options);
+
 /// A buffer as a kernel addresses it. Indices are i64.
 struct StridedBuffer {
   Value pointer;

@@ -80,12 +80,12 @@ DeviceKernel::DeviceKernel(gpu::GPUModuleOp module, Location loc,
 
 DeviceKernel::DeviceKernel(gpu::GPUModuleOp module, Location loc,
                            StringRef name, int64_t pointers, int64_t threads,
-                           int64_t sharedBytes)
-    : DeviceKernel(module, loc, name,
-                   SmallVector<Type>(pointers, globalPointer(loc.getContext())),
-                   DeviceKernelAttr::get(loc.getContext(), DeviceRole::Dense,
-                                         threads, sharedBytes),
-                   /*blocksPerSM=*/1) {}
+                           int64_t sharedBytes, DeviceRole role)
+    : DeviceKernel(
+          module, loc, name,
+          SmallVector<Type>(pointers, globalPointer(loc.getContext())),
+          DeviceKernelAttr::get(loc.getContext(), role, threads, sharedBytes),
+          /*blocksPerSM=*/1) {}
 
 std::string kvrm::deviceKernelName(StringRef kernel, DeviceRole role) {
   switch (role) {
@@ -102,6 +102,8 @@ std::string kvrm::deviceKernelName(StringRef kernel, DeviceRole role) {
     return (kernel + "_stage").str();
   case DeviceRole::Dense:
     return kernel.str();
+  case DeviceRole::Sample:
+    return "sample";
   }
   llvm_unreachable("a role has a name");
 }

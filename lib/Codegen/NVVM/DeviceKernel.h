@@ -7,7 +7,7 @@
 //===----------------------------------------------------------------------===//
 //
 // What all generated kernels share: a signature of 8-byte parameters, which is
-// kvrm_device_args (abi/device.h), a parameter a field, for all but dense ones,
+// kvrm_device_args (abi/device.h), a parameter a field, for those of attention,
 // and the attributes that say how to launch them.
 //
 //===----------------------------------------------------------------------===//
@@ -62,9 +62,10 @@ public:
   DeviceKernel(gpu::GPUModuleOp module, Location loc, StringRef name,
                DeviceRole role, int64_t threads, int64_t sharedBytes,
                const DeviceOptions &options);
-  /// A dense kernel of `pointers` global pointers.
+  /// A kernel of `pointers` global pointers.
   DeviceKernel(gpu::GPUModuleOp module, Location loc, StringRef name,
-               int64_t pointers, int64_t threads, int64_t sharedBytes);
+               int64_t pointers, int64_t threads, int64_t sharedBytes,
+               DeviceRole role = DeviceRole::Dense);
   /// Ends the body.
   void finish() { LLVM::ReturnOp::create(b, ValueRange{}); }
 
@@ -72,7 +73,7 @@ public:
   Value parameter(size_t offset) {
     return function.getArgument(static_cast<unsigned>(offset / 8));
   }
-  /// Pointer `index` of a dense kernel.
+  /// Pointer `index` of a kernel of pointers.
   Value pointer(size_t index) {
     return function.getArgument(static_cast<unsigned>(index));
   }

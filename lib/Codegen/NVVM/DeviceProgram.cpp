@@ -60,6 +60,7 @@ private:
   LogicalResult writeAppend(LaunchOp op);
   LogicalResult writeAttention(LaunchOp op);
   LogicalResult writeDense(DeviceDispatchOp op);
+  LogicalResult writeSample(SampleOp op);
   LogicalResult begin(Operation *op, const Launch &launch, int64_t arguments);
   LogicalResult add(Operation *op, const Launch &launch, int64_t layer,
                     const Operands &operands);
@@ -335,6 +336,27 @@ LogicalResult ProgramWriter::writeDense(DeviceDispatchOp op) {
   return success();
 }
 
+LogicalResult ProgramWriter::writeSample(SampleOp op) {
+  FailureOr<kvrm_program_arg> logits = argumentFor(op.getLogits(), op);
+  if (failed(logits))
+    return failure();
+  if (logits->base != KVRM_BASE_LOGITS)
+    return op.emitOpError("samples what is not the logits of its step");
+  Launch launch{deviceKernelName({}, DeviceRole::Sample), KVRM_RUN_ALL,
+                KVRM_GRID_ROWS};
+  int32_t count = 0;
+  while (kvrm_sample_arg_base(count) >= 0)
+    ++count;
+  if (failed(begin(op, launch, count)))
+    return failure();
+  for (int32_t i = 0; i < count; ++i) {
+    kvrm_program_arg arg{};
+    arg.base = static_cast<uint16_t>(kvrm_sample_arg_base(i));
+    args.push_back(arg);
+  }
+  return success();
+}
+
 /// Ops that only name what others use.
 static bool isNaming(Operation &op) {
   return isa<StageOp, tensor::EmptyOp, memref::AllocOp, memref::DeallocOp,
@@ -358,6 +380,8 @@ LogicalResult ProgramWriter::write(Operation &op) {
     return launch.isAttention() ? writeAttention(launch) : writeAppend(launch);
   if (auto dispatch = dyn_cast<DeviceDispatchOp>(op))
     return writeDense(dispatch);
+  if (auto sample = dyn_cast<SampleOp>(op))
+    return writeSample(sample);
   bool isField = isa<PositionsOp, CountsOp>(op) &&
                  (op.use_empty() || isa<MemRefType>(op.getResult(0).getType()));
   if (isField || isNaming(op))

@@ -50,6 +50,7 @@ private:
   LogicalResult lower(const DenseGroup &group);
   FailureOr<KnownKernel> kernelFor(const DenseGroup &group,
                                    const DenseBuffers &buffers);
+  LogicalResult writeSampling(ModuleOp module);
   LogicalResult lowerMath();
 
   gpu::GPUModuleOp device;
@@ -249,6 +250,24 @@ LogicalResult LowerDenseToNVVMPass::lowerStep(func::FuncOp step) {
   return lower(group);
 }
 
+/// Writes the one kernel of all kvrm.sample.
+LogicalResult LowerDenseToNVVMPass::writeSampling(ModuleOp module) {
+  SampleOp first;
+  WalkResult walked = module.walk([&](SampleOp op) {
+    if (first && op.getVocabulary() != first.getVocabulary()) {
+      op.emitOpError("chooses from ")
+          << op.getVocabulary() << " logits, and another from "
+          << first.getVocabulary();
+      return WalkResult::interrupt();
+    }
+    first = first ? first : op;
+    return WalkResult::advance();
+  });
+  if (first && !walked.wasInterrupted())
+    writeSampleKernel(first.getLoc(), first.getVocabulary(), device, target);
+  return failure(walked.wasInterrupted());
+}
+
 /// What the GPU has no instruction for.
 LogicalResult LowerDenseToNVVMPass::lowerMath() {
   RewritePatternSet patterns(&getContext());
@@ -275,6 +294,6 @@ void LowerDenseToNVVMPass::runOnOperation() {
       return signalPassFailure();
   for (Operation *op : lowered)
     op->erase();
-  if (failed(lowerMath()))
+  if (failed(writeSampling(module)) || failed(lowerMath()))
     signalPassFailure();
 }

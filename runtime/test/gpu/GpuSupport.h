@@ -43,9 +43,10 @@ inline uint64_t seed() {
   return static_cast<uint64_t>(numberOf("KVRM_GPU_SEED", 1));
 }
 
-inline std::vector<std::string> kernelFolders() {
+/// The paths that a variable names, a colon between.
+inline std::vector<std::string> foldersOf(const char *variable) {
   std::vector<std::string> folders;
-  const char *text = std::getenv("KVRM_KERNELS");
+  const char *text = std::getenv(variable);
   std::string rest = text ? text : "";
   while (!rest.empty()) {
     size_t colon = rest.find(':');
@@ -159,9 +160,9 @@ protected:
         kvrm::CudaDevice::create(driver.take());
     ASSERT_TRUE(opened) << opened.status().message();
     device = opened.take();
-    if (kernelFolders().empty())
+    if (foldersOf("KVRM_KERNELS").empty())
       GTEST_SKIP() << "KVRM_KERNELS names no kernel sets";
-    for (const std::string &folder : kernelFolders()) {
+    for (const std::string &folder : foldersOf("KVRM_KERNELS")) {
       kvrm::Expected<std::shared_ptr<const kvrm::Package>> set =
           kvrm::Package::load(folder);
       ASSERT_TRUE(set) << set.status().message();

@@ -355,6 +355,13 @@ DeviceDispatchOp::verifySymbolUses(SymbolTableCollection &symbols) {
   return success();
 }
 
+LogicalResult SampleOp::verify() {
+  MemRefType type = getLogits().getType();
+  if (!type.hasStaticShape() || !type.getLayout().isIdentity())
+    return emitOpError("logits must be contiguous and of static shape");
+  return success();
+}
+
 LogicalResult DispatchOp::verify() {
   if (auto tasks = static_cast<int64_t>(getTasks()); tasks < 1)
     return emitOpError("needs at least one task, got ") << tasks;

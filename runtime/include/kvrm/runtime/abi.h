@@ -33,6 +33,7 @@
 #include "kvrm/runtime/abi/partial.h"
 #include "kvrm/runtime/abi/pool.h"
 #include "kvrm/runtime/abi/program.h"
+#include "kvrm/runtime/abi/sampling.h"
 #include "kvrm/runtime/abi/version.h"
 
 #endif // KVRM_RUNTIME_ABI_H

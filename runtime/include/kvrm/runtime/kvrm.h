@@ -222,6 +222,7 @@ typedef struct kvrm_request {
   size_t stop_count;
   float temperature; /* 0 = greedy */
   float top_p;       /* 0 = 1 */
+  int32_t top_k;     /* 0 = all */
   uint64_t seed;
 } kvrm_request;
 

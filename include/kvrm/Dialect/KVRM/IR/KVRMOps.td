@@ -424,6 +424,24 @@ def KVRM_DeviceDispatchOp : KVRM_Op<"device_dispatch", [
   let hasVerifier = 1;
 }
 
+def KVRM_SampleOp : KVRM_Op<"sample", [KVRM_InPhases<"Phase::Kernels">]> {
+  let summary = "choose the next token of each row of a step on the device";
+  let description = [{
+    Chooses a token from the logits of each active row, by the sampling that the
+    descriptor has for it, and hands the tokens to the session: greedy, or drawn
+    by temperature, top-k and top-p, as `abi/sampling.h` defines it. Shape:
+    logits `[rows, vocabulary]` in f32, contiguous, what the step returns.
+
+    Example: `kvrm.sample %logits : memref<8x49152xf32>`
+  }];
+  let arguments = (ins Arg<MemRefRankOf<[F32], [2]>, "", [MemRead]>:$logits);
+  let assemblyFormat = "$logits attr-dict `:` type($logits)";
+  let hasVerifier = 1;
+  let extraClassDeclaration = [{
+    int64_t getVocabulary() { return getLogits().getType().getDimSize(1); }
+  }];
+}
+
 //===----------------------------------------------------------------------===//
 // Any phase: forms of the dense part
 //===----------------------------------------------------------------------===//

@@ -15,6 +15,7 @@
 #define KVRM_RUNTIME_ABI_DESCRIPTOR_H
 
 #include "kvrm/runtime/abi/limits.h"
+#include "kvrm/runtime/abi/sampling.h"
 #include "kvrm/runtime/abi/version.h"
 #include <stdint.h>
 
@@ -131,6 +132,7 @@ typedef struct kvrm_descriptor_layout {
   /// KVRM_UNUSED_SUMMARY if it is not in use. Means nothing in a row without
   /// summaries.
   int64_t summary_biases;
+  int64_t sampling; ///< kvrm_sampling[rows]; of an idle row anything
   int64_t groups;   ///< kvrm_group[max_groups]
   int64_t items;    ///< kvrm_work_item[max_items]
   int64_t segments; ///< kvrm_merge_segment[max_segments]
@@ -150,9 +152,11 @@ kvrm_descriptor_layout_of(kvrm_descriptor_limits limits) {
   layout.summary_biases = kvrm_align_up(
       layout.tables +
       (int64_t)limits.rows * limits.pages_per_slot * (int64_t)sizeof(int32_t));
-  layout.groups = kvrm_align_up(layout.summary_biases +
-                                (int64_t)limits.rows * limits.max_summaries *
-                                    (int64_t)sizeof(float));
+  layout.sampling = kvrm_align_up(layout.summary_biases +
+                                  (int64_t)limits.rows * limits.max_summaries *
+                                      (int64_t)sizeof(float));
+  layout.groups = kvrm_align_up(layout.sampling +
+                                limits.rows * (int64_t)sizeof(kvrm_sampling));
   layout.items = kvrm_align_up(layout.groups +
                                limits.max_groups * (int64_t)sizeof(kvrm_group));
   layout.segments = kvrm_align_up(

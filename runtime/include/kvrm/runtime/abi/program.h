@@ -36,7 +36,7 @@ enum {
 
 /// What a device kernel is for. Kernels of the first six roles take exactly the
 /// fields of kvrm_device_args, in order; a dense one takes what its command
-/// gives it.
+/// gives it; one that samples takes logits, rows, sampling and next.
 typedef enum kvrm_kernel_role {
   KVRM_ROLE_COMMIT = 0,           ///< applies a commit's delta
   KVRM_ROLE_APPEND = 1,           ///< new keys and values to their pages
@@ -45,7 +45,8 @@ typedef enum kvrm_kernel_role {
   KVRM_ROLE_STAGE = 4,            ///< transfer groups to staging memory
   KVRM_ROLE_ATTEND_STAGED = 5,    ///< as workqueue, over staged pages
   KVRM_ROLE_DENSE = 6,            ///< any other; a package may have several
-  KVRM_KERNEL_ROLES = 7
+  KVRM_ROLE_SAMPLE = 7,           ///< next tokens by sampling.h, a block a row
+  KVRM_KERNEL_ROLES = 8
 } kvrm_kernel_role;
 
 /// A role as manifests and IR spell it; null for what is none.
@@ -53,7 +54,7 @@ static inline const char *kvrm_kernel_role_name(int32_t role) {
   static const char *const names[KVRM_KERNEL_ROLES] = {
       "commit",         "append", "attend_workqueue",
       "attend_cluster", "stage",  "attend_workqueue_staged",
-      "dense"};
+      "dense",          "sample"};
   return role >= 0 && role < KVRM_KERNEL_ROLES ? names[role] : 0;
 }
 
@@ -111,9 +112,12 @@ typedef enum kvrm_program_base {
   KVRM_BASE_PAGES_PER_SLOT = 16, ///< no address
   KVRM_BASE_STAGED_K = 17,       ///< 0 without staging
   KVRM_BASE_STAGED_V = 18,
-  KVRM_BASE_TOKENS = 19, ///< the descriptor's tokens; of dense kernels alone
-  KVRM_BASE_LOGITS = 20, ///< float[rows][vocabulary]; of dense kernels alone
-  KVRM_PROGRAM_BASES = 21
+  KVRM_BASE_TOKENS = 19,   ///< the descriptor's tokens; of dense kernels alone
+  KVRM_BASE_LOGITS = 20,   ///< float[rows][vocabulary]; of dense kernels alone
+  KVRM_BASE_SAMPLING = 21, ///< the descriptor's; of sample kernels alone
+  KVRM_BASE_NEXT =
+      22, ///< int32_t[rows], chosen tokens; of sample kernels alone
+  KVRM_PROGRAM_BASES = 23
 } kvrm_program_base;
 
 /// First bytes of a program.
@@ -161,6 +165,14 @@ static inline int32_t kvrm_device_arg_base(int32_t field) {
       KVRM_BASE_HEAD_STRIDE, KVRM_BASE_PAGES_PER_SLOT, KVRM_BASE_STAGED_K,
       KVRM_BASE_STAGED_V};
   return field >= 0 && field < (int32_t)sizeof(bases) ? bases[field] : -1;
+}
+
+/// The base that an argument of a sample kernel must have; -1 past the last.
+static inline int32_t kvrm_sample_arg_base(int32_t position) {
+  static const uint8_t bases[] = {KVRM_BASE_LOGITS, KVRM_BASE_ROWS,
+                                  KVRM_BASE_SAMPLING, KVRM_BASE_NEXT};
+  return position >= 0 && position < (int32_t)sizeof(bases) ? bases[position]
+                                                            : -1;
 }
 
 #ifdef __cplusplus

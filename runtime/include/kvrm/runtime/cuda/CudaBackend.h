@@ -110,6 +110,7 @@ private:
   Status createEntry(StepEntry which, const Package &package);
   Status recordSchedules(StepEntry which, bool usesClusters);
   Status readLogits(const BackendStep &step);
+  Status readNext(const BackendStep &step);
   ProgramMemory memoryOf(const Entry &entry) const;
 
   std::shared_ptr<const CudaDevice> gpu;
@@ -124,6 +125,7 @@ private:
   DeviceBuffer partials; ///< the same; mailboxes are empty between steps
   DeviceBuffer logits;
   PinnedBuffer hostLogits;
+  PinnedBuffer next; ///< int32_t[rows], written by the device
   // Graphs go before what they name.
   std::array<Entry, stepEntries> entries;
 };

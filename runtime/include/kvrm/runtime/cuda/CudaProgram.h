@@ -59,7 +59,9 @@ struct ProgramMemory {
   uint64_t partials = 0;
   uint64_t arena = 0;
   uint64_t weights = 0;
-  uint64_t logits = 0;           ///< of a decoder
+  // Of a decoder:
+  uint64_t logits = 0;
+  uint64_t next = 0;             ///< pinned host memory will do
   std::vector<uint64_t> tensors; ///< by index
 };
 

@@ -17,8 +17,9 @@
 // collectDelta() makes the same step here, and writes down the words that it
 // changed, for a copy elsewhere to follow.
 //
-// The block table, the biases and the tokens of an idle row mean nothing: they
-// are left as they were, so that a slot that skips a step costs nothing.
+// The block table, the biases, the tokens and the sampling of an idle row mean
+// nothing: they are left as they were, so that a slot that skips a step costs
+// nothing.
 //
 //===----------------------------------------------------------------------===//
 
@@ -79,6 +80,8 @@ public:
   /// Writes the new tokens of a row, at most `queries`, and zeros after them;
   /// marks what differs.
   void setTokens(int32_t index, std::span<const int32_t> tokens);
+  /// Writes and marks how a row's next token is chosen, if that differs.
+  void setSampling(int32_t index, const kvrm_sampling &value);
   std::span<int32_t> table(int32_t index) {
     KVRM_CHECK(index >= 0 && index < bounds.rows, "row in range");
     return section<int32_t>(planned, offsets.tables,
@@ -214,6 +217,7 @@ private:
   DirtyRange tokensDirty;
   std::vector<DirtyRange> tableDirty;
   std::vector<DirtyRange> biasDirty;
+  DirtyRange samplingDirty;
   DirtyRange groupsDirty;
   DirtyRange itemsDirty;
   DirtyRange segmentsDirty;

@@ -224,7 +224,7 @@ private:
   Status prefillChunk(Request &request);
   Status decodeAll();
   void addPages(const Request &request);
-  void emit(Request &request, std::span<const float> logits);
+  void emit(Request &request, int32_t token);
 
   bool makeRoom(int32_t slot, int32_t tokens);
   bool reclaim(const Request *beneficiary);
@@ -253,8 +253,10 @@ private:
   std::vector<Kept> kept;            ///< [histories - slots]
   PrefixIndex prefixes;
   std::vector<int32_t> scratchTokens; ///< [capacity] of tokensOf()
-  std::vector<int32_t> stepTokens;    ///< [slots]
-  std::vector<float> logits;          ///< [slots][vocabulary]
+  // Of a decode step:
+  std::vector<int32_t> stepTokens;         ///< [slots]
+  std::vector<kvrm_sampling> stepSampling; ///< [slots]
+  std::vector<int32_t> nextTokens;         ///< [slots]
   EngineStats sums;
   RoundStats round;
   // Running means of what things cost, in nanoseconds.

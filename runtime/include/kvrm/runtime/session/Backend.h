@@ -18,7 +18,7 @@
 //
 // Order. Calls come from one thread at a time, and each takes effect as if it
 // ended before the next began. A backend may start work and return; runStep()
-// returns when the logits are there.
+// returns when what it was asked for is there.
 //
 // Errors. Every call can fail. What a failed call was to write holds anything
 // then; all else is as before: pages that it was to read, and pages that it was
@@ -66,6 +66,7 @@ struct BackendInfo {
   int32_t parkingPages = 0;
   int64_t pageBytes = 0;      ///< of a page: all layers, K and V, all heads
   bool canCollapse = false;   ///< collapsePage() is there
+  bool choosesTokens = false; ///< BackendStep::next may be wanted
   bool overlapsSteps = false; ///< programmatic dependent launch
   std::array<Entry, stepEntries> entries;
 };
@@ -95,8 +96,14 @@ struct BackendStep {
   /// Planned, the tokens too. The backend commits it, once, before anything
   /// reads it; if that fails, the next commit makes up for it.
   StepDescriptor *descriptor = nullptr;
-  int32_t schedule = 0;    ///< one of the entry's
-  float *logits = nullptr; ///< [rows][vocabulary], host memory
+  int32_t schedule = 0; ///< one of the entry's
+  /// [rows][vocabulary], host memory. May be null if the backend chooses
+  /// tokens.
+  float *logits = nullptr;
+  /// [rows], host memory: the token that follows each row, chosen as the
+  /// descriptor's sampling says, -1 if no logit is finite. Null = not wanted;
+  /// always, if the backend chooses none.
+  int32_t *next = nullptr;
 };
 
 /// What one step moved.
@@ -128,8 +135,9 @@ public:
   virtual Status collapsePage(const PageCollapse &collapse) = 0;
 
   /// Runs one step: commits the descriptor, appends K and V of the new tokens
-  /// to the pages that it names, and writes the logits of each row's last
-  /// token. Rows that are idle have none. `stats` is set if the step succeeds.
+  /// to the pages that it names, and writes what is wanted of each row's last
+  /// token: its logits, the token that follows. Rows that are idle have none.
+  /// `stats` is set if the step succeeds.
   virtual Status runStep(const BackendStep &step, BackendStats &stats) = 0;
 
 protected:

@@ -24,6 +24,7 @@
 #ifndef KVRM_RUNTIME_SESSION_DECODER_H
 #define KVRM_RUNTIME_SESSION_DECODER_H
 
+#include "kvrm/runtime/abi/sampling.h"
 #include "kvrm/runtime/support/Status.h"
 
 #include <cstdint>
@@ -70,21 +71,36 @@ struct DecoderShape {
   int32_t prefillChunk = 0; ///< tokens that one prefill step computes
 };
 
+/// What is wanted of a step, in the caller's memory; null = nothing.
+struct StepOutputs {
+  StepOutputs() = default;
+  StepOutputs(float *logits) : logits(logits) {}
+  StepOutputs(const kvrm_sampling *sampling, int32_t *next)
+      : sampling(sampling), next(next) {}
+
+  float *logits = nullptr;                 ///< [rows][vocabulary]
+  const kvrm_sampling *sampling = nullptr; ///< [rows], if `next` is wanted
+  /// [rows], the token that follows, chosen by `sampling`; -1 if no logit is a
+  /// finite number.
+  int32_t *next = nullptr;
+};
+
 class Decoder {
 public:
   virtual ~Decoder() = default;
 
   virtual const DecoderShape &shape() const = 0;
 
-  /// Appends `tokens` (one or more) to the history of `slot` and computes the
-  /// logits of the last, vocabulary floats; `logits` may be null. Errors:
-  /// InvalidArgument, ResourceExhausted when the pool has too few free pages.
+  /// Appends `tokens` (one or more) to the history of `slot`; outputs are those
+  /// of the last, one row. Errors: InvalidArgument, ResourceExhausted when the
+  /// pool has too few free pages.
   virtual Status prefill(int32_t slot, std::span<const int32_t> tokens,
-                         float *logits) = 0;
+                         const StepOutputs &outputs) = 0;
   /// One decode step: `tokens` has one token a slot, -1 for an idle one.
-  /// `logits` is [slots][vocabulary]; rows of idle slots mean nothing. With all
+  /// Outputs have a row a slot; those of idle slots mean nothing. With all
   /// slots idle nothing is done. Errors as for prefill().
-  virtual Status decode(std::span<const int32_t> tokens, float *logits) = 0;
+  virtual Status decode(std::span<const int32_t> tokens,
+                        const StepOutputs &outputs) = 0;
 
   /// Says that `slot` will grow to `tokens`, so that a run of pages can be
   /// chosen in which it fits. Takes no page.
@@ -134,7 +150,12 @@ protected:
   Status checkHistory(int32_t history) const;
   Status checkPrefill(int32_t slot, std::span<const int32_t> tokens) const;
   Status checkDecode(std::span<const int32_t> tokens,
-                     const float *logits) const;
+                     const StepOutputs &outputs) const;
+  Status checkOutputs(const StepOutputs &outputs) const;
+  /// Chooses the next token of row `row` of a step from its logits, if it is
+  /// wanted.
+  void choose(int32_t row, const float *logits,
+              const StepOutputs &outputs) const;
 
 private:
   Status checkToken(int32_t token, int32_t slot) const;

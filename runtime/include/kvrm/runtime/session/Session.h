@@ -65,8 +65,9 @@ public:
 
   const DecoderShape &shape() const override { return bounds; }
   Status prefill(int32_t slot, std::span<const int32_t> tokens,
-                 float *logits) override;
-  Status decode(std::span<const int32_t> tokens, float *logits) override;
+                 const StepOutputs &outputs) override;
+  Status decode(std::span<const int32_t> tokens,
+                const StepOutputs &outputs) override;
   void expect(int32_t slot, int32_t tokens) override;
   Status release(int32_t history) override;
   /// With far history pages collapse when tokens are appended, no more than
@@ -121,13 +122,14 @@ private:
   }
   Status reservePrompt(int32_t slot, int32_t count);
   Status prefillChunk(int32_t slot, std::span<const int32_t> chunk,
-                      PageCopy &copy, float *logits, StepStats &stats);
+                      PageCopy &copy, const StepOutputs &outputs,
+                      StepStats &stats);
   void undoPrefill(int32_t slot, int32_t before, const PageCopy &copy);
   Status decodeRequests(std::span<const int32_t> tokens,
-                        std::span<const PageCopy> needed, float *logits,
-                        StepStats &stats);
+                        std::span<const PageCopy> needed,
+                        const StepOutputs &outputs, StepStats &stats);
   Status copyPages(std::span<const PageCopy> needed, StepStats &stats);
-  Status runEntry(Entry &entry, float *logits, StepStats &stats);
+  Status runEntry(Entry &entry, const StepOutputs &outputs, StepStats &stats);
   int32_t chooseSchedule(Entry &entry);
   Status movePages(int32_t history, int32_t place, MoveDirection direction);
 
@@ -154,6 +156,7 @@ private:
   int32_t collapsedPages = 0;
   int64_t collapseNanoseconds = 0;
   std::array<Entry, stepEntries> entries;
+  /// [slots][vocabulary], of a backend that cannot do without.
   std::vector<float> spareLogits;
   std::vector<AppendRequest> requests;
   std::vector<PageCopy> copies;

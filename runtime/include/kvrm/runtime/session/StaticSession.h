@@ -41,8 +41,9 @@ public:
 
   const DecoderShape &shape() const override { return bounds; }
   Status prefill(int32_t slot, std::span<const int32_t> tokens,
-                 float *logits) override;
-  Status decode(std::span<const int32_t> tokens, float *logits) override;
+                 const StepOutputs &outputs) override;
+  Status decode(std::span<const int32_t> tokens,
+                const StepOutputs &outputs) override;
   void expect(int32_t, int32_t) override {}
   Status release(int32_t slot) override;
   Status trim(int32_t slot, int32_t length) override;
@@ -92,7 +93,7 @@ private:
   AlignedBuffer kCache;
   AlignedBuffer vCache;
   AlignedBuffer arena;
-  std::vector<float> spareLogits;
+  std::vector<float> spareLogits; ///< [slots][vocabulary]
   Entry decodeEntry;
   Entry prefillEntry;
   StepStats last;
