@@ -46,6 +46,18 @@ static void checkReach(const kvrm_program_arg &arg,
   }
 }
 
+/// What a library takes is as large as the product says.
+static void checkProduct(const kvrm_program_command &command,
+                         std::span<const kvrm_program_arg> args) {
+  int64_t rows = command.grid[0], columns = command.grid[1];
+  int64_t depth = command.grid[2];
+  fuzz::check(args[1].bytes == 2 * rows * depth, "in");
+  fuzz::check(args[2].bytes == 2 * columns * depth, "weight");
+  fuzz::check(args[0].bytes >= 2 * rows * columns, "out");
+  if (args.size() == 4)
+    fuzz::check(args[0].bytes == args[3].bytes, "addend");
+}
+
 static bool namesLogits(const StepProgram &program) {
   for (const kvrm_program_command &command : program.commands())
     for (const kvrm_program_arg &arg : program.args(command))
@@ -83,9 +95,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     fuzz::checkFailure(status);
     return 0;
   }
-  for (const kvrm_program_command &command : program->commands())
+  for (const kvrm_program_command &command : program->commands()) {
+    if (command.kind == KVRM_COMMAND_PRODUCT)
+      checkProduct(command, program->args(command));
     for (const kvrm_program_arg &arg : program->args(command))
       checkReach(arg, bounds);
+  }
   fuzz::check(!program->print(roles).empty(), "it can be printed");
   return 0;
 }

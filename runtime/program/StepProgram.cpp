@@ -163,6 +163,10 @@ private:
                    kvrm_kernel_role role) const;
   Status checkCopy(const kvrm_program_command &command,
                    std::span<const kvrm_program_arg> args) const;
+  Status checkProduct(const kvrm_program_command &command,
+                      std::span<const kvrm_program_arg> args);
+  Status checkProductArgs(const kvrm_program_command &command,
+                          std::span<const kvrm_program_arg> args) const;
   Status checkArg(size_t position, const kvrm_program_arg &arg) const;
   Status checkDeviceArgs(std::span<const kvrm_program_arg> args) const;
   Status checkDenseArgs(std::span<const kvrm_program_arg> args) const;
@@ -170,6 +174,8 @@ private:
 
   const ProgramBounds &bounds;
   std::string_view where;
+  /// The command that comes right after the commit where there is no library.
+  size_t afterCommit = 1;
 };
 
 } // namespace
@@ -323,7 +329,7 @@ Status Checker::checkKernel(const kvrm_program_command &command,
   if (role == KVRM_ROLE_COMMIT && command.schedules != KVRM_RUN_ALL)
     return corrupt("the commit takes part in every schedule");
   // The next command may read the descriptor before it waits for anything.
-  if (index <= 1 && (command.flags & KVRM_COMMAND_PROGRAMMATIC) != 0)
+  if (index <= afterCommit && (command.flags & KVRM_COMMAND_PROGRAMMATIC) != 0)
     return corrupt("it starts before the commit has ended");
   KVRM_TRY(checkGrid(command, role));
   switch (role) {
@@ -352,6 +358,127 @@ Status Checker::checkCopy(const kvrm_program_command &command,
   return Status::ok();
 }
 
+//===----------------------------------------------------------------------===//
+// Products
+//===----------------------------------------------------------------------===//
+
+static int64_t addendBytes(const kvrm_program_command &product) {
+  bool isF32 = product.grid_rule == KVRM_PRODUCT_F16_F32 ||
+               product.grid_rule == KVRM_PRODUCT_BF16_F32;
+  return isF32 ? 4 : 2;
+}
+
+static bool overlap(const kvrm_program_arg &lhs, const kvrm_program_arg &rhs) {
+  return lhs.base == rhs.base && lhs.offset < rhs.offset + rhs.bytes &&
+         rhs.offset < lhs.offset + lhs.bytes;
+}
+
+/// Of a product of checked sizes and type: what each argument is, to the byte.
+Status Checker::checkProductArgs(const kvrm_program_command &command,
+                                 std::span<const kvrm_program_arg> args) const {
+  constexpr int64_t element = 2;
+  int64_t rows = command.grid[0], columns = command.grid[1];
+  int64_t depth = command.grid[2], sum = addendBytes(command);
+  struct Matrix {
+    const char *name;
+    int32_t base;
+    int64_t rows, columns, element;
+  };
+  const std::array<Matrix, 4> matrices = {
+      {{"out", KVRM_BASE_ARENA, rows, columns, sum},
+       {"in", KVRM_BASE_ARENA, rows, depth, element},
+       {"weight", KVRM_BASE_WEIGHTS, columns, depth, element},
+       {"addend", KVRM_BASE_ARENA, rows, columns, sum}}};
+  for (size_t i = 0; i < args.size(); ++i) {
+    const Matrix &matrix = matrices[i];
+    const kvrm_program_arg &arg = args[i];
+    auto wrong = [&](const auto &...parts) {
+      return corrupt(matrix.name, ": ", parts...);
+    };
+    if (arg.base != matrix.base)
+      return wrong("base ", arg.base, " is not ", matrix.base);
+    if (arg.bytes != matrix.rows * matrix.columns * matrix.element)
+      return wrong(arg.bytes, " bytes are not ", matrix.rows, " x ",
+                   matrix.columns, " of ", matrix.element);
+    if (arg.offset % KVRM_PRODUCT_ALIGNMENT != 0)
+      return wrong("offset ", arg.offset, " is no multiple of ",
+                   int32_t(KVRM_PRODUCT_ALIGNMENT));
+  }
+  if (overlap(args[0], args[1]))
+    return corrupt("its out and its in overlap");
+  if (args.size() == 4 && args[3].offset != args[0].offset &&
+      overlap(args[0], args[3]))
+    return corrupt("its out and its addend overlap and are not one");
+  return Status::ok();
+}
+
+Status Checker::checkProduct(const kvrm_program_command &command,
+                             std::span<const kvrm_program_arg> args) {
+  if (index == 0)
+    return corrupt("a program starts with its one commit");
+  if (index == afterCommit)
+    ++afterCommit;
+  if (command.flags != 0)
+    return corrupt("a product has no flags");
+  if (command.grid_rule >= KVRM_PRODUCT_TYPES)
+    return corrupt("product type ", command.grid_rule, " is outside 0..",
+                   KVRM_PRODUCT_TYPES - 1);
+  for (uint32_t size : command.grid)
+    if (size < 1 || size > KVRM_MAX_PRODUCT_SIZE)
+      return corrupt("size ", size, " of a product is outside 1..",
+                     int32_t(KVRM_MAX_PRODUCT_SIZE));
+  if (command.kernel < 1 || command.kernel > KVRM_MAX_STAND_INS)
+    return corrupt(command.kernel,
+                   " commands that stand in for it are outside "
+                   "1..",
+                   int32_t(KVRM_MAX_STAND_INS));
+  if (args.size() != 3 && args.size() != 4)
+    return corrupt(args.size(), " arguments are not the 3 or 4 of a product");
+  return checkProductArgs(command, args);
+}
+
+/// The commands that stand in for a product do its work when it does not: when
+/// it would, and where it would.
+Status StepProgram::verifyProducts(const ProgramBounds &bounds,
+                                   std::string_view where) const {
+  for (size_t i = 0; i < table.size(); ++i) {
+    const kvrm_program_command &product = table[i];
+    if (product.kind != KVRM_COMMAND_PRODUCT)
+      continue;
+    auto corrupt = [&](const auto &...parts) {
+      return makeError(StatusCode::Corrupt, where, ": command ", i, ": ",
+                       parts...);
+    };
+    if (product.kernel >= table.size() - i)
+      return corrupt("fewer commands follow than the ", product.kernel,
+                     " that stand in for it");
+    const kvrm_program_arg &out = args(product)[0];
+    bool isWritten = false;
+    for (size_t other = i + 1; other <= i + product.kernel; ++other) {
+      const kvrm_program_command &command = table[other];
+      if (command.kind != KVRM_COMMAND_KERNEL ||
+          bounds.kernels[command.kernel] != KVRM_ROLE_DENSE)
+        return corrupt("command ", other,
+                       " stands in for it and is no dense kernel");
+      if (command.schedules != product.schedules)
+        return corrupt("command ", other, " stands in for it in schedules ",
+                       command.schedules, ", not in ", product.schedules);
+      isWritten |=
+          std::ranges::any_of(args(command), [&](const kvrm_program_arg &arg) {
+            return arg.base == out.base && arg.offset == out.offset &&
+                   arg.bytes == out.bytes;
+          });
+    }
+    if (!isWritten)
+      return corrupt("no command that stands in for it is given its out");
+  }
+  return Status::ok();
+}
+
+//===----------------------------------------------------------------------===//
+// Whole programs
+//===----------------------------------------------------------------------===//
+
 Status Checker::checkCommand(const kvrm_program_command &command,
                              std::span<const kvrm_program_arg> args) {
   if (command.schedules == 0 || (command.schedules & ~KVRM_RUN_ALL) != 0)
@@ -367,8 +494,10 @@ Status Checker::checkCommand(const kvrm_program_command &command,
     return checkKernel(command, args);
   case KVRM_COMMAND_COPY:
     return checkCopy(command, args);
+  case KVRM_COMMAND_PRODUCT:
+    return checkProduct(command, args);
   default:
-    return corrupt("kind ", command.kind, " is outside 0..1");
+    return corrupt("kind ", command.kind, " is outside 0..2");
   }
 }
 
@@ -457,6 +586,7 @@ Status StepProgram::verify(const ProgramBounds &bounds,
     KVRM_TRY(checker.checkCommand(command, args(command)));
     ++checker.index;
   }
+  KVRM_TRY(verifyProducts(bounds, where));
   KVRM_TRY(verifyAttention(bounds, where));
   return bounds.hasLogits ? verifyLogits(bounds, where) : Status::ok();
 }
@@ -489,6 +619,32 @@ static std::string gridText(const kvrm_program_command &command) {
   return text;
 }
 
+/// "512 x 960 x 576, else 1": M, N, K, and what stands in.
+static std::string productText(const kvrm_program_command &product) {
+  return std::to_string(product.grid[0]) + " x " +
+         std::to_string(product.grid[1]) + " x " +
+         std::to_string(product.grid[2]) + ", else " +
+         std::to_string(product.kernel);
+}
+
+static std::string sizeText(const kvrm_program_command &command) {
+  switch (command.kind) {
+  case KVRM_COMMAND_KERNEL:
+    return gridText(command);
+  case KVRM_COMMAND_PRODUCT:
+    return productText(command);
+  default:
+    return "";
+  }
+}
+
+static std::string productName(const kvrm_program_command &product) {
+  constexpr std::array<const char *, KVRM_PRODUCT_TYPES> names = {
+      "f16", "bf16", "f16 to f32", "bf16 to f32"};
+  return std::string(product.args == 4 ? "product+ " : "product ") +
+         names[product.grid_rule];
+}
+
 static std::string scheduleText(int32_t schedules) {
   if (schedules == KVRM_RUN_ALL)
     return "all";
@@ -504,8 +660,10 @@ static std::string scheduleText(int32_t schedules) {
 std::string StepProgram::print(std::span<const kvrm_kernel_role> kernels,
                                std::span<const std::string> symbols) const {
   auto nameOf = [&](const kvrm_program_command &command) -> std::string {
-    if (command.kind != KVRM_COMMAND_KERNEL)
+    if (command.kind == KVRM_COMMAND_COPY)
       return "copy";
+    if (command.kind == KVRM_COMMAND_PRODUCT)
+      return productName(command);
     bool hasSymbol = kernels[command.kernel] == KVRM_ROLE_DENSE &&
                      command.kernel < symbols.size();
     return hasSymbol ? symbols[command.kernel]
@@ -514,18 +672,17 @@ std::string StepProgram::print(std::span<const kvrm_kernel_role> kernels,
   std::string text;
   for (size_t i = 0; i < table.size(); ++i) {
     const kvrm_program_command &command = table[i];
-    bool isKernel = command.kind == KVRM_COMMAND_KERNEL;
     std::string layer;
     for (const kvrm_program_arg &arg : args(command))
       if (arg.base == KVRM_BASE_K_POOL && command.kernel < kernels.size() &&
           kernels[command.kernel] != KVRM_ROLE_COMMIT)
         layer = "  layer " + std::to_string(arg.index);
     char line[256];
-    std::snprintf(
-        line, sizeof(line), "%5zu  %-23.60s %-20s %-18s%s", i,
-        nameOf(command).c_str(), isKernel ? gridText(command).c_str() : "",
-        scheduleText(command.schedules).c_str(),
-        command.flags & KVRM_COMMAND_PROGRAMMATIC ? " programmatic" : "");
+    std::snprintf(line, sizeof(line), "%5zu  %-23.60s %-20s %-18s%s", i,
+                  nameOf(command).c_str(), sizeText(command).c_str(),
+                  scheduleText(command.schedules).c_str(),
+                  command.flags & KVRM_COMMAND_PROGRAMMATIC ? " programmatic"
+                                                            : "");
     text += line + layer + "\n";
   }
   return text;

@@ -125,9 +125,9 @@ TEST_F(DevicePackages, ManifestFieldsAreChecked) {
        "M: entries[0].tensors[0].row_bytes: 0 is outside 1..17592186044416"},
       {"/entries/0/schedule", "rows",
        "M: entries[0].schedule: a GPU's plan is a workqueue"},
-      {"/entries/0/queries", 513,
-       "M: entries[0].queries: 513 is outside 1..512"},
-      {"/entries/0/q_tile", 0, "M: entries[0].q_tile: 0 is outside 1..512"},
+      {"/entries/0/queries", 4097,
+       "M: entries[0].queries: 4097 is outside 1..4096"},
+      {"/entries/0/q_tile", 0, "M: entries[0].q_tile: 0 is outside 1..4096"},
       {"/entries/0/kv_tile", 24,
        "M: entries[0].kv_tile: 24 is neither a multiple nor a divisor of "
        "cache.page_tokens, 16"},

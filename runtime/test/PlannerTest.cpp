@@ -619,8 +619,8 @@ TEST(Descriptor, RefusesLimitsOutOfRange) {
   EXPECT_EQ(StepDescriptor::create({0, 1, 1, 1, 1, 1, 1, 0}).status().message(),
             "descriptor: rows: 0 is outside 1..1024");
   EXPECT_EQ(
-      StepDescriptor::create({1, 513, 1, 1, 1, 1, 1, 0}).status().message(),
-      "descriptor: queries: 513 is outside 1..512");
+      StepDescriptor::create({1, 4097, 1, 1, 1, 1, 1, 0}).status().message(),
+      "descriptor: queries: 4097 is outside 1..4096");
   EXPECT_EQ(StepDescriptor::create({1, 1, 0, 1, 1, 1, 1, 0}).status().message(),
             "descriptor: pages_per_slot: 0 is outside 1..65536");
   EXPECT_EQ(StepDescriptor::create({1, 1, 1, 1, 1, 1, 0, 0}).status().message(),

@@ -143,8 +143,8 @@ TEST_F(StepPrograms, CommandsAreChecked) {
   };
   using P = ProgramParts;
   const Broken cases[] = {
-      {[](P &p) { p.commands[1].kind = 2; },
-       "P: command 1: kind 2 is outside 0..1"},
+      {[](P &p) { p.commands[1].kind = 3; },
+       "P: command 1: kind 3 is outside 0..2"},
       {[](P &p) { p.commands[1].flags = 2; },
        "P: command 1: flags 2 is outside 0..1"},
       {[](P &p) { p.commands[1].schedules = 0; },
@@ -437,9 +437,160 @@ TEST_F(StepPrograms, CopiesAreChecked) {
             "1024 of the weights");
 }
 
+/// A product of 4 x 6 x 8 in f16 with an f32 addend, and the kernel that stands
+/// in for it.
+static const std::vector<kvrm_program_arg> productArgs = {
+    {KVRM_BASE_ARENA, 0, 0, 0, 96},
+    {KVRM_BASE_ARENA, 0, 0, 96, 64},
+    {KVRM_BASE_WEIGHTS, 0, 0, 16, 96},
+    {KVRM_BASE_ARENA, 0, 0, 160, 96}};
+
+static void addProduct(ProgramParts &parts, uint32_t dense) {
+  parts.addProduct(KVRM_PRODUCT_F16_F32, {4, 6, 8}, productArgs);
+  parts.addDense(dense, KVRM_GRID_FIXED, {4, 1, 1}, productArgs, true);
+}
+
+TEST_F(StepPrograms, ProductsSayWhatTheyDo) {
+  ProgramParts small = toy::attentionParts({.layers = 1});
+  std::vector<kvrm_kernel_role> own = toy::kernelRoles(false);
+  own.push_back(KVRM_ROLE_DENSE);
+  addProduct(small, 4);
+  small.addProduct(KVRM_PRODUCT_BF16, {4, 6, 8},
+                   {productArgs.begin(), productArgs.begin() + 3}, 2);
+  std::string text = small.build().print(own);
+  std::string_view lines(text);
+  lines.remove_prefix(lines.find("    4  product"));
+  EXPECT_EQ(
+      lines,
+      "    4  product+ f16 to f32     4 x 6 x 8, else 1    all               \n"
+      "    5  dense                   4                    all                "
+      "programmatic\n"
+      "    6  product bf16            4 x 6 x 8, else 2    all               "
+      "\n");
+}
+
+TEST_F(StepPrograms, ProductsAreChecked) {
+  roles.push_back(KVRM_ROLE_DENSE);
+  constexpr uint32_t dense = 6;
+  using P = ProgramParts;
+  auto error = [&](const std::function<void(P &)> &change) {
+    P copy = parts;
+    addProduct(copy, dense);
+    change(copy);
+    return verifyError(copy);
+  };
+  // Of the product: out is arg(p, 0).
+  auto arg = [](P &p, size_t index) -> kvrm_program_arg & {
+    return p.args[11 * KVRM_DEVICE_ARGS + index];
+  };
+  EXPECT_EQ(error([](P &) {}), "");
+  EXPECT_EQ(error([&](P &p) { arg(p, 3) = arg(p, 0); }), "")
+      << "what is added to may be what is written";
+  EXPECT_EQ(error([&](P &p) {
+              p.commands[11].grid_rule = KVRM_PRODUCT_F16;
+              for (size_t i : {0, 3, 4}) // the stand-in's out too
+                arg(p, i).bytes = 48;
+            }),
+            "");
+  EXPECT_EQ(error([](P &p) { p.commands[11].flags = 1; }),
+            "P: command 11: a product has no flags");
+  EXPECT_EQ(error([](P &p) { p.commands[11].grid_rule = 4; }),
+            "P: command 11: product type 4 is outside 0..3");
+  EXPECT_EQ(error([](P &p) { p.commands[11].grid[1] = 0; }),
+            "P: command 11: size 0 of a product is outside 1..16777216");
+  EXPECT_EQ(error([](P &p) { p.commands[11].grid[2] = (1 << 24) + 1; }),
+            "P: command 11: size 16777217 of a product is outside 1..16777216");
+  EXPECT_EQ(error([](P &p) { p.commands[11].kernel = 0; }),
+            "P: command 11: 0 commands that stand in for it are outside 1..16");
+  EXPECT_EQ(
+      error([](P &p) { p.commands[11].kernel = 17; }),
+      "P: command 11: 17 commands that stand in for it are outside 1..16");
+  EXPECT_EQ(error([](P &p) { p.commands[11].kernel = 2; }),
+            "P: command 11: fewer commands follow than the 2 that stand in for "
+            "it");
+  EXPECT_EQ(error([](P &p) { p.commands[11].schedules = 3; }),
+            "P: command 11: command 12 stands in for it in schedules 7, not in "
+            "3");
+  EXPECT_EQ(error([&](P &p) {
+              P copy = parts;
+              copy.addProduct(KVRM_PRODUCT_F16_F32, {4, 6, 8}, productArgs);
+              copy.addProduct(KVRM_PRODUCT_F16_F32, {4, 6, 8}, productArgs);
+              copy.addDense(dense, KVRM_GRID_FIXED, {4, 1, 1}, productArgs);
+              p = copy;
+            }),
+            "P: command 11: command 12 stands in for it and is no dense "
+            "kernel");
+  EXPECT_EQ(error([&](P &p) { arg(p, 4).offset = 16; }),
+            "P: command 11: no command that stands in for it is given its out");
+  EXPECT_EQ(error([](P &p) {
+              p.args.resize(p.args.size() - 6);
+              p.commands[11].args = 2;
+              p.commands[12].first_arg -= 2;
+              p.commands[12].args = 0;
+            }),
+            "P: command 11: 2 arguments are not the 3 or 4 of a product");
+  EXPECT_EQ(error([&](P &p) { arg(p, 0).bytes = 100; }),
+            "P: command 11: out: 100 bytes are not 4 x 6 of 4");
+  EXPECT_EQ(error([&](P &p) { arg(p, 1).bytes = 128; }),
+            "P: command 11: in: 128 bytes are not 4 x 8 of 2");
+  EXPECT_EQ(error([&](P &p) { arg(p, 2).bytes = 64; }),
+            "P: command 11: weight: 64 bytes are not 6 x 8 of 2");
+  EXPECT_EQ(error([&](P &p) { arg(p, 2).offset = 8; }),
+            "P: command 11: weight: offset 8 is no multiple of 16");
+  EXPECT_EQ(error([&](P &p) { arg(p, 2).base = KVRM_BASE_ARENA; }),
+            "P: command 11: weight: base 1 is not 2");
+  EXPECT_EQ(error([&](P &p) { arg(p, 0) = {KVRM_BASE_LOGITS, 0, 0, 0, 0}; }),
+            "P: command 11: out: base 20 is not 1");
+  EXPECT_EQ(error([&](P &p) { arg(p, 1).offset = 80; }),
+            "P: command 11: its out and its in overlap");
+  EXPECT_EQ(error([&](P &p) { arg(p, 3).offset = 16; }),
+            "P: command 11: its out and its addend overlap and are not one");
+  EXPECT_EQ(error([&](P &p) { arg(p, 3).offset = 4016; }),
+            "P: command 11: argument 3: 96 bytes from 4016 are outside the "
+            "4096 of the arena");
+}
+
+/// Where there is no library, what stands in for a product may be what comes
+/// right after the commit.
+TEST_F(StepPrograms, StandInsWaitForTheCommit) {
+  auto error = [](size_t at, bool isProgrammatic) {
+    const std::vector<kvrm_kernel_role> roles = {KVRM_ROLE_COMMIT,
+                                                 KVRM_ROLE_DENSE};
+    ProgramParts own;
+    own.tensors = 0;
+    own.layers = 1;
+    own.add(KVRM_ROLE_COMMIT, KVRM_RUN_ALL, KVRM_GRID_FIXED, {4, 1, 1}, 0,
+            false);
+    for (kvrm_program_arg &arg : own.args)
+      if (arg.base == KVRM_BASE_TENSOR)
+        arg = {KVRM_BASE_ARENA, 0, 0, 0, 1};
+    for (size_t i = 1; i < at; ++i)
+      own.addDense(1, KVRM_GRID_FIXED, {4, 1, 1}, {});
+    own.addProduct(KVRM_PRODUCT_F16_F32, {4, 6, 8}, productArgs);
+    own.addDense(1, KVRM_GRID_FIXED, {4, 1, 1}, productArgs, isProgrammatic);
+    ProgramBounds bounds{.kernels = roles,
+                         .layers = 1,
+                         .tensors = 0,
+                         .arenaBytes = 4096,
+                         .weightBytes = 1024};
+    return own.build().verify(bounds, "P").message();
+  };
+  EXPECT_EQ(error(1, false), "");
+  EXPECT_EQ(error(1, true),
+            "P: command 2: it starts before the commit has ended");
+  EXPECT_EQ(error(2, true), "");
+  ProgramParts none;
+  none.layers = 2;
+  none.addProduct(KVRM_PRODUCT_F16_F32, {4, 6, 8}, productArgs);
+  EXPECT_EQ(verifyError(none),
+            "P: command 0: a program starts with its one commit");
+}
+
 /// Whatever bytes change, parsing and checking end, and what passes reaches
 /// nothing outside.
 TEST_F(StepPrograms, DamageIsFoundOrHarmless) {
+  roles.push_back(KVRM_ROLE_DENSE);
+  addProduct(parts, 6);
   addCopy(parts, 64, 0, 1024);
   std::string good = parts.build().serialize();
   std::mt19937 random(1);
@@ -453,7 +604,11 @@ TEST_F(StepPrograms, DamageIsFoundOrHarmless) {
     if (!program || !program->verify(bounds(), "P").isOk())
       continue;
     ++passed;
-    for (const kvrm_program_command &command : program->commands())
+    for (const kvrm_program_command &command : program->commands()) {
+      if (command.kind == KVRM_COMMAND_PRODUCT) {
+        ASSERT_EQ(program->args(command)[1].bytes,
+                  int64_t(2) * command.grid[0] * command.grid[2]);
+      }
       for (const kvrm_program_arg &arg : program->args(command)) {
         if (arg.base == KVRM_BASE_ARENA) {
           ASSERT_LE(arg.offset + arg.bytes, 4096);
@@ -465,6 +620,7 @@ TEST_F(StepPrograms, DamageIsFoundOrHarmless) {
           ASSERT_LT(arg.index, 2);
         }
       }
+    }
     EXPECT_FALSE(program->print(roles).empty());
   }
   EXPECT_GT(passed, 0);

@@ -79,6 +79,22 @@ struct ProgramParts {
     begin(kernel, KVRM_RUN_ALL, rule, grid, given.size(), isProgrammatic);
     args.insert(args.end(), given.begin(), given.end());
   }
+  /// Adds a product, for which as many commands stand in as it is said.
+  /// `given` is out, in, weight and perhaps the addend.
+  void addProduct(kvrm_product_type type, std::array<uint32_t, 3> sizes,
+                  const std::vector<kvrm_program_arg> &given,
+                  uint32_t standIns = 1) {
+    kvrm_program_command command{};
+    command.kind = KVRM_COMMAND_PRODUCT;
+    command.schedules = KVRM_RUN_ALL;
+    command.grid_rule = static_cast<uint16_t>(type);
+    command.kernel = standIns;
+    std::copy(sizes.begin(), sizes.end(), command.grid);
+    command.first_arg = static_cast<uint32_t>(args.size());
+    command.args = static_cast<uint32_t>(given.size());
+    commands.push_back(command);
+    args.insert(args.end(), given.begin(), given.end());
+  }
   kvrm::StepProgram build() const {
     return kvrm::StepProgram(commands, args, tensors, layers);
   }

@@ -6,7 +6,7 @@
 // CHECK-SAME: test.far = [#kvrm.far_history<window = 1024, entries = 64, sinks = 4>, #kvrm.far_history<window = 32, entries = 16>, #kvrm.far_history<window = 16>]
 // CHECK-SAME: test.layouts = [#kvrm.layout<token_major>, #kvrm.layout<transposed_keys>, #kvrm.layout<swizzled>]
 // CHECK-SAME: test.schedules = [#kvrm.schedule<rows>, #kvrm.schedule<split, splits = 64>, #kvrm.schedule<workqueue>, #kvrm.schedule<cluster, blocks = 8>]
-// CHECK-SAME: test.tiles = [#kvrm.tile<q = 1, kv = 1>, #kvrm.tile<q = 512, kv = 64>]
+// CHECK-SAME: test.tiles = [#kvrm.tile<q = 1, kv = 1>, #kvrm.tile<q = 4096, kv = 64>]
 // CHECK-SAME: test.transports = [#kvrm.transport<native>, #kvrm.transport<staged>]
 module attributes {
   // No entries and no sinks are the defaults and not printed.
@@ -15,7 +15,7 @@ module attributes {
   // One split is the default and is not printed.
   test.one_split = #kvrm.schedule<split, splits = 1>,
   test.schedules = [#kvrm.schedule<rows>, #kvrm.schedule<split, splits = 64>, #kvrm.schedule<workqueue>, #kvrm.schedule<cluster, blocks = 8>],
-  test.tiles = [#kvrm.tile<q = 1, kv = 1>, #kvrm.tile<q = 512, kv = 64>],
+  test.tiles = [#kvrm.tile<q = 1, kv = 1>, #kvrm.tile<q = 4096, kv = 64>],
   test.transports = [#kvrm.transport<native>, #kvrm.transport<staged>]
 } {
   // CHECK: ml_program.global private @v

@@ -26,13 +26,13 @@ module attributes {test.a = #kvrm.schedule<columns>} {}
 
 // -----
 
-// expected-error@+1 {{q is 0, outside 1..512}}
+// expected-error@+1 {{q is 0, outside 1..4096}}
 module attributes {test.a = #kvrm.tile<q = 0, kv = 64>} {}
 
 // -----
 
-// expected-error@+1 {{q is 513, outside 1..512}}
-module attributes {test.a = #kvrm.tile<q = 513, kv = 64>} {}
+// expected-error@+1 {{q is 4097, outside 1..4096}}
+module attributes {test.a = #kvrm.tile<q = 4097, kv = 64>} {}
 
 // -----
 

@@ -136,13 +136,13 @@ func.func private @f(!kvrm.descriptor<rows = 1025, queries = 1, pages = 1>)
 
 // -----
 
-// expected-error@+1 {{queries is 0, outside 1..512}}
+// expected-error@+1 {{queries is 0, outside 1..4096}}
 func.func private @f(!kvrm.descriptor<rows = 1, queries = 0, pages = 1>)
 
 // -----
 
-// expected-error@+1 {{queries is 513, outside 1..512}}
-func.func private @f(!kvrm.descriptor<rows = 1, queries = 513, pages = 1>)
+// expected-error@+1 {{queries is 4097, outside 1..4096}}
+func.func private @f(!kvrm.descriptor<rows = 1, queries = 4097, pages = 1>)
 
 // -----
 

@@ -3,7 +3,7 @@
 // RUN: kvrm-opt %s --emit-bytecode | kvrm-opt | FileCheck %s
 
 // CHECK-DAG: !descriptor = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
-// CHECK-DAG: !descriptor1 = !kvrm.descriptor<rows = 1024, queries = 512, pages = 65536>
+// CHECK-DAG: !descriptor1 = !kvrm.descriptor<rows = 1024, queries = 4096, pages = 65536>
 // CHECK-DAG: !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 // CHECK-DAG: !session2 = !kvrm.session<slots = 8, pages = 72, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = transposed_keys>, far_history = <window = 1024, entries = 64>>
 // CHECK-DAG: !session3 = !kvrm.session<slots = 8, pages = 3, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = transposed_keys>, far_history = <window = 32>>
@@ -31,7 +31,7 @@ func.func private @far_sessions(
 // CHECK-LABEL: func.func private @of_a_step(!descriptor, !descriptor1, !kvrm.groups)
 func.func private @of_a_step(
   !kvrm.descriptor<rows = 8, queries = 1, pages = 128>,
-  !kvrm.descriptor<rows = 1024, queries = 512, pages = 65536>,
+  !kvrm.descriptor<rows = 1024, queries = 4096, pages = 65536>,
   !kvrm.groups)
 
 // CHECK-LABEL: func.func private @of_a_kernel(

@@ -21,8 +21,8 @@ extern "C" {
 
 /// Hard limits. Whatever crosses a boundary is checked against them.
 enum {
-  KVRM_MAX_ROWS = 1024,   ///< rows of one step
-  KVRM_MAX_QUERIES = 512, ///< query tokens of one row in one step
+  KVRM_MAX_ROWS = 1024,    ///< rows of one step
+  KVRM_MAX_QUERIES = 4096, ///< query tokens of one row in one step
   KVRM_MAX_PAGES_PER_SLOT = 65536,
   KVRM_MAX_POOL_PAGES = 1 << 24,
   KVRM_MAX_PAGE_TOKENS = 256,

@@ -31,7 +31,10 @@ enum {
   KVRM_MAX_PROGRAM_COMMANDS = 1 << 16,
   KVRM_MAX_COMMAND_ARGS = 64,
   KVRM_MAX_PROGRAM_TENSORS = 4096,
-  KVRM_MAX_KERNELS = 4096 ///< of a package
+  KVRM_MAX_KERNELS = 4096,         ///< of a package
+  KVRM_MAX_PRODUCT_SIZE = 1 << 24, ///< M, N and K of a product
+  KVRM_MAX_STAND_INS = 16,         ///< commands that stand in for a product
+  KVRM_PRODUCT_ALIGNMENT = 16      ///< of a product's arguments, in bytes
 };
 
 /// What a device kernel is for. Kernels of the first six roles take exactly the
@@ -61,8 +64,25 @@ static inline const char *kvrm_kernel_role_name(int32_t role) {
 typedef enum kvrm_command_kind {
   KVRM_COMMAND_KERNEL = 0,
   /// Copies the bytes of the second argument to the first's; both say how many.
-  KVRM_COMMAND_COPY = 1
+  KVRM_COMMAND_COPY = 1,
+  /// out[M][N] = in[M][K] * weight[N][K]^T, plus addend[M][N] if there is a
+  /// fourth argument. Rows are contiguous and follow one another; sums are f32
+  /// in any order, and rounded once. For a library: a runtime that has one runs
+  /// the product and skips the commands right after it that stand in for it;
+  /// any other skips the product. Arguments are out, in, weight, addend: the
+  /// weight of the weights, the others of the arena. Out overlaps neither in
+  /// nor weight; the addend it may be.
+  KVRM_COMMAND_PRODUCT = 2
 } kvrm_command_kind;
+
+/// Elements of a product: those of in and weight, and of out and addend.
+typedef enum kvrm_product_type {
+  KVRM_PRODUCT_F16 = 0, ///< f16 all
+  KVRM_PRODUCT_BF16 = 1,
+  KVRM_PRODUCT_F16_F32 = 2, ///< f16 in and weight, f32 out and addend
+  KVRM_PRODUCT_BF16_F32 = 3,
+  KVRM_PRODUCT_TYPES = 4
+} kvrm_product_type;
 
 /// How many blocks a kernel gets along x; along y and z it is grid[1] and
 /// grid[2].
@@ -135,11 +155,15 @@ typedef struct kvrm_program_header {
 /// program's commands follow one another.
 typedef struct kvrm_program_command {
   uint16_t kind;      ///< kvrm_command_kind
-  uint16_t flags;     ///< KVRM_COMMAND_PROGRAMMATIC
+  uint16_t flags;     ///< KVRM_COMMAND_PROGRAMMATIC, of a kernel
   uint16_t schedules; ///< kvrm_program_schedule, a bit each
-  uint16_t grid_rule; ///< kvrm_grid_rule
-  uint32_t kernel;    ///< index in the manifest's kernels; 0 for a copy
-  uint32_t grid[3];   ///< 0 for a copy
+  /// kvrm_grid_rule of a kernel, kvrm_product_type of a product, 0 for a copy.
+  uint16_t grid_rule;
+  /// Index in the manifest's kernels; of a product how many commands after it
+  /// stand in for it, dense kernels of the same schedules, at least one of
+  /// which is given its out; 0 for a copy.
+  uint32_t kernel;
+  uint32_t grid[3]; ///< M, N and K of a product; 0 for a copy
   uint32_t first_arg;
   uint32_t args;
 } kvrm_program_command; // 32 bytes

@@ -77,6 +77,8 @@ public:
                     std::span<const std::string> symbols = {}) const;
 
 private:
+  Status verifyProducts(const ProgramBounds &bounds,
+                        std::string_view where) const;
   Status verifyAttention(const ProgramBounds &bounds,
                          std::string_view where) const;
   Status verifyLogits(const ProgramBounds &bounds,
