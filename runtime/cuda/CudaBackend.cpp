@@ -79,6 +79,7 @@ CudaBackend::create(std::shared_ptr<const CudaDevice> device,
   KVRM_TRY(backend->takePools(m, shape));
   KVRM_TRY(backend->takeStepMemory(m));
   KVRM_TRY(backend->copyWeights(package, shape.stagingBytes));
+  KVRM_TRY(backend->createProducts(package, shape));
   for (StepEntry which : both) {
     KVRM_TRY(backend->createEntry(which, package));
     KVRM_TRY(backend->recordSchedules(which, shape.usesClusters));
@@ -153,6 +154,22 @@ Status CudaBackend::copyWeights(const Package &package, int64_t stagingBytes) {
   return Status::ok();
 }
 
+Status CudaBackend::createProducts(const Package &package,
+                                   const CudaShape &shape) {
+  if (!package.decodeProgram().hasProducts() &&
+      !package.prefillProgram().hasProducts())
+    return Status::ok();
+  facts.products = "generated";
+  if (!shape.products)
+    return Status::ok();
+  Expected<std::unique_ptr<CudaProducts>> created =
+      CudaProducts::create(shape.products, gpu);
+  KVRM_TRY(created.status());
+  products = created.take();
+  facts.products = products->name();
+  return Status::ok();
+}
+
 ProgramMemory CudaBackend::memoryOf(const Entry &entry) const {
   ProgramMemory memory;
   memory.pool = pool.shape();
@@ -179,7 +196,7 @@ Status CudaBackend::createEntry(StepEntry which, const Package &package) {
                               {.rows = infoOf(package.manifest(), which).rows,
                                .shares = facts.entries[index].shares,
                                .usesPdl = facts.overlapsSteps});
-  return Status::ok();
+  return products ? entry.program.useProducts(*products, queue) : Status::ok();
 }
 
 /// Records the work queue and, if wanted, clusters of those sizes that program
@@ -214,6 +231,8 @@ CudaBackend::~CudaBackend() {
 int64_t CudaBackend::deviceBytes() const {
   int64_t bytes = pool.span().bytes + weights.size() + arena.size() +
                   partials.size() + logits.size();
+  if (products)
+    bytes += products->deviceBytes();
   for (const Entry &entry : entries)
     bytes += entry.descriptor.deviceBytes();
   return bytes;

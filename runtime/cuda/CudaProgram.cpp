@@ -107,6 +107,22 @@ CudaProgram::CudaProgram(const StepProgram &program, const DeviceCode &code,
   }
 }
 
+Status CudaProgram::useProducts(CudaProducts &library,
+                                const CudaStream &stream) {
+  products = &library;
+  for (Command &command : commands) {
+    if (command.table.kind != KVRM_COMMAND_PRODUCT)
+      continue;
+    size_t known = library.size();
+    Expected<size_t> product = library.prepare(ProductShape::of(command.table));
+    KVRM_TRY(product.status());
+    command.product = *product;
+    if (library.size() > known)
+      KVRM_TRY(runProduct(stream, command));
+  }
+  return stream.synchronize();
+}
+
 //===----------------------------------------------------------------------===//
 // Schedules
 //===----------------------------------------------------------------------===//
@@ -210,6 +226,16 @@ CudaLaunch CudaProgram::launchOf(const Command &command,
   return launch;
 }
 
+Status CudaProgram::runProduct(const CudaStream &stream,
+                               const Command &command) const {
+  const uint64_t *first = values.data() + command.firstValue;
+  return products->run(stream, command.product,
+                       {.out = first[0],
+                        .in = first[1],
+                        .weight = first[2],
+                        .addend = command.table.args == 4 ? first[3] : 0});
+}
+
 Status CudaProgram::launchCommand(const CudaStream &stream, size_t index,
                                   CudaSchedule schedule,
                                   bool isProgrammatic) const {
@@ -217,6 +243,8 @@ Status CudaProgram::launchCommand(const CudaStream &stream, size_t index,
   const uint64_t *first = values.data() + command.firstValue;
   if (command.table.kind == KVRM_COMMAND_COPY)
     return stream.copy(first[0], {first[1], command.bytes});
+  if (command.table.kind == KVRM_COMMAND_PRODUCT)
+    return products ? runProduct(stream, command) : Status::ok();
   const DeviceCode::Kernel &kernel = code->kernels()[command.table.kernel];
   std::array<void *, KVRM_MAX_COMMAND_ARGS> parameters{};
   for (size_t i = 0; i < command.table.args; ++i)
@@ -247,6 +275,8 @@ Status CudaProgram::launchAll(const CudaStream &stream,
     bool isProgrammatic =
         shape.usesPdl && (table.flags & KVRM_COMMAND_PROGRAMMATIC) != 0;
     KVRM_TRY(launchCommand(stream, i, schedule, isProgrammatic));
+    if (table.kind == KVRM_COMMAND_PRODUCT && products)
+      i += table.kernel; // what stands in for it
   }
   return Status::ok();
 }

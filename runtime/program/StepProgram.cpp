@@ -501,6 +501,12 @@ Status Checker::checkCommand(const kvrm_program_command &command,
   }
 }
 
+bool StepProgram::hasProducts() const {
+  return std::ranges::any_of(table, [](const kvrm_program_command &command) {
+    return command.kind == KVRM_COMMAND_PRODUCT;
+  });
+}
+
 int32_t
 StepProgram::schedules(std::span<const kvrm_kernel_role> kernels) const {
   int32_t found = 0;

@@ -185,6 +185,13 @@ createCudaBackend(const Package &package, const SessionConfig &config,
   shape.plans = {planShapeOf(m, m.decode), planShapeOf(m, m.prefill)};
   // Without constants no policy chooses them.
   shape.usesClusters = !config.calibration.empty();
+  if (package.decodeProgram().hasProducts() ||
+      package.prefillProgram().hasProducts()) {
+    Expected<std::shared_ptr<const ProductLibrary>> library =
+        ProductLibrary::find(config.products, gpu->driver().version());
+    KVRM_TRY(library.status());
+    shape.products = library.take();
+  }
   Expected<std::unique_ptr<CudaBackend>> backend =
       CudaBackend::create(std::move(gpu), package, shape);
   KVRM_TRY(backend.status());

@@ -111,6 +111,9 @@ SessionConfig test::configOf(const Case &on, SessionConfig config) {
   }
   if (on.schedule == "cluster")
     config.calibration = calibrationFile();
+  // Sessions with clusters have a library, too.
+  if (config.products.empty())
+    config.products = on.schedule == "cluster" ? KVRM_FAKE_CUDA : "none";
   return config;
 }
 
@@ -165,6 +168,8 @@ TEST_F(CudaSession, TellsWhatItIs) {
   EXPECT_EQ(info.entries[1].shares, 6);
   EXPECT_EQ(info.entries[0].schedules, (std::vector<int32_t>{0, 1, 2, 4, 8}));
   EXPECT_EQ(info.entries[1].schedules, (std::vector<int32_t>{0}));
+  EXPECT_EQ(info.products, "cuBLASLt 12.4.5");
+  EXPECT_EQ(pair.session->products(), info.products);
   EXPECT_EQ(pair.session->poolPages(), 9);
   EXPECT_EQ(pair.session->reservedKvBytes(), 9 * pageBytes);
   EXPECT_GT(backend.deviceBytes(), 9 * pageBytes + toy::deviceWeightBytes);
@@ -214,6 +219,41 @@ TEST_F(CudaSession, ThePolicyChoosesAmongSchedules) {
   decode({5, 6, 7, 8});
   EXPECT_TRUE(chosen.contains(0));
   EXPECT_GT(chosen.size(), 1u);
+}
+
+/// One package runs by a library and without one, and comes to the same.
+TEST_F(CudaSession, ProductsAreALibrarysOrGenerated) {
+  auto run = [](const std::string &products) {
+    Pair pair({}, {.products = products});
+    auto before = control().launches.size();
+    pair.prefill(0, {1, 2, 3, 4, 5});
+    pair.decode({6, -1, -1, -1});
+    EXPECT_EQ(control().launches.size(), before) << "all is in graphs";
+    return pair.session->products();
+  };
+  auto launchesOf = [](std::string_view symbol) {
+    return std::ranges::count_if(control().launches, [&](const auto &launch) {
+      return launch.isCaptured && launch.symbol == symbol;
+    });
+  };
+  const char *standIn = toy::deviceKernels[toy::Mix].symbol;
+  EXPECT_EQ(run("none"), "generated");
+  EXPECT_EQ(control().products, 0);
+  EXPECT_EQ(launchesOf(standIn), 2 * toy::layers) << "of two entries";
+  control().launches.clear();
+  EXPECT_EQ(run(KVRM_FAKE_CUDA), "cuBLASLt 12.4.5");
+  EXPECT_EQ(launchesOf(standIn), 0);
+  EXPECT_EQ(launchesOf(fake::productSymbol), 2 * toy::layers);
+  // Each of two shapes once before it is recorded, and one step of each entry.
+  EXPECT_EQ(control().products, 2 + 2 * toy::layers);
+}
+
+TEST_F(CudaSession, ProductsThatTheLibraryLacks) {
+  control().hasNoProducts = true;
+  EXPECT_EQ(createError({.products = KVRM_FAKE_CUDA}),
+            "products: cuBLASLt 12.4.5 has no way for 24 x 64 x 64; "
+            "KVRM_CUBLASLT=none does without it");
+  EXPECT_EQ(createError({.products = "none"}), "");
 }
 
 TEST_F(CudaSession, WeightsGoInChunks) {
@@ -329,7 +369,7 @@ TEST_F(CudaSession, MemoryThatIsNotThere) {
             "parking memory: cannot take 65536 bytes of pinned host memory: "
             "cuMemHostAlloc: CUDA_ERROR_OUT_OF_MEMORY (out of memory)");
   std::string message = without(400000, 1 << 30);
-  EXPECT_NE(message.find("weights: cannot take 93696 bytes on device 0"),
+  EXPECT_NE(message.find("weights: cannot take 101888 bytes on device 0"),
             std::string::npos)
       << message;
 }

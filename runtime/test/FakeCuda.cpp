@@ -9,6 +9,7 @@
 #include "FakeCuda.h"
 
 #include "../cuda/DriverApi.h"
+#include "FakeProducts.h"
 #include "ToyDeviceKernels.h"
 
 #include <algorithm>
@@ -195,12 +196,16 @@ static void runAppend(const Launch &launch) {
 }
 
 static void runKernel(const Launch &launch) {
-  if (launch.symbol.find("commit") != std::string::npos)
+  if (launch.symbol == fake::productSymbol) {
+    ++control.products;
+    fake::runProduct(launch);
+  } else if (launch.symbol.find("commit") != std::string::npos) {
     runCommit(launch);
-  else if (launch.symbol.find("append") != std::string::npos)
+  } else if (launch.symbol.find("append") != std::string::npos) {
     runAppend(launch);
-  else if (const char *failure = fake::runToyKernel(launch))
+  } else if (const char *failure = fake::runToyKernel(launch)) {
     violate(launch.symbol + ": " + failure);
+  }
 }
 
 static void run(const Work &work) {
@@ -239,6 +244,20 @@ static Result enqueue(StreamObject *stream, Work work) {
   else
     stream->work.push_back(std::move(work));
   return success;
+}
+
+/// Starts a launch, or records it.
+static Result start(StreamObject *stream, Launch launch) {
+  launch.isCaptured = stream->isCapturing;
+  if (!control.isEager)
+    control.launches.push_back(launch);
+  if (stream->isCapturing) {
+    stream->graph->nodes.push_back(std::move(launch));
+    return success;
+  }
+  Work work(Work::Kernel);
+  work.launch = std::move(launch);
+  return enqueue(stream, std::move(work));
 }
 
 static void drain(StreamObject *stream) {
@@ -691,7 +710,6 @@ static Result cuLaunchKernelEx(const LaunchConfig *config,
   std::copy_n(config->grid, 3, launch.grid.begin());
   std::copy_n(config->block, 3, launch.block.begin());
   launch.sharedBytes = config->sharedBytes;
-  launch.isCaptured = stream->isCapturing;
   for (uint32_t i = 0; i < config->attributeCount; ++i) {
     const LaunchAttribute &attribute = config->attributes[i];
     if (attribute.id == launchCluster) {
@@ -717,15 +735,7 @@ static Result cuLaunchKernelEx(const LaunchConfig *config,
   for (size_t i = 0; i < count; ++i)
     std::memcpy(reinterpret_cast<uint8_t *>(&launch.args) + i * 8,
                 parameters[i], 8);
-  if (!control.isEager)
-    control.launches.push_back(launch);
-  if (stream->isCapturing) {
-    stream->graph->nodes.push_back(launch);
-    return success;
-  }
-  Work work(Work::Kernel);
-  work.launch = std::move(launch);
-  return enqueue(stream, std::move(work));
+  return start(stream, std::move(launch));
 }
 
 static Result cuOccupancyMaxActiveBlocksPerMultiprocessor(int32_t *blocks,
@@ -780,6 +790,28 @@ static Result cuGraphDestroy(GraphObject *graph) {
   --control.live;
   LEAVE(cuGraphDestroy);
 }
+
+//===----------------------------------------------------------------------===//
+// FakeProducts.h
+//===----------------------------------------------------------------------===//
+
+Control &fake::machine() { return control; }
+
+bool fake::isFailing(const char *call) { return ::isFailing(call); }
+
+void fake::violate(const std::string &what) { ::violate(what); }
+
+bool fake::hasContext() { return current && primary.retained > 0; }
+
+bool fake::isOnDevice(uint64_t address, size_t bytes) {
+  return liesIn(deviceMemory, address, bytes);
+}
+
+Result fake::launch(StreamObject *stream, Launch launch) {
+  return start(stream, std::move(launch));
+}
+
+void fake::invalidate(StreamObject *stream) { stream->isInvalid = true; }
 
 //===----------------------------------------------------------------------===//
 // Exported

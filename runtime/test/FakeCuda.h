@@ -12,6 +12,8 @@
 // and append kernels, told by their symbols, and all those of the toy decoder.
 // What is asked of it that a driver would not do is a violation.
 //
+// It stands in for libcublasLt.so, too: a product is a launch of `product`.
+//
 //===----------------------------------------------------------------------===//
 
 #ifndef KVRM_TEST_FAKECUDA_H
@@ -56,13 +58,15 @@ struct Control {
   int32_t activeBlocks = 2;
   int32_t activeClusters = 4;
   int32_t maxThreads = 1024; ///< of any kernel
-  int32_t headDim = 64;      ///< that the append kernel is compiled for
+  int32_t productVersion = 120405;
+  int32_t headDim = 64; ///< that the append kernel is compiled for
 
   // Faults.
   int64_t failAt = 0;        ///< the how manieth call fails, once; 0 = none
   const char *failCall = ""; ///< or all calls of this name do
   int32_t failResult = 999;
   const char *missingCall = "";
+  bool hasNoProducts = false; ///< the library of products has no way for any
 
   /// Work is done at once, and nothing is recorded: then no call allocates.
   bool isEager = false;
@@ -73,6 +77,7 @@ struct Control {
   int64_t graphLaunches = 0;
   const char *lastFailed = "";  ///< call that was made to fail
   std::vector<Launch> launches; ///< not those of launched graphs
+  int64_t products = 0;         ///< that were run
   std::vector<std::string> violations;
 
   // What was not given back.
@@ -89,6 +94,12 @@ struct Control {
     *this = fresh;
   }
 };
+
+/// The symbol and the parameters of a launch that is a product: addresses of
+/// out, in, weight and addend (0 = none), then M, N, K and a
+/// kvrm_product_type.
+inline constexpr const char *productSymbol = "product";
+inline constexpr int32_t productParameters = 8;
 
 } // namespace fake
 

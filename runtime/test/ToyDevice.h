@@ -35,7 +35,8 @@ enum DeviceKernel : uint32_t {
   AttendPrefill,
   Embed,    ///< tokens, rows, x
   Project,  ///< rows, x, q, k, v, layer
-  Residual, ///< rows, x, out
+  Mix,      ///< out, weight, mixed, rows of the product
+  Residual, ///< rows, x, mixed
   Logits,   ///< rows, x, weights, logits, queries
   Sample,
   DeviceKernels
@@ -55,6 +56,7 @@ inline constexpr std::array<DeviceKernelInfo, DeviceKernels> deviceKernels = {
      {KVRM_ROLE_ATTEND_WORKQUEUE, "toy_attend_prefill", KVRM_DEVICE_ARGS},
      {KVRM_ROLE_DENSE, "toy_embed", 3},
      {KVRM_ROLE_DENSE, "toy_project", 6},
+     {KVRM_ROLE_DENSE, "toy_mix", 4},
      {KVRM_ROLE_DENSE, "toy_residual", 3},
      {KVRM_ROLE_DENSE, "toy_logits", 5},
      {KVRM_ROLE_SAMPLE, "toy_sample", 4}}};
@@ -62,7 +64,7 @@ inline constexpr std::array<DeviceKernelInfo, DeviceKernels> deviceKernels = {
 /// Values between the kernels of a step of so many tokens: x in float, all else
 /// in f16.
 struct DeviceArena {
-  int64_t x, q, k, v, out; ///< offsets
+  int64_t x, q, k, v, out, mixed; ///< offsets
   int64_t xBytes, qBytes, kvBytes;
   int64_t bytes;
 
@@ -75,13 +77,22 @@ struct DeviceArena {
     k = kvrm_align_up(q + qBytes);
     v = kvrm_align_up(k + kvBytes);
     out = kvrm_align_up(v + kvBytes);
-    bytes = kvrm_align_up(out + qBytes);
+    mixed = kvrm_align_up(out + qBytes);
+    bytes = kvrm_align_up(mixed + qBytes);
   }
 };
 
 /// float[vocabulary][hidden], what logits are products with.
-inline constexpr int64_t deviceWeightBytes =
+inline constexpr int64_t headWeightBytes =
     int64_t(vocabulary) * hidden * int64_t(sizeof(float));
+/// Half[headDim][headDim], what each head of the output of attention is mixed
+/// with: its channels are turned around, and turned back by the residual.
+inline constexpr int64_t mixWeightBytes =
+    int64_t(headDim) * headDim * int64_t(sizeof(uint16_t));
+inline constexpr int64_t deviceWeightBytes = headWeightBytes + mixWeightBytes;
+
+/// The channel that channel `i` of a head is mixed from.
+constexpr int mixedFrom(int i) { return (i + 5) % headDim; }
 
 } // namespace toy
 

@@ -90,13 +90,25 @@ void projectTokens(const Launch &launch) {
       });
 }
 
+/// What stands in for a product. Each weight's row has a single 1.
+void mixHeads(const Launch &launch) {
+  Parameters at(launch);
+  const auto *in = at.pointer<const uint16_t>(0);
+  auto *out = at.pointer<uint16_t>(2);
+  auto rows = static_cast<int64_t>(at.number(3));
+  for (int64_t i = 0; i < rows * headDim; ++i)
+    out[i] = in[i / headDim * headDim + mixedFrom(int(i % headDim))];
+}
+
 void addAttended(const Launch &launch) {
   Parameters at(launch);
   eachToken(launch, at.pointer<const kvrm_row>(0),
             [&](const kvrm_row &, int64_t i, int32_t) {
               float attended[hidden];
-              const auto *out = at.pointer<uint16_t>(2) + i * hidden;
-              std::transform(out, out + hidden, attended, valueOf);
+              const auto *mixed = at.pointer<uint16_t>(2) + i * hidden;
+              for (int c = 0; c < hidden; ++c)
+                attended[c / headDim * headDim + mixedFrom(c % headDim)] =
+                    valueOf(mixed[c]);
               residual(at.pointer<float>(1) + i * hidden, attended);
             });
 }
@@ -313,6 +325,8 @@ const char *fake::runToyKernel(const Launch &launch) {
     embedTokens(launch);
   else if (is(Project))
     projectTokens(launch);
+  else if (is(Mix))
+    mixHeads(launch);
   else if (is(Residual))
     addAttended(launch);
   else if (is(Logits))

@@ -31,7 +31,8 @@ namespace {
 class ProgramWriter {
 public:
   ProgramWriter(int rows, int queries)
-      : queries(static_cast<uint32_t>(queries)), arena(rows * queries) {
+      : rows(static_cast<uint32_t>(rows)),
+        queries(static_cast<uint32_t>(queries)), arena(rows * queries) {
     parts.layers = layers;
     parts.tensors = 0;
   }
@@ -48,13 +49,12 @@ public:
                          {KVRM_BASE_IMMEDIATE, 0, 0, layer, 0}});
       addKernel(Append, KVRM_RUN_ALL, KVRM_GRID_ROWS, {1, queries, 1}, layer);
       addAttention(layer);
-      addDense(Residual, {of(KVRM_BASE_ROWS),
-                          x(),
-                          {KVRM_BASE_ARENA, 0, 0, arena.out, arena.qBytes}});
+      addMix();
+      addDense(Residual, {of(KVRM_BASE_ROWS), x(), mixed()});
     }
     addDense(Logits, {of(KVRM_BASE_ROWS),
                       x(),
-                      {KVRM_BASE_WEIGHTS, 0, 0, 0, deviceWeightBytes},
+                      {KVRM_BASE_WEIGHTS, 0, 0, 0, headWeightBytes},
                       of(KVRM_BASE_LOGITS),
                       {KVRM_BASE_IMMEDIATE, 0, 0, queries, 0}});
     parts.addDense(Sample, KVRM_GRID_ROWS, {1, 1, 1},
@@ -70,6 +70,20 @@ private:
   }
   kvrm_program_arg x() const {
     return {KVRM_BASE_ARENA, 0, 0, arena.x, arena.xBytes};
+  }
+  kvrm_program_arg mixed() const {
+    return {KVRM_BASE_ARENA, 0, 0, arena.mixed, arena.qBytes};
+  }
+  /// A product of all heads of all tokens, and the kernel that stands in.
+  void addMix() {
+    kvrm_program_arg out{KVRM_BASE_ARENA, 0, 0, arena.out, arena.qBytes};
+    kvrm_program_arg weight{KVRM_BASE_WEIGHTS, 0, 0, headWeightBytes,
+                            mixWeightBytes};
+    uint32_t products = rows * queries * heads;
+    parts.addProduct(KVRM_PRODUCT_F16, {products, headDim, headDim},
+                     {mixed(), out, weight});
+    addDense(Mix,
+             {out, weight, mixed(), {KVRM_BASE_IMMEDIATE, 0, 0, products, 0}});
   }
   void addDense(DeviceKernel kernel, const std::vector<kvrm_program_arg> &args,
                 bool isProgrammatic = true) {
@@ -99,6 +113,7 @@ private:
               {kvHeads, 1, 1}, layer);
   }
 
+  uint32_t rows;
   uint32_t queries;
   DeviceArena arena;
   ProgramParts parts;
@@ -178,16 +193,24 @@ json toy::deviceManifestOf(const std::string &folder) {
 }
 
 static std::string weightsFile() {
-  std::string header = R"({"head":{"dtype":"F32","shape":[)" +
-                       std::to_string(vocabulary) + "," +
-                       std::to_string(hidden) + R"(],"data_offsets":[0,)" +
-                       std::to_string(deviceWeightBytes) + "]}}";
+  std::string header =
+      R"({"head":{"dtype":"F32","shape":[)" + std::to_string(vocabulary) + "," +
+      std::to_string(hidden) + R"(],"data_offsets":[0,)" +
+      std::to_string(headWeightBytes) + R"(]},"mix":{"dtype":"F16","shape":[)" +
+      std::to_string(headDim) + "," + std::to_string(headDim) +
+      R"(],"data_offsets":[)" + std::to_string(headWeightBytes) + "," +
+      std::to_string(deviceWeightBytes) + "]}}";
   std::string bytes(8, '\0');
   bytes[0] = static_cast<char>(header.size());
   bytes += header;
   for (int token = 0; token < vocabulary; ++token)
     for (int i = 0; i < hidden; ++i) {
       float weight = hashed(token, i, 5);
+      bytes.append(reinterpret_cast<const char *>(&weight), sizeof(weight));
+    }
+  for (int to = 0; to < headDim; ++to)
+    for (int from = 0; from < headDim; ++from) {
+      uint16_t weight = from == mixedFrom(to) ? toHalf(1) : 0;
       bytes.append(reinterpret_cast<const char *>(&weight), sizeof(weight));
     }
   return bytes;

@@ -77,12 +77,16 @@ static double decodeRate(const Measurement &result, int32_t active) {
 
 static void printHead(const Arguments &arguments, const Manifest &m,
                       const Decoder &session) {
+  std::string products = session.products();
+  if (!products.empty())
+    products.insert(0, ", products ");
   std::printf("%s: %s, %s, %d of %d slots, %d threads, %d steps, reserved KV "
-              "%.1f MiB\n",
+              "%.1f MiB%s\n",
               arguments.common.package.c_str(), m.modelName.c_str(),
               m.isPaged ? "paged" : "static", arguments.bench.active, m.slots,
               arguments.common.session.workers(), arguments.bench.steps,
-              static_cast<double>(session.reservedKvBytes()) / (1 << 20));
+              static_cast<double>(session.reservedKvBytes()) / (1 << 20),
+              products.c_str());
   std::printf("%8s %10s %9s %9s %9s %10s %10s %7s %7s %8s %9s %8s\n", "context",
               "prefill/s", "p50 ms", "p99 ms", "max ms", "decode/s", "live MiB",
               "groups", "items", "plan us", "commit us", "commit B");
@@ -147,6 +151,7 @@ static void printJson(const Arguments &arguments, const Decoder &session,
               {"threads", arguments.common.session.workers()},
               {"reserved_kv_bytes", session.reservedKvBytes()},
               {"pool_pages", session.poolPages()},
+              {"products", session.products()},
               {"results", std::move(rows)}};
   std::cout << out.dump(2) << "\n";
   std::cout.flush();

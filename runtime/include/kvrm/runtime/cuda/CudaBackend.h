@@ -32,6 +32,7 @@
 #include "kvrm/runtime/cuda/CudaDescriptor.h"
 #include "kvrm/runtime/cuda/CudaDevice.h"
 #include "kvrm/runtime/cuda/CudaPool.h"
+#include "kvrm/runtime/cuda/CudaProducts.h"
 #include "kvrm/runtime/cuda/CudaProgram.h"
 #include "kvrm/runtime/cuda/DeviceCode.h"
 #include "kvrm/runtime/package/Package.h"
@@ -53,6 +54,8 @@ struct CudaShape {
   std::array<PlanShape, stepEntries> plans;
   /// Decode steps can run as clusters too: a graph a size.
   bool usesClusters = false;
+  /// What runs products; null: the kernels that stand in for them.
+  std::shared_ptr<const ProductLibrary> products;
   /// Of pinned memory that weights go through.
   int64_t stagingBytes = 32 << 20;
 };
@@ -107,6 +110,7 @@ private:
   Status takePools(const Manifest &manifest, const CudaShape &shape);
   Status takeStepMemory(const Manifest &manifest);
   Status copyWeights(const Package &package, int64_t stagingBytes);
+  Status createProducts(const Package &package, const CudaShape &shape);
   Status createEntry(StepEntry which, const Package &package);
   Status recordSchedules(StepEntry which, bool usesClusters);
   Status readLogits(const BackendStep &step);
@@ -126,6 +130,7 @@ private:
   DeviceBuffer logits;
   PinnedBuffer hostLogits;
   PinnedBuffer next; ///< int32_t[rows], written by the device
+  std::unique_ptr<CudaProducts> products; ///< null: kernels stand in
   // Graphs go before what they name.
   std::array<Entry, stepEntries> entries;
 };

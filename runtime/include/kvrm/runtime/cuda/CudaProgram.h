@@ -18,6 +18,7 @@
 #include "kvrm/runtime/abi/descriptor.h"
 #include "kvrm/runtime/cuda/CudaDevice.h"
 #include "kvrm/runtime/cuda/CudaPool.h"
+#include "kvrm/runtime/cuda/CudaProducts.h"
 #include "kvrm/runtime/cuda/DeviceCode.h"
 #include "kvrm/runtime/program/StepProgram.h"
 
@@ -79,6 +80,13 @@ public:
   CudaProgram(const StepProgram &program, const DeviceCode &code,
               const ProgramMemory &memory, const ProgramLaunch &launch);
 
+  /// Has `library` run the products from now on, and not the kernels that stand
+  /// in for them. It outlives the program, and what was captured stays as it
+  /// is. A shape that is new to it runs once on `stream`, since a library loads
+  /// its kernels then, for which a capture is no time: what a product writes
+  /// holds anything afterwards. Errors: those of CudaProducts.h.
+  Status useProducts(CudaProducts &library, const CudaStream &stream);
+
   /// Whether the program has a schedule and the device holds its clusters.
   /// Errors: InvalidArgument, Incompatible.
   Status check(CudaSchedule schedule) const;
@@ -90,7 +98,8 @@ public:
   Status replay(const CudaStream &stream, CudaSchedule schedule) const;
   /// Starts the commands of a schedule one by one.
   Status launch(const CudaStream &stream, CudaSchedule schedule) const;
-  /// Starts one command; `isProgrammatic` stands in for its flag.
+  /// Starts one command; `isProgrammatic` stands in for its flag. Nothing
+  /// happens for a product without a library.
   Status launchCommand(const CudaStream &stream, size_t index,
                        CudaSchedule schedule, bool isProgrammatic) const;
 
@@ -107,6 +116,7 @@ private:
     kvrm_program_command table{};
     size_t firstValue = 0; ///< in values
     int64_t bytes = 0;     ///< of a copy
+    size_t product = 0;    ///< its number in products
   };
   static constexpr size_t schedules = 6;
 
@@ -114,8 +124,10 @@ private:
   CudaLaunch launchOf(const Command &command, CudaSchedule schedule) const;
   Status checkClusters(CudaSchedule schedule) const;
   Status launchAll(const CudaStream &stream, CudaSchedule schedule) const;
+  Status runProduct(const CudaStream &stream, const Command &command) const;
 
   const DeviceCode *code = nullptr;
+  const CudaProducts *products = nullptr; ///< null: kernels stand in
   ProgramLaunch shape;
   int32_t runnable = 0; ///< kvrm_program_schedule bits
   bool hasStaging = false;

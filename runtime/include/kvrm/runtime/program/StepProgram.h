@@ -63,6 +63,7 @@ public:
   args(const kvrm_program_command &command) const {
     return std::span(arguments).subspan(command.first_arg, command.args);
   }
+  bool hasProducts() const;
   int32_t tensors() const { return static_cast<int32_t>(header.tensors); }
   int32_t layers() const { return static_cast<int32_t>(header.layers); }
   /// kvrm_program_schedule bits of the schedules that it can be run in: those

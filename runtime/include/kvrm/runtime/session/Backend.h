@@ -68,6 +68,9 @@ struct BackendInfo {
   bool canCollapse = false;   ///< collapsePage() is there
   bool choosesTokens = false; ///< BackendStep::next may be wanted
   bool overlapsSteps = false; ///< programmatic dependent launch
+  /// What runs products with weights that a library could: its name and
+  /// version, or "generated" for kernels of the package. Empty without such.
+  std::string products;
   std::array<Entry, stepEntries> entries;
 };
 

@@ -49,6 +49,9 @@ struct SessionConfig {
   int32_t device = 0;
   /// It, if it is open already; else it is opened for the decoder.
   std::shared_ptr<const CudaDevice> gpu = nullptr;
+  /// The library that runs products of a package for GPUs, if that has any for
+  /// one: a file or "none"; empty = as ProductLibrary::find() says.
+  std::string products = {}; // NOLINT(readability-redundant-member-init)
 
   /// Worker threads that there will be.
   int32_t workers() const { return threads > 0 ? threads : usableCpus(); }

@@ -138,6 +138,9 @@ public:
 
   virtual const StepStats &lastStep() const = 0;
 
+  /// What runs products that a library could (BackendInfo::products).
+  virtual std::string products() const { return {}; }
+
   bool isPaged() const { return shape().pageTokens > 0; }
   int32_t slots() const { return shape().slots; }
   int32_t capacity() const { return shape().capacity; }

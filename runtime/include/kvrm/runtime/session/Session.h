@@ -88,6 +88,7 @@ public:
   int64_t liveKvBytes() const override;
   int64_t tokenKvBytes() const override;
   const StepStats &lastStep() const override { return last; }
+  std::string products() const override { return runner->info().products; }
 
   /// For tests and tools.
   Backend &backend() { return *runner; }
