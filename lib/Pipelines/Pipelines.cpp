@@ -102,8 +102,10 @@ void kvrm::buildNVVMPagedPipeline(OpPassManager &pm,
 
 void kvrm::buildNVVMKernelsPipeline(OpPassManager &pm,
                                     const NVVMPipelineOptions &options) {
-  if (options.dense)
+  if (options.dense) {
     pm.addPass(createFormDispatchesPass());
+    pm.addPass(createSplitProductsPass());
+  }
   pm.addPass(createGenerateKernelsPass());
   if (!options.dense)
     return;

@@ -625,12 +625,14 @@ static std::string gridText(const kvrm_program_command &command) {
   return text;
 }
 
-/// "512 x 960 x 576, else 1": M, N, K, and what stands in.
+/// "512 x 960 x 576": M, N and K. One command stands in unless it says more.
 static std::string productText(const kvrm_program_command &product) {
-  return std::to_string(product.grid[0]) + " x " +
-         std::to_string(product.grid[1]) + " x " +
-         std::to_string(product.grid[2]) + ", else " +
-         std::to_string(product.kernel);
+  std::string text = std::to_string(product.grid[0]) + " x " +
+                     std::to_string(product.grid[1]) + " x " +
+                     std::to_string(product.grid[2]);
+  if (product.kernel > 1)
+    text += ", else " + std::to_string(product.kernel);
+  return text;
 }
 
 static std::string sizeText(const kvrm_program_command &command) {

@@ -462,7 +462,7 @@ TEST_F(StepPrograms, ProductsSayWhatTheyDo) {
   lines.remove_prefix(lines.find("    4  product"));
   EXPECT_EQ(
       lines,
-      "    4  product+ f16 to f32     4 x 6 x 8, else 1    all               \n"
+      "    4  product+ f16 to f32     4 x 6 x 8            all               \n"
       "    5  dense                   4                    all                "
       "programmatic\n"
       "    6  product bf16            4 x 6 x 8, else 2    all               "

@@ -102,6 +102,11 @@ def LowerDenseToNVVMPass
     before the kernel waits for its input (`sm_90`). An op that no other kernel
     takes becomes loops, a thread an element: no step is refused for one. The
     kernel of `kvrm.sample` is written too.
+
+    A linear of more than 64 rows that is a product and at most a cast or an
+    addend, which `kvrm-split-products` sees to, becomes a
+    `kvrm.device_product`: a library's where the runtime has one, and that same
+    kernel where not.
   }];
   let options = [
     Option<"arch", "arch", "std::string", /*default=*/[{"sm_90"}],
@@ -110,6 +115,8 @@ def LowerDenseToNVVMPass
   let statistics = [
     Statistic<"numLowered", "ops-lowered", "Number of ops lowered">,
     Statistic<"numKernels", "kernels", "Number of kernels written">,
+    Statistic<"numProducts", "products",
+              "Number of ops lowered that a library can run">,
   ];
   let dependentDialects = [
     "::mlir::arith::ArithDialect", "::mlir::kvrm::KVRMDialect",

@@ -61,6 +61,8 @@ private:
   LogicalResult writeAttention(LaunchOp op);
   LogicalResult writeDense(DeviceDispatchOp op);
   LogicalResult writeSample(SampleOp op);
+  LogicalResult writeProduct(DeviceProductOp op);
+  template <typename OpT> LogicalResult writeDenseKernel(OpT op);
   LogicalResult begin(Operation *op, const Launch &launch, int64_t arguments);
   LogicalResult add(Operation *op, const Launch &launch, int64_t layer,
                     const Operands &operands);
@@ -78,6 +80,7 @@ private:
   DenseMap<Value, int64_t> arenaOffsets; ///< of allocations
   int64_t arenaBytes = 0;
   std::vector<kvrm_program_command> commands;
+  int64_t launches = 0; ///< commands that are no products
   std::vector<kvrm_program_arg> args;
 };
 
@@ -216,7 +219,7 @@ LogicalResult ProgramWriter::begin(Operation *op, const Launch &launch,
   kvrm_program_command command{};
   command.kind = KVRM_COMMAND_KERNEL;
   // What comes right after the commit waits until it has ended.
-  if (launch.isProgrammatic && overlaps && commands.size() > 1)
+  if (launch.isProgrammatic && overlaps && launches > 1)
     command.flags = KVRM_COMMAND_PROGRAMMATIC;
   command.schedules = launch.schedules;
   command.grid_rule = static_cast<uint16_t>(launch.rule);
@@ -226,6 +229,7 @@ LogicalResult ProgramWriter::begin(Operation *op, const Launch &launch,
   command.first_arg = static_cast<uint32_t>(args.size());
   command.args = static_cast<uint32_t>(arguments);
   commands.push_back(command);
+  ++launches;
   return success();
 }
 
@@ -316,16 +320,70 @@ LogicalResult ProgramWriter::writeAttention(LaunchOp op) {
 }
 
 LogicalResult ProgramWriter::writeDense(DeviceDispatchOp op) {
+  return writeDenseKernel(op);
+}
+
+static uint16_t productTypeOf(DeviceProductOp op) {
+  bool isBF16 = getElementTypeOrSelf(op.getInput()).isBF16();
+  if (getElementTypeOrSelf(op.getOutput()).isF32())
+    return isBF16 ? KVRM_PRODUCT_BF16_F32 : KVRM_PRODUCT_F16_F32;
+  return isBF16 ? KVRM_PRODUCT_BF16 : KVRM_PRODUCT_F16;
+}
+
+/// Whether a product's command may have such arguments, the weight third.
+static bool isForProduct(ArrayRef<kvrm_program_arg> args) {
+  for (auto [i, arg] : llvm::enumerate(args))
+    if (arg.base != (i == 2 ? KVRM_BASE_WEIGHTS : KVRM_BASE_ARENA) ||
+        arg.offset % KVRM_PRODUCT_ALIGNMENT != 0)
+      return false;
+  return true;
+}
+
+/// The product, and then the kernel that stands in for it. The kernel alone, if
+/// the product is not where a command can have it: of logits, say.
+LogicalResult ProgramWriter::writeProduct(DeviceProductOp op) {
+  SmallVector<Value> buffers = {op.getOutput(), op.getInput(), op.getWeight()};
+  if (op.getAddend())
+    buffers.push_back(op.getAddend());
+  SmallVector<kvrm_program_arg> found;
+  for (Value buffer : buffers) {
+    FailureOr<kvrm_program_arg> arg = argumentFor(buffer, op);
+    if (failed(arg))
+      return failure();
+    found.push_back(*arg);
+  }
+  auto output = cast<MemRefType>(op.getOutput().getType());
+  const std::array<int64_t, 3> sizes = {
+      output.getDimSize(0), output.getDimSize(1),
+      cast<MemRefType>(op.getInput().getType()).getDimSize(1)};
+  auto isSmall = [](int64_t size) { return size <= KVRM_MAX_PRODUCT_SIZE; };
+  if (!isForProduct(found) || !llvm::all_of(sizes, isSmall))
+    return writeDenseKernel(op);
+  kvrm_program_command command{};
+  command.kind = KVRM_COMMAND_PRODUCT;
+  command.schedules = KVRM_RUN_ALL;
+  command.grid_rule = productTypeOf(op);
+  command.kernel = 1;
+  llvm::copy(sizes, command.grid);
+  command.first_arg = static_cast<uint32_t>(args.size());
+  command.args = static_cast<uint32_t>(found.size());
+  commands.push_back(command);
+  args.insert(args.end(), found.begin(), found.end());
+  return writeDenseKernel(op);
+}
+
+/// The launch of the kernel that an op names, with all its buffers.
+template <typename OpT> LogicalResult ProgramWriter::writeDenseKernel(OpT op) {
   Launch launch;
   launch.kernel = op.getKernel().getLeafReference().str();
   llvm::copy(op.getGrid(), launch.grid.begin());
   if (op.getPerProcessor())
     launch.rule = KVRM_GRID_PROCESSORS;
-  if (op.getNumOperands() > KVRM_MAX_COMMAND_ARGS)
+  if (op->getNumOperands() > KVRM_MAX_COMMAND_ARGS)
     return op.emitOpError("passes ")
-           << op.getNumOperands() << " buffers, more than "
+           << op->getNumOperands() << " buffers, more than "
            << KVRM_MAX_COMMAND_ARGS;
-  if (failed(begin(op, launch, op.getNumOperands())))
+  if (failed(begin(op, launch, op->getNumOperands())))
     return failure();
   for (Value buffer : op->getOperands()) {
     FailureOr<kvrm_program_arg> arg = argumentFor(buffer, op);
@@ -382,6 +440,8 @@ LogicalResult ProgramWriter::write(Operation &op) {
     return writeDense(dispatch);
   if (auto sample = dyn_cast<SampleOp>(op))
     return writeSample(sample);
+  if (auto product = dyn_cast<DeviceProductOp>(op))
+    return writeProduct(product);
   bool isField = isa<PositionsOp, CountsOp>(op) &&
                  (op.use_empty() || isa<MemRefType>(op.getResult(0).getType()));
   if (isField || isNaming(op))

@@ -9,6 +9,7 @@
 #include "DenseKernels.h"
 
 #include "kvrm/Codegen/Passes.h"
+#include "kvrm/Dialect/KVRM/Utils/Products.h"
 #include "kvrm/Dialect/KVRM/Utils/StepBuffers.h"
 #include "kvrm/Dialect/KVRM/Utils/Steps.h"
 
@@ -51,6 +52,8 @@ private:
   FailureOr<KnownKernel> kernelFor(const DenseGroup &group,
                                    const DenseBuffers &buffers);
   LogicalResult writeSampling(ModuleOp module);
+  void launch(const DenseGroup &group, const KnownKernel &kernel,
+              const DenseBuffers &buffers);
   LogicalResult lowerMath();
 
   gpu::GPUModuleOp device;
@@ -203,6 +206,42 @@ LowerDenseToNVVMPass::kernelFor(const DenseGroup &group,
   return kernel;
 }
 
+/// Whether a library can run it, and would be faster: of many rows, none of its
+/// buffers with gaps.
+static bool isForLibrary(LinearOp op) {
+  auto isWhole = [](Value buffer) {
+    auto type = cast<MemRefType>(buffer.getType());
+    auto [strides, offset] = type.getStridesAndOffset();
+    return strides == SmallVector<int64_t>{type.getDimSize(1), 1};
+  };
+  return op.getRows() > kStreamedRows && hasProductShape(op) &&
+         hasProductBody(op) && llvm::all_of(op->getOperands(), isWhole);
+}
+
+void LowerDenseToNVVMPass::launch(const DenseGroup &group,
+                                  const KnownKernel &kernel,
+                                  const DenseBuffers &buffers) {
+  Operation *last = group.back();
+  OpBuilder b(last);
+  auto name =
+      SymbolRefAttr::get(b.getContext(), device.getSymName(),
+                         FlatSymbolRefAttr::get(b.getContext(), kernel.name));
+  auto grid = b.getDenseI64ArrayAttr(kernel.launch.grid);
+  auto linear = dyn_cast<LinearOp>(last);
+  if (!linear || !isForLibrary(linear)) {
+    DeviceDispatchOp::create(b, last->getLoc(), name, grid,
+                             kernel.launch.perProcessor, buffers.inputs,
+                             buffers.outputs);
+    return;
+  }
+  Value addend =
+      linear.getExtras().empty() ? Value() : linear.getExtras().front();
+  DeviceProductOp::create(b, last->getLoc(), name, grid,
+                          kernel.launch.perProcessor, linear.getInput(),
+                          linear.getWeight(), addend, linear.getOutput());
+  ++numProducts;
+}
+
 /// Puts the launch of a group where its last op is.
 LogicalResult LowerDenseToNVVMPass::lower(const DenseGroup &group) {
   if (group.empty())
@@ -213,14 +252,7 @@ LogicalResult LowerDenseToNVVMPass::lower(const DenseGroup &group) {
   FailureOr<KnownKernel> kernel = kernelFor(group, *buffers);
   if (failed(kernel))
     return failure();
-  OpBuilder b(group.back());
-  auto name =
-      SymbolRefAttr::get(b.getContext(), device.getSymName(),
-                         FlatSymbolRefAttr::get(b.getContext(), kernel->name));
-  DeviceDispatchOp::create(b, group.back()->getLoc(), name,
-                           b.getDenseI64ArrayAttr(kernel->launch.grid),
-                           kernel->launch.perProcessor, buffers->inputs,
-                           buffers->outputs);
+  launch(group, *kernel, *buffers);
   llvm::append_range(lowered, group);
   numLowered += group.size();
   return success();

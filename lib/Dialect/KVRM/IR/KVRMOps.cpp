@@ -329,29 +329,65 @@ void DeviceDispatchOp::getEffects(
   addBufferEffects(getInputsMutable(), getOutputsMutable(), effects);
 }
 
-LogicalResult DeviceDispatchOp::verify() {
-  ArrayRef<int64_t> blocks = getGrid();
+static LogicalResult verifyGrid(Operation *op, ArrayRef<int64_t> blocks) {
   if (blocks.size() != 3 ||
       llvm::any_of(blocks, [](int64_t count) { return count < 1; }))
-    return emitOpError("grid must be three positive numbers");
+    return op->emitOpError("grid must be three positive numbers");
   return success();
+}
+
+/// A dense kernel that takes as many buffers as `op` has operands.
+static LogicalResult verifyDenseKernel(Operation *op, SymbolRefAttr name,
+                                       SymbolTableCollection &symbols) {
+  auto kernel = symbols.lookupNearestSymbolFrom<FunctionOpInterface>(op, name);
+  if (!kernel)
+    return op->emitOpError("names no function '") << name << "'";
+  auto launch = kernel->getAttrOfType<DeviceKernelAttr>(
+      KVRMDialect::getDeviceKernelAttrName());
+  if (!launch || launch.getRole() != DeviceRole::Dense)
+    return op->emitOpError("names '") << name << "', no dense kernel";
+  if (kernel.getNumArguments() != op->getNumOperands())
+    return op->emitOpError("passes ")
+           << op->getNumOperands() << " buffers to '" << name
+           << "', which takes " << kernel.getNumArguments();
+  return success();
+}
+
+LogicalResult DeviceDispatchOp::verify() {
+  return verifyGrid(*this, getGrid());
 }
 
 LogicalResult
 DeviceDispatchOp::verifySymbolUses(SymbolTableCollection &symbols) {
-  auto kernel = symbols.lookupNearestSymbolFrom<FunctionOpInterface>(
-      *this, getKernelAttr());
-  if (!kernel)
-    return emitOpError("names no function '") << getKernel() << "'";
-  auto launch = kernel->getAttrOfType<DeviceKernelAttr>(
-      KVRMDialect::getDeviceKernelAttrName());
-  if (!launch || launch.getRole() != DeviceRole::Dense)
-    return emitOpError("names '") << getKernel() << "', no dense kernel";
-  size_t buffers = getInputs().size() + getOutputs().size();
-  if (kernel.getNumArguments() != buffers)
-    return emitOpError("passes ")
-           << buffers << " buffers to '" << getKernel() << "', which takes "
-           << kernel.getNumArguments();
+  return verifyDenseKernel(*this, getKernelAttr(), symbols);
+}
+
+void DeviceProductOp::getEffects(
+    SmallVectorImpl<SideEffects::EffectInstance<MemoryEffects::Effect>>
+        &effects) {
+  for (OpOperand &operand : getOperation()->getOpOperands()) {
+    if (operand.get() == getOutput())
+      effects.emplace_back(MemoryEffects::Write::get(), &operand);
+    else
+      effects.emplace_back(MemoryEffects::Read::get(), &operand);
+  }
+}
+
+/// A buffer whose rows follow one another.
+static LogicalResult verifyProductBuffer(Operation *op, StringRef name,
+                                         Value buffer, Type element,
+                                         int64_t rows, int64_t columns) {
+  auto type = cast<MemRefType>(buffer.getType());
+  if (type.getElementType() != element ||
+      type.getShape() != ArrayRef{rows, columns})
+    return op->emitOpError(name) << " is " << type << ", expected " << rows
+                                 << " x " << columns << " of " << element;
+  // Strides of rows; where it starts does not matter.
+  SmallVector<int64_t> strides;
+  int64_t offset;
+  if (failed(type.getStridesAndOffset(strides, offset)) ||
+      strides != ArrayRef{columns, int64_t{1}})
+    return op->emitOpError(name) << " is " << type << ", with gaps in it";
   return success();
 }
 
@@ -360,6 +396,40 @@ LogicalResult SampleOp::verify() {
   if (!type.hasStaticShape() || !type.getLayout().isIdentity())
     return emitOpError("logits must be contiguous and of static shape");
   return success();
+}
+
+LogicalResult DeviceProductOp::verify() {
+  if (failed(verifyGrid(*this, getGrid())))
+    return failure();
+  auto input = cast<MemRefType>(getInput().getType());
+  auto output = cast<MemRefType>(getOutput().getType());
+  if (!detail::isPositiveShape(input, 2) || !detail::isPositiveShape(output, 2))
+    return emitOpError("input and output must have static, positive shapes of "
+                       "rank 2, got ")
+           << input << " and " << output;
+  Type element = input.getElementType(), sum = output.getElementType();
+  if (!element.isF16() && !element.isBF16())
+    return emitOpError("input is of ") << element << ", not of f16 or bf16";
+  if (sum != element && !sum.isF32())
+    return emitOpError("output is of ")
+           << sum << ", neither of the input's element nor of f32";
+  int64_t rows = output.getDimSize(0), columns = output.getDimSize(1);
+  int64_t depth = input.getDimSize(1);
+  if (failed(verifyProductBuffer(*this, "input", getInput(), element, rows,
+                                 depth)) ||
+      failed(verifyProductBuffer(*this, "weight", getWeight(), element, columns,
+                                 depth)) ||
+      failed(verifyProductBuffer(*this, "output", getOutput(), sum, rows,
+                                 columns)))
+    return failure();
+  return getAddend() ? verifyProductBuffer(*this, "addend", getAddend(), sum,
+                                           rows, columns)
+                     : success();
+}
+
+LogicalResult
+DeviceProductOp::verifySymbolUses(SymbolTableCollection &symbols) {
+  return verifyDenseKernel(*this, getKernelAttr(), symbols);
 }
 
 LogicalResult DispatchOp::verify() {

@@ -6,6 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "LinearBody.h"
 #include "RmsNorm.h"
 
 #include "kvrm/Dialect/KVRM/Transforms/Passes.h"
@@ -23,7 +24,6 @@ namespace mlir::kvrm {
 
 using namespace mlir;
 using namespace mlir::kvrm;
-using utils::IteratorType;
 
 namespace {
 /// Writes one kvrm.linear as linalg ops before it.
@@ -46,8 +46,6 @@ private:
   Value zeroFill(Value init);
   /// init + input * weight^T
   Value multiply(Value init);
-  SmallVector<Value> slice(Value product);
-  Value applyBody(ValueRange sums);
 
   ImplicitLocOpBuilder b;
   LinearOp op;
@@ -80,50 +78,6 @@ Value LinearWriter::multiply(Value init) {
       ->getResult(0);
 }
 
-/// The columns of each part.
-SmallVector<Value> LinearWriter::slice(Value product) {
-  auto parts = static_cast<int64_t>(op.getParts());
-  if (parts == 1)
-    return {product};
-  SmallVector<Value> slices;
-  SmallVector<OpFoldResult> sizes = {b.getIndexAttr(op.getRows()),
-                                     b.getIndexAttr(op.getColumns())};
-  SmallVector<OpFoldResult> strides(2, b.getIndexAttr(1));
-  for (int64_t part = 0; part < parts; ++part) {
-    SmallVector<OpFoldResult> offsets = {
-        b.getIndexAttr(0), b.getIndexAttr(part * op.getColumns())};
-    slices.push_back(
-        tensor::ExtractSliceOp::create(b, product, offsets, sizes, strides));
-  }
-  return slices;
-}
-
-Value LinearWriter::applyBody(ValueRange sums) {
-  SmallVector<Value> inputs(sums);
-  llvm::append_range(inputs, op.getExtras());
-  AffineMap whole = b.getMultiDimIdentityMap(2);
-  SmallVector<AffineMap> maps;
-  for (Value input : inputs)
-    maps.push_back(cast<ShapedType>(input.getType()).getRank() == 2
-                       ? whole
-                       : AffineMap::get(2, 0, b.getAffineDimExpr(1)));
-  maps.push_back(whole);
-  SmallVector<IteratorType> iterators(2, IteratorType::parallel);
-  return linalg::GenericOp::create(
-             b, TypeRange{op.getOutput().getType()}, inputs,
-             ValueRange{op.getOutput()}, maps, iterators,
-             [&](OpBuilder &nested, Location loc, ValueRange args) {
-               IRMapping mapping;
-               mapping.map(op.getBody().getArguments(), args.drop_back());
-               Block &body = op.getBody().front();
-               for (Operation &each : body.without_terminator())
-                 nested.clone(each, mapping);
-               linalg::YieldOp::create(nested, loc,
-                                       mapping.lookup(getYielded()));
-             })
-      .getResult(0);
-}
-
 Value LinearWriter::write() {
   if (Value accumulator = findAccumulator())
     return multiply(accumulator);
@@ -133,7 +87,7 @@ Value LinearWriter::write() {
   const int64_t dims[] = {op.getRows(), static_cast<int64_t>(op.getParts()) *
                                             op.getColumns()};
   Value init = tensor::EmptyOp::create(b, dims, b.getF32Type());
-  return applyBody(slice(multiply(zeroFill(init))));
+  return writeLinearBody(b, op, multiply(zeroFill(init)));
 }
 
 namespace {

@@ -442,6 +442,46 @@ def KVRM_SampleOp : KVRM_Op<"sample", [KVRM_InPhases<"Phase::Kernels">]> {
   }];
 }
 
+def KVRM_DeviceProductOp : KVRM_Op<"device_product", [
+    KVRM_InPhases<"Phase::Kernels">,
+    DeclareOpInterfaceMethods<SymbolUserOpInterface>,
+    DeclareOpInterfaceMethods<MemoryEffectsOpInterface>]> {
+  let summary = "a product that a library or a dense kernel of a GPU runs";
+  let description = [{
+    `output[m, n] = sum over k of input[m, k] * weight[n, k]`, and with an
+    addend `+ addend[m, n]`: all that libraries of matrix products have in
+    common. Where the runtime finds one, it runs the product; where not,
+    `kernel` is launched as `kvrm.device_dispatch` says, with the addresses of
+    input, weight, addend and output.
+
+    Shapes: input `[M, K]`, weight `[N, K]`, output and addend `[M, N]`, static,
+    positive and without gaps between rows. Input and weight are of f16 or of
+    bf16, output and addend both of that element or both of f32. Sums are in
+    f32, in any order, and rounded once. The output shares no memory with input
+    or weight; it may be the addend.
+
+    Example:
+
+    ```mlir
+    kvrm.device_product
+        ins(%x, %w : memref<512x576xf16>, memref<960x576xf16>)
+        addend(%r : memref<512x960xf32>) outs(%y : memref<512x960xf32>)
+        else @kvrm_kernels::@linear_0 grid [1, 8, 1] per_processor
+    ```
+  }];
+  let arguments = (ins SymbolRefAttr:$kernel, DenseI64ArrayAttr:$grid,
+                       UnitAttr:$perProcessor, AnyMemRef:$input,
+                       AnyMemRef:$weight, Optional<AnyMemRef>:$addend,
+                       AnyMemRef:$output);
+  let assemblyFormat = [{
+    `ins` `(` $input `,` $weight `:` type($input) `,` type($weight) `)`
+    (`addend` `(` $addend^ `:` type($addend) `)`)?
+    `outs` `(` $output `:` type($output) `)`
+    `else` $kernel `grid` $grid (`per_processor` $perProcessor^)? attr-dict
+  }];
+  let hasVerifier = 1;
+}
+
 //===----------------------------------------------------------------------===//
 // Any phase: forms of the dense part
 //===----------------------------------------------------------------------===//

@@ -184,6 +184,36 @@ def DecomposeFormsPass : Pass<"kvrm-decompose-forms", "::mlir::ModuleOp"> {
                            "::mlir::tensor::TensorDialect"];
 }
 
+def SplitProductsPass : Pass<"kvrm-split-products", "::mlir::ModuleOp"> {
+  let summary = "Leave a library nothing but the product of a linear";
+  let description = [{
+    A library of matrix products runs a `kvrm.linear` whose body does no more
+    than to round the sum, or to add to it an extra `[M, N]` of the output's
+    element, unrounded. On the tensors of each step, and for more than `rows`
+    rows of activations, this pass makes such a product of any other linear
+    with f16 or bf16 operands: of the columns of all parts, rounded to that
+    element, and a `linalg.generic` over slices of it, one a part, with the body
+    of the linear.
+
+    The intermediate is worth its memory where the product takes long: at M rows
+    it is written and read once, 4 bytes for 2 * K operations.
+
+    A linear of a shape that matrix units do not take stays as it is: its depth
+    a multiple of 32, the columns of all parts one of 8.
+  }];
+  let options = [
+    Option<"rows", "rows", "int64_t", /*default=*/"64",
+           "Rows of activations up to which a linear stays whole">,
+  ];
+  let statistics = [
+    Statistic<"numSplit", "linears-split", "Number of linears split">,
+  ];
+  let dependentDialects = ["::mlir::arith::ArithDialect",
+                           "::mlir::linalg::LinalgDialect",
+                           "::mlir::math::MathDialect",
+                           "::mlir::tensor::TensorDialect"];
+}
+
 def PackWeightsPass : Pass<"kvrm-pack-weights", "::mlir::ModuleOp"> {
   let summary = "Lay weights out in the order that kernels read them";
   let description = [{
