@@ -28,6 +28,7 @@
 #include "llvm/Support/Path.h"
 #include "llvm/Support/raw_ostream.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <unistd.h>
 
@@ -82,7 +83,8 @@ cl::opt<int64_t> capacity("capacity", cl::desc("Tokens a slot (2048)"),
                           cl::sub(cl::SubCommand::getTopLevel()),
                           cl::sub(synthCommand));
 cl::opt<int64_t> chunk("prefill-chunk",
-                       cl::desc("Prompt tokens of one prefill step (64)"),
+                       cl::desc("Prompt tokens of one prefill step (64; for a "
+                                "GPU 512, or what whole 64s a slot has)"),
                        cl::init(64), cl::cat(category),
                        cl::sub(cl::SubCommand::getTopLevel()),
                        cl::sub(synthCommand));
@@ -335,6 +337,15 @@ llvm::Error checkGPUOptions() {
   return llvm::Error::success();
 }
 
+/// A GPU is busy with arithmetic from a few hundred tokens on, which then take
+/// longer than the weights to read.
+int64_t prefillChunk() {
+  if (!isForGPU() || chunk.getNumOccurrences())
+    return chunk;
+  constexpr int64_t unit = 64, most = 512;
+  return std::clamp(capacity / unit * unit, unit, most);
+}
+
 llvm::Expected<kvrm::GraphShape> decoderShape() {
   llvm::Expected<bool> bf16Cache = isBF16("cache-type", cacheType);
   if (!bf16Cache)
@@ -345,7 +356,7 @@ llvm::Expected<kvrm::GraphShape> decoderShape() {
   kvrm::GraphShape shape;
   shape.slots = slots;
   shape.capacity = capacity;
-  shape.prefillChunk = chunk;
+  shape.prefillChunk = prefillChunk();
   shape.bf16Cache = *bf16Cache;
   shape.bf16Weights = *bf16Weights;
   shape.activations = activations;
