@@ -354,13 +354,14 @@ static Result cuMemGetInfo(size_t *free, size_t *total) {
   return success;
 }
 
-/// Memory full of 0xA5, which is what nobody should rely on.
+/// Memory full of 0xA5, which is what nobody should rely on; of a workspace the
+/// first MiB is, as tests take many.
 static Address takeMemory(std::map<Address, size_t> &memory, size_t bytes) {
   size_t rounded = (bytes + 255) / 256 * 256;
   void *start = std::aligned_alloc(256, rounded);
   if (!start)
     std::abort();
-  std::memset(start, 0xA5, rounded);
+  std::memset(start, 0xA5, std::min(rounded, size_t(1) << 20));
   auto address = reinterpret_cast<Address>(start);
   memory[address] = bytes;
   ++control.live;
