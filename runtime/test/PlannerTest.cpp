@@ -505,6 +505,30 @@ TEST(Planner, ItemsCostBesideTheirTiles) {
       << "short rows first; six items cost six tiles";
 }
 
+/// What a prompt's chunk is for a GPU: a thousand query tiles a KV head, and
+/// memory that does not grow with them but for items.
+TEST(Planner, ChunksOfThousandsOfTokensFit) {
+  PlanShape shape;
+  shape.rows = 1;
+  shape.queries = KVRM_MAX_QUERIES;
+  shape.kvHeads = 8;
+  shape.qTile = 4;
+  shape.kvTile = 64;
+  shape.pageTokens = 16;
+  shape.pagesPerSlot = 1024;
+  shape.schedule = KVRM_SCHEDULE_WORKQUEUE;
+  shape.shares = 132;
+  Bench bench(shape, /*slots=*/1, /*pages=*/1024);
+  bench.usesDelta = true;
+  const PlanCapacity &room = bench.planner.capacity();
+  EXPECT_EQ(room.limits.max_items, 8 * 1024 + 131);
+  EXPECT_EQ(room.partials, 2 * 131);
+  EXPECT_LT(bench.descriptor.layout().bytes, 1 << 20);
+  for (int32_t count :
+       {int32_t(KVRM_MAX_QUERIES), 1, 2048, 77, int32_t(KVRM_MAX_QUERIES)})
+    bench.step({{0, count}});
+}
+
 TEST(Planner, FewTilesFillTheFirstShares) {
   PlanShape shape = decodeShape(KVRM_SCHEDULE_WORKQUEUE);
   shape.kvHeads = 1;

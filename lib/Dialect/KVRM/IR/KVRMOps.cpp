@@ -365,8 +365,9 @@ DeviceDispatchOp::verifySymbolUses(SymbolTableCollection &symbols) {
 void DeviceProductOp::getEffects(
     SmallVectorImpl<SideEffects::EffectInstance<MemoryEffects::Effect>>
         &effects) {
+  OpOperand &output = getOutputMutable();
   for (OpOperand &operand : getOperation()->getOpOperands()) {
-    if (operand.get() == getOutput())
+    if (&operand == &output)
       effects.emplace_back(MemoryEffects::Write::get(), &operand);
     else
       effects.emplace_back(MemoryEffects::Read::get(), &operand);
