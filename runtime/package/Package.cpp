@@ -109,7 +109,9 @@ Status Package::readProgram(const EntryInfo &entry, StepProgram &program) {
                       .tensors = static_cast<int32_t>(entry.tensors.size()),
                       .arenaBytes = entry.arenaBytes,
                       .weightBytes = weightData.size(),
-                      .hasLogits = info.vocabulary > 0},
+                      .hasLogits = info.vocabulary > 0,
+                      .logitBytes = int64_t(entry.rows) * info.vocabulary *
+                                    int64_t(sizeof(float))},
                      where));
   program = parsed.take();
   return Status::ok();

@@ -395,11 +395,13 @@ Status Checker::checkProductArgs(const kvrm_program_command &command,
     auto wrong = [&](const auto &...parts) {
       return corrupt(matrix.name, ": ", parts...);
     };
-    if (arg.base != matrix.base)
+    bool isLogits = i == 0 && arg.base == KVRM_BASE_LOGITS && bounds.hasLogits;
+    if (arg.base != matrix.base && !isLogits)
       return wrong("base ", arg.base, " is not ", matrix.base);
-    if (arg.bytes != matrix.rows * matrix.columns * matrix.element)
-      return wrong(arg.bytes, " bytes are not ", matrix.rows, " x ",
-                   matrix.columns, " of ", matrix.element);
+    int64_t bytes = isLogits ? bounds.logitBytes : arg.bytes;
+    if (bytes != matrix.rows * matrix.columns * matrix.element)
+      return wrong(bytes, " bytes are not ", matrix.rows, " x ", matrix.columns,
+                   " of ", matrix.element);
     if (arg.offset % KVRM_PRODUCT_ALIGNMENT != 0)
       return wrong("offset ", arg.offset, " is no multiple of ",
                    int32_t(KVRM_PRODUCT_ALIGNMENT));

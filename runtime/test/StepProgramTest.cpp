@@ -550,6 +550,32 @@ TEST_F(StepPrograms, ProductsAreChecked) {
             "4096 of the arena");
 }
 
+/// A product may write the logits, of which there are as many as it makes.
+TEST_F(StepPrograms, ProductsMayWriteLogits) {
+  roles.push_back(KVRM_ROLE_DENSE);
+  std::vector<kvrm_program_arg> args(productArgs.begin(),
+                                     productArgs.begin() + 3);
+  auto error = [&](kvrm_program_arg out, int64_t logitBytes) {
+    ProgramParts copy = parts;
+    args[0] = out;
+    copy.addProduct(KVRM_PRODUCT_F16_F32, {4, 6, 8}, args);
+    copy.addDense(6, KVRM_GRID_FIXED, {4, 1, 1}, args);
+    ProgramBounds own = bounds();
+    own.hasLogits = true;
+    own.logitBytes = logitBytes;
+    return copy.build().verify(own, "P").message();
+  };
+  kvrm_program_arg logits{KVRM_BASE_LOGITS, 0, 0, 0, 0};
+  EXPECT_EQ(error(logits, 96), "");
+  EXPECT_EQ(error(logits, 100),
+            "P: command 11: out: 100 bytes are not 4 x 6 of 4");
+  EXPECT_EQ(error(productArgs[0], 96),
+            "P: no kernel takes the logits in schedule 1");
+  logits.bytes = 96;
+  EXPECT_EQ(error(logits, 96),
+            "P: command 11: argument 0: offset and bytes mean nothing here");
+}
+
 /// Where there is no library, what stands in for a product may be what comes
 /// right after the commit.
 TEST_F(StepPrograms, StandInsWaitForTheCommit) {

@@ -330,17 +330,20 @@ static uint16_t productTypeOf(DeviceProductOp op) {
   return isBF16 ? KVRM_PRODUCT_BF16 : KVRM_PRODUCT_F16;
 }
 
-/// Whether a product's command may have such arguments, the weight third.
+/// Whether a product's command may have such arguments: out, in, weight,
+/// addend.
 static bool isForProduct(ArrayRef<kvrm_program_arg> args) {
-  for (auto [i, arg] : llvm::enumerate(args))
-    if (arg.base != (i == 2 ? KVRM_BASE_WEIGHTS : KVRM_BASE_ARENA) ||
-        arg.offset % KVRM_PRODUCT_ALIGNMENT != 0)
+  for (auto [i, arg] : llvm::enumerate(args)) {
+    bool isThere = arg.base == (i == 2 ? KVRM_BASE_WEIGHTS : KVRM_BASE_ARENA) ||
+                   (i == 0 && arg.base == KVRM_BASE_LOGITS);
+    if (!isThere || arg.offset % KVRM_PRODUCT_ALIGNMENT != 0)
       return false;
+  }
   return true;
 }
 
 /// The product, and then the kernel that stands in for it. The kernel alone, if
-/// the product is not where a command can have it: of logits, say.
+/// the product is not where a command can have it.
 LogicalResult ProgramWriter::writeProduct(DeviceProductOp op) {
   SmallVector<Value> buffers = {op.getOutput(), op.getInput(), op.getWeight()};
   if (op.getAddend())

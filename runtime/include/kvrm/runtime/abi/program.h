@@ -70,8 +70,8 @@ typedef enum kvrm_command_kind {
   /// in any order, and rounded once. For a library: a runtime that has one runs
   /// the product and skips the commands right after it that stand in for it;
   /// any other skips the product. Arguments are out, in, weight, addend: the
-  /// weight of the weights, the others of the arena. Out overlaps neither in
-  /// nor weight; the addend it may be.
+  /// weight of the weights, the others of the arena; out may be all the logits,
+  /// too. Out overlaps neither in nor weight; the addend it may be.
   KVRM_COMMAND_PRODUCT = 2
 } kvrm_command_kind;
 

@@ -39,6 +39,7 @@ struct ProgramBounds {
   int64_t weightBytes = 0;
   /// Whether it is of a decoder, which takes tokens and writes logits.
   bool hasLogits = false;
+  int64_t logitBytes = 0; ///< of all rows, if it is
 };
 
 class StepProgram {
