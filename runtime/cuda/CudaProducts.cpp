@@ -164,6 +164,10 @@ Status CudaProducts::choose(Product &product) const {
   KVRM_TRY(KVRM_LT(
       *library, cublasLtMatmulPreferenceSetAttribute,
       (preference.get(), cuda::ltMaxWorkspaceBytes, &bytes, sizeof(bytes))));
+  const uint32_t reductions = cuda::ltReduceInF32;
+  KVRM_TRY(KVRM_LT(
+      *library, cublasLtMatmulPreferenceSetAttribute,
+      (preference.get(), cuda::ltReductions, &reductions, sizeof(reductions))));
   const uint32_t alignment = KVRM_PRODUCT_ALIGNMENT;
   for (cuda::LtPreferenceAttribute side :
        {cuda::ltMinAlignmentA, cuda::ltMinAlignmentB, cuda::ltMinAlignmentC,

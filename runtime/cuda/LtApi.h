@@ -61,10 +61,17 @@ enum LtDescAttribute : int32_t {
 /// cublasLtMatmulPreferenceAttributes_t.
 enum LtPreferenceAttribute : int32_t {
   ltMaxWorkspaceBytes = 1, ///< uint64_t
+  ltReductions = 3,        ///< uint32_t, a set of LtReduction
   ltMinAlignmentA = 5,     ///< uint32_t, as are B, C and D
   ltMinAlignmentB = 6,
   ltMinAlignmentC = 7,
   ltMinAlignmentD = 8,
+};
+
+/// cublasLtReductionScheme_t: how parts of a sum that is cut along the depth
+/// are added up. The others add in the output's element.
+enum LtReduction : uint32_t {
+  ltReduceInF32 = 2, ///< in the compute type
 };
 
 /// cublasLtMatmulAlgo_t.

@@ -252,7 +252,7 @@ LtResult cublasLtMatmulPreferenceSetAttribute(LtPreference *preference,
     return ltInvalidValue;
   if (isBytes)
     std::memcpy(&preference->workspaceBytes, value, bytes);
-  else
+  else if (attribute != ltReductions)
     std::memcpy(&preference->alignment, value, bytes);
   return ltSuccess;
 }

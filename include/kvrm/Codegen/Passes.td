@@ -103,7 +103,7 @@ def LowerDenseToNVVMPass
     takes becomes loops, a thread an element: no step is refused for one. The
     kernel of `kvrm.sample` is written too.
 
-    A linear of more than 64 rows that is a product and at most a cast or an
+    A linear of more than 32 rows that is a product and at most a cast or an
     addend, which `kvrm-split-products` sees to, becomes a
     `kvrm.device_product`: a library's where the runtime has one, and that same
     kernel where not.

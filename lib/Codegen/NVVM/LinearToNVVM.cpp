@@ -31,8 +31,6 @@
 
 #include "DenseKernels.h"
 
-#include "kvrm/Dialect/KVRM/Utils/Products.h"
-
 using namespace mlir;
 using namespace mlir::kvrm;
 
@@ -41,9 +39,8 @@ static constexpr int64_t kThreads = kWarps * kWarpLanes;
 static constexpr int64_t kMatrixRows = 16;   ///< of an operation: weight rows
 static constexpr int64_t kMatrixColumns = 8; ///< activation rows
 static constexpr int64_t kSliceDepth = 32;   ///< of two operations
-/// Activation rows of a block.
-static constexpr int64_t kMaxBlockRows = kStreamedRows;
-static constexpr int64_t kElementBytes = 2; ///< f16 or bf16
+static constexpr int64_t kMaxBlockRows = 64; ///< activation rows of a block
+static constexpr int64_t kElementBytes = 2;  ///< f16 or bf16
 /// Registers of input that a thread keeps for a chunk: slices of depth times
 /// tiles of 8 activation rows, of 4 words each.
 static constexpr int64_t kInputTiles = 8;

@@ -12,45 +12,45 @@
 // Gate and up are one product of all columns, and what follows takes slices.
 
 // CHECK-LABEL: func.func @gate
-// CHECK-SAME: %[[X:[a-z0-9]+]]: tensor<65x64xf16>, %[[W:[a-z0-9]+]]: tensor<48x64xf16>, %[[INIT:[a-z0-9]+]]: tensor<65x24xf16>
-// CHECK-NEXT: %[[EMPTY:.*]] = tensor.empty() : tensor<65x48xf16>
-// CHECK-NEXT: %[[P:.*]] = kvrm.linear ins(%[[X]], %[[W]] : tensor<65x64xf16>, tensor<48x64xf16>) outs(%[[EMPTY]] : tensor<65x48xf16>)
+// CHECK-SAME: %[[X:[a-z0-9]+]]: tensor<33x64xf16>, %[[W:[a-z0-9]+]]: tensor<48x64xf16>, %[[INIT:[a-z0-9]+]]: tensor<33x24xf16>
+// CHECK-NEXT: %[[EMPTY:.*]] = tensor.empty() : tensor<33x48xf16>
+// CHECK-NEXT: %[[P:.*]] = kvrm.linear ins(%[[X]], %[[W]] : tensor<33x64xf16>, tensor<48x64xf16>) outs(%[[EMPTY]] : tensor<33x48xf16>)
 // CHECK-NEXT: ^bb0(%[[SUM:.*]]: f32):
 // CHECK-NEXT: %[[ROUNDED:.*]] = arith.truncf %[[SUM]] : f32 to f16
 // CHECK-NEXT: kvrm.yield %[[ROUNDED]] : f16
-// CHECK: %[[GATE:.*]] = tensor.extract_slice %[[P]][0, 0] [65, 24] [1, 1]
-// CHECK-NEXT: %[[UP:.*]] = tensor.extract_slice %[[P]][0, 24] [65, 24] [1, 1]
-// CHECK-NEXT: %[[Y:.*]] = linalg.generic {indexing_maps = [#[[$WHOLE]], #[[$WHOLE]], #[[$WHOLE]]], iterator_types = ["parallel", "parallel"]} ins(%[[GATE]], %[[UP]] : {{.*}}) outs(%[[INIT]] : tensor<65x24xf16>)
+// CHECK: %[[GATE:.*]] = tensor.extract_slice %[[P]][0, 0] [33, 24] [1, 1]
+// CHECK-NEXT: %[[UP:.*]] = tensor.extract_slice %[[P]][0, 24] [33, 24] [1, 1]
+// CHECK-NEXT: %[[Y:.*]] = linalg.generic {indexing_maps = [#[[$WHOLE]], #[[$WHOLE]], #[[$WHOLE]]], iterator_types = ["parallel", "parallel"]} ins(%[[GATE]], %[[UP]] : {{.*}}) outs(%[[INIT]] : tensor<33x24xf16>)
 // CHECK-NEXT: ^bb0(%[[A:.*]]: f16, %[[B:.*]]: f16, %{{.*}}: f16):
 // CHECK-NEXT: %[[A32:.*]] = arith.extf %[[A]] : f16 to f32
 // CHECK-NEXT: %[[B32:.*]] = arith.extf %[[B]] : f16 to f32
 // CHECK-NEXT: arith.mulf %[[A32]], %[[B32]]
 // CHECK: return %[[Y]]
-func.func @gate(%x: tensor<65x64xf16>, %w: tensor<48x64xf16>, %init: tensor<65x24xf16>) -> tensor<65x24xf16> attributes {kvrm.step} {
-  %y = kvrm.linear ins(%x, %w : tensor<65x64xf16>, tensor<48x64xf16>) outs(%init : tensor<65x24xf16>) parts 2 {
+func.func @gate(%x: tensor<33x64xf16>, %w: tensor<48x64xf16>, %init: tensor<33x24xf16>) -> tensor<33x24xf16> attributes {kvrm.step} {
+  %y = kvrm.linear ins(%x, %w : tensor<33x64xf16>, tensor<48x64xf16>) outs(%init : tensor<33x24xf16>) parts 2 {
   ^bb0(%gate: f32, %up: f32):
     %product = arith.mulf %gate, %up : f32
     %v = arith.truncf %product : f32 to f16
     kvrm.yield %v : f16
-  } -> tensor<65x24xf16>
-  return %y : tensor<65x24xf16>
+  } -> tensor<33x24xf16>
+  return %y : tensor<33x24xf16>
 }
 
 // A bias is an extra of the op that follows.
 
 // CHECK-LABEL: func.func @bias
 // CHECK-SAME: %[[BIAS:[a-z0-9]+]]: tensor<24xf32>
-// CHECK: %[[P:.*]] = kvrm.linear {{.*}} outs(%{{.*}} : tensor<65x24xbf16>)
-// CHECK: linalg.generic {indexing_maps = [#[[$WHOLE]], #[[$COLUMNS]], #[[$WHOLE]]]{{.*}} ins(%[[P]], %[[BIAS]] : tensor<65x24xbf16>, tensor<24xf32>)
+// CHECK: %[[P:.*]] = kvrm.linear {{.*}} outs(%{{.*}} : tensor<33x24xbf16>)
+// CHECK: linalg.generic {indexing_maps = [#[[$WHOLE]], #[[$COLUMNS]], #[[$WHOLE]]]{{.*}} ins(%[[P]], %[[BIAS]] : tensor<33x24xbf16>, tensor<24xf32>)
 // CHECK: arith.extf
 // CHECK-NEXT: arith.addf
-func.func @bias(%x: tensor<65x64xbf16>, %w: tensor<24x64xbf16>, %bias: tensor<24xf32>, %init: tensor<65x24xf32>) -> tensor<65x24xf32> attributes {kvrm.step} {
-  %y = kvrm.linear ins(%x, %w : tensor<65x64xbf16>, tensor<24x64xbf16>) extras(%bias : tensor<24xf32>) outs(%init : tensor<65x24xf32>) {
+func.func @bias(%x: tensor<33x64xbf16>, %w: tensor<24x64xbf16>, %bias: tensor<24xf32>, %init: tensor<33x24xf32>) -> tensor<33x24xf32> attributes {kvrm.step} {
+  %y = kvrm.linear ins(%x, %w : tensor<33x64xbf16>, tensor<24x64xbf16>) extras(%bias : tensor<24xf32>) outs(%init : tensor<33x24xf32>) {
   ^bb0(%sum: f32, %b: f32):
     %v = arith.addf %sum, %b : f32
     kvrm.yield %v : f32
-  } -> tensor<65x24xf32>
-  return %y : tensor<65x24xf32>
+  } -> tensor<33x24xf32>
+  return %y : tensor<33x24xf32>
 }
 
 // What is a product already stays: a sum, a rounded one, one that is added to.
@@ -58,27 +58,27 @@ func.func @bias(%x: tensor<65x64xbf16>, %w: tensor<24x64xbf16>, %bias: tensor<24
 // CHECK-LABEL: func.func @products
 // CHECK-NOT: linalg.generic
 // CHECK: return
-func.func @products(%x: tensor<65x64xf16>, %w: tensor<24x64xf16>, %r: tensor<65x24xf32>, %init: tensor<65x24xf32>, %half: tensor<65x24xf16>) -> (tensor<65x24xf32>, tensor<65x24xf16>, tensor<65x24xf32>, tensor<65x24xf32>) attributes {kvrm.step} {
-  %a = kvrm.linear ins(%x, %w : tensor<65x64xf16>, tensor<24x64xf16>) outs(%init : tensor<65x24xf32>) {
+func.func @products(%x: tensor<33x64xf16>, %w: tensor<24x64xf16>, %r: tensor<33x24xf32>, %init: tensor<33x24xf32>, %half: tensor<33x24xf16>) -> (tensor<33x24xf32>, tensor<33x24xf16>, tensor<33x24xf32>, tensor<33x24xf32>) attributes {kvrm.step} {
+  %a = kvrm.linear ins(%x, %w : tensor<33x64xf16>, tensor<24x64xf16>) outs(%init : tensor<33x24xf32>) {
   ^bb0(%sum: f32):
     kvrm.yield %sum : f32
-  } -> tensor<65x24xf32>
-  %b = kvrm.linear ins(%x, %w : tensor<65x64xf16>, tensor<24x64xf16>) outs(%half : tensor<65x24xf16>) {
+  } -> tensor<33x24xf32>
+  %b = kvrm.linear ins(%x, %w : tensor<33x64xf16>, tensor<24x64xf16>) outs(%half : tensor<33x24xf16>) {
   ^bb0(%sum: f32):
     %v = arith.truncf %sum : f32 to f16
     kvrm.yield %v : f16
-  } -> tensor<65x24xf16>
-  %c = kvrm.linear ins(%x, %w : tensor<65x64xf16>, tensor<24x64xf16>) extras(%r : tensor<65x24xf32>) outs(%init : tensor<65x24xf32>) {
+  } -> tensor<33x24xf16>
+  %c = kvrm.linear ins(%x, %w : tensor<33x64xf16>, tensor<24x64xf16>) extras(%r : tensor<33x24xf32>) outs(%init : tensor<33x24xf32>) {
   ^bb0(%sum: f32, %residual: f32):
     %v = arith.addf %sum, %residual : f32
     kvrm.yield %v : f32
-  } -> tensor<65x24xf32>
-  %d = kvrm.linear ins(%x, %w : tensor<65x64xf16>, tensor<24x64xf16>) extras(%r : tensor<65x24xf32>) outs(%init : tensor<65x24xf32>) {
+  } -> tensor<33x24xf32>
+  %d = kvrm.linear ins(%x, %w : tensor<33x64xf16>, tensor<24x64xf16>) extras(%r : tensor<33x24xf32>) outs(%init : tensor<33x24xf32>) {
   ^bb0(%sum: f32, %residual: f32):
     %v = arith.addf %residual, %sum : f32
     kvrm.yield %v : f32
-  } -> tensor<65x24xf32>
-  return %a, %b, %c, %d : tensor<65x24xf32>, tensor<65x24xf16>, tensor<65x24xf32>, tensor<65x24xf32>
+  } -> tensor<33x24xf32>
+  return %a, %b, %c, %d : tensor<33x24xf32>, tensor<33x24xf16>, tensor<33x24xf32>, tensor<33x24xf32>
 }
 
 // A residual that is rounded, a sum that is taken twice, and the rounding to
@@ -87,24 +87,24 @@ func.func @products(%x: tensor<65x64xf16>, %w: tensor<24x64xf16>, %r: tensor<65x
 // CHECK-LABEL: func.func @others
 // CHECK-COUNT-3: linalg.generic
 // CHECK: return
-func.func @others(%x: tensor<65x64xf16>, %w: tensor<24x64xf16>, %r: tensor<65x24xf32>, %init: tensor<65x24xf32>, %half: tensor<65x24xf16>, %other: tensor<65x24xbf16>) -> (tensor<65x24xf16>, tensor<65x24xf32>, tensor<65x24xbf16>) attributes {kvrm.step} {
-  %a = kvrm.linear ins(%x, %w : tensor<65x64xf16>, tensor<24x64xf16>) extras(%r : tensor<65x24xf32>) outs(%half : tensor<65x24xf16>) {
+func.func @others(%x: tensor<33x64xf16>, %w: tensor<24x64xf16>, %r: tensor<33x24xf32>, %init: tensor<33x24xf32>, %half: tensor<33x24xf16>, %other: tensor<33x24xbf16>) -> (tensor<33x24xf16>, tensor<33x24xf32>, tensor<33x24xbf16>) attributes {kvrm.step} {
+  %a = kvrm.linear ins(%x, %w : tensor<33x64xf16>, tensor<24x64xf16>) extras(%r : tensor<33x24xf32>) outs(%half : tensor<33x24xf16>) {
   ^bb0(%sum: f32, %residual: f32):
     %both = arith.addf %sum, %residual : f32
     %v = arith.truncf %both : f32 to f16
     kvrm.yield %v : f16
-  } -> tensor<65x24xf16>
-  %b = kvrm.linear ins(%x, %w : tensor<65x64xf16>, tensor<24x64xf16>) extras(%r : tensor<65x24xf32>) outs(%init : tensor<65x24xf32>) {
+  } -> tensor<33x24xf16>
+  %b = kvrm.linear ins(%x, %w : tensor<33x64xf16>, tensor<24x64xf16>) extras(%r : tensor<33x24xf32>) outs(%init : tensor<33x24xf32>) {
   ^bb0(%sum: f32, %residual: f32):
     %v = arith.addf %sum, %sum : f32
     kvrm.yield %v : f32
-  } -> tensor<65x24xf32>
-  %c = kvrm.linear ins(%x, %w : tensor<65x64xf16>, tensor<24x64xf16>) outs(%other : tensor<65x24xbf16>) {
+  } -> tensor<33x24xf32>
+  %c = kvrm.linear ins(%x, %w : tensor<33x64xf16>, tensor<24x64xf16>) outs(%other : tensor<33x24xbf16>) {
   ^bb0(%sum: f32):
     %v = arith.truncf %sum : f32 to bf16
     kvrm.yield %v : bf16
-  } -> tensor<65x24xbf16>
-  return %a, %b, %c : tensor<65x24xf16>, tensor<65x24xf32>, tensor<65x24xbf16>
+  } -> tensor<33x24xbf16>
+  return %a, %b, %c : tensor<33x24xf16>, tensor<33x24xf32>, tensor<33x24xbf16>
 }
 
 // Few rows, f32, a depth or columns that matrix units do not take: all whole.
@@ -116,28 +116,28 @@ func.func @others(%x: tensor<65x64xf16>, %w: tensor<24x64xf16>, %r: tensor<65x24
 // ROWS-COUNT-1: linalg.generic
 // ROWS-NOT: linalg.generic
 // ROWS: return
-func.func @whole(%few: tensor<8x64xf16>, %x: tensor<65x64xf32>, %odd: tensor<65x40xf16>, %all: tensor<65x64xf16>, %w: tensor<48x64xf16>, %w40: tensor<48x40xf16>, %w12: tensor<12x64xf16>, %init: tensor<65x24xf32>, %init8: tensor<8x24xf32>, %init6: tensor<65x6xf32>) -> (tensor<8x24xf32>, tensor<65x24xf32>, tensor<65x24xf32>, tensor<65x6xf32>) attributes {kvrm.step} {
+func.func @whole(%few: tensor<8x64xf16>, %x: tensor<33x64xf32>, %odd: tensor<33x40xf16>, %all: tensor<33x64xf16>, %w: tensor<48x64xf16>, %w40: tensor<48x40xf16>, %w12: tensor<12x64xf16>, %init: tensor<33x24xf32>, %init8: tensor<8x24xf32>, %init6: tensor<33x6xf32>) -> (tensor<8x24xf32>, tensor<33x24xf32>, tensor<33x24xf32>, tensor<33x6xf32>) attributes {kvrm.step} {
   %a = kvrm.linear ins(%few, %w : tensor<8x64xf16>, tensor<48x64xf16>) outs(%init8 : tensor<8x24xf32>) parts 2 {
   ^bb0(%gate: f32, %up: f32):
     %v = arith.mulf %gate, %up : f32
     kvrm.yield %v : f32
   } -> tensor<8x24xf32>
-  %b = kvrm.linear ins(%x, %w : tensor<65x64xf32>, tensor<48x64xf16>) outs(%init : tensor<65x24xf32>) parts 2 {
+  %b = kvrm.linear ins(%x, %w : tensor<33x64xf32>, tensor<48x64xf16>) outs(%init : tensor<33x24xf32>) parts 2 {
   ^bb0(%gate: f32, %up: f32):
     %v = arith.mulf %gate, %up : f32
     kvrm.yield %v : f32
-  } -> tensor<65x24xf32>
-  %c = kvrm.linear ins(%odd, %w40 : tensor<65x40xf16>, tensor<48x40xf16>) outs(%init : tensor<65x24xf32>) parts 2 {
+  } -> tensor<33x24xf32>
+  %c = kvrm.linear ins(%odd, %w40 : tensor<33x40xf16>, tensor<48x40xf16>) outs(%init : tensor<33x24xf32>) parts 2 {
   ^bb0(%gate: f32, %up: f32):
     %v = arith.mulf %gate, %up : f32
     kvrm.yield %v : f32
-  } -> tensor<65x24xf32>
-  %d = kvrm.linear ins(%all, %w12 : tensor<65x64xf16>, tensor<12x64xf16>) outs(%init6 : tensor<65x6xf32>) parts 2 {
+  } -> tensor<33x24xf32>
+  %d = kvrm.linear ins(%all, %w12 : tensor<33x64xf16>, tensor<12x64xf16>) outs(%init6 : tensor<33x6xf32>) parts 2 {
   ^bb0(%gate: f32, %up: f32):
     %v = arith.mulf %gate, %up : f32
     kvrm.yield %v : f32
-  } -> tensor<65x6xf32>
-  return %a, %b, %c, %d : tensor<8x24xf32>, tensor<65x24xf32>, tensor<65x24xf32>, tensor<65x6xf32>
+  } -> tensor<33x6xf32>
+  return %a, %b, %c, %d : tensor<8x24xf32>, tensor<33x24xf32>, tensor<33x24xf32>, tensor<33x6xf32>
 }
 
 // No step, no change.
@@ -145,11 +145,11 @@ func.func @whole(%few: tensor<8x64xf16>, %x: tensor<65x64xf32>, %odd: tensor<65x
 // CHECK-LABEL: func.func @no_step
 // CHECK-NOT: linalg.generic
 // CHECK: return
-func.func @no_step(%x: tensor<65x64xf16>, %w: tensor<48x64xf16>, %init: tensor<65x24xf32>) -> tensor<65x24xf32> {
-  %y = kvrm.linear ins(%x, %w : tensor<65x64xf16>, tensor<48x64xf16>) outs(%init : tensor<65x24xf32>) parts 2 {
+func.func @no_step(%x: tensor<33x64xf16>, %w: tensor<48x64xf16>, %init: tensor<33x24xf32>) -> tensor<33x24xf32> {
+  %y = kvrm.linear ins(%x, %w : tensor<33x64xf16>, tensor<48x64xf16>) outs(%init : tensor<33x24xf32>) parts 2 {
   ^bb0(%gate: f32, %up: f32):
     %v = arith.mulf %gate, %up : f32
     kvrm.yield %v : f32
-  } -> tensor<65x24xf32>
-  return %y : tensor<65x24xf32>
+  } -> tensor<33x24xf32>
+  return %y : tensor<33x24xf32>
 }

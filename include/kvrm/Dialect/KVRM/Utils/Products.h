@@ -13,9 +13,9 @@
 
 namespace mlir::kvrm {
 
-/// Rows of activations up to which memory limits a product, and a kernel that
-/// streams the weight is as good as any.
-inline constexpr int64_t kStreamedRows = 64;
+/// Rows of activations up to which a kernel that streams the weight is ahead of
+/// a library: measured, see docs/gpu-dense.md.
+inline constexpr int64_t kStreamedRows = 32;
 
 /// Whether operands are what libraries are fast with: f16 or bf16, both the
 /// same; a depth of whole slices of 32, all columns a multiple of 8.
