@@ -436,6 +436,8 @@ Status Checker::checkProduct(const kvrm_program_command &command,
                    int32_t(KVRM_MAX_STAND_INS));
   if (args.size() != 3 && args.size() != 4)
     return corrupt(args.size(), " arguments are not the 3 or 4 of a product");
+  if (args.size() == 4 && addendBytes(command) != 4)
+    return corrupt("product type ", command.grid_rule, " takes no addend");
   return checkProductArgs(command, args);
 }
 

@@ -138,17 +138,20 @@ private:
   DeviceBuffer inBuffer, weightBuffer, addendBuffer, outBuffer;
 };
 
-/// Every type, with and without an addend, of one size.
+/// Every type of one size, with and without an addend where there may be one.
 inline std::vector<ProductShape> allProducts(int64_t rows, int64_t columns,
                                              int64_t depth) {
   std::vector<ProductShape> shapes;
   for (int type = 0; type < KVRM_PRODUCT_TYPES; ++type)
-    for (bool hasAddend : {false, true})
+    for (bool hasAddend : {false, true}) {
+      if (hasAddend && type < KVRM_PRODUCT_F16_F32)
+        continue;
       shapes.push_back({.rows = rows,
                         .columns = columns,
                         .depth = depth,
                         .type = static_cast<kvrm_product_type>(type),
                         .hasAddend = hasAddend});
+    }
   return shapes;
 }
 

@@ -491,7 +491,7 @@ TEST_F(StepPrograms, ProductsAreChecked) {
               for (size_t i : {0, 3, 4}) // the stand-in's out too
                 arg(p, i).bytes = 48;
             }),
-            "");
+            "P: command 11: product type 0 takes no addend");
   EXPECT_EQ(error([](P &p) { p.commands[11].flags = 1; }),
             "P: command 11: a product has no flags");
   EXPECT_EQ(error([](P &p) { p.commands[11].grid_rule = 4; }),

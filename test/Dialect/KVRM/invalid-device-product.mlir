@@ -146,6 +146,20 @@ gpu.module @kvrm_kernels {
   }
 }
 
+func.func @addend_of_halves(%x: memref<8x32xf16>, %w: memref<16x32xf16>, %r: memref<8x16xf16>, %y: memref<8x16xf16>) {
+  // expected-error @+1 {{has an addend, and output is not of f32}}
+  kvrm.device_product ins(%x, %w : memref<8x32xf16>, memref<16x32xf16>) addend(%r : memref<8x16xf16>) outs(%y : memref<8x16xf16>) else @kvrm_kernels::@three grid [1, 1, 1]
+  return
+}
+
+// -----
+
+gpu.module @kvrm_kernels {
+  llvm.func @three(%arg0: i64, %arg1: i64, %arg2: i64) attributes {kvrm.device_kernel = #kvrm.device_kernel<role = dense, threads = 256, shared_bytes = 0>} {
+    llvm.return
+  }
+}
+
 func.func @missing(%x: memref<8x32xf16>, %w: memref<16x32xf16>, %y: memref<8x16xf32>) {
   // expected-error @+1 {{names no function '@kvrm_kernels::@missing'}}
   kvrm.device_product ins(%x, %w : memref<8x32xf16>, memref<16x32xf16>) outs(%y : memref<8x16xf32>) else @kvrm_kernels::@missing grid [1, 1, 1]

@@ -414,6 +414,8 @@ LogicalResult DeviceProductOp::verify() {
   if (sum != element && !sum.isF32())
     return emitOpError("output is of ")
            << sum << ", neither of the input's element nor of f32";
+  if (getAddend() && !sum.isF32())
+    return emitOpError("has an addend, and output is not of f32");
   int64_t rows = output.getDimSize(0), columns = output.getDimSize(1);
   int64_t depth = input.getDimSize(1);
   if (failed(verifyProductBuffer(*this, "input", getInput(), element, rows,

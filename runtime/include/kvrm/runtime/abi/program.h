@@ -72,14 +72,16 @@ typedef enum kvrm_command_kind {
   /// any other skips the product. Arguments are out, in, weight, addend: the
   /// weight of the weights, the others of the arena; out may be all the logits,
   /// too. Out overlaps neither in nor weight; the addend it may be.
+  /// An addend is f32: a library was seen to round twice when it adds to f16 or
+  /// bf16.
   KVRM_COMMAND_PRODUCT = 2
 } kvrm_command_kind;
 
-/// Elements of a product: those of in and weight, and of out and addend.
+/// Elements of a product: those of in and weight, and of out.
 typedef enum kvrm_product_type {
   KVRM_PRODUCT_F16 = 0, ///< f16 all
   KVRM_PRODUCT_BF16 = 1,
-  KVRM_PRODUCT_F16_F32 = 2, ///< f16 in and weight, f32 out and addend
+  KVRM_PRODUCT_F16_F32 = 2, ///< f16 in and weight, f32 out
   KVRM_PRODUCT_BF16_F32 = 3,
   KVRM_PRODUCT_TYPES = 4
 } kvrm_product_type;
