@@ -657,7 +657,7 @@ TEST(Descriptor, RefusesLimitsOutOfRange) {
 TEST(Descriptor, HasNotAByteOfSummariesWithoutThem) {
   kvrm_descriptor_limits limits = {8, 1, 128, 64, 32, 16, 4, 0};
   kvrm_descriptor_layout off = kvrm_descriptor_layout_of(limits);
-  EXPECT_EQ(off.summary_biases, off.groups);
+  EXPECT_EQ(off.summary_biases, off.sampling);
   limits.max_summaries = 64;
   kvrm_descriptor_layout on = kvrm_descriptor_layout_of(limits);
   EXPECT_EQ(on.rows, off.rows);

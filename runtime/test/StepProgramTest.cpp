@@ -553,6 +553,7 @@ TEST_F(StepPrograms, ProductsAreChecked) {
 /// A product may write the logits, of which there are as many as it makes.
 TEST_F(StepPrograms, ProductsMayWriteLogits) {
   roles.push_back(KVRM_ROLE_DENSE);
+  roles.push_back(KVRM_ROLE_SAMPLE);
   std::vector<kvrm_program_arg> args(productArgs.begin(),
                                      productArgs.begin() + 3);
   auto error = [&](kvrm_program_arg out, int64_t logitBytes) {
@@ -560,6 +561,7 @@ TEST_F(StepPrograms, ProductsMayWriteLogits) {
     args[0] = out;
     copy.addProduct(KVRM_PRODUCT_F16_F32, {4, 6, 8}, args);
     copy.addDense(6, KVRM_GRID_FIXED, {4, 1, 1}, args);
+    addSampling(copy);
     ProgramBounds own = bounds();
     own.hasLogits = true;
     own.logitBytes = logitBytes;
