@@ -8,6 +8,8 @@
 
 #include "kvrm/runtime/paging/StepDescriptor.h"
 
+#include <array>
+#include <bit>
 #include <cstring>
 
 using namespace kvrm;
@@ -96,7 +98,8 @@ void StepDescriptor::setSampling(int32_t index, const kvrm_sampling &value) {
   KVRM_CHECK(index >= 0 && index < bounds.rows, "row in range");
   kvrm_sampling &target = reinterpret_cast<kvrm_sampling *>(
       planned.data() + offsets.sampling)[index];
-  if (std::memcmp(&target, &value, sizeof(kvrm_sampling)) == 0)
+  using Words = std::array<uint32_t, sizeof(kvrm_sampling) / 4>;
+  if (std::bit_cast<Words>(target) == std::bit_cast<Words>(value))
     return;
   target = value;
   samplingDirty.add(index, index + 1);
