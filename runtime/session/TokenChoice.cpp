@@ -22,25 +22,29 @@
 
 using namespace kvrm;
 
-/// Orders finite logits as they are ordered themselves, equal ones alike; 0 for
-/// what is not finite, which no other has.
+/// Orders finite logits as they are ordered themselves, equal ones alike;
+/// INT32_MIN for what is not finite, which no other has. Without a branch, so
+/// that compilers make vectors of it.
+static int32_t orderOf(float logit) {
+  auto bits = std::bit_cast<int32_t>(logit + 0.0f); // -0 is 0
+  constexpr int32_t exponent = 0x7f800000;
+  int32_t order = bits ^ ((bits >> 31) & INT32_MAX);
+  return (bits & exponent) == exponent ? INT32_MIN : order;
+}
+
+/// The same from 0 on.
 static uint32_t keyOf(float logit) {
-  if (!std::isfinite(logit))
-    return 0;
-  auto bits = std::bit_cast<uint32_t>(logit + 0.0f); // -0 is 0
-  constexpr uint32_t sign = 0x80000000u;
-  return bits & sign ? ~bits : bits | sign;
+  return static_cast<uint32_t>(orderOf(logit)) ^ 0x80000000u;
 }
 
 int32_t kvrm::greatestLogit(std::span<const float> logits) {
-  int32_t best = -1;
-  uint32_t most = 0;
-  for (size_t i = 0; i < logits.size(); ++i)
-    if (uint32_t key = keyOf(logits[i]); key > most) {
-      most = key;
-      best = static_cast<int32_t>(i);
-    }
-  return best;
+  int32_t most = INT32_MIN;
+  for (float logit : logits)
+    most = std::max(most, orderOf(logit));
+  if (most == INT32_MIN)
+    return -1;
+  auto found = std::ranges::find(logits, most, orderOf);
+  return static_cast<int32_t>(found - logits.begin());
 }
 
 /// 2^x for x <= 0, in units of 2^-KVRM_WEIGHT_BITS.
