@@ -275,14 +275,6 @@ Status CudaBackend::collapsePage(const PageCollapse &) {
 // Steps
 //===----------------------------------------------------------------------===//
 
-/// Waits for the step and copies the tokens that it chose.
-Status CudaBackend::readNext(const BackendStep &step) {
-  KVRM_TRY(queue.synchronize());
-  size_t rows = step.descriptor->committedRows().size();
-  std::memcpy(step.next, next.data(), rows * sizeof(int32_t));
-  return Status::ok();
-}
-
 /// Waits for the step and copies the logits of its active rows, from the first
 /// to the last of them. They go through pinned memory, as a copy to other
 /// memory is one through pinned memory of the driver's.
@@ -314,12 +306,10 @@ Status CudaBackend::runStep(const BackendStep &step, BackendStats &stats) {
   KVRM_TRY(entry.descriptor.send(queue, *step.descriptor));
   KVRM_TRY(entry.program.replay(queue, {.cluster = step.schedule}));
   entry.descriptor.applied();
-  if (step.logits)
-    KVRM_TRY(readLogits(step));
+  KVRM_TRY(step.logits ? readLogits(step) : queue.synchronize());
   if (step.next)
-    KVRM_TRY(readNext(step));
-  if (!step.logits && !step.next)
-    KVRM_TRY(queue.synchronize());
+    std::memcpy(step.next, next.data(),
+                step.descriptor->committedRows().size() * sizeof(int32_t));
   stats = BackendStats();
   stats.committedBytes = entry.descriptor.stats().bytes;
   stats.commitNanoseconds = entry.descriptor.stats().nanoseconds;

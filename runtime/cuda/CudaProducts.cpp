@@ -43,14 +43,11 @@ static std::string textOf(const ProductShape &shape) {
 }
 
 static cuda::LtType elementOf(kvrm_product_type type) {
-  return type == KVRM_PRODUCT_F16 || type == KVRM_PRODUCT_F16_F32
-             ? cuda::ltF16
-             : cuda::ltBF16;
+  return kvrm_product_element(type) == KVRM_F16 ? cuda::ltF16 : cuda::ltBF16;
 }
 
 static cuda::LtType sumOf(kvrm_product_type type) {
-  return type == KVRM_PRODUCT_F16 || type == KVRM_PRODUCT_BF16 ? elementOf(type)
-                                                               : cuda::ltF32;
+  return kvrm_product_is_f32(type) ? cuda::ltF32 : elementOf(type);
 }
 
 //===----------------------------------------------------------------------===//

@@ -362,10 +362,9 @@ Status Checker::checkCopy(const kvrm_program_command &command,
 // Products
 //===----------------------------------------------------------------------===//
 
-static int64_t addendBytes(const kvrm_program_command &product) {
-  bool isF32 = product.grid_rule == KVRM_PRODUCT_F16_F32 ||
-               product.grid_rule == KVRM_PRODUCT_BF16_F32;
-  return isF32 ? 4 : 2;
+/// Of a product whose type is checked.
+static kvrm_product_type typeOf(const kvrm_program_command &product) {
+  return static_cast<kvrm_product_type>(product.grid_rule);
 }
 
 static bool overlap(const kvrm_program_arg &lhs, const kvrm_program_arg &rhs) {
@@ -376,9 +375,11 @@ static bool overlap(const kvrm_program_arg &lhs, const kvrm_program_arg &rhs) {
 /// Of a product of checked sizes and type: what each argument is, to the byte.
 Status Checker::checkProductArgs(const kvrm_program_command &command,
                                  std::span<const kvrm_program_arg> args) const {
-  constexpr int64_t element = 2;
+  kvrm_product_type type = typeOf(command);
+  int64_t element = kvrm_element_bytes(kvrm_product_element(type));
+  int64_t sum = kvrm_product_is_f32(type) ? int64_t(sizeof(float)) : element;
   int64_t rows = command.grid[0], columns = command.grid[1];
-  int64_t depth = command.grid[2], sum = addendBytes(command);
+  int64_t depth = command.grid[2];
   struct Matrix {
     const char *name;
     int32_t base;
@@ -436,7 +437,7 @@ Status Checker::checkProduct(const kvrm_program_command &command,
                    int32_t(KVRM_MAX_STAND_INS));
   if (args.size() != 3 && args.size() != 4)
     return corrupt(args.size(), " arguments are not the 3 or 4 of a product");
-  if (args.size() == 4 && addendBytes(command) != 4)
+  if (args.size() == 4 && !kvrm_product_is_f32(typeOf(command)))
     return corrupt("product type ", command.grid_rule, " takes no addend");
   return checkProductArgs(command, args);
 }

@@ -37,7 +37,8 @@ static uint32_t keyOf(float logit) {
   return static_cast<uint32_t>(orderOf(logit)) ^ 0x80000000u;
 }
 
-int32_t kvrm::greatestLogit(std::span<const float> logits) {
+/// Index of the first of the greatest finite logits, -1 if there is none.
+static int32_t greatestLogit(std::span<const float> logits) {
   int32_t most = INT32_MIN;
   for (float logit : logits)
     most = std::max(most, orderOf(logit));

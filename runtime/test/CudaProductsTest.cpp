@@ -6,12 +6,11 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "FakeCuda.h"
+#include "FakeMachine.h"
 #include "ProductCase.h"
 
 #include <atomic>
 #include <cstdlib>
-#include <dlfcn.h>
 
 using namespace kvrm;
 using namespace kvrm::test;
@@ -19,17 +18,6 @@ using namespace kvrm::test;
 extern std::atomic<int64_t> allocations;
 
 namespace {
-
-fake::Control &control() {
-  static auto *found = [] {
-    void *library = dlopen(KVRM_FAKE_CUDA, RTLD_NOW | RTLD_LOCAL);
-    EXPECT_NE(library, nullptr) << dlerror();
-    auto *entry = reinterpret_cast<fake::Control *(*)()>(
-        dlsym(library, "fakeCudaControl"));
-    return entry();
-  }();
-  return *found;
-}
 
 class CudaProductsTest : public testing::Test {
 protected:
@@ -43,12 +31,6 @@ protected:
       ADD_FAILURE() << violation;
   }
 
-  static Expected<std::shared_ptr<const CudaDevice>> openDevice() {
-    Expected<std::shared_ptr<const CudaDriver>> driver =
-        CudaDriver::load(KVRM_FAKE_CUDA);
-    KVRM_TRY(driver.status());
-    return CudaDevice::create(driver.take());
-  }
   static Expected<std::unique_ptr<CudaProducts>>
   create(const std::shared_ptr<const CudaDevice> &device) {
     Expected<std::shared_ptr<const ProductLibrary>> library =

@@ -6,7 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "FakeCuda.h"
+#include "FakeMachine.h"
 #include "PolicyConstants.h"
 #include "SessionPair.h"
 #include "ToyDevice.h"
@@ -16,7 +16,6 @@
 #include "kvrm/runtime/paging/Calibration.h"
 #include "kvrm/runtime/session/TokenChoice.h"
 
-#include <dlfcn.h>
 #include <filesystem>
 #include <functional>
 #include <set>
@@ -31,24 +30,6 @@ using namespace kvrm::test;
 
 // Queries and what attention makes of them are in f16 too.
 const double test::tolerance = 3e-2;
-
-static fake::Control &control() {
-  static auto *found = [] {
-    void *library = dlopen(KVRM_FAKE_CUDA, RTLD_NOW | RTLD_LOCAL);
-    EXPECT_NE(library, nullptr) << dlerror();
-    auto *entry = reinterpret_cast<fake::Control *(*)()>(
-        dlsym(library, "fakeCudaControl"));
-    return entry();
-  }();
-  return *found;
-}
-
-static Expected<std::shared_ptr<const CudaDevice>> openDevice() {
-  Expected<std::shared_ptr<const CudaDriver>> driver =
-      CudaDriver::load(KVRM_FAKE_CUDA);
-  KVRM_TRY(driver.status());
-  return CudaDevice::create(driver.take());
-}
 
 std::vector<Case> test::allCases() {
   return {{.schedule = "workqueue"}, {.schedule = "cluster"}};

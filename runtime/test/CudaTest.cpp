@@ -6,12 +6,11 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "FakeCuda.h"
+#include "FakeMachine.h"
 #include "ToyKernels.h"
 #include "kvrm/runtime/attention/AttentionStep.h"
 
 #include <atomic>
-#include <dlfcn.h>
 #include <functional>
 #include <gtest/gtest.h>
 #include <map>
@@ -19,21 +18,12 @@
 #include <set>
 
 using namespace kvrm;
+using kvrm::test::control;
+using kvrm::test::openDevice;
 
 extern std::atomic<int64_t> allocations;
 
 namespace {
-
-fake::Control &control() {
-  static auto *found = [] {
-    void *library = dlopen(KVRM_FAKE_CUDA, RTLD_NOW | RTLD_LOCAL);
-    EXPECT_NE(library, nullptr) << dlerror();
-    auto *entry = reinterpret_cast<fake::Control *(*)()>(
-        dlsym(library, "fakeCudaControl"));
-    return entry();
-  }();
-  return *found;
-}
 
 bool isOneLine(const std::string &text) {
   return !text.empty() && text.find('\n') == std::string::npos &&
@@ -52,12 +42,6 @@ protected:
       std::filesystem::remove_all(path);
   }
 
-  static Expected<std::shared_ptr<const CudaDevice>> openDevice() {
-    Expected<std::shared_ptr<const CudaDriver>> driver =
-        CudaDriver::load(KVRM_FAKE_CUDA);
-    KVRM_TRY(driver.status());
-    return CudaDevice::create(driver.take());
-  }
   static std::shared_ptr<const CudaDevice> device() {
     Expected<std::shared_ptr<const CudaDevice>> opened = openDevice();
     EXPECT_TRUE(opened) << opened.status().message();

@@ -11,9 +11,9 @@
 // one that a host chooses.
 //
 // A row of 128,256 logits is 513 KB in the L2 cache, some 5 us for one
-// multiprocessor to read. A greedy choice reads it once, a draw five times, and
-// top-k and top-p eight times more each: 4 bits of the least logit that is kept
-// a time.
+// multiprocessor to read. A greedy choice reads it once, a draw three times and
+// one warp's part again; top-k eight times more and top-p nine: 4 bits of the
+// least logit that is kept a time, and for top-p their mass.
 //
 //===----------------------------------------------------------------------===//
 

@@ -456,9 +456,9 @@ def KVRM_DeviceProductOp : KVRM_Op<"device_product", [
 
     Shapes: input `[M, K]`, weight `[N, K]`, output and addend `[M, N]`, static,
     positive and without gaps between rows. Input and weight are of f16 or of
-    bf16, output of that element or of f32; with an addend, which is of f32, of
-    f32. Sums are in f32, in any order, and rounded once. The output shares no memory with input
-    or weight; it may be the addend.
+    bf16, output of that element or of f32; an addend is of f32, and so is the
+    output then. Sums are in f32, in any order, and rounded once. The output
+    shares no memory with input or weight; it may be the addend.
 
     Example:
 

@@ -202,7 +202,7 @@ def SplitProductsPass : Pass<"kvrm-split-products", "::mlir::ModuleOp"> {
     a multiple of 32, the columns of all parts one of 8.
   }];
   let options = [
-    Option<"rows", "rows", "int64_t", /*default=*/"32",
+    Option<"rows", "rows", "int64_t", /*default=*/"kStreamedRows",
            "Rows of activations up to which a linear stays whole">,
   ];
   let statistics = [

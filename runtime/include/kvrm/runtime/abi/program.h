@@ -19,6 +19,7 @@
 #ifndef KVRM_RUNTIME_ABI_PROGRAM_H
 #define KVRM_RUNTIME_ABI_PROGRAM_H
 
+#include "kvrm/runtime/abi/limits.h"
 #include <stdint.h>
 
 #ifdef __cplusplus
@@ -86,6 +87,17 @@ typedef enum kvrm_product_type {
   KVRM_PRODUCT_TYPES = 4
 } kvrm_product_type;
 
+/// The element of a product's in and weight.
+static inline kvrm_element kvrm_product_element(kvrm_product_type type) {
+  return type == KVRM_PRODUCT_F16 || type == KVRM_PRODUCT_F16_F32 ? KVRM_F16
+                                                                  : KVRM_BF16;
+}
+
+/// Whether its out is f32, and not of that element.
+static inline int32_t kvrm_product_is_f32(kvrm_product_type type) {
+  return type == KVRM_PRODUCT_F16_F32 || type == KVRM_PRODUCT_BF16_F32;
+}
+
 /// How many blocks a kernel gets along x; along y and z it is grid[1] and
 /// grid[2].
 typedef enum kvrm_grid_rule {
@@ -137,8 +149,7 @@ typedef enum kvrm_program_base {
   KVRM_BASE_TOKENS = 19,   ///< the descriptor's tokens; of dense kernels alone
   KVRM_BASE_LOGITS = 20,   ///< float[rows][vocabulary]; of dense kernels alone
   KVRM_BASE_SAMPLING = 21, ///< the descriptor's; of sample kernels alone
-  KVRM_BASE_NEXT =
-      22, ///< int32_t[rows], chosen tokens; of sample kernels alone
+  KVRM_BASE_NEXT = 22,     ///< int32_t[rows], chosen; of sample kernels alone
   KVRM_PROGRAM_BASES = 23
 } kvrm_program_base;
 

@@ -114,7 +114,6 @@ private:
   Status createEntry(StepEntry which, const Package &package);
   Status recordSchedules(StepEntry which, bool usesClusters);
   Status readLogits(const BackendStep &step);
-  Status readNext(const BackendStep &step);
   ProgramMemory memoryOf(const Entry &entry) const;
 
   std::shared_ptr<const CudaDevice> gpu;

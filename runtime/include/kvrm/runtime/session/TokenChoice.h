@@ -25,9 +25,6 @@ namespace kvrm {
 int32_t chooseToken(std::span<const float> logits,
                     const kvrm_sampling &sampling);
 
-/// Index of the first of the greatest finite logits, -1 if there is none.
-int32_t greatestLogit(std::span<const float> logits);
-
 } // namespace kvrm
 
 #endif // KVRM_RUNTIME_SESSION_TOKENCHOICE_H
