@@ -9,6 +9,7 @@
 #include "kvrm/Frontend/DecoderBuilder.h"
 
 #include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
+#include "kvrm/Dialect/KVRM/Utils/Rotation.h"
 #include "kvrm/Frontend/CheckRange.h"
 #include "kvrm/runtime/abi/limits.h"
 
@@ -276,37 +277,14 @@ Value StepBuilder::gatherRope(StringRef tableName, Value positions) {
       b, gathered, ArrayRef<ReassociationIndices>{{0, 1}, {2}});
 }
 
-/// RoPE in the half-split form: element i of a head turns with element
-/// i + head_dim / 2 (Su et al., arXiv 2104.09864). Returns
-/// `[rows, queries, heads, head_dim]`.
+/// RoPE in the half-split form. Returns `[rows, queries, heads, head_dim]`.
 Value StepBuilder::rotate(Value x, int64_t heads, Value cosines, Value sines) {
   int64_t half = config.headDim / 2, count = rows * queries;
   Value pairs = tensor::ExpandShapeOp::create(
       b, f32({count, heads, 2, half}), x,
       ArrayRef<ReassociationIndices>{{0}, {1, 2, 3}});
-  AffineMap angles = AffineMap::get(
-      4, 0, {b.getAffineDimExpr(0), b.getAffineDimExpr(3)}, b.getContext());
-  Value rotated = elementwise(
-      {count, heads, 2, half}, {pairs, cosines, sines},
-      {b.getMultiDimIdentityMap(4), angles, angles},
-      [&](OpBuilder &nested, Location loc, ValueRange args) -> Value {
-        SmallVector<Value> index;
-        for (int64_t dim = 0; dim < 4; ++dim)
-          index.push_back(linalg::IndexOp::create(nested, loc, dim));
-        Value one = arith::ConstantIndexOp::create(nested, loc, 1);
-        Value isFirst = arith::CmpIOp::create(
-            nested, loc, arith::CmpIPredicate::ult, index[2], one);
-        index[2] = arith::SubIOp::create(nested, loc, one, index[2]);
-        Value partner = tensor::ExtractOp::create(nested, loc, pairs, index);
-        Value negated = arith::NegFOp::create(nested, loc, args[2]);
-        Value sine =
-            arith::SelectOp::create(nested, loc, isFirst, negated, args[2]);
-        Value own = arith::MulFOp::create(nested, loc, args[0], args[1]);
-        Value other = arith::MulFOp::create(nested, loc, partner, sine);
-        Value sum = arith::AddFOp::create(nested, loc, own, other);
-        return toActivation(nested, loc, sum);
-      },
-      activationType());
+  Value rotated =
+      mlir::kvrm::Rotation{pairs, cosines, sines}.write(b, activationType());
   return tensor::ExpandShapeOp::create(
       b, activations({rows, queries, heads, config.headDim}),
       tensor::CollapseShapeOp::create(

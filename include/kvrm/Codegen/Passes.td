@@ -95,13 +95,19 @@ def LowerDenseToNVVMPass
     : Pass<"kvrm-lower-dense-to-nvvm", "::mlir::ModuleOp"> {
   let summary = "Lower the dense part of steps to kernels for NVIDIA GPUs";
   let description = [{
-    Every `kvrm.linear`, `kvrm.rms_norm` and linalg op of a bufferized step
+    Every `kvrm.linear`, `kvrm.qkv_projection`, `kvrm.rms_norm` and linalg op of
+    a bufferized step
     becomes a `kvrm.device_dispatch` of a kernel in the `gpu.module` that
     `kvrm-lower-kernels-to-nvvm` made; equal ops share one. A linear of 2-byte
     elements runs on matrix units, its weights streamed through shared memory
     before the kernel waits for its input (`sm_90`). An op that no other kernel
     takes becomes loops, a thread an element: no step is refused for one. The
     kernel of `kvrm.sample` is written too.
+
+    A projection's kernel stores keys and values straight to their pages where
+    an append follows that alone uses them; the launch of the append goes.
+    Norms in front of products, and projections, that no kernel takes are
+    errors: `kvrm-split-products` makes them ops of their own.
 
     A linear of more than 32 rows that is a product and at most a cast or an
     addend, which `kvrm-split-products` sees to, becomes a
@@ -115,6 +121,8 @@ def LowerDenseToNVVMPass
   let statistics = [
     Statistic<"numLowered", "ops-lowered", "Number of ops lowered">,
     Statistic<"numKernels", "kernels", "Number of kernels written">,
+    Statistic<"numAppends", "appends",
+              "Number of appends that went into projections">,
     Statistic<"numProducts", "products",
               "Number of ops lowered that a library can run">,
   ];

@@ -30,12 +30,23 @@ struct DenseLaunch {
   bool perProcessor = false; ///< grid[0] counts for each multiprocessor
 };
 
+/// The pool that a kernel appends keys and values to, and the tokens of a row.
+struct AppendTarget {
+  PoolType pool;
+  int64_t queries;
+
+  bool operator==(const AppendTarget &) const = default;
+};
+
 /// The buffers of ops, each once, in the order of its kernel's parameters.
 struct DenseBuffers {
   SmallVector<Value> inputs, outputs;
 
   static DenseBuffers of(LinearOp op);
   static DenseBuffers of(RmsNormOp op);
+  /// Without key and value, if the kernel appends them.
+  static DenseBuffers of(QKVProjectionOp op,
+                         const std::optional<AppendTarget> &append);
   /// Fails, with an error, for an op that uses a value that is neither a buffer
   /// nor a constant.
   static FailureOr<DenseBuffers> of(ArrayRef<linalg::LinalgOp> ops);
@@ -45,10 +56,17 @@ struct DenseBuffers {
   }
 };
 
-/// A product with a weight, by matrix units where the shape allows.
-DenseLaunch writeLinearKernel(LinearOp op, StringRef name,
-                              gpu::GPUModuleOp module,
-                              const DeviceOptions &options);
+/// A product with a weight, by matrix units where the shape allows. Fails, with
+/// an error, for a norm that the kernel has no room for.
+FailureOr<DenseLaunch> writeLinearKernel(LinearOp op, StringRef name,
+                                         gpu::GPUModuleOp module,
+                                         const DeviceOptions &options);
+
+/// Query, key and value. Fails, with an error, for what matrix units do not
+/// take.
+FailureOr<DenseLaunch> writeQKVProjectionKernel(
+    QKVProjectionOp op, const std::optional<AppendTarget> &append,
+    StringRef name, gpu::GPUModuleOp module, const DeviceOptions &options);
 
 /// One block a row.
 DenseLaunch writeNormKernel(RmsNormOp op, StringRef name,

@@ -237,6 +237,11 @@ public:
   Quad multiply(const Quad &a, Value b0, Value b1, const Quad &c, Type element);
   /// Transposes an 8 x 8 matrix of 16-bit elements, two a lane.
   Value transpose(Value pair);
+  /// An f32 rounded to `element`, f32, f16 or bf16.
+  Value round(Value value, Type element) {
+    return element.isF32() ? value
+                           : arith::TruncFOp::create(*this, element, value);
+  }
   /// Two f32 rounded to `element`, the first in the low half.
   Value roundPair(Value low, Value high, Type element);
 

@@ -78,14 +78,36 @@ DeviceKernel::DeviceKernel(gpu::GPUModuleOp module, Location loc,
           DeviceKernelAttr::get(loc.getContext(), role, threads, sharedBytes),
           options.blocksPerSM) {}
 
+static SmallVector<Type> pointerTypes(MLIRContext *context, int64_t pointers,
+                                      bool appends) {
+  SmallVector<Type> types(pointers, globalPointer(context));
+  for (int32_t i = 0; appends && kvrm_append_arg_base(i) >= 0; ++i) {
+    int32_t base = kvrm_append_arg_base(i);
+    bool isNumber =
+        base == KVRM_BASE_HEAD_STRIDE || base == KVRM_BASE_PAGES_PER_SLOT;
+    types.push_back(isNumber ? Type(IntegerType::get(context, 64))
+                             : globalPointer(context));
+  }
+  return types;
+}
+
 DeviceKernel::DeviceKernel(gpu::GPUModuleOp module, Location loc,
                            StringRef name, int64_t pointers, int64_t threads,
-                           int64_t sharedBytes, DeviceRole role)
+                           int64_t sharedBytes, DeviceRole role, bool appends)
     : DeviceKernel(
-          module, loc, name,
-          SmallVector<Type>(pointers, globalPointer(loc.getContext())),
+          module, loc, name, pointerTypes(loc.getContext(), pointers, appends),
           DeviceKernelAttr::get(loc.getContext(), role, threads, sharedBytes),
           /*blocksPerSM=*/1) {}
+
+Value DeviceKernel::appendArgument(kvrm_program_base base) {
+  int32_t count = 0, position = -1;
+  for (; kvrm_append_arg_base(count) >= 0; ++count)
+    if (kvrm_append_arg_base(count) == base)
+      position = count;
+  assert(position >= 0 && "a kernel that appends takes no such argument");
+  return function.getArgument(function.getNumArguments() -
+                              static_cast<unsigned>(count - position));
+}
 
 std::string kvrm::deviceKernelName(StringRef kernel, DeviceRole role) {
   switch (role) {

@@ -22,6 +22,7 @@
 #include "kvrm/runtime/abi/descriptor.h"
 #include "kvrm/runtime/abi/device.h"
 #include "kvrm/runtime/abi/pool.h"
+#include "kvrm/runtime/abi/program.h"
 
 #include "mlir/Dialect/GPU/IR/GPUDialect.h"
 
@@ -62,10 +63,11 @@ public:
   DeviceKernel(gpu::GPUModuleOp module, Location loc, StringRef name,
                DeviceRole role, int64_t threads, int64_t sharedBytes,
                const DeviceOptions &options);
-  /// A kernel of `pointers` global pointers.
+  /// A kernel of `pointers` global pointers, and behind them, if it `appends`,
+  /// of what kvrm_append_arg_base lists.
   DeviceKernel(gpu::GPUModuleOp module, Location loc, StringRef name,
                int64_t pointers, int64_t threads, int64_t sharedBytes,
-               DeviceRole role = DeviceRole::Dense);
+               DeviceRole role = DeviceRole::Dense, bool appends = false);
   /// Ends the body.
   void finish() { LLVM::ReturnOp::create(b, ValueRange{}); }
 
@@ -77,6 +79,10 @@ public:
   Value pointer(size_t index) {
     return function.getArgument(static_cast<unsigned>(index));
   }
+
+  /// The parameter of this base of a kernel that appends: a global pointer, or
+  /// i64.
+  Value appendArgument(kvrm_program_base base);
 
   /// Address of the block's dynamic shared memory, 1024-byte aligned.
   Value sharedMemory();

@@ -62,7 +62,9 @@ private:
   LogicalResult writeDense(DeviceDispatchOp op);
   LogicalResult writeSample(SampleOp op);
   LogicalResult writeProduct(DeviceProductOp op);
-  template <typename OpT> LogicalResult writeDenseKernel(OpT op);
+  template <typename OpT>
+  LogicalResult writeDenseKernel(OpT op,
+                                 std::optional<int64_t> appends = std::nullopt);
   LogicalResult begin(Operation *op, const Launch &launch, int64_t arguments);
   LogicalResult add(Operation *op, const Launch &launch, int64_t layer,
                     const Operands &operands);
@@ -320,7 +322,7 @@ LogicalResult ProgramWriter::writeAttention(LaunchOp op) {
 }
 
 LogicalResult ProgramWriter::writeDense(DeviceDispatchOp op) {
-  return writeDenseKernel(op);
+  return writeDenseKernel(op, op.getAppends());
 }
 
 static uint16_t productTypeOf(DeviceProductOp op) {
@@ -375,25 +377,44 @@ LogicalResult ProgramWriter::writeProduct(DeviceProductOp op) {
   return writeDenseKernel(op);
 }
 
+/// What a kernel that appends to the pages of `layer` takes behind its buffers.
+static SmallVector<kvrm_program_arg> appendArguments(int64_t layer) {
+  SmallVector<kvrm_program_arg> args;
+  for (int32_t i = 0; kvrm_append_arg_base(i) >= 0; ++i) {
+    kvrm_program_arg arg{};
+    arg.base = static_cast<uint16_t>(kvrm_append_arg_base(i));
+    if (arg.base == KVRM_BASE_K_POOL || arg.base == KVRM_BASE_V_POOL)
+      arg.index = static_cast<uint16_t>(layer);
+    args.push_back(arg);
+  }
+  return args;
+}
+
 /// The launch of the kernel that an op names, with all its buffers.
-template <typename OpT> LogicalResult ProgramWriter::writeDenseKernel(OpT op) {
+template <typename OpT>
+LogicalResult ProgramWriter::writeDenseKernel(OpT op,
+                                              std::optional<int64_t> appends) {
   Launch launch;
   launch.kernel = op.getKernel().getLeafReference().str();
   llvm::copy(op.getGrid(), launch.grid.begin());
   if (op.getPerProcessor())
     launch.rule = KVRM_GRID_PROCESSORS;
-  if (op->getNumOperands() > KVRM_MAX_COMMAND_ARGS)
-    return op.emitOpError("passes ")
-           << op->getNumOperands() << " buffers, more than "
-           << KVRM_MAX_COMMAND_ARGS;
-  if (failed(begin(op, launch, op->getNumOperands())))
-    return failure();
+  SmallVector<kvrm_program_arg> found;
   for (Value buffer : op->getOperands()) {
     FailureOr<kvrm_program_arg> arg = argumentFor(buffer, op);
     if (failed(arg))
       return failure();
-    args.push_back(*arg);
+    found.push_back(*arg);
   }
+  if (appends)
+    llvm::append_range(found, appendArguments(*appends));
+  auto count = static_cast<int64_t>(found.size());
+  if (count > KVRM_MAX_COMMAND_ARGS)
+    return op.emitOpError("passes ")
+           << count << " arguments, more than " << KVRM_MAX_COMMAND_ARGS;
+  if (failed(begin(op, launch, count)))
+    return failure();
+  args.insert(args.end(), found.begin(), found.end());
   return success();
 }
 

@@ -18,6 +18,7 @@
 #include "mlir/IR/Matchers.h"
 #include "mlir/Transforms/GreedyPatternRewriteDriver.h"
 #include "llvm/ADT/DenseSet.h"
+#include "llvm/ADT/TypeSwitch.h"
 
 namespace mlir::kvrm {
 #define GEN_PASS_DEF_LOWERDENSETONVVMPASS
@@ -33,9 +34,16 @@ namespace {
 /// another.
 using DenseGroup = SmallVector<Operation *, 1>;
 
+/// The launch that appends what a projection makes, and nobody else uses.
+struct Append {
+  LaunchOp launch;
+  AppendTarget target;
+};
+
 /// A kernel, and what it was written for.
 struct KnownKernel {
   DenseGroup ops;
+  std::optional<AppendTarget> append; ///< of a projection
   std::string name;
   DenseLaunch launch;
 };
@@ -49,11 +57,14 @@ public:
 private:
   LogicalResult lowerStep(func::FuncOp step);
   LogicalResult lower(const DenseGroup &group);
+  FailureOr<DenseLaunch> writeKernel(const KnownKernel &kernel,
+                                     const DenseBuffers &buffers);
   FailureOr<KnownKernel> kernelFor(const DenseGroup &group,
+                                   const std::optional<AppendTarget> &append,
                                    const DenseBuffers &buffers);
   LogicalResult writeSampling(ModuleOp module);
   void launch(const DenseGroup &group, const KnownKernel &kernel,
-              const DenseBuffers &buffers);
+              const DenseBuffers &buffers, IntegerAttr layer);
   LogicalResult lowerMath();
 
   gpu::GPUModuleOp device;
@@ -165,7 +176,10 @@ static FailureOr<bool> canJoin(const DenseGroup &group, Operation *op) {
   return true;
 }
 
-static FailureOr<DenseBuffers> buffersOf(const DenseGroup &group) {
+static FailureOr<DenseBuffers>
+buffersOf(const DenseGroup &group, const std::optional<AppendTarget> &append) {
+  if (auto projection = dyn_cast<QKVProjectionOp>(group.front()))
+    return DenseBuffers::of(projection, append);
   if (auto linear = dyn_cast<LinearOp>(group.front()))
     return DenseBuffers::of(linear);
   if (auto norm = dyn_cast<RmsNormOp>(group.front()))
@@ -174,33 +188,107 @@ static FailureOr<DenseBuffers> buffersOf(const DenseGroup &group) {
 }
 
 //===----------------------------------------------------------------------===//
+// Appends
+//===----------------------------------------------------------------------===//
+
+/// The one other op that uses an allocation, by whatever view, if `op` has all
+/// of it.
+static Operation *findOtherUser(Value buffer, Operation *op) {
+  FailureOr<BufferPlace> place = findBuffer(buffer, op);
+  if (failed(place) || place->offset != 0 ||
+      !place->root.getDefiningOp<memref::AllocOp>() ||
+      getExtentBytes(cast<MemRefType>(buffer.getType())) !=
+          getExtentBytes(cast<MemRefType>(place->root.getType())))
+    return nullptr;
+  Operation *found = nullptr;
+  SmallVector<Value> views = {place->root};
+  while (!views.empty()) {
+    Value view = views.pop_back_val();
+    for (Operation *user : view.getUsers()) {
+      if (isa<ViewLikeOpInterface>(user)) {
+        llvm::append_range(views, user->getResults());
+        continue;
+      }
+      if (user != op && found && user != found)
+        return nullptr;
+      if (user != op)
+        found = user;
+    }
+  }
+  return found;
+}
+
+/// The append that alone uses what a projection makes for it. Nothing between
+/// the two may touch the pool.
+static std::optional<Append> findAppend(QKVProjectionOp op) {
+  auto launch = dyn_cast_or_null<LaunchOp>(findOtherUser(op.getKey(), op));
+  if (!launch || launch.isAttention() || launch->getBlock() != op->getBlock() ||
+      findOtherUser(op.getValue(), op) != launch ||
+      !op->isBeforeInBlock(launch))
+    return std::nullopt;
+  auto isFrom = [&](Value input, Value output) {
+    FailureOr<BufferPlace> from = findBuffer(output, op);
+    FailureOr<BufferPlace> to = findBuffer(input, launch);
+    return succeeded(from) && succeeded(to) && from->root == to->root &&
+           to->offset == 0;
+  };
+  for (Operation *between = op->getNextNode(); between != launch;
+       between = between->getNextNode())
+    if (isa<LaunchOp>(between))
+      return std::nullopt;
+  PoolType pool = launch.getSession().getType().getPool();
+  int64_t queries = launch.getDescriptor().getType().getQueries();
+  if (!isFrom(launch.getInputs()[0], op.getKey()) ||
+      !isFrom(launch.getInputs()[1], op.getValue()) ||
+      pool.getHeadDim() != op.getHeadDim() ||
+      pool.getKvHeads() * pool.getHeadDim() != op.getKeyColumns() ||
+      pool.getElement() != getElementTypeOrSelf(op.getKey()) ||
+      launch.getDescriptor().getType().getRows() * queries != op.getRows())
+    return std::nullopt;
+  return Append{launch, {pool, queries}};
+}
+
+//===----------------------------------------------------------------------===//
 // The pass
 //===----------------------------------------------------------------------===//
 
+FailureOr<DenseLaunch>
+LowerDenseToNVVMPass::writeKernel(const KnownKernel &kernel,
+                                  const DenseBuffers &buffers) {
+  Operation *first = kernel.ops.front();
+  if (auto linear = dyn_cast<LinearOp>(first))
+    return writeLinearKernel(linear, kernel.name, device, target);
+  if (auto projection = dyn_cast<QKVProjectionOp>(first))
+    return writeQKVProjectionKernel(projection, kernel.append, kernel.name,
+                                    device, target);
+  if (auto norm = dyn_cast<RmsNormOp>(first))
+    return writeNormKernel(norm, kernel.name, device, target);
+  return writeLoopsKernel(loopsOf(kernel.ops), buffers, kernel.name, device,
+                          target);
+}
+
+static StringRef kindOf(Operation *op) {
+  return llvm::TypeSwitch<Operation *, StringRef>(op)
+      .Case<LinearOp>([](auto) { return "linear"; })
+      .Case<QKVProjectionOp>([](auto) { return "qkv"; })
+      .Case<RmsNormOp>([](auto) { return "norm"; })
+      .Default([](Operation *) { return "loops"; });
+}
+
 FailureOr<KnownKernel>
 LowerDenseToNVVMPass::kernelFor(const DenseGroup &group,
+                                const std::optional<AppendTarget> &append,
                                 const DenseBuffers &buffers) {
   for (const KnownKernel &known : kernels)
-    if (GroupComparison().areEqual(known.ops, group))
+    if (known.append == append && GroupComparison().areEqual(known.ops, group))
       return known;
-  auto nameOf = [&](StringRef kind) {
-    return (kind + "_" + Twine(kernels.size())).str();
-  };
-  KnownKernel kernel{group, {}, {}};
-  if (auto linear = dyn_cast<LinearOp>(group.front())) {
-    kernel.name = nameOf("linear");
-    kernel.launch = writeLinearKernel(linear, kernel.name, device, target);
-  } else if (auto norm = dyn_cast<RmsNormOp>(group.front())) {
-    kernel.name = nameOf("norm");
-    kernel.launch = writeNormKernel(norm, kernel.name, device, target);
-  } else {
-    kernel.name = nameOf("loops");
-    FailureOr<DenseLaunch> launch =
-        writeLoopsKernel(loopsOf(group), buffers, kernel.name, device, target);
-    if (failed(launch))
-      return failure();
-    kernel.launch = *launch;
-  }
+  std::string name =
+      (kindOf(group.front()) + "_" + Twine(kernels.size())).str();
+  KnownKernel kernel{group, append, name, {}};
+  FailureOr<DenseLaunch> launch = writeKernel(kernel, buffers);
+  if (failed(launch))
+    return failure();
+  kernel.launch = *launch;
   kernels.push_back(kernel);
   ++numKernels;
   return kernel;
@@ -220,7 +308,8 @@ static bool isForLibrary(LinearOp op) {
 
 void LowerDenseToNVVMPass::launch(const DenseGroup &group,
                                   const KnownKernel &kernel,
-                                  const DenseBuffers &buffers) {
+                                  const DenseBuffers &buffers,
+                                  IntegerAttr layer) {
   Operation *last = group.back();
   OpBuilder b(last);
   auto name =
@@ -231,7 +320,7 @@ void LowerDenseToNVVMPass::launch(const DenseGroup &group,
   if (!linear || !isForLibrary(linear)) {
     DeviceDispatchOp::create(b, last->getLoc(), name, grid,
                              kernel.launch.perProcessor, buffers.inputs,
-                             buffers.outputs);
+                             buffers.outputs, layer);
     return;
   }
   Value addend =
@@ -246,14 +335,25 @@ void LowerDenseToNVVMPass::launch(const DenseGroup &group,
 LogicalResult LowerDenseToNVVMPass::lower(const DenseGroup &group) {
   if (group.empty())
     return success();
-  FailureOr<DenseBuffers> buffers = buffersOf(group);
+  std::optional<Append> append;
+  if (auto projection = dyn_cast<QKVProjectionOp>(group.front()))
+    append = findAppend(projection);
+  std::optional<AppendTarget> appendTarget;
+  if (append)
+    appendTarget = append->target;
+  FailureOr<DenseBuffers> buffers = buffersOf(group, appendTarget);
   if (failed(buffers))
     return failure();
-  FailureOr<KnownKernel> kernel = kernelFor(group, *buffers);
+  FailureOr<KnownKernel> kernel = kernelFor(group, appendTarget, *buffers);
   if (failed(kernel))
     return failure();
-  launch(group, *kernel, *buffers);
+  launch(group, *kernel, *buffers,
+         append ? append->launch.getLayerAttr() : IntegerAttr());
   llvm::append_range(lowered, group);
+  if (append) {
+    lowered.push_back(append->launch);
+    ++numAppends;
+  }
   numLowered += group.size();
   return success();
 }
@@ -261,7 +361,8 @@ LogicalResult LowerDenseToNVVMPass::lower(const DenseGroup &group) {
 LogicalResult LowerDenseToNVVMPass::lowerStep(func::FuncOp step) {
   DenseGroup group;
   for (Operation &op : llvm::make_early_inc_range(step.getBody().front())) {
-    bool isDense = isa<LinearOp, RmsNormOp, linalg::LinalgOp>(op);
+    bool isDense =
+        isa<LinearOp, QKVProjectionOp, RmsNormOp, linalg::LinalgOp>(op);
     // What touches no memory, or takes some, may stand between ops of a group.
     if (!isDense && (isMemoryEffectFree(&op) || isa<memref::AllocOp>(op)))
       continue;
@@ -309,6 +410,13 @@ LogicalResult LowerDenseToNVVMPass::lowerMath() {
   return applyPatternsGreedily(device, std::move(patterns));
 }
 
+static void eraseUnusedBuffers(func::FuncOp step) {
+  for (Operation &op :
+       llvm::make_early_inc_range(llvm::reverse(step.getBody().front())))
+    if (isa<memref::AllocOp, ViewLikeOpInterface>(op) && op.use_empty())
+      op.erase();
+}
+
 void LowerDenseToNVVMPass::runOnOperation() {
   ModuleOp module = getOperation();
   kernels.clear();
@@ -326,6 +434,9 @@ void LowerDenseToNVVMPass::runOnOperation() {
       return signalPassFailure();
   for (Operation *op : lowered)
     op->erase();
+  // What appended keys and values have no more use for.
+  for (func::FuncOp step : getSteps(module))
+    eraseUnusedBuffers(step);
   if (failed(writeSampling(module)) || failed(lowerMath()))
     signalPassFailure();
 }

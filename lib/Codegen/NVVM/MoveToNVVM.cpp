@@ -47,51 +47,39 @@ void kvrm::lowerAppendToNVVM(KernelOp source, gpu::GPUModuleOp module,
   DeviceBuilder &b = kernel.b;
   PoolType pool = source.getPool();
   StripShape strip(pool);
-  int64_t page = pool.getPage(), rowBytes = strip.rowBytes();
+  int64_t rowBytes = strip.rowBytes();
   int64_t chunksPerHead = rowBytes / KVRM_CHUNK_BYTES;
   Value row = b.blockId(), token = b.blockIdY();
   // The attention that follows may fetch history while tokens arrive.
   waitForInputs(b, options);
-  Value rowData = b.at(kernel.parameter(offsetof(kvrm_device_args, rows)),
-                       b.mul(b.widen(row), sizeof(kvrm_row)));
-  SmallVector<Value> fields = b.loadWords(rowData, 4);
-  Value position = b.add(fields[1], token), count = fields[2];
-  b.ifThen(b.lessThan(token, count), [&] {
-    Value perSlot =
-        kernel.parameter(offsetof(kvrm_device_args, pages_per_slot));
-    Value entry =
-        b.add(b.mul(b.widen(row), perSlot), b.widen(b.div(position, page)));
-    Value physical =
-        b.load(b.getI32Type(),
-               b.at(kernel.parameter(offsetof(kvrm_device_args, tables)),
-                    b.shiftLeft(entry, 2)),
-               4);
-    Value inPage = b.rem(position, page);
-    Value target = b.add(b.mul(b.widen(physical), pool.getPageBytes()),
-                         b.mul(b.widen(inPage), rowBytes));
+  PageSlot slot(b, pool,
+                {kernel.parameter(offsetof(kvrm_device_args, rows)),
+                 kernel.parameter(offsetof(kvrm_device_args, tables)),
+                 kernel.parameter(offsetof(kvrm_device_args, pages_per_slot))},
+                row, token);
+  b.ifThen(slot.isThere(), [&] {
     Value tokenIndex =
         b.add(b.mul(row, source.getDescriptorType().getQueries()), token);
     Value from = b.mul(b.widen(tokenIndex), pool.getKvHeads() * rowBytes);
     auto chunkType = VectorType::get({4}, b.getI32Type());
-    b.forLoop(b.threadId(), b.i32(pool.getKvHeads() * chunksPerHead),
-              b.i32(kThreads), [&](Value chunk) {
-                Value head = b.div(chunk, chunksPerHead);
-                Value inHead = b.sub(chunk, b.mul(head, chunksPerHead));
-                Value swizzled = b.bitXor(inHead, strip.swizzle(b, inPage));
-                Value stride =
-                    kernel.parameter(offsetof(kvrm_device_args, head_stride));
-                Value to = b.add(b.add(b.mul(b.widen(head), stride), target),
-                                 b.widen(b.shiftLeft(swizzled, 4)));
-                Value at = b.add(from, b.widen(b.shiftLeft(chunk, 4)));
-                for (auto [source, pool] :
-                     {std::pair(offsetof(kvrm_device_args, k),
-                                offsetof(kvrm_device_args, k_pool)),
-                      std::pair(offsetof(kvrm_device_args, v),
-                                offsetof(kvrm_device_args, v_pool))})
-                  b.store(
-                      b.load(chunkType, b.at(kernel.parameter(source), at), 16),
-                      b.at(kernel.parameter(pool), to), 16);
-              });
+    b.forLoop(
+        b.threadId(), b.i32(pool.getKvHeads() * chunksPerHead), b.i32(kThreads),
+        [&](Value chunk) {
+          Value head = b.div(chunk, chunksPerHead);
+          Value inHead = b.sub(chunk, b.mul(head, chunksPerHead));
+          Value stride =
+              kernel.parameter(offsetof(kvrm_device_args, head_stride));
+          Value to =
+              b.add(b.mul(b.widen(head), stride), slot.offsetOfChunk(inHead));
+          Value at = b.add(from, b.widen(b.shiftLeft(chunk, 4)));
+          for (auto [source, pool] :
+               {std::pair(offsetof(kvrm_device_args, k),
+                          offsetof(kvrm_device_args, k_pool)),
+                std::pair(offsetof(kvrm_device_args, v),
+                          offsetof(kvrm_device_args, v_pool))})
+            b.store(b.load(chunkType, b.at(kernel.parameter(source), at), 16),
+                    b.at(kernel.parameter(pool), to), 16);
+        });
   });
   kernel.finish();
 }

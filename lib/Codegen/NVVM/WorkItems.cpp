@@ -13,6 +13,35 @@
 using namespace mlir;
 using namespace mlir::kvrm;
 
+PageSlot::PageSlot(DeviceBuilder &b, PoolType pool, const Tables &tables,
+                   Value row, Value token)
+    : b(b), pool(pool), strip(pool), tables(tables), row(row) {
+  SmallVector<Value> fields =
+      b.loadWords(b.at(tables.rows, b.mul(b.widen(row), sizeof(kvrm_row))), 4);
+  static_assert(offsetof(kvrm_row, position) == 4 &&
+                offsetof(kvrm_row, count) == 8);
+  position = b.add(fields[1], token);
+  active = b.lessThan(token, fields[2]);
+}
+
+Value PageSlot::offsetOfChunk(Value chunk) {
+  Value entry = b.add(b.mul(b.widen(row), tables.pagesPerSlot),
+                      b.widen(b.div(position, strip.page)));
+  Value physical =
+      b.load(b.getI32Type(), b.at(tables.tables, b.shiftLeft(entry, 2)), 4);
+  Value inPage = b.rem(position, strip.page);
+  Value target = b.add(b.mul(b.widen(physical), pool.getPageBytes()),
+                       b.mul(b.widen(inPage), strip.rowBytes()));
+  Value swizzled = b.bitXor(chunk, strip.swizzle(b, inPage));
+  return b.add(target, b.widen(b.mul(swizzled, KVRM_CHUNK_BYTES)));
+}
+
+Value PageSlot::offsetOf(Value index) {
+  int64_t inChunk = KVRM_CHUNK_BYTES / strip.elementBytes;
+  Value byte = b.mul(b.rem(index, inChunk), strip.elementBytes);
+  return b.add(offsetOfChunk(b.div(index, inChunk)), b.widen(byte));
+}
+
 WorkItemVariables::WorkItemVariables(DeviceBuilder &b) {
   for (Variable *field : {&row, &kvHead, &queryTile, &tileBegin, &tileEnd,
                           &partial, &segment, &position, &count, &length})

@@ -41,6 +41,33 @@ struct StripShape {
   int64_t elementBytes; ///< of the pool, and of q, k, v and out
 };
 
+/// Where the token of a row goes that this step appends.
+class PageSlot {
+public:
+  /// kvrm_row[], the block tables, and the pages of each (i64).
+  struct Tables {
+    Value rows, tables, pagesPerSlot;
+  };
+  /// Token `token` of row `row`, both i32.
+  PageSlot(DeviceBuilder &b, PoolType pool, const Tables &tables, Value row,
+           Value token);
+
+  /// Whether the row has such a token in this step.
+  Value isThere() const { return active; }
+  /// Bytes from the first page of a KV head to element `index`, i32, of the
+  /// token. Reads the block table: only where the token is there.
+  Value offsetOf(Value index);
+  /// The same of chunk `chunk` of 16 bytes.
+  Value offsetOfChunk(Value chunk);
+
+private:
+  DeviceBuilder &b;
+  PoolType pool;
+  StripShape strip;
+  Tables tables;
+  Value row, position, active;
+};
+
 /// A work item and what its row says.
 struct WorkItemVariables {
   WorkItemVariables() = default;

@@ -11,7 +11,7 @@
 // CHECK-NEXT: } -> tensor<8x96xf32>
 // CHECK-NEXT: return %[[Y]]
 // GENERIC-LABEL: sym_name = "product"
-// GENERIC: "kvrm.linear"(%{{.*}}, %{{.*}}, %{{.*}}) <{parts = 1 : i64}> ({
+// GENERIC: "kvrm.linear"(%{{.*}}, %{{.*}}, %{{.*}}) <{operandSegmentSizes = array<i32: 1, 1, 0, 0, 1>, parts = 1 : i64}> ({
 func.func @product(%x: tensor<8x64xf32>, %w: tensor<96x64xf16>, %init: tensor<8x96xf32>) -> tensor<8x96xf32> {
   %y = kvrm.linear ins(%x, %w : tensor<8x64xf32>, tensor<96x64xf16>) outs(%init : tensor<8x96xf32>) {
   ^bb0(%sum: f32):
@@ -55,7 +55,7 @@ func.func @extras(%x: tensor<8x64xbf16>, %w: tensor<96x64xbf16>, %b: tensor<96xf
 // CHECK-NEXT: }{{$}}
 // CANON-LABEL: func.func @gate
 // CANON: kvrm.linear
-// GENERIC: "kvrm.linear"(%{{.*}}, %{{.*}}, %{{.*}}) <{parts = 2 : i64}> ({
+// GENERIC: "kvrm.linear"(%{{.*}}, %{{.*}}, %{{.*}}) <{operandSegmentSizes = array<i32: 1, 1, 0, 0, 1>, parts = 2 : i64}> ({
 func.func @gate(%x: memref<8x64xf16, strided<[192, 1], offset: 64>>, %w: memref<256x64xf16>, %y: memref<8x128xf16>) {
   kvrm.linear ins(%x, %w : memref<8x64xf16, strided<[192, 1], offset: 64>>, memref<256x64xf16>)
       outs(%y : memref<8x128xf16>) parts 2 {
@@ -93,4 +93,36 @@ func.func @unread(%x: tensor<8x64xf32>, %g: tensor<64xf32>, %xb: memref<8x64xf32
       epsilon 1.0e-5 -> tensor<8x64xf32>
   kvrm.rms_norm ins(%xb, %gb : memref<8x64xf32>, memref<64xf32>) outs(%yb : memref<8x64xf32>) epsilon 1.0e-5
   return
+}
+
+// A norm in front, and a projection, on tensors and on buffers.
+// CHECK-LABEL: func.func @normalized
+// CHECK: kvrm.linear ins(%{{.*}}, %{{.*}} : tensor<8x64xf32>, tensor<96x64xf16>) norm(%{{.*}} : tensor<64xf32>) epsilon 9.99999974E-6 outs(%{{.*}} : tensor<8x96xf32>) {
+// GENERIC-LABEL: sym_name = "normalized"
+// GENERIC: "kvrm.linear"(%{{.*}}, %{{.*}}, %{{.*}}, %{{.*}}) <{epsilon = 9.99999974E-6 : f32, operandSegmentSizes = array<i32: 1, 1, 1, 0, 1>, parts = 1 : i64}> ({
+func.func @normalized(%x: tensor<8x64xf32>, %w: tensor<96x64xf16>, %g: tensor<64xf32>, %init: tensor<8x96xf32>) -> tensor<8x96xf32> {
+  %y = kvrm.linear ins(%x, %w : tensor<8x64xf32>, tensor<96x64xf16>) norm(%g : tensor<64xf32>) epsilon 1.0e-5
+      outs(%init : tensor<8x96xf32>) {
+  ^bb0(%sum: f32):
+    kvrm.yield %sum : f32
+  } -> tensor<8x96xf32>
+  return %y : tensor<8x96xf32>
+}
+
+// CHECK-LABEL: func.func @projection
+// CHECK: %[[R:.*]]:3 = kvrm.qkv_projection ins(%{{.*}}, %{{.*}} : tensor<8x64xf32>, tensor<128x64xf16>) norm(%{{.*}} : tensor<64xf32>) epsilon 9.99999974E-6 rotation(%{{.*}}, %{{.*}} : tensor<8x16xf32>, tensor<8x16xf32>) outs(%{{.*}}, %{{.*}}, %{{.*}} : tensor<8x64xf16>, tensor<8x32xf16>, tensor<8x32xf16>) -> tensor<8x64xf16>, tensor<8x32xf16>, tensor<8x32xf16>
+// CHECK: kvrm.qkv_projection ins(%{{.*}}, %{{.*}} : memref<8x64xf16>, memref<128x64xf16>) rotation(%{{.*}}, %{{.*}} : memref<8x16xf32>, memref<8x16xf32>) outs(%{{.*}}, %{{.*}}, %{{.*}} : memref<8x64xf16>, memref<8x32xf16>, memref<8x32xf16>){{$}}
+// CHECK: return %[[R]]#0, %[[R]]#2
+func.func @projection(%x: tensor<8x64xf32>, %w: tensor<128x64xf16>, %g: tensor<64xf32>, %cos: tensor<8x16xf32>,
+    %sin: tensor<8x16xf32>, %q0: tensor<8x64xf16>, %k0: tensor<8x32xf16>, %xb: memref<8x64xf16>,
+    %wb: memref<128x64xf16>, %cosb: memref<8x16xf32>, %sinb: memref<8x16xf32>, %qb: memref<8x64xf16>,
+    %kb: memref<8x32xf16>, %vb: memref<8x32xf16>) -> (tensor<8x64xf16>, tensor<8x32xf16>) {
+  %q, %k, %v = kvrm.qkv_projection ins(%x, %w : tensor<8x64xf32>, tensor<128x64xf16>)
+      norm(%g : tensor<64xf32>) epsilon 1.0e-5 rotation(%cos, %sin : tensor<8x16xf32>, tensor<8x16xf32>)
+      outs(%q0, %k0, %k0 : tensor<8x64xf16>, tensor<8x32xf16>, tensor<8x32xf16>)
+      -> tensor<8x64xf16>, tensor<8x32xf16>, tensor<8x32xf16>
+  kvrm.qkv_projection ins(%xb, %wb : memref<8x64xf16>, memref<128x64xf16>)
+      rotation(%cosb, %sinb : memref<8x16xf32>, memref<8x16xf32>)
+      outs(%qb, %kb, %vb : memref<8x64xf16>, memref<8x32xf16>, memref<8x32xf16>)
+  return %q, %v : tensor<8x64xf16>, tensor<8x32xf16>
 }

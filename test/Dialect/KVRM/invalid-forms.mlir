@@ -481,3 +481,121 @@ func.func @f(%x: tensor<8x64xf32>, %w: tensor<4611686018427387904x64xf16>, %init
   } -> tensor<8x1xf32>
   return
 }
+
+// -----
+
+func.func @f(%x: tensor<8x64xf32>, %w: tensor<128x32xf16>, %g: tensor<64xf32>, %c: tensor<8x16xf32>, %s: tensor<8x16xf32>, %q: tensor<8x64xf16>, %k: tensor<8x32xf16>, %v: tensor<8x32xf16>) {
+  // expected-error@+1 {{'kvrm.qkv_projection' op input has 64 columns, weight 32}}
+  %r:3 = kvrm.qkv_projection ins(%x, %w : tensor<8x64xf32>, tensor<128x32xf16>) norm(%g : tensor<64xf32>) epsilon 1.0e-5 rotation(%c, %s : tensor<8x16xf32>, tensor<8x16xf32>) outs(%q, %k, %v : tensor<8x64xf16>, tensor<8x32xf16>, tensor<8x32xf16>) -> tensor<8x64xf16>, tensor<8x32xf16>, tensor<8x32xf16>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<8x64xf32>, %w: tensor<128x64xf16>, %g: tensor<32xf32>, %c: tensor<8x16xf32>, %s: tensor<8x16xf32>, %q: tensor<8x64xf16>, %k: tensor<8x32xf16>, %v: tensor<8x32xf16>) {
+  // expected-error@+1 {{'kvrm.qkv_projection' op input has 64 columns, gain 32}}
+  %r:3 = kvrm.qkv_projection ins(%x, %w : tensor<8x64xf32>, tensor<128x64xf16>) norm(%g : tensor<32xf32>) epsilon 1.0e-5 rotation(%c, %s : tensor<8x16xf32>, tensor<8x16xf32>) outs(%q, %k, %v : tensor<8x64xf16>, tensor<8x32xf16>, tensor<8x32xf16>) -> tensor<8x64xf16>, tensor<8x32xf16>, tensor<8x32xf16>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<8x64xf16>, %w: tensor<128x64xf16>, %g: tensor<64xf32>, %c: tensor<8x16xf32>, %s: tensor<8x16xf32>, %q: tensor<8x64xf16>, %k: tensor<8x32xf16>, %v: tensor<8x32xf16>) {
+  // expected-error@+1 {{'kvrm.qkv_projection' op input is of 'f16', and a norm's is f32}}
+  %r:3 = kvrm.qkv_projection ins(%x, %w : tensor<8x64xf16>, tensor<128x64xf16>) norm(%g : tensor<64xf32>) epsilon 1.0e-5 rotation(%c, %s : tensor<8x16xf32>, tensor<8x16xf32>) outs(%q, %k, %v : tensor<8x64xf16>, tensor<8x32xf16>, tensor<8x32xf16>) -> tensor<8x64xf16>, tensor<8x32xf16>, tensor<8x32xf16>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<8x64xf32>, %w: tensor<128x64xf16>, %g: tensor<64xf32>, %c: tensor<8x16xf32>, %s: tensor<8x16xf32>, %q: tensor<8x64xf16>, %k: tensor<8x32xf16>, %v: tensor<8x32xf16>) {
+  // expected-error@+1 {{'kvrm.qkv_projection' op epsilon must be positive and finite}}
+  %r:3 = kvrm.qkv_projection ins(%x, %w : tensor<8x64xf32>, tensor<128x64xf16>) norm(%g : tensor<64xf32>) epsilon 0.0 rotation(%c, %s : tensor<8x16xf32>, tensor<8x16xf32>) outs(%q, %k, %v : tensor<8x64xf16>, tensor<8x32xf16>, tensor<8x32xf16>) -> tensor<8x64xf16>, tensor<8x32xf16>, tensor<8x32xf16>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<8x64xf32>, %w: tensor<128x64xf16>, %g: tensor<64xf32>, %c: tensor<8x16xf32>, %s: tensor<8x8xf32>, %q: tensor<8x64xf16>, %k: tensor<8x32xf16>, %v: tensor<8x32xf16>) {
+  // expected-error@+1 {{'kvrm.qkv_projection' op cosines and sines must be 8 rows of one length, got 'tensor<8x16xf32>' and 'tensor<8x8xf32>'}}
+  %r:3 = kvrm.qkv_projection ins(%x, %w : tensor<8x64xf32>, tensor<128x64xf16>) norm(%g : tensor<64xf32>) epsilon 1.0e-5 rotation(%c, %s : tensor<8x16xf32>, tensor<8x8xf32>) outs(%q, %k, %v : tensor<8x64xf16>, tensor<8x32xf16>, tensor<8x32xf16>) -> tensor<8x64xf16>, tensor<8x32xf16>, tensor<8x32xf16>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<8x64xf32>, %w: tensor<128x64xf16>, %g: tensor<64xf32>, %c: tensor<1x16xf32>, %s: tensor<1x16xf32>, %q: tensor<8x64xf16>, %k: tensor<8x32xf16>, %v: tensor<8x32xf16>) {
+  // expected-error@+1 {{'kvrm.qkv_projection' op cosines and sines must be 8 rows of one length, got 'tensor<1x16xf32>' and 'tensor<1x16xf32>'}}
+  %r:3 = kvrm.qkv_projection ins(%x, %w : tensor<8x64xf32>, tensor<128x64xf16>) norm(%g : tensor<64xf32>) epsilon 1.0e-5 rotation(%c, %s : tensor<1x16xf32>, tensor<1x16xf32>) outs(%q, %k, %v : tensor<8x64xf16>, tensor<8x32xf16>, tensor<8x32xf16>) -> tensor<8x64xf16>, tensor<8x32xf16>, tensor<8x32xf16>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<8x64xf32>, %w: tensor<128x64xf16>, %g: tensor<64xf32>, %c: tensor<8x16xf32>, %s: tensor<8x16xf32>, %q: tensor<8x64xf16>, %k: tensor<4x32xf16>, %v: tensor<8x32xf16>) {
+  // expected-error@+1 {{'kvrm.qkv_projection' op input has 8 rows, key 4}}
+  %r:3 = kvrm.qkv_projection ins(%x, %w : tensor<8x64xf32>, tensor<128x64xf16>) norm(%g : tensor<64xf32>) epsilon 1.0e-5 rotation(%c, %s : tensor<8x16xf32>, tensor<8x16xf32>) outs(%q, %k, %v : tensor<8x64xf16>, tensor<4x32xf16>, tensor<8x32xf16>) -> tensor<8x64xf16>, tensor<4x32xf16>, tensor<8x32xf16>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<8x64xf32>, %w: tensor<128x64xf16>, %g: tensor<64xf32>, %c: tensor<8x16xf32>, %s: tensor<8x16xf32>, %q: tensor<8x48xf16>, %k: tensor<8x32xf16>, %v: tensor<8x32xf16>) {
+  // expected-error@+1 {{'kvrm.qkv_projection' op query has 48 columns, not whole heads of 32}}
+  %r:3 = kvrm.qkv_projection ins(%x, %w : tensor<8x64xf32>, tensor<128x64xf16>) norm(%g : tensor<64xf32>) epsilon 1.0e-5 rotation(%c, %s : tensor<8x16xf32>, tensor<8x16xf32>) outs(%q, %k, %v : tensor<8x48xf16>, tensor<8x32xf16>, tensor<8x32xf16>) -> tensor<8x48xf16>, tensor<8x32xf16>, tensor<8x32xf16>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<8x64xf32>, %w: tensor<128x64xf16>, %g: tensor<64xf32>, %c: tensor<8x16xf32>, %s: tensor<8x16xf32>, %q: tensor<8x64xf16>, %k: tensor<8x32xf16>, %v: tensor<8x32xf32>) {
+  // expected-error@+1 {{'kvrm.qkv_projection' op value is of 'f32', query of 'f16'}}
+  %r:3 = kvrm.qkv_projection ins(%x, %w : tensor<8x64xf32>, tensor<128x64xf16>) norm(%g : tensor<64xf32>) epsilon 1.0e-5 rotation(%c, %s : tensor<8x16xf32>, tensor<8x16xf32>) outs(%q, %k, %v : tensor<8x64xf16>, tensor<8x32xf16>, tensor<8x32xf32>) -> tensor<8x64xf16>, tensor<8x32xf16>, tensor<8x32xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<8x64xf32>, %w: tensor<128x64xf16>, %g: tensor<64xf32>, %c: tensor<8x16xf32>, %s: tensor<8x16xf32>, %q: tensor<8x64xf16>, %k: tensor<8x32xf16>, %v: tensor<8x64xf16>) {
+  // expected-error@+1 {{'kvrm.qkv_projection' op key is 'tensor<8x32xf16>' and value 'tensor<8x64xf16>', which differ in shape}}
+  %r:3 = kvrm.qkv_projection ins(%x, %w : tensor<8x64xf32>, tensor<128x64xf16>) norm(%g : tensor<64xf32>) epsilon 1.0e-5 rotation(%c, %s : tensor<8x16xf32>, tensor<8x16xf32>) outs(%q, %k, %v : tensor<8x64xf16>, tensor<8x32xf16>, tensor<8x64xf16>) -> tensor<8x64xf16>, tensor<8x32xf16>, tensor<8x64xf16>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<8x64xf32>, %w: tensor<128x64xf16>, %g: tensor<64xf32>, %c: tensor<8x16xf32>, %s: tensor<8x16xf32>, %q: tensor<8x96xf16>, %k: tensor<8x32xf16>, %v: tensor<8x32xf16>) {
+  // expected-error@+1 {{'kvrm.qkv_projection' op weight has 128 rows, expected those of query, key and value, 160}}
+  %r:3 = kvrm.qkv_projection ins(%x, %w : tensor<8x64xf32>, tensor<128x64xf16>) norm(%g : tensor<64xf32>) epsilon 1.0e-5 rotation(%c, %s : tensor<8x16xf32>, tensor<8x16xf32>) outs(%q, %k, %v : tensor<8x96xf16>, tensor<8x32xf16>, tensor<8x32xf16>) -> tensor<8x96xf16>, tensor<8x32xf16>, tensor<8x32xf16>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<8x64xf32>, %w: tensor<128x64xf16>, %g: tensor<64xf32>, %c: tensor<8x16xf32>, %s: tensor<8x16xf32>, %q: tensor<8x64xf16>, %k: tensor<8x32xf16>, %v: tensor<8x32xf16>) {
+  // expected-error@+1 {{'kvrm.qkv_projection' op must return what it writes: query, key and value}}
+  %r:3 = kvrm.qkv_projection ins(%x, %w : tensor<8x64xf32>, tensor<128x64xf16>) norm(%g : tensor<64xf32>) epsilon 1.0e-5 rotation(%c, %s : tensor<8x16xf32>, tensor<8x16xf32>) outs(%q, %k, %v : tensor<8x64xf16>, tensor<8x32xf16>, tensor<8x32xf16>) -> tensor<8x64xf16>, tensor<8x32xf16>, tensor<8x64xf16>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<8x64xf32>, %w: tensor<96x64xf16>, %g: tensor<64xf32>, %init: tensor<8x96xf32>) {
+  // expected-error@+1 {{'kvrm.linear' op has one of gain and epsilon, and a norm is both}}
+  %y = "kvrm.linear"(%x, %w, %g, %init) <{operandSegmentSizes = array<i32: 1, 1, 1, 0, 1>, parts = 1 : i64}> ({
+  ^bb0(%a0: f32):
+    kvrm.yield %a0 : f32
+  }) : (tensor<8x64xf32>, tensor<96x64xf16>, tensor<64xf32>, tensor<8x96xf32>) -> tensor<8x96xf32>
+  return
+}
+
+// -----
+
+func.func @f(%x: tensor<8x64xf32>, %w: tensor<96x64xf16>, %init: tensor<8x96xf32>) {
+  // expected-error@+1 {{'kvrm.linear' op has one of gain and epsilon, and a norm is both}}
+  %y = "kvrm.linear"(%x, %w, %init) <{epsilon = 1.0 : f32, operandSegmentSizes = array<i32: 1, 1, 0, 0, 1>, parts = 1 : i64}> ({
+  ^bb0(%a0: f32):
+    kvrm.yield %a0 : f32
+  }) : (tensor<8x64xf32>, tensor<96x64xf16>, tensor<8x96xf32>) -> tensor<8x96xf32>
+  return
+}

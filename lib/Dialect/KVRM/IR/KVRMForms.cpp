@@ -56,6 +56,39 @@ static ArrayRef<int64_t> shapeOf(Value operand) {
   return cast<ShapedType>(operand.getType()).getShape();
 }
 
+static LogicalResult verifyEpsilon(Operation *op, const APFloat &epsilon) {
+  if (!epsilon.isFinite() || epsilon.isNegative() || epsilon.isZero())
+    return op->emitOpError("epsilon must be positive and finite");
+  return success();
+}
+
+/// What products share: an input, a weight as deep as it is wide, and perhaps a
+/// norm between the two.
+template <typename OpT>
+static LogicalResult verifyProduct(OpT op, StringRef weightRows) {
+  if (failed(verifyRank(op, "input", op.getInput(), 2, "[rows, depth]")) ||
+      failed(verifyRank(op, "weight", op.getWeight(), 2,
+                        ("[" + weightRows + ", depth]").str())))
+    return failure();
+  int64_t depth = op.getDepth();
+  if (shapeOf(op.getWeight())[1] != depth)
+    return op.emitOpError("input has ")
+           << depth << " columns, weight " << shapeOf(op.getWeight())[1];
+  if (!op.getGain() && !op.getEpsilon())
+    return success();
+  if (!op.getGain() || !op.getEpsilon())
+    return op.emitOpError("has one of gain and epsilon, and a norm is both");
+  if (failed(verifyRank(op, "gain", op.getGain(), 1, "[depth]")))
+    return failure();
+  if (shapeOf(op.getGain())[0] != depth)
+    return op.emitOpError("input has ")
+           << depth << " columns, gain " << shapeOf(op.getGain())[0];
+  if (!getElementTypeOrSelf(op.getInput()).isF32())
+    return op.emitOpError("input is of ")
+           << getElementTypeOrSelf(op.getInput()) << ", and a norm's is f32";
+  return verifyEpsilon(op, *op.getEpsilon());
+}
+
 //===----------------------------------------------------------------------===//
 // LinearOp
 //===----------------------------------------------------------------------===//
@@ -63,18 +96,13 @@ static ArrayRef<int64_t> shapeOf(Value operand) {
 void LinearOp::getEffects(Effects &effects) { addEffects(*this, effects); }
 
 LogicalResult LinearOp::verify() {
-  if (failed(verifyRank(*this, "input", getInput(), 2, "[rows, depth]")) ||
-      failed(verifyRank(*this, "weight", getWeight(), 2,
-                        "[parts * columns, depth]")) ||
+  if (failed(verifyProduct(*this, "parts * columns")) ||
       failed(verifyRank(*this, "output", getOutput(), 2, "[rows, columns]")))
     return failure();
   if (shapeOf(getOutput())[0] != getRows())
     return emitOpError("input has ")
            << getRows() << " rows, output " << shapeOf(getOutput())[0];
   ArrayRef<int64_t> weight = shapeOf(getWeight());
-  if (weight[1] != getDepth())
-    return emitOpError("input has ")
-           << getDepth() << " columns, weight " << weight[1];
   auto parts = static_cast<int64_t>(getParts());
   if (weight[0] % parts || weight[0] / parts != getColumns())
     return emitOpError("weight has ")
@@ -132,6 +160,66 @@ LogicalResult LinearOp::verifyRegions() {
 }
 
 //===----------------------------------------------------------------------===//
+// QKVProjectionOp
+//===----------------------------------------------------------------------===//
+
+void QKVProjectionOp::getEffects(Effects &effects) {
+  addEffects(*this, effects);
+}
+
+/// Whole heads of a token a row, all of one element.
+static LogicalResult verifyHeads(QKVProjectionOp op, StringRef name,
+                                 Value heads) {
+  if (failed(verifyRank(op, name, heads, 2, "[rows, heads * head_dim]")))
+    return failure();
+  if (shapeOf(heads)[0] != op.getRows())
+    return op.emitOpError("input has ")
+           << op.getRows() << " rows, " << name << " " << shapeOf(heads)[0];
+  if (shapeOf(heads)[1] % op.getHeadDim())
+    return op.emitOpError(name)
+           << " has " << shapeOf(heads)[1] << " columns, not whole heads of "
+           << op.getHeadDim();
+  Type element = getElementTypeOrSelf(op.getQuery());
+  if (getElementTypeOrSelf(heads) != element)
+    return op.emitOpError(name) << " is of " << getElementTypeOrSelf(heads)
+                                << ", query of " << element;
+  return success();
+}
+
+LogicalResult QKVProjectionOp::verify() {
+  if (failed(verifyProduct(*this, "heads * head_dim")) ||
+      failed(verifyRank(*this, "cosines", getCosines(), 2,
+                        "[rows, head_dim / 2]")) ||
+      failed(verifyRank(*this, "sines", getSines(), 2, "[rows, head_dim / 2]")))
+    return failure();
+  if (shapeOf(getCosines()) != shapeOf(getSines()) ||
+      shapeOf(getCosines())[0] != getRows())
+    return emitOpError("cosines and sines must be ")
+           << getRows() << " rows of one length, got " << getCosines().getType()
+           << " and " << getSines().getType();
+  if (failed(verifyHeads(*this, "query", getQuery())) ||
+      failed(verifyHeads(*this, "key", getKey())) ||
+      failed(verifyHeads(*this, "value", getValue())))
+    return failure();
+  if (shapeOf(getKey()) != shapeOf(getValue()))
+    return emitOpError("key is ")
+           << getKey().getType() << " and value " << getValue().getType()
+           << ", which differ in shape";
+  if (getColumns() != getQueryColumns() + 2 * getKeyColumns())
+    return emitOpError("weight has ")
+           << getColumns() << " rows, expected those of query, key and value, "
+           << getQueryColumns() + 2 * getKeyColumns();
+  if (getNumResults() != 0 &&
+      getResultTypes() !=
+          getOperation()
+              ->getOperands()
+              .slice(getDpsInitsMutable()[0].getOperandNumber(), 3)
+              .getTypes())
+    return emitOpError("must return what it writes: query, key and value");
+  return success();
+}
+
+//===----------------------------------------------------------------------===//
 // RmsNormOp
 //===----------------------------------------------------------------------===//
 
@@ -150,8 +238,5 @@ LogicalResult RmsNormOp::verify() {
   if (shapeOf(getGain())[0] != columns)
     return emitOpError("input has ")
            << columns << " columns, gain " << shapeOf(getGain())[0];
-  const APFloat &epsilon = getEpsilon();
-  if (!epsilon.isFinite() || epsilon.isNegative() || epsilon.isZero())
-    return emitOpError("epsilon must be positive and finite");
-  return success();
+  return verifyEpsilon(*this, getEpsilon());
 }

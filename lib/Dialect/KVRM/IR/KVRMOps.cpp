@@ -326,6 +326,10 @@ void DispatchOp::getEffects(
 void DeviceDispatchOp::getEffects(
     SmallVectorImpl<SideEffects::EffectInstance<MemoryEffects::Effect>>
         &effects) {
+  if (getAppends()) {
+    effects.emplace_back(MemoryEffects::Read::get(), DescriptorResource::get());
+    effects.emplace_back(MemoryEffects::Write::get(), PoolResource::get());
+  }
   addBufferEffects(getInputsMutable(), getOutputsMutable(), effects);
 }
 
@@ -336,9 +340,11 @@ static LogicalResult verifyGrid(Operation *op, ArrayRef<int64_t> blocks) {
   return success();
 }
 
-/// A dense kernel that takes as many buffers as `op` has operands.
+/// A dense kernel that takes as many buffers as `op` has operands, and `more`
+/// arguments.
 static LogicalResult verifyDenseKernel(Operation *op, SymbolRefAttr name,
-                                       SymbolTableCollection &symbols) {
+                                       SymbolTableCollection &symbols,
+                                       unsigned more = 0) {
   auto kernel = symbols.lookupNearestSymbolFrom<FunctionOpInterface>(op, name);
   if (!kernel)
     return op->emitOpError("names no function '") << name << "'";
@@ -346,9 +352,10 @@ static LogicalResult verifyDenseKernel(Operation *op, SymbolRefAttr name,
       KVRMDialect::getDeviceKernelAttrName());
   if (!launch || launch.getRole() != DeviceRole::Dense)
     return op->emitOpError("names '") << name << "', no dense kernel";
-  if (kernel.getNumArguments() != op->getNumOperands())
+  if (kernel.getNumArguments() != op->getNumOperands() + more)
     return op->emitOpError("passes ")
-           << op->getNumOperands() << " buffers to '" << name
+           << op->getNumOperands() + more
+           << (more ? " arguments to '" : " buffers to '") << name
            << "', which takes " << kernel.getNumArguments();
   return success();
 }
@@ -359,7 +366,10 @@ LogicalResult DeviceDispatchOp::verify() {
 
 LogicalResult
 DeviceDispatchOp::verifySymbolUses(SymbolTableCollection &symbols) {
-  return verifyDenseKernel(*this, getKernelAttr(), symbols);
+  unsigned more = 0;
+  while (getAppends() && kvrm_append_arg_base(static_cast<int32_t>(more)) >= 0)
+    ++more;
+  return verifyDenseKernel(*this, getKernelAttr(), symbols, more);
 }
 
 void DeviceProductOp::getEffects(

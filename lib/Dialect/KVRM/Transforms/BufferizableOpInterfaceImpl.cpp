@@ -87,7 +87,7 @@ struct StepOpModel
   }
 };
 
-/// Forms of the dense part write their output, whatever it held, and take
+/// Forms of the dense part write their outputs, whatever they held, and take
 /// buffers that are contiguous in their last dimension.
 template <typename OpTy>
 struct FormOpModel
@@ -100,25 +100,27 @@ struct FormOpModel
                           const BufferizationOptions &options,
                           BufferizationState &state) const {
     rewriter.setInsertionPoint(op);
-    Value output = cast<OpTy>(op).getOutput();
-    SmallVector<Value> operands;
-    for (Value operand : op->getOperands()) {
-      FailureOr<Value> buffer = getBufferOf(rewriter, operand, options, state);
+    auto form = cast<DestinationStyleOpInterface>(op);
+    SmallVector<Value> operands, outputs;
+    for (OpOperand &operand : op->getOpOperands()) {
+      FailureOr<Value> buffer =
+          getBufferOf(rewriter, operand.get(), options, state);
       if (failed(buffer))
         return failure();
       if (!cast<MemRefType>(buffer->getType()).isLastDimUnitStride()) {
-        if (operand == output)
+        if (form.isDpsInit(&operand))
           return op->emitOpError("output has no buffer that is contiguous in "
                                  "its last dimension");
-        buffer = getContiguousBuffer(rewriter, operand, options, state);
+        buffer = getContiguousBuffer(rewriter, operand.get(), options, state);
         if (failed(buffer))
           return failure();
       }
       operands.push_back(*buffer);
+      if (form.isDpsInit(&operand))
+        outputs.push_back(*buffer);
     }
-    Value result =
-        cast<OpTy>(clone(rewriter, op, TypeRange{}, operands)).getOutput();
-    replaceOpWithBufferizedValues(rewriter, op, result);
+    clone(rewriter, op, TypeRange{}, operands);
+    replaceOpWithBufferizedValues(rewriter, op, outputs);
     return success();
   }
 };
@@ -161,6 +163,7 @@ void kvrm::registerBufferizableOpInterfaceExternalModels(
     LaunchOp::attachInterface<StepOpModel<LaunchOp>>(*context);
     DispatchOp::attachInterface<StepOpModel<DispatchOp>>(*context);
     LinearOp::attachInterface<FormOpModel<LinearOp>>(*context);
+    QKVProjectionOp::attachInterface<FormOpModel<QKVProjectionOp>>(*context);
     RmsNormOp::attachInterface<FormOpModel<RmsNormOp>>(*context);
     PositionsOp::attachInterface<RowFieldModel<PositionsOp>>(*context);
     CountsOp::attachInterface<RowFieldModel<CountsOp>>(*context);

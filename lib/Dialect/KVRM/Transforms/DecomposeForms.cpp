@@ -7,6 +7,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "LinearBody.h"
+#include "QKVProjection.h"
 #include "RmsNorm.h"
 
 #include "kvrm/Dialect/KVRM/Transforms/Passes.h"
@@ -16,6 +17,7 @@
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/IR/ImplicitLocOpBuilder.h"
+#include "llvm/ADT/TypeSwitch.h"
 
 namespace mlir::kvrm {
 #define GEN_PASS_DEF_DECOMPOSEFORMSPASS
@@ -24,6 +26,20 @@ namespace mlir::kvrm {
 
 using namespace mlir;
 using namespace mlir::kvrm;
+
+static Value zeroFill(ImplicitLocOpBuilder &b, Value init) {
+  Value zero = arith::ConstantOp::create(b, b.getF32FloatAttr(0.0f));
+  return linalg::FillOp::create(b, zero, init).getResult(0);
+}
+
+/// init + input * weight^T
+template <typename OpT>
+static Value multiply(ImplicitLocOpBuilder &b, OpT op, Value init) {
+  return linalg::MatmulTransposeBOp::create(
+             b, b.getLoc(), TypeRange{init.getType()},
+             ValueRange{op.getInput(), op.getWeight()}, ValueRange{init})
+      ->getResult(0);
+}
 
 namespace {
 /// Writes one kvrm.linear as linalg ops before it.
@@ -43,9 +59,7 @@ private:
   Value getYielded() {
     return cast<YieldOp>(op.getBody().front().getTerminator()).getValue();
   }
-  Value zeroFill(Value init);
-  /// init + input * weight^T
-  Value multiply(Value init);
+  Value multiply(Value init) { return ::multiply(b, op, init); }
 
   ImplicitLocOpBuilder b;
   LinearOp op;
@@ -66,28 +80,24 @@ Value LinearWriter::findAccumulator() {
   return adds ? op.getExtras()[0] : Value();
 }
 
-Value LinearWriter::zeroFill(Value init) {
-  Value zero = arith::ConstantOp::create(b, b.getF32FloatAttr(0.0f));
-  return linalg::FillOp::create(b, zero, init).getResult(0);
-}
-
-Value LinearWriter::multiply(Value init) {
-  return linalg::MatmulTransposeBOp::create(
-             b, b.getLoc(), TypeRange{init.getType()},
-             ValueRange{op.getInput(), op.getWeight()}, ValueRange{init})
-      ->getResult(0);
-}
-
 Value LinearWriter::write() {
   if (Value accumulator = findAccumulator())
     return multiply(accumulator);
   bool outputIsF32 = getElementTypeOrSelf(op.getOutput()).isF32();
   if (yieldsSum() && outputIsF32)
-    return multiply(zeroFill(op.getOutput()));
+    return multiply(zeroFill(b, op.getOutput()));
   const int64_t dims[] = {op.getRows(), static_cast<int64_t>(op.getParts()) *
                                             op.getColumns()};
   Value init = tensor::EmptyOp::create(b, dims, b.getF32Type());
-  return writeLinearBody(b, op, multiply(zeroFill(init)));
+  return writeLinearBody(b, op, multiply(zeroFill(b, init)));
+}
+
+/// The product in f32, and then the ops that use it.
+static SmallVector<Value> writeProjection(QKVProjectionOp op) {
+  ImplicitLocOpBuilder b(op.getLoc(), op);
+  const int64_t dims[] = {op.getRows(), op.getColumns()};
+  Value init = tensor::EmptyOp::create(b, dims, b.getF32Type());
+  return writeQKVProjection(b, op, multiply(b, op, zeroFill(b, init)));
 }
 
 namespace {
@@ -102,31 +112,47 @@ public:
           << panel.getValue() << ", not positive";
       return signalPassFailure();
     }
-    for (func::FuncOp step : getSteps(getOperation())) {
-      WalkResult result = step.walk([&](DestinationStyleOpInterface op) {
-        if (auto linear = dyn_cast<LinearOp>(*op))
-          return replace(linear);
-        if (auto norm = dyn_cast<RmsNormOp>(*op))
-          return replace(norm);
-        return WalkResult::advance();
-      });
-      if (result.wasInterrupted())
+    for (func::FuncOp step : getSteps(getOperation()))
+      if (failed(decompose(step)))
         return signalPassFailure();
-    }
   }
 
 private:
-  Value write(LinearOp op) { return LinearWriter(op, panel).write(); }
-  Value write(RmsNormOp op) { return writeRmsNorm(op); }
+  LogicalResult decompose(func::FuncOp step) {
+    SmallVector<Operation *> forms;
+    WalkResult walked = step.walk([&](DestinationStyleOpInterface op) {
+      if (!isa<LinearOp, QKVProjectionOp, RmsNormOp>(*op))
+        return WalkResult::advance();
+      if (!op.hasPureTensorSemantics())
+        return WalkResult(
+            op.emitOpError("is on buffers; forms are taken apart on tensors"));
+      forms.push_back(op);
+      return WalkResult::advance();
+    });
+    if (walked.wasInterrupted())
+      return failure();
+    for (Operation *op : forms) {
+      ++numDecomposed;
+      llvm::TypeSwitch<Operation *>(op)
+          .Case<LinearOp, QKVProjectionOp>([&](auto product) {
+            if (RmsNormOp norm = takeNormOut(product))
+              replace(norm);
+            replace(product);
+          })
+          .Case<RmsNormOp>([&](RmsNormOp norm) { replace(norm); });
+    }
+    return success();
+  }
 
-  template <typename OpT> WalkResult replace(OpT op) {
-    auto form = cast<DestinationStyleOpInterface>(*op);
-    if (!form.hasPureTensorSemantics())
-      return op.emitOpError("is on buffers; forms are taken apart on tensors");
-    op.getResult().replaceAllUsesWith(write(op));
+  SmallVector<Value> write(LinearOp op) {
+    return {LinearWriter(op, panel).write()};
+  }
+  SmallVector<Value> write(QKVProjectionOp op) { return writeProjection(op); }
+  SmallVector<Value> write(RmsNormOp op) { return {writeRmsNorm(op)}; }
+
+  template <typename OpT> void replace(OpT op) {
+    op->replaceAllUsesWith(write(op));
     op.erase();
-    ++numDecomposed;
-    return WalkResult::advance();
   }
 };
 } // namespace

@@ -6,6 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "QKVProjection.h"
 #include "RmsNorm.h"
 
 #include "kvrm/Dialect/KVRM/Transforms/Passes.h"
@@ -73,8 +74,9 @@ static bool multipliesWithWeight(linalg::MatmulOp matmul) {
 /// A kvrm.linear with a body without ops.
 static LinearOp createLinear(ImplicitLocOpBuilder &b, Value input, Value weight,
                              ValueRange extras, Value output, int64_t parts) {
-  auto linear = LinearOp::create(b, output.getType(), input, weight, extras,
-                                 output, parts);
+  auto linear =
+      LinearOp::create(b, output.getType(), input, weight, /*gain=*/Value(),
+                       extras, output, /*epsilon=*/FloatAttr(), parts);
   Block &body = linear.getBody().emplaceBlock();
   for (int64_t part = 0; part < parts; ++part)
     body.addArgument(b.getF32Type(), b.getLoc());
@@ -278,10 +280,45 @@ LinearOp Consumer::absorbInto(LinearOp linear) {
       FusedLoc::get(op.getContext(), {linear.getLoc(), op.getLoc()}), op);
   LinearOp fused = createLinear(b, linear.getInput(), linear.getWeight(),
                                 extras, op.getOutputs()[0], count);
+  if (Value gain = linear.getGain()) {
+    fused.getGainMutable().assign(gain);
+    fused.setEpsilonAttr(linear.getEpsilonAttr());
+  }
   writeBody(linear, fused);
   op.getResult(0).replaceAllUsesWith(fused.getResult());
   eraseWithUnused(op);
   return fused;
+}
+
+//===----------------------------------------------------------------------===//
+// What comes before a product
+//===----------------------------------------------------------------------===//
+
+/// Takes in the norm that makes the input for this product alone.
+template <typename OpT> static bool absorbNorm(OpT product) {
+  auto norm = product.getInput().template getDefiningOp<RmsNormOp>();
+  if (!norm || product.getGain() || !norm->hasOneUse() ||
+      getElementTypeOrSelf(norm.getResult()) !=
+          getElementTypeOrSelf(product.getWeight()))
+    return false;
+  product.getInputMutable().assign(norm.getInput());
+  product.getGainMutable().assign(norm.getGain());
+  product.setEpsilonAttr(norm.getEpsilonAttr());
+  eraseWithUnused(norm);
+  return true;
+}
+
+/// The projection that a plain product is part of, if it is.
+static bool formProjection(LinearOp product) {
+  std::optional<QKVProjection> found =
+      isPlainProduct(product) ? QKVProjection::match(product) : std::nullopt;
+  if (!found)
+    return false;
+  found->form(product);
+  for (Operation *op : {found->query.last.getOperation(),
+                        found->key.last.getOperation(), found->value})
+    eraseWithUnused(op);
+  return true;
 }
 
 //===----------------------------------------------------------------------===//
@@ -298,6 +335,9 @@ public:
     for (func::FuncOp step : getSteps(getOperation())) {
       formNorms(step);
       formLinears(step);
+      formProjections(step);
+      absorbConsumers(step);
+      absorbNorms(step);
     }
   }
 
@@ -331,16 +371,37 @@ private:
       formLinear(product);
       ++numLinears;
     }
+  }
+
+  SmallVector<LinearOp> linearsOf(func::FuncOp step) {
     SmallVector<LinearOp> linears;
     step.walk([&](LinearOp op) {
       if (op.getResult())
         linears.push_back(op);
     });
-    for (LinearOp linear : linears)
+    return linears;
+  }
+
+  void formProjections(func::FuncOp step) {
+    for (LinearOp linear : linearsOf(step))
+      numProjections += formProjection(linear);
+  }
+
+  void absorbConsumers(func::FuncOp step) {
+    for (LinearOp linear : linearsOf(step))
       while (std::optional<Consumer> consumer = Consumer::find(linear)) {
         linear = consumer->absorbInto(linear);
         ++numAbsorbed;
       }
+  }
+
+  void absorbNorms(func::FuncOp step) {
+    step.walk([&](Operation *op) {
+      if (auto linear = dyn_cast<LinearOp>(op))
+        numAbsorbed += absorbNorm(linear);
+      else if (auto projection = dyn_cast<QKVProjectionOp>(op))
+        numAbsorbed += absorbNorm(projection);
+    });
   }
 };
 } // namespace

@@ -11,6 +11,7 @@
 
 #include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
 
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "mlir/IR/ImplicitLocOpBuilder.h"
 
 namespace mlir::kvrm {
@@ -18,6 +19,23 @@ namespace mlir::kvrm {
 /// Writes the body of `op` as a linalg op on `product`, [M, parts * N]: its
 /// slices are the sums. Elements that are not f32 are cast to it first.
 Value writeLinearBody(ImplicitLocOpBuilder &b, LinearOp op, Value product);
+
+/// Makes the norm of a product an op of its own before it; null if there is
+/// none.
+template <typename OpT> RmsNormOp takeNormOut(OpT op) {
+  if (!op.getGain())
+    return {};
+  ImplicitLocOpBuilder b(op.getLoc(), op);
+  const int64_t dims[] = {op.getRows(), op.getDepth()};
+  Value init =
+      tensor::EmptyOp::create(b, dims, getElementTypeOrSelf(op.getWeight()));
+  auto norm = RmsNormOp::create(b, init.getType(), op.getInput(), op.getGain(),
+                                init, op.getEpsilonAttr());
+  op.getInputMutable().assign(norm.getResult());
+  op.getGainMutable().clear();
+  op.removeEpsilonAttr();
+  return norm;
+}
 
 } // namespace mlir::kvrm
 

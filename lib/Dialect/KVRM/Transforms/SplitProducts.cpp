@@ -7,6 +7,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "LinearBody.h"
+#include "QKVProjection.h"
 
 #include "kvrm/Dialect/KVRM/Transforms/Passes.h"
 #include "kvrm/Dialect/KVRM/Utils/Products.h"
@@ -16,6 +17,7 @@
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "llvm/ADT/TypeSwitch.h"
 
 namespace mlir::kvrm {
 #define GEN_PASS_DEF_SPLITPRODUCTSPASS
@@ -25,21 +27,24 @@ namespace mlir::kvrm {
 using namespace mlir;
 using namespace mlir::kvrm;
 
-/// The product of all parts, rounded to the element of the input.
-static LinearOp writeProduct(ImplicitLocOpBuilder &b, LinearOp op) {
-  Type element = getElementTypeOrSelf(op.getInput());
-  const int64_t dims[] = {op.getRows(), static_cast<int64_t>(op.getParts()) *
-                                            op.getColumns()};
+/// The product with all rows of the weight, rounded to `element`.
+template <typename OpT>
+static Value writeProduct(ImplicitLocOpBuilder &b, OpT op, Type element) {
+  int64_t columns = cast<ShapedType>(op.getWeight().getType()).getDimSize(0);
+  const int64_t dims[] = {op.getRows(), columns};
   Value init = tensor::EmptyOp::create(b, dims, element);
-  auto product =
-      LinearOp::create(b, init.getType(), op.getInput(), op.getWeight(),
-                       /*extras=*/ValueRange{}, init, /*parts=*/1);
+  auto product = LinearOp::create(b, init.getType(), op.getInput(),
+                                  op.getWeight(), /*gain=*/Value(),
+                                  /*extras=*/ValueRange{}, init,
+                                  /*epsilon=*/FloatAttr(), /*parts=*/1);
   Block &body = product.getBody().emplaceBlock();
   Value sum = body.addArgument(b.getF32Type(), b.getLoc());
   OpBuilder::InsertionGuard guard(b);
   b.setInsertionPointToEnd(&body);
-  YieldOp::create(b, arith::TruncFOp::create(b, element, sum));
-  return product;
+  if (!element.isF32())
+    sum = arith::TruncFOp::create(b, element, sum);
+  YieldOp::create(b, sum);
+  return product.getResult();
 }
 
 namespace {
@@ -55,29 +60,54 @@ public:
       return signalPassFailure();
     }
     for (func::FuncOp step : getSteps(getOperation())) {
-      SmallVector<LinearOp> linears;
-      step.walk([&](LinearOp op) {
-        if (op.getRows() > rows && hasProductShape(op) && !hasProductBody(op))
-          linears.push_back(op);
+      WalkResult walked = step.walk([&](Operation *op) {
+        return llvm::TypeSwitch<Operation *, WalkResult>(op)
+            .Case<LinearOp, QKVProjectionOp>(
+                [&](auto product) { return visit(product); })
+            .Default(WalkResult::advance());
       });
-      for (LinearOp op : linears) {
-        if (!op.getResult()) {
-          op.emitOpError("is on buffers; products are split on tensors");
-          return signalPassFailure();
-        }
-        split(op);
-      }
+      if (walked.wasInterrupted())
+        return signalPassFailure();
     }
   }
 
 private:
+  template <typename OpT> WalkResult visit(OpT op) {
+    bool isForLibrary = op.getRows() > rows && hasProductShape(op);
+    bool losesNorm =
+        op.getGain() && (isForLibrary || !canNormalizeInKernel(op));
+    if (!losesNorm && !needsSplit(op, isForLibrary))
+      return WalkResult::advance();
+    if (op->getNumResults() == 0)
+      return op.emitOpError("is on buffers; products are split on tensors");
+    if (losesNorm)
+      takeNormOut(op);
+    if (needsSplit(op, isForLibrary)) {
+      split(op);
+      ++numSplit;
+    }
+    return WalkResult::advance();
+  }
+
+  static bool needsSplit(LinearOp op, bool isForLibrary) {
+    return isForLibrary && !hasProductBody(op);
+  }
+  /// Nothing but matrix units runs a whole projection.
+  static bool needsSplit(QKVProjectionOp op, bool isForLibrary) {
+    return isForLibrary || !hasMatrixUnitShape(op);
+  }
+
   void split(LinearOp op) {
     ImplicitLocOpBuilder b(op.getLoc(), op);
-    LinearOp product = writeProduct(b, op);
-    op.getResult().replaceAllUsesWith(
-        writeLinearBody(b, op, product.getResult()));
+    Value product = writeProduct(b, op, getElementTypeOrSelf(op.getInput()));
+    op.getResult().replaceAllUsesWith(writeLinearBody(b, op, product));
     op.erase();
-    ++numSplit;
+  }
+  void split(QKVProjectionOp op) {
+    ImplicitLocOpBuilder b(op.getLoc(), op);
+    Value product = writeProduct(b, op, b.getF32Type());
+    op->replaceAllUsesWith(writeQKVProjection(b, op, product));
+    op.erase();
   }
 };
 } // namespace

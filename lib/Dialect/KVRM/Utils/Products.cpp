@@ -13,16 +13,39 @@
 using namespace mlir;
 using namespace mlir::kvrm;
 
-bool kvrm::hasProductShape(LinearOp op) {
-  Type element = getElementTypeOrSelf(op.getInput());
-  auto columns = static_cast<int64_t>(op.getParts()) * op.getColumns();
+/// Behind a norm the product reads elements of the weight.
+template <typename OpT> static bool fitsMatrixUnitsImpl(OpT op) {
+  Type element = getElementTypeOrSelf(op.getWeight());
   return (element.isF16() || element.isBF16()) &&
-         getElementTypeOrSelf(op.getWeight()) == element &&
-         op.getDepth() % 32 == 0 && columns % 8 == 0;
+         (op.getGain() || getElementTypeOrSelf(op.getInput()) == element) &&
+         op.getDepth() % 32 == 0;
+}
+
+template <typename OpT> static bool hasProductShapeImpl(OpT op) {
+  int64_t columns = cast<ShapedType>(op.getWeight().getType()).getDimSize(0);
+  return fitsMatrixUnitsImpl(op) && columns % 8 == 0;
+}
+
+template <typename OpT> static bool canNormalizeImpl(OpT op) {
+  constexpr int64_t elementBytes = 2;
+  return fitsMatrixUnitsImpl(op) &&
+         op.getRows() * op.getDepth() * elementBytes <= kNormalizedBytes;
+}
+
+bool kvrm::hasProductShape(LinearOp op) { return hasProductShapeImpl(op); }
+bool kvrm::hasProductShape(QKVProjectionOp op) {
+  return hasProductShapeImpl(op);
+}
+bool kvrm::hasMatrixUnitShape(QKVProjectionOp op) {
+  return fitsMatrixUnitsImpl(op);
+}
+bool kvrm::canNormalizeInKernel(LinearOp op) { return canNormalizeImpl(op); }
+bool kvrm::canNormalizeInKernel(QKVProjectionOp op) {
+  return canNormalizeImpl(op);
 }
 
 bool kvrm::hasProductBody(LinearOp op) {
-  if (op.getParts() != 1)
+  if (op.getParts() != 1 || op.getGain())
     return false;
   Value sum = op.getSums().front();
   Value yielded =

@@ -405,6 +405,10 @@ def KVRM_DeviceDispatchOp : KVRM_Op<"device_dispatch", [
     device. What `kvrm.dispatch` is to a CPU: the dense part of a step runs
     through this op.
 
+    With `appends` the kernel writes the keys and values of the step's new
+    tokens to the pages of that layer, too; it then takes what
+    `kvrm_append_arg_base` (abi/program.h) lists, behind the buffers.
+
     Example:
 
     ```mlir
@@ -415,11 +419,13 @@ def KVRM_DeviceDispatchOp : KVRM_Op<"device_dispatch", [
   }];
   let arguments = (ins SymbolRefAttr:$kernel, DenseI64ArrayAttr:$grid,
                        UnitAttr:$perProcessor, Variadic<AnyMemRef>:$inputs,
-                       Variadic<AnyMemRef>:$outputs);
+                       Variadic<AnyMemRef>:$outputs,
+                       OptionalAttr<KVRM_LayerAttr>:$appends);
   let assemblyFormat = [{
     $kernel `grid` $grid (`per_processor` $perProcessor^)?
     (`ins` `(` $inputs^ `:` type($inputs) `)`)?
-    (`outs` `(` $outputs^ `:` type($outputs) `)`)? attr-dict
+    (`outs` `(` $outputs^ `:` type($outputs) `)`)?
+    (`appends` `layer` $appends^)? attr-dict
   }];
   let hasVerifier = 1;
 }
@@ -501,7 +507,8 @@ class KVRM_FormOp<string mnemonic, list<Trait> traits = []>
   }];
 }
 
-def KVRM_LinearOp : KVRM_FormOp<"linear", [IsolatedFromAbove, SingleBlock]> {
+def KVRM_LinearOp : KVRM_FormOp<"linear", [
+    IsolatedFromAbove, SingleBlock, AttrSizedOperandSegments]> {
   let summary = "a product with a weight, and what follows it elementwise";
   let description = [{
     Rows of activations times the transpose of a matrix of weights, and then a
@@ -516,6 +523,10 @@ def KVRM_LinearOp : KVRM_FormOp<"linear", [IsolatedFromAbove, SingleBlock]> {
     static and positive. Sums are in f32, in any order. Buffers are contiguous
     in their last dimension, and may have any stride in the first; the output
     shares no memory with another operand.
+
+    With a norm the product reads the input as `kvrm.rms_norm` with that gain
+    and epsilon makes it, rounded to the element of the weight; input and gain
+    are then f32.
 
     The body has a sum of each part as its first arguments, in f32, then an
     element of each extra. It holds ops of `arith` and `math` on scalars, has no
@@ -533,7 +544,8 @@ def KVRM_LinearOp : KVRM_FormOp<"linear", [IsolatedFromAbove, SingleBlock]> {
       kvrm.yield %v : f32
     } -> tensor<8x128xf32>
 
-    kvrm.linear ins(%x, %w : memref<8x64xf16>, memref<256x64xf16>)
+    kvrm.linear ins(%x, %w : memref<8x64xf32>, memref<256x64xf16>)
+        norm(%gain : memref<64xf32>) epsilon 1.0e-5
         outs(%y : memref<8x128xf16>) parts 2 {
     ^bb0(%gate: f32, %up: f32):
       %one = arith.constant 1.0 : f32
@@ -549,12 +561,14 @@ def KVRM_LinearOp : KVRM_FormOp<"linear", [IsolatedFromAbove, SingleBlock]> {
   }];
   let arguments = (ins
       KVRM_ActivationShaped:$input, KVRM_ActivationShaped:$weight,
-      Variadic<KVRM_ActivationShaped>:$extras, KVRM_ActivationShaped:$output,
+      Optional<KVRM_F32Shaped>:$gain, Variadic<KVRM_ActivationShaped>:$extras,
+      KVRM_ActivationShaped:$output, OptionalAttr<F32Attr>:$epsilon,
       DefaultValuedAttr<ConfinedAttr<I64Attr, [IntPositive]>, "1">:$parts);
   let results = (outs Optional<KVRM_ActivationTensor>:$result);
   let regions = (region SizedRegion<1>:$body);
   let assemblyFormat = [{
     `ins` `(` $input `,` $weight `:` type($input) `,` type($weight) `)`
+    (`norm` `(` $gain^ `:` type($gain) `)` `epsilon` $epsilon)?
     (`extras` `(` $extras^ `:` type($extras) `)`)?
     `outs` `(` $output `:` type($output) `)` (`parts` $parts^)?
     attr-dict-with-keyword $body (`->` type($result)^)?
@@ -592,6 +606,79 @@ def KVRM_YieldOp : KVRM_Op<"yield", [Pure, Terminator, HasParent<"LinearOp">]> {
   }];
   let arguments = (ins KVRM_ActivationElement:$value);
   let assemblyFormat = "$value attr-dict `:` type($value)";
+}
+
+def KVRM_QKVProjectionOp : KVRM_FormOp<"qkv_projection"> {
+  let summary = "query, key and value of tokens, turned to their positions";
+  let description = [{
+    A product with a weight whose rows are those of the query heads, then of the
+    key heads, then of the value heads, and the rotary embedding of query and
+    key in its half-split form (Su et al., arXiv 2104.09864):
+
+    `sum[m, n] = sum over k of f32(input[m, k]) * f32(weight[n, k])`
+
+    With H = head_dim / 2 and i below H, for each head of query and key, whose
+    columns start at c:
+
+    `out[m, c + i] = sum[m, c + i] * cosines[m, i] - sum[m, c + i + H] * sines[m, i]`
+
+    `out[m, c + i + H] = sum[m, c + i + H] * cosines[m, i] + sum[m, c + i] * sines[m, i]`
+
+    A head of the value is the sum as it is. All is in f32, sums in any order,
+    and rounded once to the element of the outputs.
+
+    Shapes: input `[M, K]`, weight `[N, K]`, cosines and sines `[M, H]` in f32,
+    query `[M, heads * 2H]`, key and value `[M, kv_heads * 2H]`, of one element;
+    N is the columns of all three. Norm and buffers are as for `kvrm.linear`;
+    no output shares memory with another operand.
+
+    Example:
+
+    ```mlir
+    %q, %k, %v = kvrm.qkv_projection
+        ins(%x, %w : tensor<8x64xf32>, tensor<128x64xf16>)
+        norm(%gain : tensor<64xf32>) epsilon 1.0e-5
+        rotation(%cos, %sin : tensor<8x16xf32>, tensor<8x16xf32>)
+        outs(%q0, %k0, %v0 : tensor<8x64xf16>, tensor<8x32xf16>, tensor<8x32xf16>)
+        -> tensor<8x64xf16>, tensor<8x32xf16>, tensor<8x32xf16>
+    ```
+  }];
+  let arguments = (ins
+      KVRM_ActivationShaped:$input, KVRM_ActivationShaped:$weight,
+      Optional<KVRM_F32Shaped>:$gain, KVRM_F32Shaped:$cosines,
+      KVRM_F32Shaped:$sines, KVRM_ActivationShaped:$query,
+      KVRM_ActivationShaped:$key, KVRM_ActivationShaped:$value,
+      OptionalAttr<F32Attr>:$epsilon);
+  let results = (outs Variadic<KVRM_ActivationTensor>:$results);
+  let assemblyFormat = [{
+    `ins` `(` $input `,` $weight `:` type($input) `,` type($weight) `)`
+    (`norm` `(` $gain^ `:` type($gain) `)` `epsilon` $epsilon)?
+    `rotation` `(` $cosines `,` $sines `:` type($cosines) `,` type($sines) `)`
+    `outs` `(` $query `,` $key `,` $value `:` type($query) `,` type($key) `,`
+    type($value) `)` attr-dict (`->` type($results)^)?
+  }];
+  let extraClassDeclaration = [{
+    ::mlir::MutableOperandRange getDpsInitsMutable() {
+      return ::mlir::MutableOperandRange(
+          getOperation(), getQueryMutable().getOperandNumber(), 3);
+    }
+    /// M, K, N and 2H.
+    int64_t getRows() { return getDimension(getInput(), 0); }
+    int64_t getDepth() { return getDimension(getInput(), 1); }
+    int64_t getColumns() { return getDimension(getWeight(), 0); }
+    int64_t getHeadDim() { return 2 * getDimension(getCosines(), 1); }
+    /// Columns of the query, and of the key or the value.
+    int64_t getQueryColumns() { return getDimension(getQuery(), 1); }
+    int64_t getKeyColumns() { return getDimension(getKey(), 1); }
+
+  private:
+    static int64_t getDimension(::mlir::Value operand, unsigned dim) {
+      return ::llvm::cast<::mlir::ShapedType>(operand.getType())
+          .getDimSize(dim);
+    }
+
+  public:
+  }];
 }
 
 def KVRM_RmsNormOp : KVRM_FormOp<"rms_norm"> {

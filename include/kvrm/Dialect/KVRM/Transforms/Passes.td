@@ -141,6 +141,12 @@ def FormDispatchesPass : Pass<"kvrm-form-dispatches", "::mlir::ModuleOp"> {
       or one over `math.sqrt`. A cast to f16 or bf16 goes along, in the last op
       or as the op that alone uses it.
 
+    - A product whose columns are three slices, of which the first two are
+      turned to the tokens' positions, by the same angles, and nothing or a cast
+      follows the third, becomes a `kvrm.qkv_projection` with what follows.
+    - A product takes in the `kvrm.rms_norm` that makes its input and nobody
+      else's, if that rounds to the weight's element.
+
     What has another user in between stays as it is. A `kvrm.linear` moves down
     to the last op that it took in, where all that it reads is known.
     `kvrm-decompose-forms` is the way back.
@@ -148,20 +154,23 @@ def FormDispatchesPass : Pass<"kvrm-form-dispatches", "::mlir::ModuleOp"> {
   let statistics = [
     Statistic<"numLinears", "linears", "Number of kvrm.linear formed">,
     Statistic<"numNorms", "norms", "Number of kvrm.rms_norm formed">,
-    Statistic<"numAbsorbed", "absorbed",
-              "Number of ops that a kvrm.linear took in">,
+    Statistic<"numProjections", "projections",
+              "Number of kvrm.qkv_projection formed">,
+    Statistic<"numAbsorbed", "absorbed", "Number of ops that products took in">,
   ];
   let dependentDialects = ["::mlir::arith::ArithDialect",
-                           "::mlir::kvrm::KVRMDialect"];
+                           "::mlir::kvrm::KVRMDialect",
+                           "::mlir::tensor::TensorDialect"];
 }
 
 def DecomposeFormsPass : Pass<"kvrm-decompose-forms", "::mlir::ModuleOp"> {
   let summary = "Take forms of the dense part apart again";
   let description = [{
-    Each `kvrm.linear` and `kvrm.rms_norm` of a step becomes `linalg` ops of the
-    same meaning, for a target without kernels for them: a matmul from zero,
-    slices of its parts and one elementwise op; a sum of squares, a scale of
-    each row and their product.
+    Each `kvrm.linear`, `kvrm.qkv_projection` and `kvrm.rms_norm` of a step
+    becomes `linalg` ops of the same meaning, for a target without kernels for
+    them: a matmul from zero, slices of its parts and one elementwise op, or one
+    for each of query, key and value; a sum of squares, a scale of each row and
+    their product.
 
     A product to which the body does nothing but to add an f32 extra `[M, N]`
     becomes a matmul that accumulates onto the extra: there is then no fill, no
@@ -200,13 +209,19 @@ def SplitProductsPass : Pass<"kvrm-split-products", "::mlir::ModuleOp"> {
 
     A linear of a shape that matrix units do not take stays as it is: its depth
     a multiple of 32, the columns of all parts one of 8.
+
+    A `kvrm.qkv_projection` is split the same way, the product in f32; and
+    whatever its rows where matrix units do not take it, since no other kernel
+    runs one. A norm becomes a `kvrm.rms_norm` of its own in front of a product
+    for a library, and of one whose normalized input is more than 64 KiB, or
+    that matrix units do not take.
   }];
   let options = [
     Option<"rows", "rows", "int64_t", /*default=*/"kStreamedRows",
            "Rows of activations up to which a linear stays whole">,
   ];
   let statistics = [
-    Statistic<"numSplit", "linears-split", "Number of linears split">,
+    Statistic<"numSplit", "products-split", "Number of products split">,
   ];
   let dependentDialects = ["::mlir::arith::ArithDialect",
                            "::mlir::linalg::LinalgDialect",

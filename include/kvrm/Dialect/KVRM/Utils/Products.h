@@ -17,13 +17,28 @@ namespace mlir::kvrm {
 /// a library: measured, see docs/gpu-dense.md.
 inline constexpr int64_t kStreamedRows = 32;
 
-/// Whether operands are what libraries are fast with: f16 or bf16, both the
-/// same; a depth of whole slices of 32, all columns a multiple of 8.
-bool hasProductShape(LinearOp op);
+/// Bytes of normalized input that a kernel keeps in shared memory beside the
+/// weights that it streams. Every block normalizes all of it: with more, a
+/// kernel for the norm is ahead (docs/gpu-dense.md).
+inline constexpr int64_t kNormalizedBytes = 32 * 1024;
 
-/// Whether the body is all in a library's product: a sum to an f32 output or
-/// rounded to an output of the input's element, or added to the one extra, all
-/// of [M, N] in f32. Says nothing of shapes.
+/// Whether operands are what matrix units take: f16 or bf16, what the product
+/// reads and the weight the same; a depth of whole slices of 32.
+bool hasMatrixUnitShape(QKVProjectionOp op);
+
+/// Whether they are what libraries are fast with, too: all columns a multiple
+/// of 8.
+bool hasProductShape(LinearOp op);
+bool hasProductShape(QKVProjectionOp op);
+
+/// Whether a kernel of a GPU has room for the norm in front of a product that
+/// matrix units take. Says nothing of a product without a norm.
+bool canNormalizeInKernel(LinearOp op);
+bool canNormalizeInKernel(QKVProjectionOp op);
+
+/// Whether a library's product is all there is: no norm, and a body that
+/// gives the sum to an f32 output or rounds it to one of the input's element,
+/// or adds it to the one extra, all of [M, N] in f32. Says nothing of shapes.
 bool hasProductBody(LinearOp op);
 
 } // namespace mlir::kvrm

@@ -1,0 +1,223 @@
+//===- QKVProjection.cpp - Projections of attention in linalg -------------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "QKVProjection.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+
+using namespace mlir;
+using namespace mlir::kvrm;
+
+//===----------------------------------------------------------------------===//
+// Reading
+//===----------------------------------------------------------------------===//
+
+/// The slices of all columns of a product, from the first to the last, if
+/// nothing else uses it.
+static SmallVector<tensor::ExtractSliceOp> columnSlicesOf(LinearOp product) {
+  SmallVector<tensor::ExtractSliceOp> slices;
+  for (Operation *user : product->getUsers()) {
+    auto slice = dyn_cast<tensor::ExtractSliceOp>(user);
+    if (!slice || slice.getType().getRank() != 2 || !slice.hasUnitStride() ||
+        ShapedType::isDynamicShape(slice.getStaticOffsets()) ||
+        ShapedType::isDynamicShape(slice.getStaticSizes()))
+      return {};
+    slices.push_back(slice);
+  }
+  llvm::sort(slices, [](tensor::ExtractSliceOp a, tensor::ExtractSliceOp b) {
+    return a.getStaticOffsets()[1] < b.getStaticOffsets()[1];
+  });
+  int64_t next = 0;
+  for (tensor::ExtractSliceOp slice : slices) {
+    if (slice.getStaticOffsets() != ArrayRef<int64_t>{0, next} ||
+        slice.getStaticSizes()[0] != product.getRows())
+      return {};
+    next += slice.getStaticSizes()[1];
+  }
+  if (next != product.getColumns())
+    return {};
+  return slices;
+}
+
+/// The op of the slice's block in which all users of `value` are.
+static Operation *onlyUserOf(Value value, Block *block) {
+  Operation *found = nullptr;
+  for (Operation *user : value.getUsers()) {
+    Operation *op = block->findAncestorOpInBlock(*user);
+    if (!op || (found && op != found))
+      return nullptr;
+    found = op;
+  }
+  return found;
+}
+
+static std::optional<QKVProjection::Turned>
+matchTurned(tensor::ExtractSliceOp slice) {
+  Block *block = slice->getBlock();
+  auto pairs = dyn_cast_or_null<tensor::ExpandShapeOp>(
+      onlyUserOf(slice.getResult(), block));
+  if (!pairs || pairs.getReassociationIndices() !=
+                    SmallVector<ReassociationIndices>{{0}, {1, 2, 3}})
+    return std::nullopt;
+  auto last =
+      dyn_cast_or_null<linalg::GenericOp>(onlyUserOf(pairs.getResult(), block));
+  std::optional<Rotation> rotation =
+      last ? Rotation::match(last) : std::nullopt;
+  if (!rotation || rotation->pairs != pairs.getResult())
+    return std::nullopt;
+  return QKVProjection::Turned{slice, last, *rotation};
+}
+
+/// Whether `op` is elementwise over rows and columns, and rounds.
+static bool isCast(linalg::GenericOp op) {
+  if (!op.hasPureTensorSemantics() || op.getNumDpsInputs() != 1 ||
+      op.getNumDpsInits() != 1 || op.getNumLoops() != 2 ||
+      op.getNumParallelLoops() != 2 ||
+      !llvm::all_of(op.getIndexingMapsArray(),
+                    [](AffineMap map) { return map.isIdentity(); }))
+    return false;
+  auto cast = op.getBody()
+                  ->getTerminator()
+                  ->getOperand(0)
+                  .getDefiningOp<arith::TruncFOp>();
+  return cast && cast.getIn() == op.getRegionInputArgs().front() &&
+         (!cast.getRoundingmode() ||
+          *cast.getRoundingmode() == arith::RoundingMode::to_nearest_even);
+}
+
+/// The slice, or the op that alone uses it if that rounds to `element`.
+static Operation *matchValue(tensor::ExtractSliceOp slice, Type element) {
+  if (element.isF32())
+    return slice;
+  auto cast = dyn_cast_or_null<linalg::GenericOp>(
+      onlyUserOf(slice.getResult(), slice->getBlock()));
+  if (!cast || !isCast(cast) ||
+      getElementTypeOrSelf(cast.getResult(0)) != element)
+    return nullptr;
+  return cast;
+}
+
+/// Whether `value` is known where `op` is.
+static bool isKnownAt(Value value, Operation *op) {
+  Operation *definition = value.getDefiningOp();
+  return !definition || (definition->getBlock() == op->getBlock() &&
+                         definition->isBeforeInBlock(op));
+}
+
+std::optional<QKVProjection> QKVProjection::match(LinearOp product) {
+  SmallVector<tensor::ExtractSliceOp> slices = columnSlicesOf(product);
+  if (slices.size() != 3 || slices[1].getType() != slices[2].getType())
+    return std::nullopt;
+  std::optional<Turned> query = matchTurned(slices[0]);
+  std::optional<Turned> key = matchTurned(slices[1]);
+  if (!query || !key || query->rotation.cosines != key->rotation.cosines ||
+      query->rotation.sines != key->rotation.sines ||
+      !isKnownAt(query->rotation.cosines, product) ||
+      !isKnownAt(query->rotation.sines, product))
+    return std::nullopt;
+  Type element = getElementTypeOrSelf(query->last.getResult(0));
+  Operation *value = matchValue(slices[2], element);
+  if (!value || getElementTypeOrSelf(key->last.getResult(0)) != element)
+    return std::nullopt;
+  return QKVProjection{*query, *key, value};
+}
+
+/// Gives users of heads in halves, or of what they collapse to, `columns`.
+static void replaceTurned(ImplicitLocOpBuilder &b, Value halves,
+                          Value columns) {
+  for (Operation *user : llvm::make_early_inc_range(halves.getUsers())) {
+    auto collapse = dyn_cast<tensor::CollapseShapeOp>(user);
+    if (!collapse || collapse.getType() != columns.getType())
+      continue;
+    collapse.getResult().replaceAllUsesWith(columns);
+    collapse.erase();
+  }
+  if (halves.use_empty())
+    return;
+  SmallVector<ReassociationIndices> groups = {{0}, {1, 2, 3}};
+  halves.replaceAllUsesWith(
+      tensor::ExpandShapeOp::create(b, halves.getType(), columns, groups));
+}
+
+QKVProjectionOp QKVProjection::form(LinearOp product) {
+  ImplicitLocOpBuilder b(product.getLoc(), product);
+  Type element = getElementTypeOrSelf(query.last.getResult(0));
+  SmallVector<Value> inits;
+  SmallVector<Type> types;
+  for (int64_t columns :
+       {query.slice.getType().getDimSize(1), key.slice.getType().getDimSize(1),
+        key.slice.getType().getDimSize(1)}) {
+    inits.push_back(tensor::EmptyOp::create(
+        b, ArrayRef{product.getRows(), columns}, element));
+    types.push_back(inits.back().getType());
+  }
+  auto op = QKVProjectionOp::create(
+      b, types, product.getInput(), product.getWeight(), product.getGain(),
+      query.rotation.cosines, query.rotation.sines, inits[0], inits[1],
+      inits[2], product.getEpsilonAttr());
+  replaceTurned(b, query.last.getResult(0), op.getResult(0));
+  replaceTurned(b, key.last.getResult(0), op.getResult(1));
+  value->getResult(0).replaceAllUsesWith(op.getResult(2));
+  return op;
+}
+
+//===----------------------------------------------------------------------===//
+// Writing
+//===----------------------------------------------------------------------===//
+
+static Value writeSlice(ImplicitLocOpBuilder &b, Value product, int64_t begin,
+                        int64_t columns) {
+  int64_t rows = cast<ShapedType>(product.getType()).getDimSize(0);
+  SmallVector<OpFoldResult> offsets = {b.getIndexAttr(0),
+                                       b.getIndexAttr(begin)};
+  SmallVector<OpFoldResult> sizes = {b.getIndexAttr(rows),
+                                     b.getIndexAttr(columns)};
+  SmallVector<OpFoldResult> strides(2, b.getIndexAttr(1));
+  return tensor::ExtractSliceOp::create(b, product, offsets, sizes, strides);
+}
+
+static Value writeCast(ImplicitLocOpBuilder &b, Value input, Value init) {
+  if (input.getType() == init.getType())
+    return input;
+  AffineMap all = b.getMultiDimIdentityMap(2);
+  SmallVector<utils::IteratorType> iterators(2, utils::IteratorType::parallel);
+  return linalg::GenericOp::create(
+             b, TypeRange{init.getType()}, ValueRange{input}, ValueRange{init},
+             ArrayRef{all, all}, iterators,
+             [&](OpBuilder &nested, Location loc, ValueRange args) {
+               Value rounded = arith::TruncFOp::create(
+                   nested, loc, args[1].getType(), args[0]);
+               linalg::YieldOp::create(nested, loc, rounded);
+             })
+      .getResult(0);
+}
+
+/// The columns of query or key, turned.
+static Value writeTurned(ImplicitLocOpBuilder &b, QKVProjectionOp op,
+                         Value columns) {
+  auto type = cast<RankedTensorType>(columns.getType());
+  int64_t half = op.getHeadDim() / 2;
+  SmallVector<ReassociationIndices> groups = {{0}, {1, 2, 3}};
+  auto pairs = RankedTensorType::get(
+      {type.getDimSize(0), type.getDimSize(1) / op.getHeadDim(), 2, half},
+      type.getElementType());
+  Rotation rotation{
+      tensor::ExpandShapeOp::create(b, pairs, columns, groups).getResult(),
+      op.getCosines(), op.getSines()};
+  Value turned = rotation.write(b, getElementTypeOrSelf(op.getQuery()));
+  return tensor::CollapseShapeOp::create(b, turned, groups);
+}
+
+SmallVector<Value> kvrm::writeQKVProjection(ImplicitLocOpBuilder &b,
+                                            QKVProjectionOp op, Value product) {
+  int64_t query = op.getQueryColumns(), key = op.getKeyColumns();
+  return {
+      writeTurned(b, op, writeSlice(b, product, 0, query)),
+      writeTurned(b, op, writeSlice(b, product, query, key)),
+      writeCast(b, writeSlice(b, product, query + key, key), op.getValue())};
+}
