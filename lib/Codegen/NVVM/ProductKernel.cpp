@@ -58,6 +58,8 @@ static constexpr int64_t kInFlightBytes = 64 * 1024;
 static constexpr int64_t kMaxStages = 12;
 /// Multiprocessors of an H100 or H200 (SXM), for which shares are evened out.
 static constexpr int64_t kProcessors = 132;
+/// Elements of a row that a lane normalizes at once.
+static constexpr int64_t kPieceWidth = 4;
 /// Barrier of the warps that multiply.
 static constexpr int64_t kSumsBarrier = 1;
 
@@ -137,10 +139,6 @@ public:
   void write();
 
 private:
-  struct Ring {
-    Value memory;
-    Variable stage, parity;
-  };
   using Words = SmallVector<Variable, 4>; ///< 16 bytes of a lane
 
   Value fullBarrier(Value stage) {
@@ -154,7 +152,13 @@ private:
   void forEachTile(function_ref<void(Value)> body);
 
   Value sumOverRow(Value value, int64_t warps);
-  void normalizeRow(Value row, Value share, int64_t warps);
+  struct RowPieces;
+  Value loadPiece(const StridedBuffer &buffer, ValueRange index);
+  Value addSquares(ArrayRef<SmallVector<Value>> values,
+                   const RowPieces &pieces);
+  void storePiece(ArrayRef<Value> values, Value scale, Value column,
+                  Value target);
+  void normalizeRow(Value row, Value last, Value share, int64_t warps);
   void normalizeRows();
 
   void copyWeights();
@@ -309,50 +313,90 @@ Value ProductWriter::sumOverRow(Value value, int64_t warps) {
   return sum;
 }
 
-/// Normalizes a row of the block, of which this warp has every `warps`-th piece
-/// from `share` on: four elements a lane. All of them stay in registers.
-void ProductWriter::normalizeRow(Value row, Value share, int64_t warps) {
-  constexpr int64_t width = 4;
-  int64_t fours = shape.depth / width, step = warps * kWarpLanes;
-  Value first = b.add(b.mul(share, kWarpLanes), lane);
-  auto type = VectorType::get({width}, b.getF32Type());
-  Value inputRow = b.widen(b.add(firstRow, row));
-  auto columnOf = [&](int64_t i) {
-    // Past the end it repeats the last.
-    Value four = b.min(b.add(first, i * step), b.i32(fours - 1));
-    return b.mul(four, width);
-  };
-  SmallVector<SmallVector<Value>> values;
-  for (int64_t i = 0; i * step < fours; ++i)
-    values.push_back(b.unpack(b.load(
-        type, operands.input.at(b, {inputRow, b.widen(columnOf(i))}), 16)));
-  Value squares = b.f32(0.0f);
-  for (auto [i, four] : llvm::enumerate(values)) {
-    Value sum = squares;
-    for (Value value : four)
-      sum = b.fma(value, value, sum);
-    auto index = static_cast<int64_t>(i);
-    squares = (index + 1) * step <= fours
-                  ? sum
-                  : b.select(b.lessThan(b.add(first, index * step), fours), sum,
-                             squares);
+/// The pieces of a row, four elements each, that a lane has: every `step`-th
+/// from `first` on.
+struct ProductWriter::RowPieces {
+  Value first;
+  int64_t step, count;
+
+  /// Most that a lane has.
+  int64_t perLane() const { return llvm::divideCeil(count, step); }
+  /// Whether the lane has an `i`-th; null if all lanes have it.
+  Value has(DeviceBuilder &b, int64_t i) const {
+    if ((i + 1) * step <= count)
+      return {};
+    return b.lessThan(b.add(first, i * step), count);
   }
-  Value mean = b.fmul(sumOverRow(squares, warps),
+  /// The first column of the `i`-th; past the last the last's.
+  Value column(DeviceBuilder &b, int64_t i) const {
+    Value piece = b.min(b.add(first, i * step), b.i32(count - 1));
+    return b.mul(piece, kPieceWidth);
+  }
+};
+
+Value ProductWriter::loadPiece(const StridedBuffer &buffer, ValueRange index) {
+  return b.load(VectorType::get({kPieceWidth}, b.getF32Type()),
+                buffer.at(b, index), 4 * kPieceWidth);
+}
+
+/// The sum of the squares of what this lane has of a row.
+Value ProductWriter::addSquares(ArrayRef<SmallVector<Value>> values,
+                                const RowPieces &pieces) {
+  Value squares = b.f32(0.0f);
+  for (auto [i, piece] : llvm::enumerate(values)) {
+    Value sum = squares;
+    for (Value value : piece)
+      sum = b.fma(value, value, sum);
+    Value isThere = pieces.has(b, static_cast<int64_t>(i));
+    squares = isThere ? b.select(isThere, sum, squares) : sum;
+  }
+  return squares;
+}
+
+/// Stores one piece of a row to shared memory, scaled and rounded.
+void ProductWriter::storePiece(ArrayRef<Value> values, Value scale,
+                               Value column, Value target) {
+  SmallVector<Value> gains =
+      b.unpack(loadPiece(*operands.gain, {b.widen(column)}));
+  SmallVector<Value> scaled;
+  for (auto [value, gain] : llvm::zip_equal(values, gains))
+    scaled.push_back(b.fmul(b.fmul(value, scale), gain));
+  Value words = b.pack({b.roundPair(scaled[0], scaled[1], shape.element),
+                        b.roundPair(scaled[2], scaled[3], shape.element)});
+  b.storeShared(words, b.add(target, b.mul(column, kElementBytes)),
+                kPieceWidth * kElementBytes);
+}
+
+/// Normalizes row `row` of the block, which `warps` warps share; this one is
+/// the `share`-th of them. All that a lane has stays in registers. Nothing is
+/// stored of a row past `last`, in whose place that one is read.
+void ProductWriter::normalizeRow(Value row, Value last, Value share,
+                                 int64_t warps) {
+  RowPieces pieces{b.add(b.mul(share, kWarpLanes), lane), warps * kWarpLanes,
+                   shape.depth / kPieceWidth};
+  Value inputRow = b.widen(b.add(firstRow, b.min(row, last)));
+  SmallVector<SmallVector<Value>> values;
+  for (int64_t i = 0; i < pieces.perLane(); ++i)
+    values.push_back(b.unpack(
+        loadPiece(operands.input, {inputRow, b.widen(pieces.column(b, i))})));
+  Value mean = b.fmul(sumOverRow(addSquares(values, pieces), warps),
                       b.f32(1.0f / static_cast<float>(shape.depth)));
   Value root = math::SqrtOp::create(b, b.fadd(mean, b.f32(operands.epsilon)));
   Value scale = arith::DivFOp::create(b, b.f32(1.0f), root);
   Value target = b.add(b.add(shared, shape.normalizedAt()),
                        b.mul(row, shape.normalizedPitch()));
-  for (auto [i, four] : llvm::enumerate(values)) {
-    Value column = columnOf(static_cast<int64_t>(i));
-    SmallVector<Value> gains =
-        b.unpack(b.load(type, operands.gain->at(b, {b.widen(column)}), 16));
-    for (auto [value, gain] : llvm::zip_equal(four, gains))
-      value = b.fmul(b.fmul(value, scale), gain);
-    Value words = b.pack({b.roundPair(four[0], four[1], shape.element),
-                          b.roundPair(four[2], four[3], shape.element)});
-    b.storeShared(words, b.add(target, b.mul(column, kElementBytes)), 8);
-  }
+  b.ifThen(b.lessThan(row, b.add(last, 1)), [&] {
+    for (auto [i, piece] : llvm::enumerate(values)) {
+      auto index = static_cast<int64_t>(i);
+      auto store = [&, &piece = piece] {
+        storePiece(piece, scale, pieces.column(b, index), target);
+      };
+      if (Value isThere = pieces.has(b, index))
+        b.ifThen(isThere, store);
+      else
+        store();
+    }
+  });
 }
 
 /// Normalizes the block's rows to shared memory, several at once.
@@ -366,7 +410,7 @@ void ProductWriter::normalizeRows() {
   // Several warps a row only where all rows are taken at once: none of them
   // writes its part of a sum before the others have read the one ahead.
   for (int64_t first = 0; first < shape.blockRows; first += atOnce)
-    normalizeRow(b.min(b.add(own, first), last), share, warps);
+    normalizeRow(b.add(own, first), last, share, warps);
   b.syncThreads(kSumsBarrier, kThreads);
 }
 
