@@ -89,6 +89,15 @@ private:
   Value gatherRope(StringRef table, Value positions);
   Value rotate(Value x, int64_t heads, Value cosines, Value sines);
   Value lastToken(Value x, Value counts);
+  Value matrix(int64_t layer, StringRef weightName, int64_t out, int64_t in) {
+    return weight(blockName(layer, weightName), {out, in}, matrixType());
+  }
+  Type cacheType();
+  void createFunction();
+  Value add(Value x, Value y);
+  Value attend(Value x, int64_t layer, Value cosines, Value sines);
+  Value activate(Value gate, Value up);
+  Value feedForward(Value x, int64_t layer);
 
   ImplicitLocOpBuilder b;
   const DecoderConfig &config;
@@ -96,6 +105,10 @@ private:
   StringRef name;
   int64_t rows, queries;
   bool selectsSlot;
+  /// Arguments; caches as the layers so far leave them.
+  struct {
+    Value tokens, positions, counts, slots, keyCache, valueCache;
+  } args;
 };
 
 } // namespace
@@ -313,97 +326,118 @@ Value StepBuilder::lastToken(Value x, Value counts) {
       });
 }
 
-void StepBuilder::build() {
-  const DecoderConfig &c = config;
-  int64_t qWidth = c.heads * c.headDim, kvWidth = c.kvHeads * c.headDim;
+Type StepBuilder::cacheType() {
+  return RankedTensorType::get({config.layers, shape.slots, config.kvHeads,
+                                shape.capacity, config.headDim},
+                               shape.bf16Cache ? Type(b.getBF16Type())
+                                               : Type(b.getF16Type()));
+}
+
+/// The function, whose arguments go to `args`; the builder is then in it.
+void StepBuilder::createFunction() {
   Type i32 = b.getI32Type();
   auto perRow = RankedTensorType::get({rows}, i32);
-  auto cacheType = RankedTensorType::get(
-      {c.layers, shape.slots, c.kvHeads, shape.capacity, c.headDim},
-      shape.bf16Cache ? Type(b.getBF16Type()) : Type(b.getF16Type()));
   SmallVector<Type> inputs = {RankedTensorType::get({rows, queries}, i32),
                               perRow};
   if (selectsSlot)
     inputs.append({perRow, perRow});
-  inputs.append({cacheType, cacheType});
-
-  auto func =
-      func::FuncOp::create(b, name,
-                           b.getFunctionType(inputs, {f32({rows, c.vocabulary}),
-                                                      cacheType, cacheType}));
+  inputs.append({cacheType(), cacheType()});
+  auto func = func::FuncOp::create(
+      b, name,
+      b.getFunctionType(
+          inputs, {f32({rows, config.vocabulary}), cacheType(), cacheType()}));
   func->setAttr(mlir::kvrm::KVRMDialect::getStepAttrName(), b.getUnitAttr());
   Block *entry = func.addEntryBlock();
-  OpBuilder::InsertionGuard guard(b);
   b.setInsertionPointToStart(entry);
-  Value tokens = entry->getArgument(0), positions = entry->getArgument(1);
-  Value counts = selectsSlot ? entry->getArgument(2) : Value();
-  Value slots = selectsSlot ? entry->getArgument(3) : Value();
-  Value keyCache = entry->getArgument(selectsSlot ? 4 : 2);
-  Value valueCache = entry->getArgument(selectsSlot ? 5 : 3);
+  args.tokens = entry->getArgument(0);
+  args.positions = entry->getArgument(1);
+  if (selectsSlot) {
+    args.counts = entry->getArgument(2);
+    args.slots = entry->getArgument(3);
+  }
+  args.keyCache = entry->getArgument(selectsSlot ? 4 : 2);
+  args.valueCache = entry->getArgument(selectsSlot ? 5 : 3);
+}
 
-  Value cosines = gatherRope("rope_cos", positions);
-  Value sines = gatherRope("rope_sin", positions);
-  Value x = embed(tokens);
+/// x + y
+Value StepBuilder::add(Value x, Value y) {
+  return identityMapped(
+      x, {x, y},
+      [](OpBuilder &nested, Location loc, ValueRange elements) -> Value {
+        return arith::AddFOp::create(nested, loc, elements[0], elements[1]);
+      });
+}
+
+/// x and what attention of a layer adds to it.
+Value StepBuilder::attend(Value x, int64_t layer, Value cosines, Value sines) {
+  const DecoderConfig &c = config;
+  int64_t qWidth = c.heads * c.headDim, kvWidth = c.kvHeads * c.headDim;
+  Value normed = rmsNorm(x, norm(blockName(layer, "attn_norm")));
+  Value qkv =
+      linear(normed, matrix(layer, "attn_qkv", qWidth + 2 * kvWidth, c.hidden));
+  Value q = rotate(columns(qkv, 0, qWidth), c.heads, cosines, sines);
+  Value k = rotate(columns(qkv, qWidth, kvWidth), c.kvHeads, cosines, sines);
+  Value v = splitHeads(
+      castToActivations(columns(qkv, qWidth + kvWidth, kvWidth)), c.kvHeads);
   auto scale = b.getF32FloatAttr(
       static_cast<float>(1.0 / std::sqrt(static_cast<double>(c.headDim))));
-  auto add = [](OpBuilder &nested, Location loc, ValueRange args) -> Value {
-    return arith::AddFOp::create(nested, loc, args[0], args[1]);
-  };
+  auto attention = mlir::kvrm::CachedAttentionOp::create(
+      b, TypeRange{q.getType(), cacheType(), cacheType()}, q, k, v,
+      args.keyCache, args.valueCache, args.positions, args.counts, args.slots,
+      b.getI64IntegerAttr(layer), scale);
+  args.keyCache = attention.getNewKeyCache();
+  args.valueCache = attention.getNewValueCache();
+  Value attended = tensor::CollapseShapeOp::create(
+      b, attention.getOutput(), ArrayRef<ReassociationIndices>{{0, 1}, {2, 3}});
+  return add(x,
+             linear(attended, matrix(layer, "attn_output", c.hidden, qWidth)));
+}
 
-  for (int64_t layer = 0; layer < c.layers; ++layer) {
-    auto matrix = [&](StringRef weightName, int64_t out, int64_t in) {
-      return weight(blockName(layer, weightName), {out, in}, matrixType());
-    };
-    // Attention.
-    Value normed = rmsNorm(x, norm(blockName(layer, "attn_norm")));
-    Value qkv =
-        linear(normed, matrix("attn_qkv", qWidth + 2 * kvWidth, c.hidden));
-    Value q = rotate(columns(qkv, 0, qWidth), c.heads, cosines, sines);
-    Value k = rotate(columns(qkv, qWidth, kvWidth), c.kvHeads, cosines, sines);
-    Value v = splitHeads(
-        castToActivations(columns(qkv, qWidth + kvWidth, kvWidth)), c.kvHeads);
-    auto attention = mlir::kvrm::CachedAttentionOp::create(
-        b, TypeRange{q.getType(), cacheType, cacheType}, q, k, v, keyCache,
-        valueCache, positions, counts, slots, b.getI64IntegerAttr(layer),
-        scale);
-    keyCache = attention.getNewKeyCache();
-    valueCache = attention.getNewValueCache();
-    Value attended = tensor::CollapseShapeOp::create(
-        b, attention.getOutput(),
-        ArrayRef<ReassociationIndices>{{0, 1}, {2, 3}});
-    Value projected = linear(attended, matrix("attn_output", c.hidden, qWidth));
-    x = identityMapped(x, {x, projected}, add);
+/// silu(gate) * up
+Value StepBuilder::activate(Value gate, Value up) {
+  return identityMapped(
+      gate, {gate, up},
+      [&](OpBuilder &nested, Location loc, ValueRange elements) -> Value {
+        Value one = arith::ConstantOp::create(nested, loc,
+                                              nested.getF32FloatAttr(1.0f));
+        Value negated = arith::NegFOp::create(nested, loc, elements[0]);
+        Value power = math::ExpOp::create(nested, loc, negated);
+        Value sum = arith::AddFOp::create(nested, loc, power, one);
+        Value silu = arith::DivFOp::create(nested, loc, elements[0], sum);
+        Value gated = arith::MulFOp::create(nested, loc, silu, elements[1]);
+        return toActivation(nested, loc, gated);
+      },
+      activationType());
+}
 
-    // Feed-forward: down(silu(gate) * up).
-    normed = rmsNorm(x, norm(blockName(layer, "ffn_norm")));
-    Value gateUp =
-        linear(normed, matrix("ffn_gate_up", 2 * c.feedForward, c.hidden));
-    Value gate = columns(gateUp, 0, c.feedForward);
-    Value up = columns(gateUp, c.feedForward, c.feedForward);
-    Value activated = identityMapped(
-        gate, {gate, up},
-        [&](OpBuilder &nested, Location loc, ValueRange args) -> Value {
-          Value one = arith::ConstantOp::create(nested, loc,
-                                                nested.getF32FloatAttr(1.0f));
-          Value negated = arith::NegFOp::create(nested, loc, args[0]);
-          Value power = math::ExpOp::create(nested, loc, negated);
-          Value sum = arith::AddFOp::create(nested, loc, power, one);
-          Value silu = arith::DivFOp::create(nested, loc, args[0], sum);
-          Value gated = arith::MulFOp::create(nested, loc, silu, args[1]);
-          return toActivation(nested, loc, gated);
-        },
-        activationType());
-    Value down = linear(activated, matrix("ffn_down", c.hidden, c.feedForward));
-    x = identityMapped(x, {x, down}, add);
-  }
+/// x and what the feed-forward of a layer adds to it.
+Value StepBuilder::feedForward(Value x, int64_t layer) {
+  const DecoderConfig &c = config;
+  Value normed = rmsNorm(x, norm(blockName(layer, "ffn_norm")));
+  Value gateUp =
+      linear(normed, matrix(layer, "ffn_gate_up", 2 * c.feedForward, c.hidden));
+  Value gate = columns(gateUp, 0, c.feedForward);
+  Value up = columns(gateUp, c.feedForward, c.feedForward);
+  Value activated = activate(gate, up);
+  return add(
+      x, linear(activated, matrix(layer, "ffn_down", c.hidden, c.feedForward)));
+}
 
+void StepBuilder::build() {
+  OpBuilder::InsertionGuard guard(b);
+  createFunction();
+  Value cosines = gatherRope("rope_cos", args.positions);
+  Value sines = gatherRope("rope_sin", args.positions);
+  Value x = embed(args.tokens);
+  for (int64_t layer = 0; layer < config.layers; ++layer)
+    x = feedForward(attend(x, layer, cosines, sines), layer);
   // Only tokens whose logits are asked for go through the vocabulary.
   if (queries > 1)
-    x = lastToken(x, counts);
-  Value logits =
-      linear(rmsNorm(x, norm("output_norm")),
-             weight("output", {c.vocabulary, c.hidden}, matrixType()));
-  func::ReturnOp::create(b, ValueRange{logits, keyCache, valueCache});
+    x = lastToken(x, args.counts);
+  Value logits = linear(
+      rmsNorm(x, norm("output_norm")),
+      weight("output", {config.vocabulary, config.hidden}, matrixType()));
+  func::ReturnOp::create(b, ValueRange{logits, args.keyCache, args.valueCache});
 }
 
 static llvm::Error checkShape(const DecoderConfig &config,

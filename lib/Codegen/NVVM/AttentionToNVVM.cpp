@@ -141,6 +141,11 @@ private:
   void postPartial(Value quad, const Merged &merged);
   void readSegment();
   void finishSegment();
+  struct MergeState;
+  void awaitPartials(const MergeState &state, ArrayRef<Mailbox> mailboxes);
+  void emptyMailboxes(ArrayRef<Mailbox> mailboxes, Value column,
+                      function_ref<Value(int64_t)> isThere);
+  void addPartials(const MergeState &state, Value begin, Value count);
   void mergePartials(Value first, Value count);
   void writeOutput(Value row, Value column, const Quad &acc, Value sum);
   /// Address of a part of the block's shared memory.
@@ -825,24 +830,106 @@ void AttentionLowering::finishSegment() {
   });
 }
 
-void AttentionLowering::mergePartials(Value first, Value count) {
-  // So many partials are awaited at once. One row of 8 KV heads on 132
-  // multiprocessors has up to 18 a head: one trip to the L2 is enough.
-  constexpr int64_t batch = 18;
-  int64_t quads = outputQuads();
+/// A quad of a row while partials are added up, and the partials of a batch.
+struct AttentionLowering::MergeState {
+  /// So many partials are awaited at once. One row of 8 KV heads on 132
+  /// multiprocessors has up to 18 a head: one trip to the L2 is enough.
+  static constexpr int64_t batch = 18;
+
+  Variable maximum, sum;
+  std::array<Variable, 4> acc;
+  std::array<std::array<Variable, 6>, batch> words; ///< acc, then m and l
+
+  explicit MergeState(DeviceBuilder &b)
+      : maximum(b.variable(b.getF32Type())), sum(b.variable(b.getF32Type())) {
+    for (Variable &element : acc)
+      element = b.variable(b.getF32Type());
+    for (auto &partial : words)
+      for (Variable &word : partial)
+        word = b.variable(b.getI32Type());
+  }
+  /// Before any partial.
+  void reset(DeviceBuilder &b) const {
+    maximum.set(b.f32(kMaskedScore));
+    sum.set(b.f32(0));
+    for (const Variable &element : acc)
+      element.set(b.f32(0));
+  }
+  Value floatOf(DeviceBuilder &b, int64_t partial, int64_t word) const {
+    return LLVM::BitcastOp::create(b, b.getF32Type(),
+                                   words[partial][word].get());
+  }
+};
+
+/// Reads mailboxes until none holds an empty word.
+void AttentionLowering::awaitPartials(const MergeState &state,
+                                      ArrayRef<Mailbox> mailboxes) {
   auto pairType = VectorType::get({2}, b.getI32Type());
   auto quadType = VectorType::get({4}, b.getI32Type());
-  Value lastIndex = b.sub(count, 1);
-  Variable maximum = b.variable(b.getF32Type());
-  Variable sum = b.variable(b.getF32Type());
-  std::array<Variable, 4> acc;
-  for (Variable &element : acc)
-    element = b.variable(b.getF32Type());
-  SmallVector<std::array<Variable, 6>> words(batch); // acc, then m and l
-  for (auto &partial : words)
-    for (Variable &word : partial)
-      word = b.variable(b.getI32Type());
+  b.whileLoop(
+      [&] {
+        Value largest;
+        for (auto [mailbox, words] : llvm::zip_equal(mailboxes, state.words)) {
+          SmallVector<Value> loaded =
+              b.unpack(b.loadVolatile(quadType, mailbox.acc, 16));
+          loaded.append(b.unpack(b.loadVolatile(pairType, mailbox.state, 8)));
+          for (auto [word, variable] : llvm::zip_equal(loaded, words)) {
+            variable.set(word);
+            largest = largest
+                          ? arith::MaxUIOp::create(b, largest, word).getResult()
+                          : word;
+          }
+        }
+        return b.equal(largest, static_cast<int32_t>(KVRM_EMPTY_PARTIAL));
+      },
+      [] {});
+}
 
+/// The next launch expects its mailboxes empty. `isThere` says of a partial of
+/// the batch whether this lane read one.
+void AttentionLowering::emptyMailboxes(ArrayRef<Mailbox> mailboxes,
+                                       Value column,
+                                       function_ref<Value(int64_t)> isThere) {
+  Value empty = b.i32(static_cast<int32_t>(KVRM_EMPTY_PARTIAL));
+  for (auto [i, mailbox] : llvm::enumerate(mailboxes))
+    b.ifThen(isThere(static_cast<int64_t>(i)), [&, &mailbox = mailbox] {
+      b.store(b.pack({empty, empty, empty, empty}), mailbox.acc, 16);
+      b.ifThen(isFirstOfPiece(column),
+               [&] { b.store(b.pack({empty, empty}), mailbox.state, 8); });
+    });
+}
+
+/// Adds a batch of partials, those from `begin` to `count`.
+void AttentionLowering::addPartials(const MergeState &state, Value begin,
+                                    Value count) {
+  Value next = state.maximum.get();
+  for (int64_t i = 0; i < MergeState::batch; ++i)
+    next = b.fmax(next, state.floatOf(b, i, 4));
+  Value keep = rescale(state.maximum.get(), next);
+  state.maximum.set(next);
+  Value total = b.fmul(state.sum.get(), keep);
+  Quad merged;
+  for (size_t j = 0; j < merged.size(); ++j)
+    merged[j] = b.fmul(state.acc[j].get(), keep);
+  for (int64_t i = 0; i < MergeState::batch; ++i) {
+    Value isThere = b.lessThan(b.add(begin, i), count);
+    Value weight =
+        b.select(isThere, rescale(state.floatOf(b, i, 4), next), b.f32(0));
+    total = b.fma(state.floatOf(b, i, 5), weight, total);
+    merged = scaleAdd(merged,
+                      {state.floatOf(b, i, 0), state.floatOf(b, i, 1),
+                       state.floatOf(b, i, 2), state.floatOf(b, i, 3)},
+                      weight);
+  }
+  state.sum.set(total);
+  for (size_t j = 0; j < merged.size(); ++j)
+    state.acc[j].set(merged[j]);
+}
+
+void AttentionLowering::mergePartials(Value first, Value count) {
+  MergeState state(b);
+  int64_t quads = outputQuads();
+  Value lastIndex = b.sub(count, 1);
   // Whole warps go on together: lanes wait for each other below, before they
   // empty what they have read. So a lane must wait for nothing that another
   // warp empties: a piece of a row is of one warp, and a lane without a quad
@@ -854,75 +941,26 @@ void AttentionLowering::mergePartials(Value first, Value count) {
     Value quad = quads % kWarpLanes ? b.min(index, b.i32(quads - 1)) : index;
     Value row = b.div(quad, headDim / 4);
     Value column = b.shiftLeft(b.rem(quad, headDim / 4), 2);
-    maximum.set(b.f32(kMaskedScore));
-    sum.set(b.f32(0));
-    for (Variable &element : acc)
-      element.set(b.f32(0));
-    b.forLoop(b.i32(0), count, b.i32(batch), [&](Value begin) {
+    state.reset(b);
+    Value step = b.i32(MergeState::batch);
+    b.forLoop(b.i32(0), count, step, [&](Value begin) {
       SmallVector<Mailbox> mailboxes;
-      for (int64_t i = 0; i < batch; ++i)
+      for (int64_t i = 0; i < MergeState::batch; ++i)
         mailboxes.push_back(
             mailboxOf(b.add(first, b.min(b.add(begin, i), lastIndex)), quad));
-      b.whileLoop(
-          [&] {
-            Value largest;
-            for (int64_t i = 0; i < batch; ++i) {
-              SmallVector<Value> loaded =
-                  b.unpack(b.loadVolatile(quadType, mailboxes[i].acc, 16));
-              loaded.append(
-                  b.unpack(b.loadVolatile(pairType, mailboxes[i].state, 8)));
-              for (auto [word, variable] : llvm::zip_equal(loaded, words[i])) {
-                variable.set(word);
-                largest =
-                    largest
-                        ? arith::MaxUIOp::create(b, largest, word).getResult()
-                        : word;
-              }
-            }
-            return b.equal(largest, static_cast<int32_t>(KVRM_EMPTY_PARTIAL));
-          },
-          [] {});
-      // All lanes have what they waited for. The next launch expects its
-      // mailboxes empty.
+      awaitPartials(state, mailboxes);
+      // All lanes have what they waited for.
       b.syncWarp();
-      Value empty = b.i32(static_cast<int32_t>(KVRM_EMPTY_PARTIAL));
-      for (int64_t i = 0; i < batch; ++i)
-        b.ifThen(b.bitAnd(isQuad, b.lessThan(b.add(begin, i), count)), [&] {
-          b.store(b.pack({empty, empty, empty, empty}), mailboxes[i].acc, 16);
-          b.ifThen(isFirstOfPiece(column), [&] {
-            b.store(b.pack({empty, empty}), mailboxes[i].state, 8);
-          });
-        });
-      auto floatOf = [&](int64_t i, int64_t word) -> Value {
-        return LLVM::BitcastOp::create(b, b.getF32Type(), words[i][word].get());
-      };
-      Value next = maximum.get();
-      for (int64_t i = 0; i < batch; ++i)
-        next = b.fmax(next, floatOf(i, 4));
-      Value keep = rescale(maximum.get(), next);
-      maximum.set(next);
-      Value total = b.fmul(sum.get(), keep);
-      Quad merged;
-      for (int64_t j = 0; j < 4; ++j)
-        merged[j] = b.fmul(acc[j].get(), keep);
-      for (int64_t i = 0; i < batch; ++i) {
-        Value isThere = b.lessThan(b.add(begin, i), count);
-        Value weight =
-            b.select(isThere, rescale(floatOf(i, 4), next), b.f32(0));
-        total = b.fma(floatOf(i, 5), weight, total);
-        merged = scaleAdd(
-            merged,
-            {floatOf(i, 0), floatOf(i, 1), floatOf(i, 2), floatOf(i, 3)},
-            weight);
-      }
-      sum.set(total);
-      for (int64_t j = 0; j < 4; ++j)
-        acc[j].set(merged[j]);
+      emptyMailboxes(mailboxes, column, [&](int64_t i) {
+        return b.bitAnd(isQuad, b.lessThan(b.add(begin, i), count));
+      });
+      addPartials(state, begin, count);
     });
     b.ifThen(isQuad, [&] {
       writeOutput(row, column,
-                  {acc[0].get(), acc[1].get(), acc[2].get(), acc[3].get()},
-                  sum.get());
+                  {state.acc[0].get(), state.acc[1].get(), state.acc[2].get(),
+                   state.acc[3].get()},
+                  state.sum.get());
     });
   });
 }
