@@ -271,7 +271,8 @@ void ProductWriter::forEachTile(function_ref<void(Value)> body) {
 void ProductWriter::write() {
   shared = kernel.sharedMemory();
   lane = b.bitAnd(b.threadId(), kWarpLanes - 1);
-  warp = b.shiftRight(b.threadId(), 5);
+  // From one lane, so that ptxas knows it to be the same in all.
+  warp = b.shuffle(b.shiftRight(b.threadId(), 5), b.i32(0));
   firstRow = b.mul(b.blockIdY(), kMaxBlockRows);
   if (!options.isHopper()) {
     multiply();
