@@ -120,7 +120,8 @@ static DenseLaunch writePlainProduct(LinearOp op, StringRef name,
 FailureOr<DenseLaunch> kvrm::writeLinearKernel(LinearOp op, StringRef name,
                                                gpu::GPUModuleOp module,
                                                const DeviceOptions &options) {
-  if (op.getParts() > 2 || !fitsMatrixUnits(getProductOperands(op))) {
+  auto parts = static_cast<int64_t>(op.getParts());
+  if (parts > kTileParts || !fitsMatrixUnits(getProductOperands(op))) {
     if (op.getGain())
       return op.emitOpError("has a norm and is no product for matrix units; "
                             "run kvrm-split-products first");
@@ -130,10 +131,8 @@ FailureOr<DenseLaunch> kvrm::writeLinearKernel(LinearOp op, StringRef name,
     return op.emitOpError("normalizes more than ")
            << kNormalizedBytes
            << " bytes of input; run kvrm-split-products first";
-  int64_t columns = op.getColumns(),
-          parts = static_cast<int64_t>(op.getParts());
   ProductLaunch plan =
-      planProduct(getProductOperands(op), columns, parts, options);
+      planProduct(getProductOperands(op), op.getColumns(), parts, options);
   DeviceKernel kernel(module, op.getLoc(), name, DenseBuffers::of(op).size(),
                       plan.threads, plan.sharedBytes);
   ProductOperands operands = getProductOperands(op, &kernel);

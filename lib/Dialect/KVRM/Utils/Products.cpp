@@ -39,7 +39,10 @@ bool kvrm::hasProductShape(QKVProjectionOp op) {
 bool kvrm::hasMatrixUnitShape(QKVProjectionOp op) {
   return fitsMatrixUnitsImpl(op);
 }
-bool kvrm::canNormalizeInKernel(LinearOp op) { return canNormalizeImpl(op); }
+bool kvrm::canNormalizeInKernel(LinearOp op) {
+  return static_cast<int64_t>(op.getParts()) <= kTileParts &&
+         canNormalizeImpl(op);
+}
 bool kvrm::canNormalizeInKernel(QKVProjectionOp op) {
   return canNormalizeImpl(op);
 }

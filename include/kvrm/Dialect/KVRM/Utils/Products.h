@@ -17,6 +17,9 @@ namespace mlir::kvrm {
 /// a library: measured, see docs/gpu-dense.md.
 inline constexpr int64_t kStreamedRows = 32;
 
+/// Most parts of a linear that one tile of matrix units can hold rows of.
+inline constexpr int64_t kTileParts = 2;
+
 /// Bytes of normalized input that a kernel keeps in shared memory beside the
 /// weights that it streams. Every block normalizes all of it: with more, a
 /// kernel for the norm is ahead (docs/gpu-dense.md).
