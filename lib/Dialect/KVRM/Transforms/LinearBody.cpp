@@ -16,6 +16,17 @@ using namespace mlir;
 using namespace mlir::kvrm;
 using utils::IteratorType;
 
+Value kvrm::sliceColumns(ImplicitLocOpBuilder &b, Value product, int64_t begin,
+                         int64_t columns) {
+  int64_t rows = cast<ShapedType>(product.getType()).getDimSize(0);
+  SmallVector<OpFoldResult> offsets = {b.getIndexAttr(0),
+                                       b.getIndexAttr(begin)};
+  SmallVector<OpFoldResult> sizes = {b.getIndexAttr(rows),
+                                     b.getIndexAttr(columns)};
+  SmallVector<OpFoldResult> strides(2, b.getIndexAttr(1));
+  return tensor::ExtractSliceOp::create(b, product, offsets, sizes, strides);
+}
+
 /// The columns of each part.
 static SmallVector<Value> sliceParts(ImplicitLocOpBuilder &b, LinearOp op,
                                      Value product) {
@@ -23,15 +34,9 @@ static SmallVector<Value> sliceParts(ImplicitLocOpBuilder &b, LinearOp op,
   if (parts == 1)
     return {product};
   SmallVector<Value> slices;
-  SmallVector<OpFoldResult> sizes = {b.getIndexAttr(op.getRows()),
-                                     b.getIndexAttr(op.getColumns())};
-  SmallVector<OpFoldResult> strides(2, b.getIndexAttr(1));
-  for (int64_t part = 0; part < parts; ++part) {
-    SmallVector<OpFoldResult> offsets = {
-        b.getIndexAttr(0), b.getIndexAttr(part * op.getColumns())};
+  for (int64_t part = 0; part < parts; ++part)
     slices.push_back(
-        tensor::ExtractSliceOp::create(b, product, offsets, sizes, strides));
-  }
+        sliceColumns(b, product, part * op.getColumns(), op.getColumns()));
   return slices;
 }
 

@@ -8,6 +8,10 @@
 
 #include "QKVProjection.h"
 
+#include "LinearBody.h"
+
+#include "kvrm/Dialect/KVRM/Utils/Generics.h"
+
 #include "mlir/Dialect/Arith/IR/Arith.h"
 
 using namespace mlir;
@@ -73,21 +77,14 @@ matchTurned(tensor::ExtractSliceOp slice) {
   return QKVProjection::Turned{slice, last, *rotation};
 }
 
-/// Whether `op` is elementwise over rows and columns, and rounds.
-static bool isCast(linalg::GenericOp op) {
-  if (!op.hasPureTensorSemantics() || op.getNumDpsInputs() != 1 ||
-      op.getNumDpsInits() != 1 || op.getNumLoops() != 2 ||
-      op.getNumParallelLoops() != 2 ||
-      !llvm::all_of(op.getIndexingMapsArray(),
-                    [](AffineMap map) { return map.isIdentity(); }))
+/// Whether `op` rounds each element of `input`, and does nothing else.
+static bool isCastOf(linalg::GenericOp op, Value input) {
+  if (!isElementwise(op, 2))
     return false;
-  auto cast = op.getBody()
-                  ->getTerminator()
-                  ->getOperand(0)
-                  .getDefiningOp<arith::TruncFOp>();
-  return cast && cast.getIn() == op.getRegionInputArgs().front() &&
-         (!cast.getRoundingmode() ||
-          *cast.getRoundingmode() == arith::RoundingMode::to_nearest_even);
+  Value yielded = op.getBody()->getTerminator()->getOperand(0);
+  Value element = stripRounding(yielded);
+  AffineMap all = AffineMap::getMultiDimIdentityMap(2, op.getContext());
+  return element != yielded && getInputOfElement(op, element, all) == input;
 }
 
 /// The slice, or the op that alone uses it if that rounds to `element`.
@@ -96,7 +93,7 @@ static Operation *matchValue(tensor::ExtractSliceOp slice, Type element) {
     return slice;
   auto cast = dyn_cast_or_null<linalg::GenericOp>(
       onlyUserOf(slice.getResult(), slice->getBlock()));
-  if (!cast || !isCast(cast) ||
+  if (!cast || !isCastOf(cast, slice.getResult()) ||
       getElementTypeOrSelf(cast.getResult(0)) != element)
     return nullptr;
   return cast;
@@ -170,17 +167,6 @@ QKVProjectionOp QKVProjection::form(LinearOp product) {
 // Writing
 //===----------------------------------------------------------------------===//
 
-static Value writeSlice(ImplicitLocOpBuilder &b, Value product, int64_t begin,
-                        int64_t columns) {
-  int64_t rows = cast<ShapedType>(product.getType()).getDimSize(0);
-  SmallVector<OpFoldResult> offsets = {b.getIndexAttr(0),
-                                       b.getIndexAttr(begin)};
-  SmallVector<OpFoldResult> sizes = {b.getIndexAttr(rows),
-                                     b.getIndexAttr(columns)};
-  SmallVector<OpFoldResult> strides(2, b.getIndexAttr(1));
-  return tensor::ExtractSliceOp::create(b, product, offsets, sizes, strides);
-}
-
 static Value writeCast(ImplicitLocOpBuilder &b, Value input, Value init) {
   if (input.getType() == init.getType())
     return input;
@@ -217,7 +203,7 @@ SmallVector<Value> kvrm::writeQKVProjection(ImplicitLocOpBuilder &b,
                                             QKVProjectionOp op, Value product) {
   int64_t query = op.getQueryColumns(), key = op.getKeyColumns();
   return {
-      writeTurned(b, op, writeSlice(b, product, 0, query)),
-      writeTurned(b, op, writeSlice(b, product, query, key)),
-      writeCast(b, writeSlice(b, product, query + key, key), op.getValue())};
+      writeTurned(b, op, sliceColumns(b, product, 0, query)),
+      writeTurned(b, op, sliceColumns(b, product, query, key)),
+      writeCast(b, sliceColumns(b, product, query + key, key), op.getValue())};
 }

@@ -8,6 +8,8 @@
 
 #include "RmsNorm.h"
 
+#include "kvrm/Dialect/KVRM/Utils/Generics.h"
+
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
@@ -29,38 +31,6 @@ static AffineMap mapTo(MLIRContext *context, ArrayRef<unsigned> dims) {
 
 static Value getYielded(linalg::GenericOp op) {
   return op.getBody()->getTerminator()->getOperand(0);
-}
-
-/// The operand of `op` that an argument of its body is an element of.
-static OpOperand *getOperandOf(linalg::GenericOp op, Value element) {
-  auto argument = dyn_cast<BlockArgument>(element);
-  if (!argument || argument.getOwner() != op.getBody())
-    return nullptr;
-  return op.getMatchingOpOperand(argument);
-}
-
-/// The operand whose element, with this map, is `element`.
-static Value getInput(linalg::GenericOp op, Value element, AffineMap map) {
-  OpOperand *operand = getOperandOf(op, element);
-  if (!operand || !op.isDpsInput(operand) ||
-      op.getMatchingIndexingMap(operand) != map)
-    return {};
-  return operand->get();
-}
-
-/// Whether `op` writes each element of one tensor once, at the place of its
-/// iteration, and does not read what was there.
-static bool isElementwise(linalg::GenericOp op, unsigned rank) {
-  return op.hasPureTensorSemantics() && op.getNumDpsInits() == 1 &&
-         op.getNumLoops() == rank && op.getNumParallelLoops() == rank &&
-         op.getMatchingIndexingMap(op.getDpsInitOperand(0)).isIdentity() &&
-         op.getRegionOutputArgs().front().use_empty();
-}
-
-static bool isF32Tensor(Value value, int64_t rank) {
-  auto type = dyn_cast<RankedTensorType>(value.getType());
-  return type && type.getElementType().isF32() &&
-         kvrm::detail::isPositiveShape(type, rank);
 }
 
 /// One operand of a commuting op, given the other.
@@ -100,8 +70,8 @@ static Value matchSumOfSquares(linalg::GenericOp op) {
   if (!product)
     return {};
   AffineMap whole = mapTo(context, {0, 1});
-  Value input = getInput(op, product.getLhs(), whole);
-  if (!input || input != getInput(op, product.getRhs(), whole))
+  Value input = getInputOfElement(op, product.getLhs(), whole);
+  if (!input || input != getInputOfElement(op, product.getRhs(), whole))
     return {};
   return input;
 }
@@ -154,23 +124,13 @@ static std::optional<RowScale> matchRowScale(linalg::GenericOp op,
       epsilon->isZero())
     return std::nullopt;
   Value element = matchMean(mean, count);
-  Value sums =
-      element ? getInput(op, element,
-                         AffineMap::getMultiDimIdentityMap(1, op.getContext()))
-              : Value();
+  Value sums = element ? getInputOfElement(op, element,
+                                           AffineMap::getMultiDimIdentityMap(
+                                               1, op.getContext()))
+                       : Value();
   if (!sums)
     return std::nullopt;
   return RowScale{sums, *epsilon};
-}
-
-/// What `value` is cast from, if it is rounded to f16 or bf16; else itself.
-static Value stripCast(Value value) {
-  auto cast = value.getDefiningOp<arith::TruncFOp>();
-  if (!cast ||
-      (cast.getRoundingmode() &&
-       *cast.getRoundingmode() != arith::RoundingMode::to_nearest_even))
-    return value;
-  return cast.getIn();
 }
 
 /// Appends the factors of a product, whatever its order.
@@ -194,13 +154,14 @@ static std::optional<ScaledRows> matchScaledRows(linalg::GenericOp op) {
   if (!isElementwise(op, 2))
     return std::nullopt;
   SmallVector<Value> factors;
-  collectFactors(stripCast(getYielded(op)), factors);
+  collectFactors(stripRounding(getYielded(op)), factors);
   if (factors.size() != 3)
     return std::nullopt;
   auto find = [&](ArrayRef<unsigned> dims) {
     Value found;
     for (Value factor : factors)
-      if (Value input = getInput(op, factor, mapTo(op.getContext(), dims)))
+      if (Value input =
+              getInputOfElement(op, factor, mapTo(op.getContext(), dims)))
         found = input;
     return found;
   };
@@ -217,10 +178,10 @@ static linalg::GenericOp findCast(linalg::GenericOp op) {
   auto user = dyn_cast<linalg::GenericOp>(*op->user_begin());
   if (!user || user->getBlock() != op->getBlock() || !isElementwise(user, 2))
     return {};
-  Value element = stripCast(getYielded(user));
+  Value element = stripRounding(getYielded(user));
   AffineMap whole = mapTo(op.getContext(), {0, 1});
   bool casts = element != getYielded(user) &&
-               getInput(user, element, whole) == op.getResult(0);
+               getInputOfElement(user, element, whole) == op.getResult(0);
   return casts ? user : linalg::GenericOp();
 }
 

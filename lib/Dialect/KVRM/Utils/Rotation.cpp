@@ -8,7 +8,7 @@
 
 #include "kvrm/Dialect/KVRM/Utils/Rotation.h"
 
-#include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
+#include "kvrm/Dialect/KVRM/Utils/Generics.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
@@ -29,23 +29,6 @@ static AffineMap getAngleMap(MLIRContext *context) {
 //===----------------------------------------------------------------------===//
 // Reading
 //===----------------------------------------------------------------------===//
-
-static bool isF32Tensor(Value value, int64_t rank) {
-  auto type = dyn_cast<RankedTensorType>(value.getType());
-  return type && type.getElementType().isF32() &&
-         kvrm::detail::isPositiveShape(type, rank);
-}
-
-/// The input whose element, with this map, is `element`.
-static Value getInput(linalg::GenericOp op, Value element, AffineMap map) {
-  auto argument = dyn_cast<BlockArgument>(element);
-  if (!argument || argument.getOwner() != op.getBody())
-    return {};
-  OpOperand *operand = op.getMatchingOpOperand(argument);
-  return op.isDpsInput(operand) && op.getMatchingIndexingMap(operand) == map
-             ? operand->get()
-             : Value();
-}
 
 static bool isLoop(Value value, unsigned dim) {
   auto index = value.getDefiningOp<linalg::IndexOp>();
@@ -120,8 +103,9 @@ struct RotationMatcher {
     AffineMap all = AffineMap::getMultiDimIdentityMap(kLoops, op.getContext());
     return matchEitherWay(
         value.getDefiningOp<arith::MulFOp>(), [&](Value own, Value cosine) {
-          found.pairs = getInput(op, own, all);
-          found.cosines = getInput(op, cosine, getAngleMap(op.getContext()));
+          found.pairs = getInputOfElement(op, own, all);
+          found.cosines =
+              getInputOfElement(op, cosine, getAngleMap(op.getContext()));
           return found.pairs && found.cosines;
         });
   }
@@ -130,9 +114,9 @@ struct RotationMatcher {
     return matchEitherWay(
         value.getDefiningOp<arith::MulFOp>(), [&](Value partner, Value sine) {
           Value angle = matchSignedSine(sine);
-          found.sines = angle
-                            ? getInput(op, angle, getAngleMap(op.getContext()))
-                            : Value();
+          found.sines =
+              angle ? getInputOfElement(op, angle, getAngleMap(op.getContext()))
+                    : Value();
           return found.sines && matchPartner(partner) == found.pairs;
         });
   }
@@ -145,24 +129,12 @@ struct RotationMatcher {
 };
 } // namespace
 
-/// What `value` is rounded from, to nearest; else itself.
-static Value stripCast(Value value) {
-  auto cast = value.getDefiningOp<arith::TruncFOp>();
-  if (!cast ||
-      (cast.getRoundingmode() &&
-       *cast.getRoundingmode() != arith::RoundingMode::to_nearest_even))
-    return value;
-  return cast.getIn();
-}
-
 std::optional<Rotation> Rotation::match(linalg::GenericOp op) {
-  if (!op.hasPureTensorSemantics() || op.getNumDpsInits() != 1 ||
-      op.getNumLoops() != kLoops || op.getNumParallelLoops() != kLoops ||
-      !op.getMatchingIndexingMap(op.getDpsInitOperand(0)).isIdentity() ||
-      !op.getRegionOutputArgs().front().use_empty())
+  if (!isElementwise(op, kLoops))
     return std::nullopt;
   RotationMatcher matcher{op, {}};
-  if (!matcher.match(stripCast(op.getBody()->getTerminator()->getOperand(0))))
+  if (!matcher.match(
+          stripRounding(op.getBody()->getTerminator()->getOperand(0))))
     return std::nullopt;
   const Rotation &found = matcher.found;
   if (!isF32Tensor(found.pairs, kLoops) || !isF32Tensor(found.cosines, 2) ||
