@@ -9,6 +9,7 @@
 #include "kvrm/Frontend/DecoderBuilder.h"
 
 #include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
+#include "kvrm/Dialect/KVRM/Utils/Columns.h"
 #include "kvrm/Dialect/KVRM/Utils/Rotation.h"
 #include "kvrm/Frontend/CheckRange.h"
 #include "kvrm/runtime/abi/limits.h"
@@ -81,7 +82,9 @@ private:
   Value embed(Value tokens);
   Value rmsNorm(Value x, Value weight);
   Value linear(Value x, Value weight);
-  Value columns(Value x, int64_t begin, int64_t width);
+  Value columns(Value x, int64_t begin, int64_t width) {
+    return mlir::kvrm::sliceColumns(b, x, begin, width);
+  }
   /// Splits the rows and the columns of `[rows * queries, heads * head_dim]`.
   Value splitHeads(Value x, int64_t heads);
   /// f32 to the element of activations.
@@ -237,16 +240,6 @@ Value StepBuilder::linear(Value x, Value weight) {
              b, b.getLoc(), TypeRange{f32({count, width})},
              ValueRange{x, weight}, ValueRange{init})
       ->getResult(0);
-}
-
-Value StepBuilder::columns(Value x, int64_t begin, int64_t width) {
-  int64_t count = cast<RankedTensorType>(x.getType()).getDimSize(0);
-  SmallVector<OpFoldResult> offsets = {b.getIndexAttr(0),
-                                       b.getIndexAttr(begin)};
-  SmallVector<OpFoldResult> sizes = {b.getIndexAttr(count),
-                                     b.getIndexAttr(width)};
-  SmallVector<OpFoldResult> strides(2, b.getIndexAttr(1));
-  return tensor::ExtractSliceOp::create(b, x, offsets, sizes, strides);
 }
 
 Value StepBuilder::splitHeads(Value x, int64_t heads) {

@@ -13,10 +13,10 @@ kvrm.kernel @append heads 2 io f16 tile <q = 1, kv = 16> transport <native> on !
 }
 
 // CHECK-LABEL: func.func @step(
-// CHECK: kvrm.device_dispatch @kvrm_kernels::@[[QKV:qkv_[0-9]+]] grid [1, 1, 1] per_processor ins(%{{[^ ]+}}, %{{[^ ]+}}, %{{[^ ]+}}, %{{[^ ]+}}, %{{[^ ]+}} : memref<2x64xf32>, memref<512x64xf16>, memref<64xf32>, memref<2x32xf32>, memref<2x32xf32>) outs(%{{[^ ]+}} : memref<2x256xf16>) appends layer 0
+// CHECK: kvrm.device_dispatch @kvrm_kernels::@[[$QKV:qkv_[0-9]+]] grid [1, 1, 1] per_processor ins(%{{[^ ]+}}, %{{[^ ]+}}, %{{[^ ]+}}, %{{[^ ]+}}, %{{[^ ]+}} : memref<2x64xf32>, memref<512x64xf16>, memref<64xf32>, memref<2x32xf32>, memref<2x32xf32>) outs(%{{[^ ]+}} : memref<2x256xf16>) appends layer 0
 // CHECK-NOT: kvrm.launch
 // The same kernel, of another layer.
-// CHECK: kvrm.device_dispatch @kvrm_kernels::@[[QKV]] {{.*}} appends layer 1
+// CHECK: kvrm.device_dispatch @kvrm_kernels::@[[$QKV]] {{.*}} appends layer 1
 // CHECK-NOT: kvrm.launch
 // The key is read again: it has to be in a buffer.
 // CHECK: kvrm.device_dispatch @kvrm_kernels::@[[PLAIN:qkv_[0-9]+]] {{.*}} outs(%{{[^ ]+}}, %[[K:[^ ]+]], %{{[^ ]+}} : memref<2x256xf16>, memref<2x128xf16>, memref<2x128xf16>){{$}}
@@ -50,7 +50,42 @@ func.func @step(%session: !session, %x: memref<2x64xf32>, %w: memref<512x64xf16>
   return
 }
 
-// CHECK: llvm.func @[[QKV]](
+// The descriptor is committed after the projection, which then cannot know where
+// tokens go; and a key of which another view is appended.
+// CHECK-LABEL: func.func @not_yet_committed(
+// CHECK-NOT: appends layer
+// CHECK: kvrm.device_dispatch {{.*}} outs(%{{[^ ]+}}, %{{[^ ]+}}, %{{[^ ]+}} : memref<2x256xf16>, memref<2x128xf16>, memref<2x128xf16>){{$}}
+// CHECK: kvrm.launch @append
+func.func @not_yet_committed(%session: !session, %x: memref<2x64xf32>, %w: memref<512x64xf16>, %g: memref<64xf32>, %cos: memref<2x32xf32>, %sin: memref<2x32xf32>, %q: memref<2x256xf16>) attributes {kvrm.step} {
+  %k = memref.alloc() : memref<2x128xf16>
+  %v = memref.alloc() : memref<2x128xf16>
+  kvrm.qkv_projection ins(%x, %w : memref<2x64xf32>, memref<512x64xf16>) norm(%g : memref<64xf32>) epsilon 1.0e-5
+      rotation(%cos, %sin : memref<2x32xf32>, memref<2x32xf32>) outs(%q, %k, %v : memref<2x256xf16>, memref<2x128xf16>, memref<2x128xf16>)
+  %desc = kvrm.commit %session : !session -> !desc
+  %k4 = memref.expand_shape %k [[0, 1], [2, 3]] output_shape [2, 1, 2, 64] : memref<2x128xf16> into memref<2x1x2x64xf16>
+  %v4 = memref.expand_shape %v [[0, 1], [2, 3]] output_shape [2, 1, 2, 64] : memref<2x128xf16> into memref<2x1x2x64xf16>
+  kvrm.launch @append(%session, %desc) ins(%k4, %v4 : memref<2x1x2x64xf16>, memref<2x1x2x64xf16>) {layer = 0 : i64} : !session, !desc
+  return
+}
+
+// CHECK-LABEL: func.func @other_view(
+// CHECK-NOT: appends layer
+// CHECK: kvrm.launch @append
+func.func @other_view(%session: !session, %x: memref<2x64xf32>, %w: memref<512x64xf16>, %g: memref<64xf32>, %cos: memref<2x32xf32>, %sin: memref<2x32xf32>, %q: memref<2x256xf16>) attributes {kvrm.step} {
+  %desc = kvrm.commit %session : !session -> !desc
+  %k = memref.alloc() : memref<384xf16>
+  %v = memref.alloc() : memref<384xf16>
+  %kw = memref.reinterpret_cast %k to offset: [0], sizes: [2, 128], strides: [256, 1] : memref<384xf16> to memref<2x128xf16, strided<[256, 1]>>
+  %vw = memref.reinterpret_cast %v to offset: [0], sizes: [2, 128], strides: [256, 1] : memref<384xf16> to memref<2x128xf16, strided<[256, 1]>>
+  kvrm.qkv_projection ins(%x, %w : memref<2x64xf32>, memref<512x64xf16>) norm(%g : memref<64xf32>) epsilon 1.0e-5
+      rotation(%cos, %sin : memref<2x32xf32>, memref<2x32xf32>) outs(%q, %kw, %vw : memref<2x256xf16>, memref<2x128xf16, strided<[256, 1]>>, memref<2x128xf16, strided<[256, 1]>>)
+  %kr = memref.reinterpret_cast %k to offset: [0], sizes: [2, 1, 2, 64], strides: [128, 128, 64, 1] : memref<384xf16> to memref<2x1x2x64xf16>
+  %vr = memref.reinterpret_cast %v to offset: [0], sizes: [2, 1, 2, 64], strides: [128, 128, 64, 1] : memref<384xf16> to memref<2x1x2x64xf16>
+  kvrm.launch @append(%session, %desc) ins(%kr, %vr : memref<2x1x2x64xf16>, memref<2x1x2x64xf16>) {layer = 0 : i64} : !session, !desc
+  return
+}
+
+// CHECK: llvm.func @[[$QKV]](
 // CHECK-SAME: i64, %{{[^:]+}}: i64)
 // CHECK: cp.async.bulk.shared::cluster
 // CHECK: nvvm.griddepcontrol wait

@@ -96,13 +96,12 @@ def LowerDenseToNVVMPass
   let summary = "Lower the dense part of steps to kernels for NVIDIA GPUs";
   let description = [{
     Every `kvrm.linear`, `kvrm.qkv_projection`, `kvrm.rms_norm` and linalg op of
-    a bufferized step
-    becomes a `kvrm.device_dispatch` of a kernel in the `gpu.module` that
-    `kvrm-lower-kernels-to-nvvm` made; equal ops share one. A linear of 2-byte
-    elements runs on matrix units, its weights streamed through shared memory
-    before the kernel waits for its input (`sm_90`). An op that no other kernel
-    takes becomes loops, a thread an element: no step is refused for one. The
-    kernel of `kvrm.sample` is written too.
+    a bufferized step becomes a `kvrm.device_dispatch` of a kernel in the
+    `gpu.module` that `kvrm-lower-kernels-to-nvvm` made; equal ops share one. A
+    linear of 2-byte elements runs on matrix units, its weights streamed through
+    shared memory before the kernel waits for its input (`sm_90`). An op that no
+    other kernel takes becomes loops, a thread an element: no step is refused
+    for one. The kernel of `kvrm.sample` is written too.
 
     A projection's kernel stores keys and values straight to their pages where
     an append follows that alone uses them; the launch of the append goes.

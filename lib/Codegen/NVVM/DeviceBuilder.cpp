@@ -126,6 +126,12 @@ Value DeviceBuilder::shuffleXor(Value value, int64_t mask) {
                               UnitAttr());
 }
 
+Value DeviceBuilder::sumOverWarp(Value value) {
+  for (int64_t mask = kWarpLanes / 2; mask > 0; mask /= 2)
+    value = fadd(value, shuffleXor(value, mask));
+  return value;
+}
+
 static Quad unpackStruct(DeviceBuilder &b, Value value) {
   Quad result;
   for (int64_t i = 0; i < 4; ++i)

@@ -226,6 +226,8 @@ public:
   // Warps. All lanes must take part.
   Value shuffle(Value value, Value lane);
   Value shuffleXor(Value value, int64_t mask);
+  /// The sum over the lanes of an f32, the same in all of them.
+  Value sumOverWarp(Value value);
   void syncWarp() { NVVM::SyncWarpOp::create(*this, i32(-1)); }
   void syncBlock() { NVVM::Barrier0Op::create(*this); }
   /// Barrier `id`, 1 to 15, of the first `threads` threads of a block; barrier

@@ -81,7 +81,7 @@ DeviceKernel::DeviceKernel(gpu::GPUModuleOp module, Location loc,
 static SmallVector<Type> pointerTypes(MLIRContext *context, int64_t pointers,
                                       bool appends) {
   SmallVector<Type> types(pointers, globalPointer(context));
-  for (int32_t i = 0; appends && kvrm_append_arg_base(i) >= 0; ++i) {
+  for (int32_t i = 0; appends && i < KVRM_APPEND_ARGS; ++i) {
     int32_t base = kvrm_append_arg_base(i);
     bool isNumber =
         base == KVRM_BASE_HEAD_STRIDE || base == KVRM_BASE_PAGES_PER_SLOT;
@@ -100,13 +100,14 @@ DeviceKernel::DeviceKernel(gpu::GPUModuleOp module, Location loc,
           /*blocksPerSM=*/1) {}
 
 Value DeviceKernel::appendArgument(kvrm_program_base base) {
-  int32_t count = 0, position = -1;
-  for (; kvrm_append_arg_base(count) >= 0; ++count)
-    if (kvrm_append_arg_base(count) == base)
-      position = count;
-  assert(position >= 0 && "a kernel that appends takes no such argument");
-  return function.getArgument(function.getNumArguments() -
-                              static_cast<unsigned>(count - position));
+  int32_t position = 0;
+  while (kvrm_append_arg_base(position) != base) {
+    ++position;
+    assert(position < KVRM_APPEND_ARGS && "no argument of kernels that append");
+  }
+  return function.getArgument(
+      function.getNumArguments() -
+      static_cast<unsigned>(KVRM_APPEND_ARGS - position));
 }
 
 std::string kvrm::deviceKernelName(StringRef kernel, DeviceRole role) {

@@ -380,7 +380,7 @@ LogicalResult ProgramWriter::writeProduct(DeviceProductOp op) {
 /// What a kernel that appends to the pages of `layer` takes behind its buffers.
 static SmallVector<kvrm_program_arg> appendArguments(int64_t layer) {
   SmallVector<kvrm_program_arg> args;
-  for (int32_t i = 0; kvrm_append_arg_base(i) >= 0; ++i) {
+  for (int32_t i = 0; i < KVRM_APPEND_ARGS; ++i) {
     kvrm_program_arg arg{};
     arg.base = static_cast<uint16_t>(kvrm_append_arg_base(i));
     if (arg.base == KVRM_BASE_K_POOL || arg.base == KVRM_BASE_V_POOL)

@@ -135,6 +135,13 @@ static bool isRun(MemRefType type) {
   });
 }
 
+/// What a run of such elements is aligned to, as far as a thread can use it.
+static unsigned runAlignment(Type element) {
+  constexpr int64_t widest = 16;
+  int64_t bytes = kNeighbours * element.getIntOrFloatBitWidth() / 8;
+  return static_cast<unsigned>(std::min(bytes, widest));
+}
+
 /// Whether all neighbours read or write one element, or a run of them.
 static bool isRunOrShared(linalg::LinalgOp op, OpOperand &operand) {
   auto type = dyn_cast<MemRefType>(operand.get().getType());
@@ -142,9 +149,12 @@ static bool isRunOrShared(linalg::LinalgOp op, OpOperand &operand) {
   unsigned last = op.getNumLoops() - 1;
   if (!type || !map.isFunctionOfDim(last))
     return op.isDpsInput(&operand);
-  return map.getResults().back() == getAffineDimExpr(last, op.getContext()) &&
-         !map.getMajorSubMap(map.getNumResults() - 1).isFunctionOfDim(last) &&
-         isRun(type);
+  ArrayRef<AffineExpr> indices = map.getResults();
+  auto isFunctionOfLast = [&](AffineExpr index) {
+    return index.isFunctionOfDim(last);
+  };
+  return indices.back() == getAffineDimExpr(last, op.getContext()) &&
+         llvm::none_of(indices.drop_back(), isFunctionOfLast) && isRun(type);
 }
 
 int64_t LoopsWriter::countNeighbours(linalg::LinalgOp op) {
@@ -188,10 +198,8 @@ Value LoopsWriter::readOnce(void *reader, const StridedBuffer &buffer,
   SmallVector<Value> &run = runs[reader];
   if (neighbour == 0) {
     Type element = buffer.type.getElementType();
-    auto bytes = static_cast<unsigned>(
-        neighbours * llvm::divideCeil(element.getIntOrFloatBitWidth(), 8));
     run = b.unpack(b.load(VectorType::get({neighbours}, element),
-                          buffer.at(b, index), std::min(bytes, 16U)));
+                          buffer.at(b, index), runAlignment(element)));
   }
   return run[neighbour];
 }
@@ -294,11 +302,8 @@ void LoopsWriter::runNeighbours() {
     for (const SmallVector<Value> &values : yielded)
       elements.push_back(values[k]);
     const StridedBuffer &buffer = bound.find(output->get())->second;
-    auto bytes = static_cast<unsigned>(
-        neighbours *
-        llvm::divideCeil(elements[0].getType().getIntOrFloatBitWidth(), 8));
     b.store(b.pack(elements), buffer.at(b, elementOf(*output)),
-            std::min(bytes, 16U));
+            runAlignment(elements.front().getType()));
   }
 }
 
@@ -306,10 +311,13 @@ void LoopsWriter::write(Value block) {
   Value thread = b.add(b.mul(block, kThreads), b.threadId());
   b.ifThen(b.lessThan(thread, countThreads(op)), [&] {
     placeThread(thread);
-    for (OpOperand &output : op.getDpsInitsMutable())
-      results.push_back(b.variable(readOperand(output, 0)));
+    for (Value output : op.getDpsInits())
+      results.push_back(b.variable(getElementTypeOrSelf(output)));
     if (neighbours > 1)
       return runNeighbours();
+    for (auto [output, result] :
+         llvm::zip_equal(op.getDpsInitsMutable(), results))
+      result.set(readOperand(output, /*neighbour=*/0));
     reduce(0);
     for (auto [output, result] :
          llvm::zip_equal(op.getDpsInitsMutable(), results))

@@ -226,11 +226,18 @@ static std::optional<Append> findAppend(QKVProjectionOp op) {
       findOtherUser(op.getValue(), op) != launch ||
       !op->isBeforeInBlock(launch))
     return std::nullopt;
+  // Tokens go where the committed descriptor says: it has to be there.
+  Operation *commit = launch.getDescriptor().getDefiningOp();
+  if (commit && !commit->isBeforeInBlock(op))
+    return std::nullopt;
+  auto isContiguous = [](Value buffer) {
+    return cast<MemRefType>(buffer.getType()).getLayout().isIdentity();
+  };
   auto isFrom = [&](Value input, Value output) {
     FailureOr<BufferPlace> from = findBuffer(output, op);
     FailureOr<BufferPlace> to = findBuffer(input, launch);
     return succeeded(from) && succeeded(to) && from->root == to->root &&
-           to->offset == 0;
+           to->offset == 0 && isContiguous(input) && isContiguous(output);
   };
   for (Operation *between = op->getNextNode(); between != launch;
        between = between->getNextNode())
@@ -338,9 +345,7 @@ LogicalResult LowerDenseToNVVMPass::lower(const DenseGroup &group) {
   std::optional<Append> append;
   if (auto projection = dyn_cast<QKVProjectionOp>(group.front()))
     append = findAppend(projection);
-  std::optional<AppendTarget> appendTarget;
-  if (append)
-    appendTarget = append->target;
+  auto appendTarget = append ? std::optional(append->target) : std::nullopt;
   FailureOr<DenseBuffers> buffers = buffersOf(group, appendTarget);
   if (failed(buffers))
     return failure();
@@ -410,6 +415,7 @@ LogicalResult LowerDenseToNVVMPass::lowerMath() {
   return applyPatternsGreedily(device, std::move(patterns));
 }
 
+/// Of keys and values that kernels append themselves.
 static void eraseUnusedBuffers(func::FuncOp step) {
   for (Operation &op :
        llvm::make_early_inc_range(llvm::reverse(step.getBody().front())))
@@ -434,7 +440,6 @@ void LowerDenseToNVVMPass::runOnOperation() {
       return signalPassFailure();
   for (Operation *op : lowered)
     op->erase();
-  // What appended keys and values have no more use for.
   for (func::FuncOp step : getSteps(module))
     eraseUnusedBuffers(step);
   if (failed(writeSampling(module)) || failed(lowerMath()))

@@ -59,8 +59,7 @@ private:
 
 /// The sum over the block's threads, the same in all of them.
 Value NormKernel::sumOverBlock(Value value) {
-  for (int64_t mask = kWarpLanes / 2; mask > 0; mask /= 2)
-    value = b.fadd(value, b.shuffleXor(value, mask));
+  value = b.sumOverWarp(value);
   Value memory = kernel.sharedMemory();
   Value warp = b.shiftRight(b.threadId(), 5);
   b.ifThen(b.equal(b.bitAnd(b.threadId(), kWarpLanes - 1), 0), [&] {
@@ -91,11 +90,8 @@ SmallVector<Value> NormKernel::load(const StridedBuffer &buffer,
 
 void NormKernel::store(ArrayRef<Value> values, ValueRange index) {
   Type element = output.type.getElementType();
-  auto rounded = llvm::map_to_vector(values, [&](Value value) -> Value {
-    if (element.isF32())
-      return value;
-    return arith::TruncFOp::create(b, element, value);
-  });
+  auto rounded = llvm::map_to_vector(
+      values, [&](Value value) { return b.round(value, element); });
   if (width == 1)
     return output.store(b, rounded.front(), index);
   b.store(b.pack(rounded), output.at(b, index),

@@ -225,7 +225,7 @@ func.func @other_half(%x: tensor<2x64xf16>, %cos: tensor<2x16xf32>, %sin: tensor
   return %q, %k, %v : tensor<2x64xf16>, tensor<2x32xf16>, tensor<2x32xf16>
 }
 
-// Not below 1 in a signed sense.
+// Both halves count as the first.
 // CHECK-LABEL: func.func @at_most_one(
 // CHECK: kvrm.linear
 // CHECK-NOT: kvrm.qkv_projection

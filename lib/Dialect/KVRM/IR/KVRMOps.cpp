@@ -366,10 +366,8 @@ LogicalResult DeviceDispatchOp::verify() {
 
 LogicalResult
 DeviceDispatchOp::verifySymbolUses(SymbolTableCollection &symbols) {
-  unsigned more = 0;
-  while (getAppends() && kvrm_append_arg_base(static_cast<int32_t>(more)) >= 0)
-    ++more;
-  return verifyDenseKernel(*this, getKernelAttr(), symbols, more);
+  return verifyDenseKernel(*this, getKernelAttr(), symbols,
+                           getAppends() ? KVRM_APPEND_ARGS : 0);
 }
 
 void DeviceProductOp::getEffects(

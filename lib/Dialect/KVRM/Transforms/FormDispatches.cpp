@@ -10,6 +10,7 @@
 #include "RmsNorm.h"
 
 #include "kvrm/Dialect/KVRM/Transforms/Passes.h"
+#include "kvrm/Dialect/KVRM/Utils/Columns.h"
 #include "kvrm/Dialect/KVRM/Utils/Steps.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
@@ -133,30 +134,15 @@ static bool isPlainProduct(LinearOp linear) {
 
 /// The parts of a product; none if anything uses it that is no part.
 static SmallVector<Value> columnPartsOf(LinearOp linear) {
-  SmallVector<tensor::ExtractSliceOp> slices;
-  for (Operation *user : linear->getUsers()) {
-    auto slice = dyn_cast<tensor::ExtractSliceOp>(user);
-    if (!slice || slice.getType().getRank() != 2)
-      return {};
-    slices.push_back(slice);
-  }
-  if (slices.empty() || !isPlainProduct(linear) ||
-      linear.getColumns() % static_cast<int64_t>(slices.size()))
+  if (!isPlainProduct(linear))
     return {};
-  llvm::sort(slices, [](tensor::ExtractSliceOp a, tensor::ExtractSliceOp b) {
-    return a.getStaticOffsets()[1] < b.getStaticOffsets()[1];
+  SmallVector<tensor::ExtractSliceOp> slices =
+      getColumnSlices(linear.getResult());
+  bool areEqual = llvm::all_of(slices, [&](tensor::ExtractSliceOp slice) {
+    return slice.getType() == slices.front().getType();
   });
-  int64_t width = linear.getColumns() / static_cast<int64_t>(slices.size());
-  SmallVector<Value> parts;
-  for (auto [i, slice] : llvm::enumerate(slices)) {
-    const int64_t offsets[] = {0, static_cast<int64_t>(i) * width};
-    const int64_t sizes[] = {linear.getRows(), width};
-    if (slice.getStaticOffsets() != ArrayRef(offsets) ||
-        slice.getStaticSizes() != ArrayRef(sizes) || !slice.hasUnitStride())
-      return {};
-    parts.push_back(slice.getResult());
-  }
-  return parts;
+  return areEqual ? SmallVector<Value>(slices.begin(), slices.end())
+                  : SmallVector<Value>();
 }
 
 std::optional<Consumer> Consumer::find(LinearOp linear) {

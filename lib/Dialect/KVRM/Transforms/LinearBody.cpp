@@ -8,6 +8,8 @@
 
 #include "LinearBody.h"
 
+#include "kvrm/Dialect/KVRM/Utils/Columns.h"
+
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
@@ -15,17 +17,6 @@
 using namespace mlir;
 using namespace mlir::kvrm;
 using utils::IteratorType;
-
-Value kvrm::sliceColumns(ImplicitLocOpBuilder &b, Value product, int64_t begin,
-                         int64_t columns) {
-  int64_t rows = cast<ShapedType>(product.getType()).getDimSize(0);
-  SmallVector<OpFoldResult> offsets = {b.getIndexAttr(0),
-                                       b.getIndexAttr(begin)};
-  SmallVector<OpFoldResult> sizes = {b.getIndexAttr(rows),
-                                     b.getIndexAttr(columns)};
-  SmallVector<OpFoldResult> strides(2, b.getIndexAttr(1));
-  return tensor::ExtractSliceOp::create(b, product, offsets, sizes, strides);
-}
 
 /// The columns of each part.
 static SmallVector<Value> sliceParts(ImplicitLocOpBuilder &b, LinearOp op,

@@ -20,10 +20,6 @@ namespace mlir::kvrm {
 /// slices are the sums. Elements that are not f32 are cast to it first.
 Value writeLinearBody(ImplicitLocOpBuilder &b, LinearOp op, Value product);
 
-/// Columns `[begin, begin + columns)` of a product.
-Value sliceColumns(ImplicitLocOpBuilder &b, Value product, int64_t begin,
-                   int64_t columns);
-
 /// Makes the norm of a product an op of its own before it; null if there is
 /// none.
 template <typename OpT> RmsNormOp takeNormOut(OpT op) {

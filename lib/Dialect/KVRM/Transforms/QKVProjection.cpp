@@ -8,8 +8,7 @@
 
 #include "QKVProjection.h"
 
-#include "LinearBody.h"
-
+#include "kvrm/Dialect/KVRM/Utils/Columns.h"
 #include "kvrm/Dialect/KVRM/Utils/Generics.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
@@ -20,33 +19,6 @@ using namespace mlir::kvrm;
 //===----------------------------------------------------------------------===//
 // Reading
 //===----------------------------------------------------------------------===//
-
-/// The slices of all columns of a product, from the first to the last, if
-/// nothing else uses it.
-static SmallVector<tensor::ExtractSliceOp> columnSlicesOf(LinearOp product) {
-  SmallVector<tensor::ExtractSliceOp> slices;
-  for (Operation *user : product->getUsers()) {
-    auto slice = dyn_cast<tensor::ExtractSliceOp>(user);
-    if (!slice || slice.getType().getRank() != 2 || !slice.hasUnitStride() ||
-        ShapedType::isDynamicShape(slice.getStaticOffsets()) ||
-        ShapedType::isDynamicShape(slice.getStaticSizes()))
-      return {};
-    slices.push_back(slice);
-  }
-  llvm::sort(slices, [](tensor::ExtractSliceOp a, tensor::ExtractSliceOp b) {
-    return a.getStaticOffsets()[1] < b.getStaticOffsets()[1];
-  });
-  int64_t next = 0;
-  for (tensor::ExtractSliceOp slice : slices) {
-    if (slice.getStaticOffsets() != ArrayRef<int64_t>{0, next} ||
-        slice.getStaticSizes()[0] != product.getRows())
-      return {};
-    next += slice.getStaticSizes()[1];
-  }
-  if (next != product.getColumns())
-    return {};
-  return slices;
-}
 
 /// The op of the slice's block in which all users of `value` are.
 static Operation *onlyUserOf(Value value, Block *block) {
@@ -107,7 +79,8 @@ static bool isKnownAt(Value value, Operation *op) {
 }
 
 std::optional<QKVProjection> QKVProjection::match(LinearOp product) {
-  SmallVector<tensor::ExtractSliceOp> slices = columnSlicesOf(product);
+  SmallVector<tensor::ExtractSliceOp> slices =
+      getColumnSlices(product.getResult());
   if (slices.size() != 3 || slices[1].getType() != slices[2].getType())
     return std::nullopt;
   std::optional<Turned> query = matchTurned(slices[0]);

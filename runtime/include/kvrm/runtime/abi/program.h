@@ -213,13 +213,13 @@ static inline int32_t kvrm_sample_arg_base(int32_t position) {
 }
 
 /// What a dense kernel that appends keys and values to the pages of a layer
-/// takes behind its buffers; -1 past the last.
+/// takes behind its buffers.
+enum { KVRM_APPEND_ARGS = 6 };
 static inline int32_t kvrm_append_arg_base(int32_t position) {
-  static const uint8_t bases[] = {
+  static const uint8_t bases[KVRM_APPEND_ARGS] = {
       KVRM_BASE_ROWS,   KVRM_BASE_TABLES,      KVRM_BASE_K_POOL,
       KVRM_BASE_V_POOL, KVRM_BASE_HEAD_STRIDE, KVRM_BASE_PAGES_PER_SLOT};
-  return position >= 0 && position < (int32_t)sizeof(bases) ? bases[position]
-                                                            : -1;
+  return position >= 0 && position < KVRM_APPEND_ARGS ? bases[position] : -1;
 }
 
 #ifdef __cplusplus
