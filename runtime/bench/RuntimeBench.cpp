@@ -259,12 +259,14 @@ static void parkAndUnpark(benchmark::State &state) {
                   .pagesPerSlot = pages};
   std::unique_ptr<HostBackend> backend = HostBackend::create(shape).take();
   std::mt19937 random(7);
+  std::vector<PageRun> runs;
   auto moveAll = [&](int32_t base, int32_t count, int32_t run) {
+    runs.clear();
+    for (int32_t page = 0; page < count; page += run)
+      runs.push_back({base + page, base + page, run});
     for (MoveDirection direction :
          {MoveDirection::ToParking, MoveDirection::FromParking})
-      for (int32_t page = 0; page < count; page += run)
-        (void)backend->movePages({base + page, base + page, run}, direction)
-            .isOk();
+      (void)backend->movePages(runs, direction).isOk();
   };
   // What nobody has touched is not memory yet.
   moveAll(0, 1024, 64);

@@ -242,7 +242,16 @@ int64_t CudaBackend::deviceBytes() const {
 // Pages
 //===----------------------------------------------------------------------===//
 
-Status CudaBackend::movePages(const PageRun &run, MoveDirection direction) {
+/// All runs are under way at once: the wait is one for a history, not one for
+/// each of its runs.
+Status CudaBackend::movePages(std::span<const PageRun> runs,
+                              MoveDirection direction) {
+  for (const PageRun &run : runs)
+    KVRM_TRY(startMove(run, direction));
+  return queue.synchronize();
+}
+
+Status CudaBackend::startMove(const PageRun &run, MoveDirection direction) {
   KVRM_CHECK(run.pages > 0 && run.poolPage >= 0 && run.parkingPage >= 0 &&
                  run.poolPage + run.pages <= facts.pages &&
                  run.parkingPage + run.pages <= facts.parkingPages,
@@ -252,18 +261,17 @@ Status CudaBackend::movePages(const PageRun &run, MoveDirection direction) {
   uint8_t *there = parking.data() + run.parkingPage * shape.pageBytes();
   int64_t parkingStride = shape.pageBytes() * facts.parkingPages;
   int64_t width = shape.pageBytes() * run.pages;
-  KVRM_TRY(direction == MoveDirection::ToParking
-               ? queue.copyRunsOut(there, here,
-                                   {.toPitch = parkingStride,
-                                    .fromPitch = shape.headStride(),
-                                    .width = width,
-                                    .height = shape.pageRuns()})
-               : queue.copyRunsIn(here, there,
-                                  {.toPitch = shape.headStride(),
-                                   .fromPitch = parkingStride,
-                                   .width = width,
-                                   .height = shape.pageRuns()}));
-  return queue.synchronize();
+  return direction == MoveDirection::ToParking
+             ? queue.copyRunsOut(there, here,
+                                 {.toPitch = parkingStride,
+                                  .fromPitch = shape.headStride(),
+                                  .width = width,
+                                  .height = shape.pageRuns()})
+             : queue.copyRunsIn(here, there,
+                                {.toPitch = shape.headStride(),
+                                 .fromPitch = parkingStride,
+                                 .width = width,
+                                 .height = shape.pageRuns()});
 }
 
 Status CudaBackend::collapsePage(const PageCollapse &) {

@@ -150,7 +150,14 @@ Status HostBackend::copyPage(const PageCopy &copy) {
   return Status::ok();
 }
 
-Status HostBackend::movePages(const PageRun &run, MoveDirection direction) {
+Status HostBackend::movePages(std::span<const PageRun> runs,
+                              MoveDirection direction) {
+  for (const PageRun &run : runs)
+    moveRun(run, direction);
+  return Status::ok();
+}
+
+void HostBackend::moveRun(const PageRun &run, MoveDirection direction) {
   KVRM_CHECK(run.pages > 0 && run.poolPage >= 0 && run.parkingPage >= 0 &&
                  run.poolPage + run.pages <= bounds.pages &&
                  run.parkingPage + run.pages <= bounds.parkingPages,
@@ -165,7 +172,6 @@ Status HostBackend::movePages(const PageRun &run, MoveDirection direction) {
     else
       std::memcpy(here, there, bytes);
   }
-  return Status::ok();
 }
 
 Status HostBackend::collapsePage(const PageCollapse &collapse) {

@@ -48,6 +48,7 @@ Status Session::createPagers(const SessionShape &shape) {
                             bounds.historyPages, bounds.pageTokens});
     KVRM_TRY(parked.status());
     parking.emplace(parked.take());
+    runs.reserve(static_cast<size_t>(bounds.historyPages));
   }
   return createFarHistory(shape);
 }
@@ -368,17 +369,17 @@ Status Session::movePages(int32_t history, int32_t place,
   std::span<const int32_t> here = pager->pages(history);
   std::span<const int32_t> there = parking->pages(place);
   auto count = static_cast<size_t>(pager->filledPages(history));
+  runs.clear();
   for (size_t first = 0; first < count;) {
-    size_t run = 1;
-    while (first + run < count &&
-           here[first + run] == here[first] + static_cast<int32_t>(run) &&
-           there[first + run] == there[first] + static_cast<int32_t>(run))
+    int32_t run = 1;
+    while (first + static_cast<size_t>(run) < count &&
+           here[first + static_cast<size_t>(run)] == here[first] + run &&
+           there[first + static_cast<size_t>(run)] == there[first] + run)
       ++run;
-    KVRM_TRY(runner->movePages(
-        {here[first], there[first], static_cast<int32_t>(run)}, direction));
-    first += run;
+    runs.push_back({here[first], there[first], run});
+    first += static_cast<size_t>(run);
   }
-  return Status::ok();
+  return runner->movePages(runs, direction);
 }
 
 Status Session::park(int32_t slot, int32_t place) {

@@ -52,19 +52,21 @@ Status FakeBackend::copyPage(const PageCopy &copy) {
   return Status::ok();
 }
 
-Status FakeBackend::movePages(const PageRun &run, MoveDirection direction) {
+Status FakeBackend::movePages(std::span<const PageRun> runs,
+                              MoveDirection direction) {
   bool isStruck = strikes("movePages");
-  for (int32_t i = 0; i < run.pages; ++i) {
-    Page &here = pool.at(size_t(run.poolPage) + size_t(i));
-    Page &there = parking.at(size_t(run.parkingPage) + size_t(i));
-    bool parks = direction == MoveDirection::ToParking;
-    if (isStruck)
-      (parks ? there : here).assign(size_t(pageTokens), NAN);
-    else if (parks)
-      there = here;
-    else
-      here = there;
-  }
+  bool parks = direction == MoveDirection::ToParking;
+  for (const PageRun &run : runs)
+    for (int32_t i = 0; i < run.pages; ++i) {
+      Page &here = pool.at(size_t(run.poolPage) + size_t(i));
+      Page &there = parking.at(size_t(run.parkingPage) + size_t(i));
+      if (isStruck)
+        (parks ? there : here).assign(size_t(pageTokens), NAN);
+      else if (parks)
+        there = here;
+      else
+        here = there;
+    }
   return isStruck ? injected() : Status::ok();
 }
 

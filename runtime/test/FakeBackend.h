@@ -43,7 +43,8 @@ public:
 
   const BackendInfo &info() const override { return facts; }
   Status copyPage(const PageCopy &copy) override;
-  Status movePages(const PageRun &run, MoveDirection direction) override;
+  Status movePages(std::span<const PageRun> runs,
+                   MoveDirection direction) override;
   Status collapsePage(const PageCollapse &collapse) override;
   Status runStep(const BackendStep &step, BackendStats &stats) override;
 

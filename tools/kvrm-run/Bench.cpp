@@ -59,6 +59,26 @@ static Status checkSizes(const Arguments &arguments, const Manifest &m) {
   return Status::ok();
 }
 
+/// Lengths of their own for the first slots, of which the longest is the
+/// context.
+static Status useLengths(Arguments &arguments, const Manifest &m) {
+  DecodeBenchOptions &bench = arguments.bench;
+  if (bench.lengths.empty())
+    return Status::ok();
+  if (bench.active != 0 || bench.isRagged)
+    return invalidArgument("--lengths: says which slots are active, and how "
+                           "long; --slots-active and --ragged are not for it");
+  if (bench.lengths.size() > static_cast<size_t>(m.slots))
+    return invalidArgument("--lengths: ", bench.lengths.size(),
+                           " are more than the ", m.slots, " slots");
+  for (int32_t length : bench.lengths)
+    if (length < 1)
+      return invalidArgument("--lengths: ", length, " is less than 1");
+  bench.active = static_cast<int32_t>(bench.lengths.size());
+  arguments.contexts = {std::ranges::max(bench.lengths)};
+  return Status::ok();
+}
+
 static double prefillRate(const Measurement &result) {
   return result.prefillNanoseconds > 0
              ? static_cast<double>(result.prefillTokens) * 1e9 /
@@ -148,6 +168,7 @@ static void printJson(const Arguments &arguments, const Decoder &session,
               {"slots", session.slots()},
               {"slots_active", arguments.bench.active},
               {"ragged", arguments.bench.isRagged},
+              {"lengths", arguments.bench.lengths},
               {"threads", arguments.common.session.workers()},
               {"reserved_kv_bytes", session.reservedKvBytes()},
               {"pool_pages", session.poolPages()},
@@ -169,6 +190,7 @@ static Status bench(Arguments arguments) {
   Expected<std::shared_ptr<const Package>> package =
       Package::load(common.package);
   KVRM_TRY(package.status());
+  KVRM_TRY(useLengths(arguments, (*package)->manifest()));
   std::ranges::sort(arguments.contexts);
   KVRM_TRY(checkSizes(arguments, (*package)->manifest()));
   if (options.active == 0)
@@ -213,10 +235,18 @@ Command run::addBench(CLI::App &app) {
   command->add_option("--warmup", options.warmup, "Steps before those");
   command->add_flag("--ragged", options.isRagged,
                     "Spread histories evenly over 1..context");
+  command
+      ->add_option("--lengths", options.lengths,
+                   "Histories of the first slots, e.g. 17,300,16384, instead "
+                   "of contexts")
+      ->delimiter(',')
+      ->allow_extra_args(false);
   command->add_option("--seed", options.seed, "Seed of the histories");
   Command attention = addAttentionBench(*command);
-  return {command, [arguments, attention] {
+  Command parking = addParkingBench(*command);
+  return {command, [arguments, attention, parking] {
             return attention.app->parsed() ? attention.run()
+                   : parking.app->parsed() ? parking.run()
                                            : bench(*arguments);
           }};
 }

@@ -14,7 +14,7 @@
 using namespace kvrm;
 
 void run::addPackageOptions(CLI::App &command, CommonOptions &common) {
-  // Required, but for `bench attention`, which has none.
+  // Required, but for `bench attention` and the like, which have their own.
   command.add_option("package", common.package, "Package folder");
   command.add_flag("--json", common.isJson, "Print one JSON object");
 }

@@ -36,9 +36,10 @@ struct Command {
 
 Command addGenerate(CLI::App &app);
 Command addInspect(CLI::App &app);
-/// With `bench attention` in it.
+/// With `bench attention` and `bench parking` in it.
 Command addBench(CLI::App &app);
 Command addAttentionBench(CLI::App &bench);
+Command addParkingBench(CLI::App &bench);
 Command addCalibrate(CLI::App &app);
 Command addScore(CLI::App &app);
 Command addReplay(CLI::App &app);

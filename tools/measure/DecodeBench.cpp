@@ -32,6 +32,8 @@ Status DecodeBench::fillSlot(int32_t slot, Measurement &out) {
     target =
         std::max<int32_t>(1, static_cast<int32_t>(int64_t(out.context) *
                                                   (slot + 1) / options.active));
+  if (!options.lengths.empty())
+    target = options.lengths[static_cast<size_t>(slot)];
   // What has collapsed cannot be cut: then the slot starts anew.
   if (session.length(slot) > target && !session.trim(slot, target).isOk())
     KVRM_TRY(session.release(slot));

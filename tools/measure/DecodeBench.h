@@ -21,7 +21,11 @@ struct DecodeBenchOptions {
   int32_t steps = 50;    ///< that are timed
   int32_t warmup = 5;    ///< before those
   bool isRagged = false; ///< histories are spread evenly over 1..context
-  uint64_t seed = 1;     ///< of the tokens
+  /// Of the active slots, instead of one context for all; empty = none.
+  // Set, so that initializers may leave it out.
+  // NOLINTNEXTLINE(readability-redundant-member-init)
+  std::vector<int32_t> lengths = {};
+  uint64_t seed = 1; ///< of the tokens
 };
 
 /// Slots at one context.

@@ -221,7 +221,7 @@ TEST_F(GpuDecoder, PagesMove) {
   };
   write();
   auto move = [&](const PageRun &run, MoveDirection direction) {
-    Status status = backend().movePages(run, direction);
+    Status status = backend().movePages({&run, 1}, direction);
     EXPECT_TRUE(status.isOk()) << status.message();
   };
   move({3, 0, 4}, MoveDirection::ToParking);

@@ -87,5 +87,20 @@ TEST_P(DecodeBenchTest, AnErrorOfTheSessionEndsIt) {
             StatusCode::InvalidArgument);
 }
 
+TEST_P(DecodeBenchTest, SlotsMayHaveLengthsOfTheirOwn) {
+  DecodeBench bench(*session, {.active = 3,
+                               .steps = 2,
+                               .warmup = 1,
+                               .lengths = {5, 20, 1},
+                               .seed = soundSeed});
+  Expected<Measurement> result = bench.measure(20);
+  ASSERT_TRUE(result) << result.status().message();
+  EXPECT_EQ(result->prefillTokens, 26);
+  EXPECT_EQ(session->length(0), 5 + 3);
+  EXPECT_EQ(session->length(1), 20 + 3);
+  EXPECT_EQ(session->length(2), 1 + 3);
+  EXPECT_EQ(session->length(3), 0);
+}
+
 INSTANTIATE_TEST_SUITE_P(Modes, DecodeBenchTest,
                          testing::Values("paged", "static"));

@@ -78,7 +78,8 @@ public:
     return pool.copyPage(queue, copy);
   }
   /// One copy of all layers, K and V, and heads.
-  Status movePages(const PageRun &run, MoveDirection direction) override;
+  Status movePages(std::span<const PageRun> runs,
+                   MoveDirection direction) override;
   /// Errors: Incompatible, always; sessions do not ask (info().canCollapse).
   Status collapsePage(const PageCollapse &collapse) override;
   Status runStep(const BackendStep &step, BackendStats &stats) override;
@@ -113,6 +114,7 @@ private:
   Status createProducts(const Package &package, const CudaShape &shape);
   Status createEntry(StepEntry which, const Package &package);
   Status recordSchedules(StepEntry which, bool usesClusters);
+  Status startMove(const PageRun &run, MoveDirection direction);
   Status readLogits(const BackendStep &step);
   ProgramMemory memoryOf(const Entry &entry) const;
 

@@ -75,7 +75,8 @@ public:
   const BackendInfo &info() const override { return facts; }
   Status copyPage(const PageCopy &copy) override;
   /// One copy a layer, K and V, and head.
-  Status movePages(const PageRun &run, MoveDirection direction) override;
+  Status movePages(std::span<const PageRun> runs,
+                   MoveDirection direction) override;
   Status collapsePage(const PageCollapse &collapse) override;
   /// Errors: Internal if compiled code broke the protocol.
   Status runStep(const BackendStep &step, BackendStats &stats) override;
@@ -105,6 +106,7 @@ private:
   Status takePools();
   Status takeWorkerMemory();
   Status takeStepMemory();
+  void moveRun(const PageRun &run, MoveDirection direction);
   int64_t heads() const { return int64_t(bounds.layers) * 2 * bounds.kvHeads; }
   const PlanShape &plan() const { return currentEntry->plan; }
   static HostBackend &from(void *session) {

@@ -129,8 +129,10 @@ public:
   /// Copies a page in all layers, K and V, all heads.
   virtual Status copyPage(const PageCopy &copy) = 0;
 
-  /// Copies a run of pages from the pool to parking memory, or back.
-  virtual Status movePages(const PageRun &run, MoveDirection direction) = 0;
+  /// Copies runs of pages from the pool to parking memory, or back. No page is
+  /// in two of them.
+  virtual Status movePages(std::span<const PageRun> runs,
+                           MoveDirection direction) = 0;
 
   /// Writes the entries that a page becomes; info().canCollapse says whether a
   /// backend can. Entries are merged in place, so this call is all or nothing:

@@ -160,6 +160,7 @@ private:
   /// [slots][vocabulary], of a backend that cannot do without.
   std::vector<float> spareLogits;
   std::vector<AppendRequest> requests;
+  std::vector<PageRun> runs; ///< of movePages()
   std::vector<PageCopy> copies;
   StepStats last;
 };
