@@ -92,6 +92,7 @@ void kvrm::buildNVVMPagedPipeline(OpPassManager &pm,
   PageCachePassOptions paging;
   paging.page = options.page;
   paging.layout = "swizzled";
+  paging.padded = options.isStatic;
   pm.addPass(createPageCachePass(paging));
   pm.addPass(createMergeTransportPass());
   SelectSchedulePassOptions scheduling;

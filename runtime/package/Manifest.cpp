@@ -173,7 +173,7 @@ static void readCache(ObjectReader &cache, Manifest &manifest) {
   manifest.capacity = cache.integer32("capacity", 1,
                                       int64_t(KVRM_MAX_PAGES_PER_SLOT) *
                                           std::max(manifest.pageTokens, 1));
-  if (manifest.isPaged)
+  if (manifest.hasPlans())
     manifest.pagesPerSlot =
         cache.integer32("pages_per_slot", 1, KVRM_MAX_PAGES_PER_SLOT);
   manifest.element = static_cast<kvrm_element>(
@@ -184,7 +184,7 @@ static void readCache(ObjectReader &cache, Manifest &manifest) {
 
 /// A block table holds what a slot can have: the code was compiled for that.
 static void checkPagesPerSlot(ObjectReader &cache, const Manifest &manifest) {
-  if (!cache.isOk() || !manifest.isPaged)
+  if (!cache.isOk() || !manifest.hasPlans())
     return;
   int64_t tokens = manifest.capacity;
   if (manifest.window > 0)
@@ -254,11 +254,11 @@ static void readKernels(ObjectReader &reader, Manifest &manifest) {
 // Entries
 //===----------------------------------------------------------------------===//
 
-/// How attention is cut up. It says nothing in a static package.
+/// How attention is cut up. It says nothing where nothing is planned.
 static void readTiles(ObjectReader &reader, const Manifest &manifest,
                       EntryInfo &entry) {
   auto isNeeded = [&](const char *key) {
-    return manifest.isPaged || reader.has(key);
+    return manifest.hasPlans() || reader.has(key);
   };
   if (isNeeded("q_tile"))
     entry.qTile = reader.integer32("q_tile", 1, KVRM_MAX_QUERIES);
@@ -402,9 +402,6 @@ Expected<Manifest> kvrm::parseManifest(std::string_view text,
   manifest.isPaged = reader.oneOf("mode", std::array{"paged", "static"}) == 0;
   ObjectReader target = reader.member("target");
   readTarget(target, manifest);
-  if (status.isOk() && manifest.target == TargetKind::NVPTX &&
-      !manifest.isPaged)
-    reader.fail("mode", "static packages are for CPUs");
   ObjectReader model = reader.member("model");
   readModel(model, manifest);
   ObjectReader cache = reader.member("cache");

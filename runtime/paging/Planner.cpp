@@ -166,7 +166,9 @@ bool Planner::syncRow(int32_t index, const PlanRow &row,
     return state.isStale;
   }
   KVRM_CHECK(row.count > 0 && row.count <= work.queries, "count in range");
-  KVRM_CHECK(row.position >= 0 && state.length == pager.length(row.slot),
+  int32_t held = pager.length(row.slot);
+  KVRM_CHECK(row.position >= 0 &&
+                 (work.isPadded ? state.length <= held : state.length == held),
              "the pager holds the step's tokens");
   int32_t filled = pager.filledPages(row.slot);
   std::span<const int32_t> pages =
@@ -267,6 +269,8 @@ void Planner::rebuildGroups(int32_t first, const BlockPager &pager,
 
 int32_t Planner::tilesOf(const RowState &row, int32_t queryTile) const {
   int32_t seen = std::min(row.length, row.place + (queryTile + 1) * work.qTile);
+  if (work.isPadded)
+    seen = work.pagesPerSlot * work.pageTokens;
   return ceilDivide(seen, work.kvTile);
 }
 

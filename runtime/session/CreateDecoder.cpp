@@ -10,6 +10,7 @@
 #include "kvrm/runtime/cuda/CudaBackend.h"
 #include "kvrm/runtime/host/HostBackend.h"
 #include "kvrm/runtime/paging/Calibration.h"
+#include "kvrm/runtime/session/PaddedSession.h"
 #include "kvrm/runtime/session/StaticSession.h"
 
 #include <algorithm>
@@ -56,6 +57,7 @@ static PlanShape planShapeOf(const Manifest &m, const EntryInfo &entry) {
   shape.schedule = entry.schedule;
   shape.splits = entry.splits;
   shape.summaries = m.summaries;
+  shape.isPadded = !m.isPaged;
   if (m.target == TargetKind::NVPTX)
     shape.itemCost = deviceItemCost(entry.kvTile, m.headDim, m.element);
   return shape;
@@ -198,6 +200,13 @@ createCudaBackend(const Package &package, const SessionConfig &config,
   return std::unique_ptr<Backend>(backend.take());
 }
 
+static Status checkLogits(const Package &package) {
+  if (package.manifest().vocabulary == 0)
+    return makeError(StatusCode::Incompatible, package.path(),
+                     ": has no logits: it is kernels for a GPU, not a decoder");
+  return Status::ok();
+}
+
 Expected<std::unique_ptr<Session>>
 kvrm::createSession(const std::shared_ptr<const Package> &package,
                     const SessionConfig &config) {
@@ -206,9 +215,7 @@ kvrm::createSession(const std::shared_ptr<const Package> &package,
   KVRM_TRY(checkConfig(m, config));
   if (!m.isPaged)
     return invalidArgument(package->path(), ": is static, not paged");
-  if (m.vocabulary == 0)
-    return makeError(StatusCode::Incompatible, package->path(),
-                     ": has no logits: it is kernels for a GPU, not a decoder");
+  KVRM_TRY(checkLogits(*package));
   int64_t pages = config.poolPages != 0 ? config.poolPages
                                         : int64_t(m.slots) * m.pagesPerSlot;
   KVRM_TRY(checkRange("pool_pages", pages, 1, KVRM_MAX_POOL_PAGES));
@@ -225,6 +232,25 @@ kvrm::createSession(const std::shared_ptr<const Package> &package,
                          policies.take());
 }
 
+/// Of a static package for GPUs.
+static Expected<std::unique_ptr<Decoder>>
+createPaddedSession(const Package &package, SessionConfig config) {
+  const Manifest &m = package.manifest();
+  KVRM_TRY(checkLogits(package));
+  // What is of paged packages alone.
+  config.keptHistories = config.parkingPlaces = 0;
+  config.calibration.clear();
+  int64_t pages = int64_t(m.slots) * m.pagesPerSlot;
+  KVRM_TRY(checkRange("slots x pages a slot", pages, 1, KVRM_MAX_POOL_PAGES));
+  Expected<std::unique_ptr<Backend>> backend =
+      createCudaBackend(package, config, static_cast<int32_t>(pages));
+  KVRM_TRY(backend.status());
+  Expected<std::unique_ptr<PaddedSession>> session =
+      PaddedSession::create(sessionShapeOf(m, config), backend.take());
+  KVRM_TRY(session.status());
+  return std::unique_ptr<Decoder>(session.take());
+}
+
 Expected<std::unique_ptr<Decoder>>
 kvrm::createDecoder(std::shared_ptr<const Package> package,
                     const SessionConfig &config) {
@@ -236,6 +262,8 @@ kvrm::createDecoder(std::shared_ptr<const Package> package,
     return std::unique_ptr<Decoder>(session.take());
   }
   KVRM_TRY(checkConfig(m, config));
+  if (m.target == TargetKind::NVPTX)
+    return createPaddedSession(*package, config);
   Expected<std::unique_ptr<StaticSession>> session =
       StaticSession::create(std::move(package), config.threads);
   KVRM_TRY(session.status());

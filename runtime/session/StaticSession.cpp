@@ -1,4 +1,5 @@
-//===- StaticSession.cpp - The static baseline ----------------------------===//
+//===- StaticSession.cpp - The static baseline of the host
+//--------------------===//
 //
 // Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
 // See LICENSE for licence information.
@@ -7,40 +8,26 @@
 //===----------------------------------------------------------------------===//
 
 #include "kvrm/runtime/session/StaticSession.h"
-#include "kvrm/runtime/support/Clock.h"
 
 #include <algorithm>
 #include <cstring>
 
 using namespace kvrm;
 
-//===----------------------------------------------------------------------===//
-// Creation
-//===----------------------------------------------------------------------===//
-
-void StaticSession::prepare(Entry &entry, const EntryInfo &info,
-                            kvrm_step_fn fn) {
-  entry.fn = fn;
-  auto rows = static_cast<size_t>(info.rows);
-  entry.tokens.resize(rows * static_cast<size_t>(info.queries));
-  entry.positions.resize(rows);
-  entry.counts.resize(rows);
-  entry.slots.resize(rows);
-}
-
 Expected<std::unique_ptr<StaticSession>>
 StaticSession::create(std::shared_ptr<const Package> package, int32_t threads) {
-  KVRM_CHECK(package && !package->manifest().isPaged, "a static package");
+  KVRM_CHECK(package, "a session has a package");
+  const Manifest &m = package->manifest();
+  if (m.isPaged || m.target != TargetKind::Host)
+    return invalidArgument(package->path(),
+                           ": is no static package for the host");
   std::unique_ptr<StaticSession> session(new StaticSession());
   session->package = std::move(package);
-  const Manifest &m = session->manifest();
-  session->bounds = {.slots = m.slots,
+  session->setShape({.slots = m.slots,
                      .histories = m.slots,
                      .capacity = m.capacity,
                      .vocabulary = m.vocabulary,
-                     .prefillChunk = m.prefill.queries};
-  prepare(session->decodeEntry, m.decode, session->package->decodeStep());
-  prepare(session->prefillEntry, m.prefill, session->package->prefillStep());
+                     .prefillChunk = m.prefill.queries});
   Expected<std::unique_ptr<ThreadPool>> pool = ThreadPool::create(threads);
   KVRM_TRY(pool.status());
   session->pool = pool.take();
@@ -57,9 +44,6 @@ StaticSession::create(std::shared_ptr<const Package> package, int32_t threads) {
                 std::max({int64_t(KVRM_ALIGNMENT), m.decode.arenaBytes,
                           m.prefill.arenaBytes}),
                 "arena"));
-  session->lengths.resize(static_cast<size_t>(m.slots));
-  session->spareLogits.resize(static_cast<size_t>(m.slots) *
-                              static_cast<size_t>(m.vocabulary));
   return session;
 }
 
@@ -111,133 +95,35 @@ static constexpr kvrm_host_api staticApi = {
     .parallel = StaticStep::parallel,
 };
 
-/// Runs one step of an entry whose arguments are filled in.
-Status StaticSession::runEntry(Entry &entry, float *logits) {
+Status StaticSession::runStep(StepEntry which, const StepRows &rows,
+                              const StepOutputs &outputs, StepStats &) {
+  float *logits = outputs.logits ? outputs.logits : spareLogits();
   StaticStep step{*pool};
   kvrm_step_args args{};
   args.api = &staticApi;
   args.session = &step;
   args.weights = package->weights();
   args.arena = arena.data();
-  args.tokens = entry.tokens.data();
+  args.tokens = rows.tokens.data();
   args.logits = logits;
-  args.positions = entry.positions.data();
-  args.counts = entry.counts.data();
-  args.slots = entry.slots.data();
+  args.positions = rows.positions.data();
+  args.counts = rows.counts.data();
+  args.slots = rows.slots.data();
   args.k_cache = kCache.data();
   args.v_cache = vCache.data();
-  entry.fn(&args);
+  // Idle rows in a full slot stand at the position `capacity`, which code never
+  // writes.
+  if (which == StepEntry::Decode)
+    package->decodeStep()(&args);
+  else
+    package->prefillStep()(&args);
   if (step.violation)
     return makeError(StatusCode::Internal, "compiled step: ", step.violation);
-  return Status::ok();
-}
-
-Status StaticSession::prefill(int32_t slot, std::span<const int32_t> tokens,
-                              const StepOutputs &outputs) {
-  Stopwatch watch;
-  KVRM_TRY(checkPrefill(slot, tokens));
-  KVRM_TRY(checkOutputs(outputs));
-  float *logits = outputs.logits ? outputs.logits : spareLogits.data();
-  StepStats stats;
-  stats.activeRows = 1;
-  Entry &entry = prefillEntry;
-  auto count = static_cast<int32_t>(tokens.size());
-  int32_t before = length(slot);
-  for (int32_t done = 0; done < count;) {
-    int32_t chunk = std::min(bounds.prefillChunk, count - done);
-    std::ranges::fill(entry.tokens, 0);
-    std::copy_n(tokens.begin() + done, chunk, entry.tokens.begin());
-    entry.positions[0] = before + done;
-    entry.counts[0] = chunk;
-    entry.slots[0] = slot;
-    KVRM_TRY(runEntry(entry, logits));
-    ++stats.steps;
-    done += chunk;
-  }
-  choose(0, logits, outputs);
-  lengths[static_cast<size_t>(slot)] = before + count;
-  stats.stepNanoseconds = watch.nanoseconds();
-  last = stats;
-  return Status::ok();
-}
-
-Status StaticSession::decode(std::span<const int32_t> tokens,
-                             const StepOutputs &outputs) {
-  Stopwatch watch;
-  KVRM_TRY(checkDecode(tokens, outputs));
-  StepStats stats;
-  Entry &entry = decodeEntry;
-  for (int32_t slot = 0; slot < slots(); ++slot) {
-    auto row = static_cast<size_t>(slot);
-    bool isActive = tokens[row] != -1;
-    stats.activeRows += isActive;
-    // An idle row writes too: to where its next token will overwrite it, or, in
-    // a full slot, to the position `capacity`, which code never writes.
-    entry.tokens[row] = isActive ? tokens[row] : 0;
-    entry.positions[row] = length(slot);
-    entry.counts[row] = isActive;
-    entry.slots[row] = slot;
-  }
-  if (stats.activeRows == 0)
-    return Status::ok();
-  float *logits = outputs.logits ? outputs.logits : spareLogits.data();
-  KVRM_TRY(runEntry(entry, logits));
-  for (size_t row = 0; row < lengths.size(); ++row) {
-    lengths[row] += entry.counts[row];
-    if (entry.counts[row] > 0)
+  for (size_t row = 0; row < rows.counts.size(); ++row)
+    if (rows.counts[row] > 0)
       choose(static_cast<int32_t>(row), logits, outputs);
-  }
-  stats.steps = 1;
-  stats.stepNanoseconds = watch.nanoseconds();
-  last = stats;
   return Status::ok();
 }
-
-//===----------------------------------------------------------------------===//
-// Histories
-//===----------------------------------------------------------------------===//
-
-int32_t StaticSession::length(int32_t slot) const {
-  KVRM_CHECK(slot >= 0 && slot < slots(), "slot in range");
-  return lengths[static_cast<size_t>(slot)];
-}
-
-Status StaticSession::release(int32_t slot) {
-  KVRM_TRY(checkHistory(slot));
-  lengths[static_cast<size_t>(slot)] = 0;
-  return Status::ok();
-}
-
-Status StaticSession::trim(int32_t slot, int32_t newLength) {
-  KVRM_TRY(checkHistory(slot));
-  if (newLength < 0 || newLength > length(slot))
-    return invalidArgument("slot ", slot, ": cannot trim to ", newLength,
-                           " tokens, outside 0..", length(slot));
-  lengths[static_cast<size_t>(slot)] = newLength;
-  return Status::ok();
-}
-
-Status StaticSession::alias(int32_t target, int32_t source, int32_t tokens) {
-  KVRM_TRY(checkHistory(target));
-  KVRM_TRY(checkHistory(source));
-  if (target == source)
-    return invalidArgument("slot ", target, " cannot share with itself");
-  if (length(target) != 0)
-    return invalidArgument("slot ", target, " is not empty");
-  if (tokens < 0 || tokens > length(source))
-    return invalidArgument("slot ", source, ": cannot share ", tokens,
-                           " tokens, outside 0..", length(source));
-  copyTokens(target, *this, source, tokens);
-  return Status::ok();
-}
-
-static Status refuseParking() {
-  return invalidArgument("a static decoder has no parking places");
-}
-
-Status StaticSession::park(int32_t, int32_t) { return refuseParking(); }
-Status StaticSession::unpark(int32_t, int32_t) { return refuseParking(); }
-Status StaticSession::discard(int32_t) { return refuseParking(); }
 
 //===----------------------------------------------------------------------===//
 // Caches
@@ -257,8 +143,8 @@ int64_t StaticSession::offsetOf(int64_t layer, int32_t slot,
 }
 
 /// Gives `target` the first `tokens` tokens of a slot of `from`.
-void StaticSession::copyTokens(int32_t target, const StaticSession &from,
-                               int32_t source, int32_t tokens) {
+void StaticSession::copyTokensOf(const StaticSession &from, int32_t source,
+                                 int32_t target, int32_t tokens) {
   const Manifest &m = manifest();
   auto bytes = static_cast<size_t>(tokens * headTokenBytes());
   for (int64_t layer = 0; layer < m.layers; ++layer)
@@ -268,7 +154,12 @@ void StaticSession::copyTokens(int32_t target, const StaticSession &from,
       std::memcpy(kCache.data() + to, from.kCache.data() + at, bytes);
       std::memcpy(vCache.data() + to, from.vCache.data() + at, bytes);
     }
-  lengths[static_cast<size_t>(target)] = tokens;
+}
+
+Status StaticSession::copyTokens(int32_t target, int32_t source,
+                                 int32_t tokens) {
+  copyTokensOf(*this, source, target, tokens);
+  return Status::ok();
 }
 
 Status StaticSession::copyHistory(const StaticSession &source, int32_t slot) {
@@ -285,18 +176,12 @@ Status StaticSession::copyHistory(const StaticSession &source, int32_t slot) {
   if (tokens > capacity())
     return invalidArgument("history of ", tokens,
                            " tokens exceeds the capacity ", capacity());
-  copyTokens(slot, source, slot, tokens);
+  copyTokensOf(source, slot, slot, tokens);
+  setLength(slot, tokens);
   return Status::ok();
 }
 
 int64_t StaticSession::tokenKvBytes() const {
   const Manifest &m = manifest();
   return int64_t(m.layers) * m.kvHeads * 2 * headTokenBytes();
-}
-
-int64_t StaticSession::liveKvBytes() const {
-  int64_t tokens = 0;
-  for (int32_t length : lengths)
-    tokens += length;
-  return tokens * tokenKvBytes();
 }

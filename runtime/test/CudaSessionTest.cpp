@@ -14,6 +14,7 @@
 #include "ToyKernels.h"
 #include "kvrm/runtime/cuda/CudaBackend.h"
 #include "kvrm/runtime/paging/Calibration.h"
+#include "kvrm/runtime/session/PaddedSession.h"
 #include "kvrm/runtime/session/TokenChoice.h"
 
 #include <filesystem>
@@ -32,28 +33,33 @@ using namespace kvrm::test;
 const double test::tolerance = 3e-2;
 
 std::vector<Case> test::allCases() {
-  return {{.schedule = "workqueue"}, {.schedule = "cluster"}};
+  return {
+      {.schedule = "workqueue"}, {.schedule = "cluster"}, {.mode = "static"}};
 }
 
 namespace {
 
 /// Files of the tests, removed at exit.
 struct Files {
-  ~Files() { std::filesystem::remove_all(package); }
+  ~Files() {
+    std::filesystem::remove_all(paged);
+    std::filesystem::remove_all(padded);
+  }
 
-  std::string package = toy::makeDevicePackage();
+  std::string paged = toy::makeDevicePackage("paged");
+  std::string padded = toy::makeDevicePackage("static");
 };
 
 } // namespace
 
-static const std::string &packagePath() {
+static const std::string &packagePath(const Case &on = {}) {
   static Files files;
-  return files.package;
+  return on.isPaged() ? files.paged : files.padded;
 }
 
-std::shared_ptr<const Package> test::packageOf(const Case &) {
+std::shared_ptr<const Package> test::packageOf(const Case &on) {
   Expected<std::shared_ptr<const Package>> package =
-      Package::load(packagePath());
+      Package::load(packagePath(on));
   EXPECT_TRUE(package) << package.status().message();
   return package.take();
 }
@@ -98,8 +104,11 @@ SessionConfig test::configOf(const Case &on, SessionConfig config) {
   return config;
 }
 
-void test::poisonPool(Backend &backend) {
-  auto &own = dynamic_cast<CudaBackend &>(backend);
+void test::poisonPool(Decoder &decoder) {
+  auto *paged = dynamic_cast<Session *>(&decoder);
+  auto &own = dynamic_cast<CudaBackend &>(
+      paged ? paged->backend()
+            : dynamic_cast<PaddedSession &>(decoder).backend());
   EXPECT_TRUE(own.stream().fill(own.kvPool().span(), 0xff).isOk());
 }
 
@@ -130,6 +139,34 @@ protected:
 };
 
 } // namespace
+
+/// What makes it a baseline: every step reads all that is reserved.
+TEST_F(CudaSession, AStaticDecoderReadsPadding) {
+  Case on = {.mode = "static"};
+  Pair pair(on, {.poolPages = 1, .calibration = "is not read"});
+  Decoder &session = *pair.session;
+  EXPECT_FALSE(session.isPaged());
+  EXPECT_EQ(session.pagesNeeded(0, toy::capacity), 0);
+  int64_t reserved = int64_t(toy::slots) * toy::pagesPerSlot;
+  EXPECT_EQ(session.reservedKvBytes(),
+            reserved * toy::pageTokens * session.tokenKvBytes());
+  constexpr int64_t tiles =
+      (toy::pagesPerSlot * toy::pageTokens + toy::kvTile - 1) / toy::kvTile;
+  pair.prefill(2, {1, 2, 3});
+  int64_t queryTiles =
+      (3 + toy::prefillQTile - 1) / toy::prefillQTile; // of its tokens
+  EXPECT_EQ(session.lastStep().tiles, queryTiles * toy::kvHeads * tiles);
+  EXPECT_EQ(session.lastStep().groups, 1) << "a slot lies in one piece";
+  for (int step = 0; step < 3; ++step) {
+    pair.decode({-1, -1, 4, -1});
+    EXPECT_EQ(session.lastStep().tiles, toy::slots * toy::kvHeads * tiles)
+        << "idle rows, too";
+    EXPECT_EQ(session.lastStep().activeRows, 1);
+  }
+  EXPECT_EQ(session.liveKvBytes(), 6 * session.tokenKvBytes());
+  EXPECT_EQ(session.park(2, 0).message(),
+            "a static decoder has no parking places");
+}
 
 TEST_F(CudaSession, TellsWhatItIs) {
   Pair pair({.schedule = "cluster"},

@@ -84,7 +84,6 @@ TEST_F(DevicePackages, ManifestFieldsAreChecked) {
     const char *message;
   };
   const Broken cases[] = {
-      {"/mode", "static", "M: mode: static packages are for CPUs"},
       {"/target/kind", "metal",
        "M: target.kind: 'metal' is not one of host, nvptx"},
       {"/target/kind", "host", "M: target.triple: is missing"},

@@ -362,6 +362,41 @@ TEST_P(Schedules, AllRowsIdleIsAnEmptyPlan) {
   EXPECT_EQ(bench.descriptor.committedHeader().groups, 0);
 }
 
+/// Every active row has its whole table in items, groups and the descriptor,
+/// and from step to step nothing but rows changes.
+TEST_P(Schedules, PaddedRowsAreAllOfTheirTables) {
+  PlanShape shape = decodeShape(GetParam());
+  shape.isPadded = true;
+  Bench bench(shape, 8, 1024);
+  PageCopy copy;
+  for (int32_t slot = 0; slot < 8; ++slot)
+    ASSERT_TRUE(bench.pager.append(slot, 2048, copy).isOk());
+  int64_t later = 0;
+  for (int32_t step = 0; step < 4; ++step) {
+    std::vector<PlanRow> rows(8);
+    for (int32_t row = 0; row < 7; ++row)
+      rows[size_t(row)] = {row, 100 * row + step, 1};
+    const PlanStats &stats =
+        bench.planner.plan(rows, bench.pager, bench.descriptor);
+    EXPECT_EQ(stats.tiles, 7 * 3 * 2048 / 64);
+    EXPECT_EQ(stats.pages, 7 * 128);
+    later = bench.descriptor.commit();
+    int64_t covered = 0;
+    for (const kvrm_work_item &item : bench.descriptor.committedItems().first(
+             static_cast<size_t>(stats.items)))
+      covered += item.tile_end - item.tile_begin;
+    EXPECT_EQ(covered, stats.tiles);
+    for (int32_t row = 0; row < 7; ++row) {
+      const kvrm_row &told = bench.descriptor.committedRows()[size_t(row)];
+      EXPECT_EQ(told.length, 100 * row + step + 1);
+      EXPECT_EQ(bench.descriptor.committedTable(row)[127],
+                bench.pager.pages(row)[127]);
+    }
+  }
+  EXPECT_LE(later, int64_t(sizeof(kvrm_descriptor_header)) +
+                       8 * int64_t(sizeof(kvrm_row)));
+}
+
 TEST_P(Schedules, PrefillChunksAreCausal) {
   PlanShape shape = decodeShape(GetParam());
   shape.rows = 1;

@@ -57,8 +57,8 @@ inline std::unique_ptr<Decoder> makeDecoder(const Case &on = {},
   return decoder.take();
 }
 
-/// Writes NaN to all of the pool.
-void poisonPool(Backend &backend);
+/// Writes NaN to all of the pool of a session over a backend.
+void poisonPool(Decoder &decoder);
 
 /// What a machine starts and ends a test with.
 class Machine : public testing::Test {
@@ -77,9 +77,8 @@ public:
         paged(dynamic_cast<Session *>(session.get())),
         out(size_t(toy::slots) * toy::vocabulary) {
     EXPECT_EQ(paged != nullptr, on.isPaged());
-    // NaN in every place that a step should not read.
-    if (paged)
-      poisonPool(paged->backend());
+    // NaN in every place that nothing should come of.
+    poisonPool(*session);
   }
 
   void expectNear(const std::vector<double> &want, const float *got) {

@@ -216,7 +216,7 @@ static std::string weightsFile() {
   return bytes;
 }
 
-std::string toy::makeDevicePackage() {
+std::string toy::makeDevicePackage(const std::string &mode) {
   std::string path = (fs::temp_directory_path() / "kvrm-toy-XXXXXX").string();
   if (!mkdtemp(path.data()))
     std::abort();
@@ -229,6 +229,8 @@ std::string toy::makeDevicePackage() {
         ProgramWriter(slots, 1).run().build().serialize());
   write(path + "/prefill.program",
         ProgramWriter(1, prefillQueries).run().build().serialize());
-  writeManifest(path, deviceManifestOf(path));
+  json manifest = deviceManifestOf(path);
+  manifest["mode"] = mode;
+  writeManifest(path, manifest);
   return path;
 }

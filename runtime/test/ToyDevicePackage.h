@@ -14,9 +14,10 @@
 
 namespace toy {
 
-/// Writes a whole package to a new folder and returns its path.
-std::string makeDevicePackage();
-/// The manifest of a package whose files lie in `folder`.
+/// Writes a whole package to a new folder and returns its path. `mode` is
+/// paged or static.
+std::string makeDevicePackage(const std::string &mode = "paged");
+/// The manifest of a paged package whose files lie in `folder`.
 nlohmann::json deviceManifestOf(const std::string &folder);
 
 } // namespace toy

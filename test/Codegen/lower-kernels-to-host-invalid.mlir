@@ -64,3 +64,13 @@ kvrm.kernel @append heads 2 io bf16 tile <q = 1, kv = 64> transport <native>
   kvrm.append_rows
   kvrm.return
 }
+
+// -----
+
+// expected-error@+1 {{'kvrm.kernel' op is of a padded session; the host's static baseline is kvrm-static-baseline}}
+kvrm.kernel @append heads 2 io f32 tile <q = 1, kv = 64> transport <native>
+    on !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 64, page = 16, element = f16, layout = transposed_keys>, padded>
+    at !kvrm.descriptor<rows = 2, queries = 1, pages = 4> {
+  kvrm.append_rows
+  kvrm.return
+}

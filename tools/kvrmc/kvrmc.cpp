@@ -88,8 +88,10 @@ cl::opt<int64_t> chunk("prefill-chunk",
                        cl::init(64), cl::cat(category),
                        cl::sub(cl::SubCommand::getTopLevel()),
                        cl::sub(synthCommand));
-cl::opt<int64_t> page("page-size", cl::desc("Tokens a page (16)"), cl::init(16),
-                      cl::cat(category), cl::sub(cl::SubCommand::getTopLevel()),
+cl::opt<int64_t> page("page-size",
+                      cl::desc("Tokens a page (16; 64 for --static on a GPU)"),
+                      cl::init(16), cl::cat(category),
+                      cl::sub(cl::SubCommand::getTopLevel()),
                       cl::sub(synthCommand));
 cl::opt<int64_t> window("window",
                         cl::desc("Tokens of a request attended to exactly; "
@@ -312,9 +314,6 @@ llvm::Error checkFarHistory() {
 
 /// What GPUs have not, or not yet.
 llvm::Error checkGPUOptions() {
-  if (isStatic)
-    return llvm::createStringError(
-        "--static: there is a static baseline for the host alone");
   if (window != 0)
     return llvm::createStringError(
         "--window: there is far history on the host alone");
@@ -344,6 +343,12 @@ int64_t prefillChunk() {
     return chunk;
   constexpr int64_t unit = 64, most = 512;
   return std::clamp(capacity / unit * unit, unit, most);
+}
+
+/// Where pages lie one behind the other, nothing is gained by small ones.
+int64_t gpuPage() {
+  constexpr int64_t largest = 64;
+  return isStatic && !page.getNumOccurrences() ? largest : page;
 }
 
 llvm::Expected<kvrm::GraphShape> decoderShape() {
@@ -417,8 +422,9 @@ llvm::Expected<std::unique_ptr<Target>> gpuTarget() {
   if (!machine)
     return machine.takeError();
   GPUTarget::Options options;
-  options.pipeline.page = page;
+  options.pipeline.page = gpuPage();
   options.pipeline.kvTile = kvTile;
+  options.pipeline.isStatic = isStatic;
   options.isDecoder = true;
   options.isQuiet = quiet;
   return std::make_unique<GPUTarget>(std::move(*machine), options);

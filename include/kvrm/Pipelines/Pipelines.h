@@ -63,6 +63,10 @@ struct NVVMPipelineOptions : public PassPipelineOptions<NVVMPipelineOptions> {
   Option<int64_t> kvTile{*this, "kv-tile",
                          llvm::cl::desc("Cached tokens a tile"),
                          llvm::cl::init(64)};
+  Option<bool> isStatic{
+      *this, "static",
+      llvm::cl::desc("Attend over whole capacities, as a static graph does"),
+      llvm::cl::init(false)};
   Option<std::string> arch{*this, "arch", llvm::cl::desc("sm_80 or sm_90"),
                            llvm::cl::init("sm_90")};
   Option<int64_t> warps{*this, "warps",

@@ -803,6 +803,9 @@ private:
       return kernel.emitOpError("for the host needs a pool of layout "
                                 "transposed_keys, got ")
              << stringifyLayout(pool.getLayout());
+    if (kernel.getSessionType().getIsPadded())
+      return kernel.emitOpError("is of a padded session; the host's static "
+                                "baseline is kvrm-static-baseline");
     if (!kernel.getIo().isF32())
       return kernel.emitOpError("for the host needs io f32, got ")
              << kernel.getIo();

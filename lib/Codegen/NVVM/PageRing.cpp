@@ -26,7 +26,7 @@ PageRing::PageRing(DeviceKernel &device, KernelOp kernel,
     b.syncWarp();
   }
   for (Variable *field : {&itemIndex, &nextStrip, &stripEnd, &historyEnd,
-                          &visibleEnd, &dealt, &tableIndex})
+                          &readEnd, &dealt, &tableIndex})
     *field = b.variable(b.getI32Type());
   for (int64_t page = 0; page < strip.pages(); ++page)
     tablePages.push_back(b.variable(b.getI32Type()));
@@ -63,7 +63,7 @@ void PageRing::enterItem() {
   nextStrip.set(firstStripOf(range, dealt.get()));
   stripEnd.set(range.end);
   historyEnd.set(range.historyEnd);
-  visibleEnd.set(range.visibleEnd);
+  readEnd.set(range.readEnd);
   dealt.set(b.add(dealt.get(), b.sub(range.end, range.begin)));
   readTable();
 }
@@ -166,8 +166,7 @@ void PageRing::copyStrip() {
         b.add(b.add(head, b.mul(b.widen(physical), strip.pageBytes())), inPage);
     Value isThere; // the first page always is
     if (page > 0) {
-      isThere =
-          b.lessThan(b.add(firstToken, page * strip.page), visibleEnd.get());
+      isThere = b.lessThan(b.add(firstToken, page * strip.page), readEnd.get());
       bytes = b.add(bytes, b.select(isThere, b.i32(2 * pageBytes), b.i32(0)));
     }
     parts.push_back({offset, isThere, page * pageBytes});

@@ -81,7 +81,7 @@ private:
   WorkItemVariables item;
   Value itemEnd;
   Variable itemIndex;
-  Variable nextStrip, stripEnd, historyEnd, visibleEnd, dealt;
+  Variable nextStrip, stripEnd, historyEnd, readEnd, dealt;
   SmallVector<Variable> tablePages; ///< of strip tableStrip + lane * turns
   Variable tableIndex;              ///< lane that holds the next strip's
   Variable produceStage, issued;

@@ -135,12 +135,17 @@ StripRange ItemReader::rangeOf(const WorkItemVariables &item) {
   StripRange range;
   range.firstPosition = b.add(item.position.get(), firstToken);
   // A query tile past the row's tokens has nothing to see.
-  range.visibleEnd = b.select(
-      b.lessThan(firstToken, item.count.get()),
-      b.min(b.add(range.firstPosition, queries), item.length.get()), b.i32(0));
+  Value none = b.i32(0);
+  Value seen = b.min(b.add(range.firstPosition, queries), item.length.get());
+  Value isThere = b.lessThan(firstToken, item.count.get());
+  range.visibleEnd = b.select(isThere, seen, none);
+  range.readEnd = range.visibleEnd;
+  if (SessionType session = kernel.getSessionType(); session.getIsPadded())
+    range.readEnd =
+        b.select(isThere, b.i32(session.getPages() * strip.page), none);
   range.begin = b.mul(item.tileBegin.get(), perTile);
   range.end = b.min(b.mul(item.tileEnd.get(), perTile),
-                    b.divUp(range.visibleEnd, strip.tokens));
+                    b.divUp(range.readEnd, strip.tokens));
   range.end = b.max(range.end, range.begin);
   range.fullEnd =
       b.min(range.end, b.div(b.add(range.firstPosition, 1), strip.tokens));

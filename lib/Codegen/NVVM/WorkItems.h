@@ -84,6 +84,7 @@ struct StripRange {
   Value begin, fullEnd, end, historyEnd;
   Value firstPosition; ///< of the item's first query token
   Value visibleEnd;    ///< one past the last token that any query row sees
+  Value readEnd; ///< the same of those that are read: in a padded session all
 };
 
 class ItemReader {

@@ -191,6 +191,11 @@ func.func private @f(!kvrm.softmax<3x0>)
 
 // -----
 
+// expected-error@+1 {{padded histories never collapse; far_history is of others}}
+func.func private @f(!kvrm.session<slots = 1, pages = 9, pool = <layers = 1, kv_heads = 1, head_dim = 64, page = 16, element = f16, layout = token_major>, far_history = <window = 32>, padded>)
+
+// -----
+
 // expected-error@+1 {{a softmax state has rows and columns}}
 func.func private @f(!kvrm.softmax<3>)
 

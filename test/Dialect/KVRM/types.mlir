@@ -7,6 +7,8 @@
 // CHECK-DAG: !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 // CHECK-DAG: !session2 = !kvrm.session<slots = 8, pages = 72, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = transposed_keys>, far_history = <window = 1024, entries = 64>>
 // CHECK-DAG: !session3 = !kvrm.session<slots = 8, pages = 3, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = transposed_keys>, far_history = <window = 32>>
+// CHECK-DAG: !session4 = !kvrm.session<slots = 8, pages = 2, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 64, element = f16, layout = swizzled>, padded>
+// CHECK-DAG: !session5 = !kvrm.session<slots = 8, pages = 2, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 64, element = f16, layout = swizzled>>
 // CHECK-DAG: !session1 = !kvrm.session<slots = 1024, pages = 65536, pool = <layers = 1, kv_heads = 1, head_dim = 64, page = 16, element = f16, layout = token_major>>
 
 // CHECK-LABEL: func.func private @pools(
@@ -27,6 +29,11 @@ func.func private @sessions(
 func.func private @far_sessions(
   !kvrm.session<slots = 8, pages = 72, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = transposed_keys>, far_history = <window = 1024, entries = 64>>,
   !kvrm.session<slots = 8, pages = 3, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = transposed_keys>, far_history = <window = 32>>)
+
+// CHECK-LABEL: func.func private @padded_session(!session4, !session5)
+func.func private @padded_session(
+  !kvrm.session<slots = 8, pages = 2, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 64, element = f16, layout = swizzled>, padded>,
+  !kvrm.session<slots = 8, pages = 2, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 64, element = f16, layout = swizzled>>)
 
 // CHECK-LABEL: func.func private @of_a_step(!descriptor, !descriptor1, !kvrm.groups)
 func.func private @of_a_step(

@@ -18,6 +18,38 @@
 using namespace mlir;
 using namespace mlir::kvrm;
 
+/// `, far_history = <...>`, `, padded`, or both, which is for the verifier.
+static ParseResult parseHistoryKind(AsmParser &parser,
+                                    FarHistoryAttr &farHistory,
+                                    bool &isPadded) {
+  farHistory = {};
+  isPadded = false;
+  while (succeeded(parser.parseOptionalComma())) {
+    if (!isPadded && succeeded(parser.parseOptionalKeyword("padded"))) {
+      isPadded = true;
+      continue;
+    }
+    if (parser.parseKeyword("far_history") || parser.parseEqual())
+      return failure();
+    FailureOr<FarHistoryAttr> parsed =
+        FieldParser<FarHistoryAttr>::parse(parser);
+    if (failed(parsed))
+      return failure();
+    farHistory = *parsed;
+  }
+  return success();
+}
+
+static void printHistoryKind(AsmPrinter &printer, FarHistoryAttr farHistory,
+                             bool isPadded) {
+  if (farHistory) {
+    printer << ", far_history = ";
+    printer.printStrippedAttrOrType(farHistory);
+  }
+  if (isPadded)
+    printer << ", padded";
+}
+
 #define GET_TYPEDEF_CLASSES
 #include "kvrm/Dialect/KVRM/IR/KVRMTypes.cpp.inc"
 
@@ -55,12 +87,15 @@ LogicalResult PoolType::verify(function_ref<InFlightDiagnostic()> emitError,
 
 LogicalResult SessionType::verify(function_ref<InFlightDiagnostic()> emitError,
                                   int64_t slots, int64_t pages, PoolType pool,
-                                  FarHistoryAttr farHistory) {
+                                  FarHistoryAttr farHistory, bool isPadded) {
   if (failed(checkRange(emitError, "slots", slots, KVRM_MAX_ROWS)) ||
       failed(checkRange(emitError, "pages", pages, KVRM_MAX_PAGES_PER_SLOT)))
     return failure();
   if (!farHistory)
     return success();
+  if (isPadded)
+    return emitError() << "padded histories never collapse; far_history is of "
+                          "others";
   // Whole pages collapse, and summaries lie in pages of their own.
   int64_t window = farHistory.getWindow(), entries = farHistory.getEntries();
   for (auto [name, tokens] :

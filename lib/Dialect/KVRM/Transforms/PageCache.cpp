@@ -187,7 +187,7 @@ FailureOr<SessionType> PageCachePass::sessionFor(StaticStep &step,
   SessionType session = SessionType::getChecked(
       emit, cache.getContext(), cache.getDimSize(1),
       static_cast<int64_t>(llvm::divideCeil(tableTokens, page.getValue())),
-      pool, farHistory);
+      pool, farHistory, padded.getValue());
   if (!session)
     return failure();
   return session;

@@ -743,7 +743,8 @@ def KVRM_TileRangeOp : KVRM_TileOp<"tile_range", [Pure]> {
   let summary = "the KV tiles of an item";
   let description = [{
     Tiles `[begin, full)` hold only tokens that every query row of the item may
-    see; tiles `[full, end)` need a mask.
+    see; tiles `[full, end)` need a mask. The row's history ends in the last
+    one; in a padded session its block table does.
 
     Example: `%begin, %full, %end = kvrm.tile_range %item`
   }];

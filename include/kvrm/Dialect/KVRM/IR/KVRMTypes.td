@@ -53,15 +53,21 @@ def KVRM_SessionType : KVRM_Type<"Session", "session"> {
     `far_history` pages older than a window collapse, and `pages` holds the
     summaries, the window and the tokens of one step.
 
+    A `padded` session is what paging is compared with, a static graph's: each
+    slot has all its pages at all times, and attention reads all of them,
+    whatever the history's length. Tokens past it weigh nothing.
+
     Examples: `!kvrm.session<slots = 8, pages = 128, pool = <layers = 30, ...>>`,
     `!kvrm.session<slots = 8, pages = 72, pool = <layers = 30, ...>, far_history
-    = <window = 1024, entries = 64, sinks = 4>>`
+    = <window = 1024, entries = 64, sinks = 4>>`,
+    `!kvrm.session<slots = 8, pages = 32, pool = <layers = 30, ...>, padded>`
   }];
   let parameters = (ins "int64_t":$slots, "int64_t":$pages, "PoolType":$pool,
-                        OptionalParameter<"FarHistoryAttr">:$farHistory);
+                        OptionalParameter<"FarHistoryAttr">:$farHistory,
+                        DefaultValuedParameter<"bool", "false">:$isPadded);
   let assemblyFormat = [{
     `<` `slots` `=` $slots `,` `pages` `=` $pages `,` `pool` `=` $pool
-        (`,` `far_history` `=` $farHistory^)? `>`
+        `` custom<HistoryKind>($farHistory, $isPadded) `>`
   }];
   let genMnemonicAlias = 1;
   let genVerifyDecl = 1;

@@ -28,6 +28,10 @@ def PageCachePass : Pass<"kvrm-page-cache", "::mlir::ModuleOp"> {
     are, and at most `summaries` entries for all older ones. A block table then
     holds the entries, the window and the tokens of one step, whatever the
     capacity, which still bounds positions.
+
+    With `padded` nothing is saved: the step reads pages as a static graph reads
+    its caches, all of them. That is the baseline on GPUs; on CPUs it is
+    `kvrm-static-baseline`.
   }];
   let options = [
     Option<"page", "page", "int64_t", /*default=*/"16",
@@ -45,6 +49,9 @@ def PageCachePass : Pass<"kvrm-page-cache", "::mlir::ModuleOp"> {
            "they are dropped">,
     Option<"sinks", "sinks", "int64_t", /*default=*/"0",
            "Entries that are a request's first tokens for good">,
+    Option<"padded", "padded", "bool", /*default=*/"false",
+           "Histories have all their pages at all times, and attention reads "
+           "them all: a static graph's cost">,
   ];
   let statistics = [
     Statistic<"numPaged", "attention-ops-paged",

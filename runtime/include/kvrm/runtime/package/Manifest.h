@@ -85,7 +85,7 @@ struct FileInfo {
 /// manifest.json, every field checked.
 struct Manifest {
   std::string producer;
-  bool isPaged = true;
+  bool isPaged = true; ///< else static: every slot has its whole capacity
 
   TargetKind target = TargetKind::Host;
   // Host:
@@ -114,7 +114,7 @@ struct Manifest {
   int32_t pageTokens = 0;
   /// Entries of one block table, as the code was compiled for: the capacity, or
   /// with far history the summaries, the window and the tokens of one step. 0
-  /// if not paged.
+  /// without plans.
   int32_t pagesPerSlot = 0;
   kvrm_element element = KVRM_F16;
   int32_t window = 0;    ///< tokens of a slot kept exactly; 0 = all
@@ -126,6 +126,8 @@ struct Manifest {
   EntryInfo prefill; ///< without a name if there is none; nvptx alone
   std::vector<FileInfo> files;
 
+  /// Whether steps are planned: all but those of the host's static baseline.
+  bool hasPlans() const { return isPaged || target == TargetKind::NVPTX; }
   bool hasPrefill() const { return !prefill.name.empty(); }
   int32_t groupHeads() const { return heads / kvHeads; }
   /// Bytes of one page of one head, K or V.

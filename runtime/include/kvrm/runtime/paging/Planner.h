@@ -23,6 +23,10 @@
 // partials, adjacent and in order, and one merge segment (online softmax, arXiv
 // 1805.02867); in which shares they lie, abi/partial.h says.
 //
+// A padded shape is a static graph's: an active row has its whole block table,
+// which the pager holds from the start, and each of its query tiles covers all
+// of it. Only positions and lengths change from step to step.
+//
 // What an item costs passes while no bytes do, so that it is best had early: a
 // block that is behind then can still catch up, as the others leave it their
 // bandwidth when they end. With an item cost, rows shorter than a share
@@ -68,6 +72,9 @@ struct PlanShape {
   int32_t shares = 1; ///< parts that workers, or blocks of a grid, start from
   /// Of an item of `workqueue` beside its tiles, each of which costs tileCost.
   int32_t itemCost = 0;
+  /// Work and groups are of whole block tables, whatever a history's length, as
+  /// in a static graph; see below.
+  bool isPadded = false;
 
   static constexpr int32_t tileCost = 16;
   static constexpr int32_t maxItemCost = 1 << 16;
