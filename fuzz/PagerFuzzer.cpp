@@ -35,7 +35,7 @@ public:
     int32_t slots = pager.limits().slots;
     // One past the last, to be refused.
     int32_t slot = input.below(slots + 1);
-    int32_t tokens = input.take<int8_t>();
+    int32_t tokens = takeCount(input);
     const BlockPager before = pager;
     Status status;
     switch (input.below(11)) {
@@ -72,8 +72,8 @@ public:
     case 9:
       status = insertFront(slot, tokens);
       break;
-    case 10:
-      status = dropPages(slot, tokens, input.take<int8_t>());
+    default:
+      status = dropPages(slot, tokens, takeCount(input));
       break;
     }
     if (!status.isOk()) {
@@ -85,6 +85,11 @@ public:
 
 private:
   using History = std::vector<uint32_t>;
+
+  /// A number of tokens or pages; negative ones are to be refused.
+  static int32_t takeCount(fuzz::Input &input) {
+    return input.take<uint8_t>() - 128;
+  }
 
   History &history(int32_t slot) {
     return histories[static_cast<size_t>(slot)];
@@ -130,7 +135,7 @@ private:
     std::vector<AppendRequest> requests(static_cast<size_t>(input.below(6)));
     for (AppendRequest &request : requests) {
       request.slot = input.below(pager.limits().slots + 1);
-      request.tokens = input.take<int8_t>();
+      request.tokens = takeCount(input);
     }
     std::vector<PageCopy> copies(requests.size());
     int32_t count = 0;
@@ -166,7 +171,8 @@ private:
 
   Status insertFront(int32_t slot, int32_t pages) {
     KVRM_TRY(pager.insertFront(slot, pages));
-    auto tokens = static_cast<size_t>(pages * pager.limits().pageTokens);
+    auto tokens = static_cast<size_t>(pages) *
+                  static_cast<size_t>(pager.limits().pageTokens);
     History &all = history(slot);
     all.insert(all.begin(), tokens, 0);
     for (size_t i = 0; i < tokens; ++i)

@@ -39,10 +39,13 @@ enum class Kind { Index, Item, Query, Keys, Values, Scores, Weights, State };
 /// A value of the program.
 struct Datum {
   Kind kind;
-  int64_t index = 0;              ///< Index
+  int64_t index = 0; ///< Index
+  // Set, so that aggregates may leave them out.
+  // NOLINTBEGIN(readability-redundant-member-init)
   std::optional<Visit> tile = {}; ///< of Keys, Values, Scores, Weights
   std::vector<Visit> visits = {}; ///< State: the tiles that it holds
   std::optional<Visit> due = {};  ///< State: weighted, values to be added
+  // NOLINTEND(readability-redundant-member-init)
 };
 
 class Interpreter {

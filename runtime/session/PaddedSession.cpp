@@ -36,9 +36,8 @@ Status PaddedSession::createEntry(StepEntry which, PlanShape shape) {
 /// Gives every slot its pages, in order, and fills them.
 Status PaddedSession::reservePages(const PlanShape &shape) {
   int32_t each = shape.pagesPerSlot;
-  Expected<BlockPager> created =
-      BlockPager::create({runner->info().pages, slots(), each,
-                          shape.pageTokens});
+  Expected<BlockPager> created = BlockPager::create(
+      {runner->info().pages, slots(), each, shape.pageTokens});
   KVRM_TRY(created.status());
   pager.emplace(created.take());
   std::vector<int32_t> pages(static_cast<size_t>(each));
@@ -71,8 +70,8 @@ PaddedSession::create(const SessionShape &shape,
                      .vocabulary = shape.vocabulary,
                      .prefillChunk = prefill.queries});
   for (StepEntry which : {StepEntry::Decode, StepEntry::Prefill})
-    KVRM_TRY(session->createEntry(which,
-                                  shape.entries[static_cast<size_t>(which)]));
+    KVRM_TRY(
+        session->createEntry(which, shape.entries[static_cast<size_t>(which)]));
   KVRM_TRY(session->reservePages(prefill));
   return session;
 }
@@ -88,11 +87,10 @@ void PaddedSession::fillRows(Entry &entry, const StepRows &rows) {
     int32_t position = rows.positions[row];
     int32_t count = std::max(rows.counts[row], 1);
     bool isThere = position + count <= capacity();
-    entry.rows[row] =
-        isThere ? PlanRow{.slot = rows.slots[row],
-                          .position = position,
-                          .count = count}
-                : PlanRow{};
+    entry.rows[row] = isThere ? PlanRow{.slot = rows.slots[row],
+                                        .position = position,
+                                        .count = count}
+                              : PlanRow{};
     if (isThere)
       entry.descriptor->setTokens(
           static_cast<int32_t>(row),

@@ -53,8 +53,8 @@ Status StaticDecoder::prefill(int32_t slot, std::span<const int32_t> tokens,
     step.positions[0] = before + done;
     step.counts[0] = chunk;
     step.slots[0] = slot;
-    KVRM_TRY(runStep(StepEntry::Prefill, step,
-                     isLast ? outputs : StepOutputs(), stats));
+    KVRM_TRY(runStep(StepEntry::Prefill, step, isLast ? outputs : StepOutputs(),
+                     stats));
     ++stats.steps;
     done += chunk;
   }

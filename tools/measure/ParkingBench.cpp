@@ -34,18 +34,16 @@ double ParkingMeasurement::unparkRate() const {
 static std::vector<PageRun> groupsOf(const BackendInfo &info, int32_t pages) {
   std::vector<PageRun> groups;
   int32_t there = 0;
-  for (int32_t end = info.pages; end - pages >= 0 &&
-                                 there + pages <= info.parkingPages;
+  for (int32_t end = info.pages;
+       end - pages >= 0 && there + pages <= info.parkingPages;
        end -= pages + 1, there += pages)
-    groups.push_back({.poolPage = end - pages,
-                      .parkingPage = there,
-                      .pages = pages});
+    groups.push_back(
+        {.poolPage = end - pages, .parkingPage = there, .pages = pages});
   return groups;
 }
 
-Expected<ParkingMeasurement> measure::measureParking(Backend &backend,
-                                                     int32_t groupPages,
-                                                     int32_t rounds) {
+Expected<ParkingMeasurement>
+measure::measureParking(Backend &backend, int32_t groupPages, int32_t rounds) {
   const BackendInfo &info = backend.info();
   if (groupPages < 1 || groupPages > std::min(info.pages, info.parkingPages))
     return invalidArgument("groups of ", groupPages, " pages are outside 1..",

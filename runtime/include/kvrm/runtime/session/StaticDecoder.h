@@ -83,9 +83,7 @@ protected:
   float *spareLogits() { return unwanted.data(); }
 
 private:
-  StepRows &rowsOf(StepEntry which) {
-    return rows[static_cast<size_t>(which)];
-  }
+  StepRows &rowsOf(StepEntry which) { return rows[static_cast<size_t>(which)]; }
 
   DecoderShape bounds;
   std::vector<int32_t> lengths;
