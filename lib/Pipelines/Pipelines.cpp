@@ -98,6 +98,9 @@ void kvrm::buildNVVMPagedPipeline(OpPassManager &pm,
   SelectSchedulePassOptions scheduling;
   scheduling.schedule = "workqueue";
   scheduling.kvTile = options.kvTile;
+  // Kernels alone are there to be measured, schedule by schedule.
+  if (options.dense && options.arch != "sm_80")
+    scheduling.promptWarps = 8;
   pm.addPass(createSelectSchedulePass(scheduling));
 }
 

@@ -27,6 +27,7 @@ static_assert(sizeof(kvrm_program_arg) == 24);
 static int32_t schedulesOf(kvrm_kernel_role role) {
   switch (role) {
   case KVRM_ROLE_ATTEND_WORKQUEUE:
+  case KVRM_ROLE_ATTEND_PROMPT:
     return KVRM_RUN_WORKQUEUE;
   case KVRM_ROLE_ATTEND_CLUSTER:
     return KVRM_RUN_CLUSTER;
@@ -40,7 +41,8 @@ static int32_t schedulesOf(kvrm_kernel_role role) {
 
 static bool isAttention(kvrm_kernel_role role) {
   return role == KVRM_ROLE_ATTEND_WORKQUEUE ||
-         role == KVRM_ROLE_ATTEND_CLUSTER || role == KVRM_ROLE_ATTEND_STAGED;
+         role == KVRM_ROLE_ATTEND_CLUSTER || role == KVRM_ROLE_ATTEND_STAGED ||
+         role == KVRM_ROLE_ATTEND_PROMPT;
 }
 
 StepProgram::StepProgram(std::vector<kvrm_program_command> commands,
@@ -288,6 +290,11 @@ Status Checker::checkGrid(const kvrm_program_command &command,
       (command.grid_rule != KVRM_GRID_ROWS || command.grid[0] != 1 ||
        command.grid[1] != 1 || command.grid[2] != 1))
     return corrupt("its kernel takes a block a row");
+  if (role == KVRM_ROLE_ATTEND_PROMPT) {
+    if (command.grid_rule != KVRM_GRID_ROWS)
+      return corrupt("its kernel takes blocks a row");
+    return Status::ok();
+  }
   switch (command.grid_rule) {
   case KVRM_GRID_FIXED:
   case KVRM_GRID_ROWS:

@@ -135,7 +135,7 @@ TEST_F(DevicePackages, ManifestFieldsAreChecked) {
       {"/kernels/0/role", "commit2",
        "M: kernels[0].role: 'commit2' is not one of commit, append, "
        "attend_workqueue, attend_cluster, stage, attend_workqueue_staged, "
-       "dense, sample"},
+       "dense, sample, attend_prompt"},
       {"/kernels/0/role", "append", "M: kernels: has no commit"},
       {"/kernels/0/symbol", "", "M: kernels[0].symbol: is empty"},
       {"/kernels/1/threads", 1056,

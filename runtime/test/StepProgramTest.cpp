@@ -260,6 +260,31 @@ static void addSampling(ProgramParts &parts) {
                  true);
 }
 
+/// Blocks of a prompt's attention are of outputs, not of shares.
+TEST_F(StepPrograms, PromptAttentionIsChecked) {
+  size_t attend = 0;
+  while (roles[parts.commands[attend].kernel] != KVRM_ROLE_ATTEND_WORKQUEUE)
+    ++attend;
+  roles[parts.commands[attend].kernel] = KVRM_ROLE_ATTEND_PROMPT;
+  auto error = [&](kvrm_grid_rule rule, int32_t schedules) {
+    ProgramParts copy = parts;
+    for (kvrm_program_command &command : copy.commands)
+      if (roles[command.kernel] == KVRM_ROLE_ATTEND_PROMPT) {
+        command.grid_rule = static_cast<uint16_t>(rule);
+        command.schedules = static_cast<uint16_t>(schedules);
+      }
+    return verifyError(copy);
+  };
+  std::string where = "P: command " + std::to_string(attend) + ": ";
+  EXPECT_EQ(error(KVRM_GRID_ROWS, KVRM_RUN_WORKQUEUE), "");
+  EXPECT_EQ(error(KVRM_GRID_SHARES, KVRM_RUN_WORKQUEUE),
+            where + "its kernel takes blocks a row");
+  EXPECT_EQ(error(KVRM_GRID_CLUSTERS, KVRM_RUN_WORKQUEUE),
+            where + "its kernel takes blocks a row");
+  EXPECT_EQ(error(KVRM_GRID_ROWS, KVRM_RUN_CLUSTER),
+            where + "schedules 2 are not those of attend_prompt, 1");
+}
+
 /// A decoder's step: its dense kernels take what their commands give them.
 TEST_F(StepPrograms, DenseKernelsAreChecked) {
   roles.push_back(KVRM_ROLE_DENSE);

@@ -127,3 +127,61 @@ kvrm.kernel @append heads 4 io f16 tile <q = 1, kv = 64> transport <native>
   kvrm.append_rows
   kvrm.return
 }
+
+// -----
+
+// expected-error@+1 {{'kvrm.kernel' op has 24 query rows a tile; this target takes up to 16 at head_dim 128, or a multiple of that up to 128}}
+kvrm.kernel @attend heads 4 io f16 tile <q = 12, kv = 64> transport <native> 
+    on !kvrm.session<slots = 2, pages = 13, pool = <layers = 2, kv_heads = 2, head_dim = 128, page = 16, element = f16, layout = swizzled>>
+    at !kvrm.descriptor<rows = 1, queries = 24, pages = 13> {
+  %one = arith.constant 1 : index
+  %item = kvrm.get_work_item
+  %begin, %full, %end = kvrm.tile_range %item
+  %q = kvrm.load_query %item : !kvrm.fragment<24x128xf16>
+  %s0 = kvrm.softmax_init : !kvrm.softmax<24x128>
+  %s1 = scf.for %t = %begin to %full step %one iter_args(%s = %s0) -> (!kvrm.softmax<24x128>) {
+    %k, %v = kvrm.load_tile %item[%t] : !kvrm.fragment<64x128xf16>
+    %scores = kvrm.score %q, %k, %item[%t] {scale = 0.125 : f32} : !kvrm.fragment<24x128xf16>, !kvrm.fragment<64x128xf16> -> !kvrm.fragment<24x64xf32>
+    %p, %next = kvrm.online_softmax %scores, %s : !kvrm.fragment<24x64xf32>, !kvrm.softmax<24x128>
+    %acc = kvrm.accumulate %p, %v, %next, %item[%t] : !kvrm.fragment<24x64xf32>, !kvrm.fragment<64x128xf16>, !kvrm.softmax<24x128>
+    scf.yield %acc : !kvrm.softmax<24x128>
+  }
+  %s2 = scf.for %t = %full to %end step %one iter_args(%s = %s1) -> (!kvrm.softmax<24x128>) {
+    %k, %v = kvrm.load_tile %item[%t] : !kvrm.fragment<64x128xf16>
+    %scores = kvrm.score %q, %k, %item[%t] {masked, scale = 0.125 : f32} : !kvrm.fragment<24x128xf16>, !kvrm.fragment<64x128xf16> -> !kvrm.fragment<24x64xf32>
+    %p, %next = kvrm.online_softmax %scores, %s : !kvrm.fragment<24x64xf32>, !kvrm.softmax<24x128>
+    %acc = kvrm.accumulate %p, %v, %next, %item[%t] {masked} : !kvrm.fragment<24x64xf32>, !kvrm.fragment<64x128xf16>, !kvrm.softmax<24x128>
+    scf.yield %acc : !kvrm.softmax<24x128>
+  }
+  kvrm.store_softmax %s2, %item : !kvrm.softmax<24x128>
+  kvrm.return
+}
+
+// -----
+
+// expected-error@+1 {{'kvrm.kernel' op has 64 query rows a tile over staged pages; this target takes at most 16}}
+kvrm.kernel @attend heads 4 io f16 tile <q = 32, kv = 64> transport <staged> 
+    on !kvrm.session<slots = 2, pages = 13, pool = <layers = 2, kv_heads = 2, head_dim = 128, page = 16, element = f16, layout = swizzled>>
+    at !kvrm.descriptor<rows = 1, queries = 64, pages = 13> {
+  %one = arith.constant 1 : index
+  %item = kvrm.get_work_item
+  %begin, %full, %end = kvrm.tile_range %item
+  %q = kvrm.load_query %item : !kvrm.fragment<64x128xf16>
+  %s0 = kvrm.softmax_init : !kvrm.softmax<64x128>
+  %s1 = scf.for %t = %begin to %full step %one iter_args(%s = %s0) -> (!kvrm.softmax<64x128>) {
+    %k, %v = kvrm.load_tile %item[%t] : !kvrm.fragment<64x128xf16>
+    %scores = kvrm.score %q, %k, %item[%t] {scale = 0.125 : f32} : !kvrm.fragment<64x128xf16>, !kvrm.fragment<64x128xf16> -> !kvrm.fragment<64x64xf32>
+    %p, %next = kvrm.online_softmax %scores, %s : !kvrm.fragment<64x64xf32>, !kvrm.softmax<64x128>
+    %acc = kvrm.accumulate %p, %v, %next, %item[%t] : !kvrm.fragment<64x64xf32>, !kvrm.fragment<64x128xf16>, !kvrm.softmax<64x128>
+    scf.yield %acc : !kvrm.softmax<64x128>
+  }
+  %s2 = scf.for %t = %full to %end step %one iter_args(%s = %s1) -> (!kvrm.softmax<64x128>) {
+    %k, %v = kvrm.load_tile %item[%t] : !kvrm.fragment<64x128xf16>
+    %scores = kvrm.score %q, %k, %item[%t] {masked, scale = 0.125 : f32} : !kvrm.fragment<64x128xf16>, !kvrm.fragment<64x128xf16> -> !kvrm.fragment<64x64xf32>
+    %p, %next = kvrm.online_softmax %scores, %s : !kvrm.fragment<64x64xf32>, !kvrm.softmax<64x128>
+    %acc = kvrm.accumulate %p, %v, %next, %item[%t] {masked} : !kvrm.fragment<64x64xf32>, !kvrm.fragment<64x128xf16>, !kvrm.softmax<64x128>
+    scf.yield %acc : !kvrm.softmax<64x128>
+  }
+  kvrm.store_softmax %s2, %item : !kvrm.softmax<64x128>
+  kvrm.return
+}

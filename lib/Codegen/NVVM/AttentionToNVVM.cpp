@@ -13,10 +13,8 @@
 //
 //   ring      every warp owns `stages` strips of shared memory and keeps copies
 //             of pages in flight into them, across items (PageRing.h)
-//   products  S^T = K Q^T and O^T = V^T P^T on m16n8k16: tokens, then head_dim,
-//             along m, and up to eight query rows, those of a KV head, along n.
-//             The result of the first product is the second's operand B after
-//             one movmatrix.
+//   products  of the matrix units, with all query rows of the item
+//             (WarpAttention.h)
 //   merge     warps through shared memory; blocks of a cluster by writing their
 //             share to each other's shared memory, one cluster barrier; blocks
 //             of the workqueue through partials in the L2. Those are mailboxes:
@@ -35,6 +33,7 @@
 #include "../MaskedScore.h"
 #include "DeviceKernel.h"
 #include "PageRing.h"
+#include "WarpAttention.h"
 
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "llvm/Support/MathExtras.h"
@@ -80,13 +79,6 @@ struct SharedLayout {
   int64_t rowFloats;
 };
 
-/// A running softmax state in registers, for query rows 8n + 2t and 8n + 2t + 1
-/// of lane 4g + t; accumulators of head_dim 16i + g and 16i + g + 8.
-struct StateRegisters {
-  SmallVector<std::array<Variable, 2>> maximum, sum;     ///< [n]
-  SmallVector<SmallVector<std::array<Variable, 4>>> acc; ///< [n][i]
-};
-
 class AttentionLowering {
 public:
   AttentionLowering(KernelOp kernel, gpu::GPUModuleOp module,
@@ -96,14 +88,11 @@ public:
 
 private:
   // Shapes.
-  int64_t queryColumns() const { return llvm::divideCeil(rows, 8); }
-  int64_t tokenBlocks() const { return strip.tokens / 16; }
-  int64_t dimBlocks() const { return headDim / 16; }
   /// Groups of four output elements; a thread merges one at a time.
   int64_t outputQuads() const { return rows * headDim / 4; }
 
   // Phases of the kernel.
-  void start();
+  void start(FloatAttr scale);
   void forEachItem(function_ref<void()> body);
   void lowerProgram(const TileProgram &program);
   void lowerLoop(const TileLoop &tiles);
@@ -111,13 +100,6 @@ private:
   // Parts of the tile program.
   void readRange();
   Value boundOf(TileBound bound);
-  void loadQuery();
-  void initSoftmax();
-  Value swizzledRow(int64_t half, Value token, Value chunk);
-  Value blockOfRow(Value row, int64_t block);
-  void score(bool masked);
-  void updateSoftmax();
-  void accumulate(bool masked);
   void storeSoftmax();
 
   // Merging.
@@ -165,8 +147,7 @@ private:
   DeviceBuilder &b;
 
   Value sharedBase, thread, lane, warp;
-  Value laneRow, laneColumn; ///< g and t of the matrix layouts
-  Value blocks, rank;        ///< of the cluster; 1 and 0 in the workqueue
+  Value blocks, rank; ///< of the cluster; 1 and 0 in the workqueue
   std::optional<PageRing> ring;
   ItemReader items;
   Value itemBegin, itemEnd;
@@ -177,17 +158,10 @@ private:
   // The item being attended to.
   Variable itemIndex;
   WorkItemVariables item;
-  Variable nextStrip;   ///< of this warp
-  Variable dealt;       ///< strips of the items before
-  StripRange range;     ///< of its tiles
-  float scoreScale = 0; ///< to base 2, of all scores
-
-  SmallVector<SmallVector<std::array<Value, 2>>> query; ///< [n][k]
-  StateRegisters state;
-
-  // The strip being attended to.
-  Value stage;                           ///< shared address of its keys
-  SmallVector<SmallVector<Quad>> scores; ///< [token block][n], then weights
+  Variable nextStrip;      ///< of this warp
+  Variable dealt;          ///< strips of the items before
+  StripRange range;        ///< of its tiles
+  WarpAttention attention; ///< of all query rows, in every warp
 };
 
 } // namespace
@@ -225,19 +199,19 @@ AttentionLowering::AttentionLowering(KernelOp kernel, gpu::GPUModuleOp module,
              deviceKernelName(kernel.getSymName(), roleOf(kernel, assignment)),
              roleOf(kernel, assignment), options.warps * kWarpLanes,
              shared.bytes, options),
-      b(device.b), items(device, kernel) {}
+      b(device.b), items(device, kernel, strip),
+      attention(device, kernel, strip, rows) {}
 
 //===----------------------------------------------------------------------===//
 // The kernel around the tile program
 //===----------------------------------------------------------------------===//
 
-void AttentionLowering::start() {
+void AttentionLowering::start(FloatAttr scale) {
   sharedBase = device.sharedMemory();
   thread = b.threadId();
   lane = b.bitAnd(thread, kWarpLanes - 1);
   warp = b.shuffle(b.shiftRight(thread, 5), b.i32(0)); // now the same in all
-  laneRow = b.shiftRight(lane, 2);
-  laneColumn = b.bitAnd(lane, 3);
+  attention.start(lane, Value(), scale);
 
   Value work; // of the block, or of the cluster
   if (assignment == Assignment::Cluster && options.isHopper()) {
@@ -283,20 +257,7 @@ void AttentionLowering::start() {
     b.waitForPrerequisites();
   ring->fill(/*onlyHistory=*/false);
 
-  for (int64_t n = 0; n < queryColumns(); ++n) {
-    auto pair = [&] {
-      return std::array<Variable, 2>{b.variable(b.getF32Type()),
-                                     b.variable(b.getF32Type())};
-    };
-    state.maximum.push_back(pair());
-    state.sum.push_back(pair());
-    auto &acc = state.acc.emplace_back();
-    for (int64_t i = 0; i < dimBlocks(); ++i) {
-      auto &quad = acc.emplace_back();
-      for (Variable &element : quad)
-        element = b.variable(b.getF32Type());
-    }
-  }
+  attention.makeState();
 }
 
 void AttentionLowering::forEachItem(function_ref<void()> body) {
@@ -317,9 +278,7 @@ void AttentionLowering::forEachItem(function_ref<void()> body) {
 }
 
 void AttentionLowering::lower(const TileProgram &program) {
-  scoreScale = static_cast<float>(program.scale.getValueAsDouble() *
-                                  std::log2(std::exp(1.0)));
-  start();
+  start(program.scale);
   if (assignment == Assignment::Cluster && options.isHopper())
     b.waitCluster(); // all blocks have started: their memory may be written
   forEachItem([&] { lowerProgram(program); });
@@ -330,8 +289,8 @@ void AttentionLowering::lower(const TileProgram &program) {
 
 void AttentionLowering::lowerProgram(const TileProgram &program) {
   readRange();
-  loadQuery();
-  initSoftmax();
+  attention.loadQuery(item);
+  attention.initSoftmax();
   for (const TileLoop &tiles : program.loops)
     lowerLoop(tiles);
   storeSoftmax();
@@ -343,10 +302,8 @@ void AttentionLowering::lowerLoop(const TileLoop &tiles) {
   Value end = boundOf(tiles.end);
   b.whileLoop([&] { return b.lessThan(nextStrip.get(), end); },
               [&] {
-                stage = ring->waitForStrip();
-                score(tiles.masked);
-                updateSoftmax();
-                accumulate(tiles.masked);
+                attention.attend(range, ring->waitForStrip(), nextStrip.get(),
+                                 tiles.masked);
                 b.syncWarp(); // all lanes have read the stage
                 ring->release();
                 nextStrip.set(ring->stripAfter(nextStrip.get()));
@@ -374,198 +331,6 @@ Value AttentionLowering::boundOf(TileBound bound) {
 }
 
 //===----------------------------------------------------------------------===//
-// Parts of the tile program
-//===----------------------------------------------------------------------===//
-
-/// Element offset of query row `row` in q and out, for the current item.
-static Value queryElement(DeviceBuilder &b, KernelOp kernel,
-                          const WorkItemVariables &item, Value row) {
-  int64_t group = kernel.getGroupSize();
-  Value token = b.add(b.mul(item.queryTile.get(), kernel.getTile().getQ()),
-                      b.div(row, group));
-  Value head = b.add(b.mul(item.kvHead.get(), group),
-                     group == 1 ? b.i32(0) : b.rem(row, group));
-  Value index = b.add(
-      b.mul(item.row.get(), kernel.getDescriptorType().getQueries()), token);
-  index = b.add(b.mul(index, kernel.getHeads()), head);
-  return b.mul(b.widen(index), kernel.getPool().getHeadDim());
-}
-
-/// Operand B of the first product: lane 4g + t holds query row 8n + g, at
-/// head_dim 16k + 2t and 16k + 2t + 8.
-void AttentionLowering::loadQuery() {
-  query.assign(queryColumns(), {});
-  for (int64_t n = 0; n < queryColumns(); ++n) {
-    Value row = b.add(laneRow, 8 * n);
-    Value isRow = b.lessThan(row, rows);
-    Value safe = b.select(isRow, row, b.i32(0));
-    Value element = queryElement(b, kernel, item, safe);
-    Value base = b.at(device.parameter(offsetof(kvrm_device_args, q)),
-                      b.mul(b.add(element, b.widen(b.shiftLeft(laneColumn, 1))),
-                            strip.elementBytes));
-    for (int64_t k = 0; k < dimBlocks(); ++k) {
-      std::array<Value, 2> words;
-      for (int64_t half = 0; half < 2; ++half)
-        words[half] = b.select(
-            isRow, b.load(b.getI32Type(), b.at(base, 32 * k + 16 * half), 4),
-            b.i32(0));
-      query[n].push_back(words);
-    }
-  }
-}
-
-void AttentionLowering::initSoftmax() {
-  for (int64_t n = 0; n < queryColumns(); ++n) {
-    for (int64_t half = 0; half < 2; ++half) {
-      state.maximum[n][half].set(b.f32(kMaskedScore));
-      state.sum[n][half].set(b.f32(0));
-    }
-    for (auto &quad : state.acc[n])
-      for (Variable &element : quad)
-        element.set(b.f32(0));
-  }
-}
-
-/// Address of a chunk of a token's first block, in the half of the stage that
-/// begins at `half`. `lane` and the token have the lowest three bits in common.
-Value AttentionLowering::swizzledRow(int64_t half, Value token, Value chunk) {
-  Value swizzled = b.bitXor(chunk, strip.swizzle(b, lane));
-  return b.add(b.add(stage, half),
-               b.add(b.mul(token, strip.rowBytes()), b.shiftLeft(swizzled, 4)));
-}
-
-/// From there to block `block` of the same row, two chunks each. Rows are whole
-/// multiples of `aligned`, the largest power of two: address bits below it are
-/// of the chunk alone, so that XOR goes through the swizzle's; the rest is
-/// added.
-Value AttentionLowering::blockOfRow(Value row, int64_t block) {
-  int64_t offset = 2 * KVRM_CHUNK_BYTES * block;
-  int64_t aligned = strip.rowBytes() & -strip.rowBytes();
-  return b.add(b.bitXor(row, offset % aligned), offset - offset % aligned);
-}
-
-void AttentionLowering::score(bool masked) {
-  Value base = swizzledRow(0, b.bitAnd(lane, 15), b.shiftRight(lane, 4));
-  scores.assign(tokenBlocks(), {});
-  for (int64_t m = 0; m < tokenBlocks(); ++m) {
-    Value zero = b.f32(0);
-    scores[m].assign(queryColumns(), Quad{zero, zero, zero, zero});
-    SmallVector<Quad> odd = scores[m];
-    Value blockBase = b.add(base, m * 16 * strip.rowBytes());
-    for (int64_t k = 0; k < dimBlocks(); ++k) {
-      Quad keys = b.loadMatrix(blockOfRow(blockBase, k), false);
-      // Two sums, so that products wait half as long for one another.
-      SmallVector<Quad> &sums = k % 2 ? odd : scores[m];
-      for (int64_t n = 0; n < queryColumns(); ++n)
-        sums[n] = b.multiply(keys, query[n][k][0], query[n][k][1], sums[n],
-                             pool.getElement());
-    }
-    for (int64_t n = 0; n < queryColumns(); ++n)
-      for (int64_t i = 0; i < 4; ++i)
-        scores[m][n][i] = b.fadd(scores[m][n][i], odd[n][i]);
-  }
-
-  Value scale = b.f32(scoreScale);
-  for (int64_t m = 0; m < tokenBlocks(); ++m)
-    for (int64_t n = 0; n < queryColumns(); ++n)
-      for (int64_t i = 0; i < 4; ++i) {
-        Value score = b.fmul(scores[m][n][i], scale);
-        if (masked) {
-          // Elements 0 and 1 are of token g, 2 and 3 of token g + 8; even ones
-          // of query row 8n + 2t, odd ones of the next.
-          Value token =
-              b.add(b.add(b.mul(nextStrip.get(), strip.tokens), laneRow),
-                    16 * m + (i < 2 ? 0 : 8));
-          Value row = b.add(b.shiftLeft(laneColumn, 1), 8 * n + i % 2);
-          Value end =
-              b.min(range.visibleEnd,
-                    b.add(b.add(range.firstPosition, b.div(row, group)), 1));
-          score = b.select(b.lessThan(token, end), score, b.f32(kMaskedScore));
-        }
-        scores[m][n][i] = score;
-      }
-}
-
-void AttentionLowering::updateSoftmax() {
-  for (int64_t n = 0; n < queryColumns(); ++n) {
-    std::array<Value, 2> alpha;
-    for (int64_t half = 0; half < 2; ++half) {
-      Value old = state.maximum[n][half].get(), next;
-      for (int64_t m = 0; m < tokenBlocks(); ++m) {
-        Value two = b.fmax(scores[m][n][half], scores[m][n][half + 2]);
-        next = next ? b.fmax(next, two) : two;
-      }
-      for (int64_t mask = 4; mask < kWarpLanes; mask *= 2)
-        next = b.fmax(next, b.shuffleXor(next, mask));
-      next = b.fmax(next, old);
-      alpha[half] = rescale(old, next);
-      state.maximum[n][half].set(next);
-      // A row that has met no token yet keeps weights of nothing.
-      Value floor = b.fmax(next, b.f32(kMaskedScore / 2));
-      Value sum = b.fmul(state.sum[n][half].get(), alpha[half]);
-      for (int64_t m = 0; m < tokenBlocks(); ++m)
-        for (int64_t i = half; i < 4; i += 2) {
-          Value weight = rescale(scores[m][n][i], floor);
-          scores[m][n][i] = weight;
-          sum = b.fadd(sum, weight);
-        }
-      state.sum[n][half].set(sum);
-    }
-    for (auto &quad : state.acc[n])
-      for (int64_t i = 0; i < 4; ++i)
-        quad[i].set(b.fmul(quad[i].get(), alpha[i % 2]));
-  }
-}
-
-void AttentionLowering::accumulate(bool masked) {
-  Value laneToken =
-      b.add(b.bitAnd(lane, 7), b.shiftLeft(b.shiftRight(lane, 4), 3));
-  Value laneChunk = b.bitAnd(b.shiftRight(lane, 3), 1);
-  Value base = swizzledRow(strip.halfBytes(), laneToken, laneChunk);
-  for (int64_t m = 0; m < tokenBlocks(); ++m) {
-    SmallVector<std::array<Value, 2>> weights;
-    for (int64_t n = 0; n < queryColumns(); ++n) {
-      const Quad &p = scores[m][n];
-      weights.push_back(
-          {b.transpose(b.roundPair(p[0], p[1], pool.getElement())),
-           b.transpose(b.roundPair(p[2], p[3], pool.getElement()))});
-    }
-    // Memory past the history holds anything, and 0 times infinity is not 0:
-    // tokens 2t, 2t + 1 and 2t + 8, 2t + 9 are cleared where no row sees them.
-    std::array<Value, 2> keep;
-    if (masked) {
-      Value token = b.add(b.mul(nextStrip.get(), strip.tokens),
-                          b.add(b.shiftLeft(laneColumn, 1), 16 * m));
-      for (int64_t half = 0; half < 2; ++half) {
-        Value first = b.add(token, 8 * half);
-        Value low = b.select(b.lessThan(first, range.visibleEnd), b.i32(0xffff),
-                             b.i32(0));
-        Value high =
-            b.select(b.lessThan(b.add(first, 1), range.visibleEnd),
-                     b.i32(static_cast<int32_t>(0xffff0000u)), b.i32(0));
-        keep[half] = b.bitOr(low, high);
-      }
-    }
-    Value blockBase = b.add(base, m * 16 * strip.rowBytes());
-    for (int64_t i = 0; i < dimBlocks(); ++i) {
-      Quad values = b.loadMatrix(blockOfRow(blockBase, i), true);
-      if (masked)
-        for (int64_t j = 0; j < 4; ++j)
-          values[j] = b.bitAnd(values[j], keep[j / 2]);
-      for (int64_t n = 0; n < queryColumns(); ++n) {
-        auto &acc = state.acc[n][i];
-        Quad sum =
-            b.multiply(values, weights[n][0], weights[n][1],
-                       {acc[0].get(), acc[1].get(), acc[2].get(), acc[3].get()},
-                       pool.getElement());
-        for (int64_t j = 0; j < 4; ++j)
-          acc[j].set(sum[j]);
-      }
-    }
-  }
-}
-
-//===----------------------------------------------------------------------===//
 // Merging
 //===----------------------------------------------------------------------===//
 
@@ -583,7 +348,9 @@ void AttentionLowering::storeSoftmax() {
 
 /// Writes this warp's state to shared memory.
 void AttentionLowering::storeWarpStates() {
-  for (int64_t n = 0; n < queryColumns(); ++n)
+  const StateRegisters &state = attention.state;
+  Value laneRow = attention.laneRow, laneColumn = attention.laneColumn;
+  for (int64_t n = 0; n < attention.queryColumns(); ++n)
     for (int64_t half = 0; half < 2; ++half) {
       Value sum = state.sum[n][half].get();
       for (int64_t mask = 4; mask < kWarpLanes; mask *= 2)
@@ -599,7 +366,7 @@ void AttentionLowering::storeWarpStates() {
         Value base = b.add(
             b.mul(index, shared.rowFloats * 4),
             b.add(b.shiftLeft(laneRow, 2), sharedAt(shared.accumulators)));
-        for (int64_t i = 0; i < dimBlocks(); ++i)
+        for (int64_t i = 0; i < attention.dimBlocks(); ++i)
           for (int64_t upper = 0; upper < 2; ++upper)
             b.storeShared(state.acc[n][i][2 * upper + half].get(),
                           b.add(base, (16 * i + 8 * upper) * 4), 4);

@@ -121,6 +121,8 @@ std::string kvrm::deviceKernelName(StringRef kernel, DeviceRole role) {
     return (kernel + "_workqueue").str();
   case DeviceRole::AttendCluster:
     return (kernel + "_cluster").str();
+  case DeviceRole::AttendPrompt:
+    return (kernel + "_prompt").str();
   case DeviceRole::Stage:
     return (kernel + "_stage").str();
   case DeviceRole::Dense:

@@ -107,6 +107,19 @@ LogicalResult lowerAttentionToNVVM(KernelOp kernel, const TileProgram &program,
                                    gpu::GPUModuleOp module,
                                    DeviceOptions options);
 
+/// Warps of a block that may have query rows of their own.
+constexpr int64_t kMaxPromptWarps = 8;
+
+/// Whether a tile program has several query tokens, and more rows of them than
+/// a warp takes, so that the warps of a block share what they read.
+bool isPromptKernel(KernelOp kernel);
+
+/// Writes the attention kernel of such a tile program, `_prompt`, in which a
+/// block attends to one row, KV head and query tile (sm_90).
+void lowerPromptAttentionToNVVM(KernelOp kernel, const TileProgram &program,
+                                gpu::GPUModuleOp module,
+                                const DeviceOptions &options);
+
 /// Writes the kernel that appends new keys and values.
 void lowerAppendToNVVM(KernelOp kernel, gpu::GPUModuleOp module,
                        const DeviceOptions &options);

@@ -296,6 +296,13 @@ LogicalResult ProgramWriter::writeAttention(LaunchOp op) {
                                                   : op.getOutputs()[0],
                     .key = {},
                     .value = {}};
+  if (isPromptKernel(kernel))
+    return add(op,
+               {deviceKernelName(name, DeviceRole::AttendPrompt),
+                KVRM_RUN_WORKQUEUE,
+                KVRM_GRID_ROWS,
+                {outputs, 1, 1}},
+               layer, operands);
   Launch workqueue{deviceKernelName(name, DeviceRole::AttendWorkqueue),
                    KVRM_RUN_WORKQUEUE, KVRM_GRID_SHARES};
   Launch cluster{deviceKernelName(name, DeviceRole::AttendCluster),

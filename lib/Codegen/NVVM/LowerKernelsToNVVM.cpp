@@ -33,8 +33,32 @@ private:
 };
 } // namespace
 
+/// The same of a kernel with more query rows than a warp has.
+static LogicalResult checkPromptKernel(KernelOp kernel,
+                                       const kvrm_head_shape &shape,
+                                       const DeviceOptions &options) {
+  if (!options.isHopper() || kernel.getTile().getQ() == 1)
+    return kernel.emitOpError("has ")
+           << kernel.getQueryRows() << " query rows a tile; this target "
+           << "takes at most " << shape.query_rows << " at head_dim "
+           << shape.head_dim;
+  if (kernel.getQueryRows() % shape.query_rows != 0 ||
+      kernel.getQueryRows() > kMaxPromptWarps * shape.query_rows)
+    return kernel.emitOpError("has ")
+           << kernel.getQueryRows() << " query rows a tile; this target takes "
+           << "up to " << shape.query_rows << " at head_dim " << shape.head_dim
+           << ", or a multiple of that up to "
+           << kMaxPromptWarps * shape.query_rows;
+  if (kernel.getTransport() == Transport::Staged)
+    return kernel.emitOpError("has ")
+           << kernel.getQueryRows() << " query rows a tile over staged pages; "
+           << "this target takes at most " << shape.query_rows;
+  return success();
+}
+
 /// What the generated code takes for granted.
-static LogicalResult checkKernel(KernelOp kernel) {
+static LogicalResult checkKernel(KernelOp kernel,
+                                 const DeviceOptions &options) {
   PoolType pool = kernel.getPool();
   if (pool.getLayout() != Layout::Swizzled)
     return kernel.emitOpError(
@@ -54,11 +78,9 @@ static LogicalResult checkKernel(KernelOp kernel) {
            << pool.getPage() << " tokens; this target takes 16, 32 and 64";
   if (kernel.attends()) {
     const kvrm_head_shape &shape = *kvrm_head_shape_of(pool.getHeadDim());
-    if (kernel.getQueryRows() > shape.query_rows)
-      return kernel.emitOpError("has ")
-             << kernel.getQueryRows() << " query rows a tile; this target "
-             << "takes at most " << shape.query_rows << " at head_dim "
-             << shape.head_dim;
+    if (kernel.getQueryRows() > shape.query_rows &&
+        failed(checkPromptKernel(kernel, shape, options)))
+      return failure();
     if (kernel.getTile().getKv() % shape.strip_tokens != 0)
       return kernel.emitOpError("has a KV tile of ")
              << kernel.getTile().getKv() << " tokens; this target takes "
@@ -128,7 +150,7 @@ void LowerKernelsToNVVMPass::runOnOperation() {
   SmallVector<TileProgram> programs;
   for (KernelOp kernel : kernels) {
     FailureOr<TileProgram> program = TileProgram::match(kernel);
-    if (failed(program) || failed(checkKernel(kernel)))
+    if (failed(program) || failed(checkKernel(kernel, *options)))
       return signalPassFailure();
     programs.push_back(*program);
   }
@@ -142,6 +164,10 @@ void LowerKernelsToNVVMPass::runOnOperation() {
   for (auto [kernel, program] : llvm::zip_equal(kernels, programs)) {
     if (!program.attends()) {
       lowerAppendToNVVM(kernel, device, *options);
+      continue;
+    }
+    if (isPromptKernel(kernel)) {
+      lowerPromptAttentionToNVVM(kernel, program, device, *options);
       continue;
     }
     if (failed(lowerAttentionToNVVM(kernel, program, device, *options)))

@@ -61,8 +61,9 @@ void WorkItemVariables::copy(const WorkItemVariables &other) const {
   length.set(other.length.get());
 }
 
-ItemReader::ItemReader(DeviceKernel &device, KernelOp kernel)
-    : device(device), b(device.b), kernel(kernel), strip(kernel.getPool()) {}
+ItemReader::ItemReader(DeviceKernel &device, KernelOp kernel,
+                       const StripShape &strip)
+    : device(device), b(device.b), kernel(kernel), strip(strip) {}
 
 void ItemReader::setFields(const WorkItemVariables &item, Value address) {
   static_assert(offsetof(kvrm_work_item, row) == 0 &&

@@ -21,8 +21,9 @@ namespace mlir::kvrm {
 /// The tokens that one warp attends to at once: K and V, 6 to 16 KiB.
 struct StripShape {
   explicit StripShape(PoolType pool)
-      : tokens(kvrm_head_shape_of(pool.getHeadDim())->strip_tokens),
-        headDim(pool.getHeadDim()), page(pool.getPage()),
+      : StripShape(pool, kvrm_head_shape_of(pool.getHeadDim())->strip_tokens) {}
+  StripShape(PoolType pool, int64_t tokens)
+      : tokens(tokens), headDim(pool.getHeadDim()), page(pool.getPage()),
         elementBytes(pool.getElement().getIntOrFloatBitWidth() / 8) {}
   int64_t rowBytes() const { return headDim * elementBytes; }
   int64_t halfBytes() const { return tokens * rowBytes(); } ///< K, or V
@@ -89,7 +90,8 @@ struct StripRange {
 
 class ItemReader {
 public:
-  ItemReader(DeviceKernel &device, KernelOp kernel);
+  /// Ranges are in strips of that shape.
+  ItemReader(DeviceKernel &device, KernelOp kernel, const StripShape &strip);
 
   /// Reads the share of block `index`; returns its items' begin and end.
   std::pair<Value, Value> setFromShare(const WorkItemVariables &item,

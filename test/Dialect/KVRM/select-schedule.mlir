@@ -3,6 +3,10 @@
 // RUN: kvrm-opt %s --kvrm-select-schedule="schedule=split splits=8 kv-tile=32" | FileCheck %s --check-prefixes=CHECK,SPLIT
 // RUN: kvrm-opt %s --kvrm-select-schedule="kv-tile=8 max-query-rows=1" | FileCheck %s --check-prefixes=CHECK,SMALL
 // RUN: kvrm-opt %s --kvrm-select-schedule="schedule=cluster blocks=8" | FileCheck %s --check-prefixes=CHECK,CLUSTER
+// RUN: kvrm-opt %s --kvrm-select-schedule="max-query-rows=4 prompt-warps=6 prompt-blocks=4" | FileCheck %s --check-prefixes=CHECK,SHARED
+// RUN: kvrm-opt %s --kvrm-select-schedule="max-query-rows=4 prompt-warps=6 prompt-blocks=5" | FileCheck %s --check-prefixes=CHECK,FEWER
+// RUN: kvrm-opt %s --kvrm-select-schedule="max-query-rows=4 prompt-warps=3 prompt-blocks=1" | FileCheck %s --check-prefixes=CHECK,FEWER
+// RUN: not kvrm-opt %s --kvrm-select-schedule=prompt-warps=9 2>&1 | FileCheck %s --check-prefix=WARPS
 // RUN: not kvrm-opt %s --kvrm-select-schedule=blocks=3 2>&1 | FileCheck %s --check-prefix=BLOCKS
 // RUN: not kvrm-opt %s --kvrm-select-schedule=blocks=16 2>&1 | FileCheck %s --check-prefix=BLOCKS
 // RUN: not kvrm-opt %s --kvrm-select-schedule=schedule=random 2>&1 | FileCheck %s --check-prefix=RANDOM
@@ -15,6 +19,7 @@
 // TILE: error: kv-tile is 48, not a power of two
 // NEGATIVE: error: kv-tile is -64, not a power of two
 // BLOCKS: error: blocks is {{3|16}}, not a power of two up to 8
+// WARPS: error: prompt-warps is 9, outside 1..8
 // SPLITS: error: splits is {{0|65}}, outside 1..64
 
 !session = !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 64, page = 16, element = f16, layout = transposed_keys>>
@@ -45,6 +50,10 @@ func.func @decode(%q: tensor<2x1x4x64xf32>, %s: !session) attributes {kvrm.step}
 // ROWS: kvrm.attend {{.*}} schedule = #kvrm.schedule<rows>, tile = #kvrm.tile<q = 4, kv = 64>
 // SPLIT: kvrm.attend {{.*}} schedule = #kvrm.schedule<split, splits = 8>, tile = #kvrm.tile<q = 4, kv = 32>
 // SMALL: kvrm.attend {{.*}} schedule = #kvrm.schedule<rows>, tile = #kvrm.tile<q = 1, kv = 16>
+// Four warps with 4 of 16 rows each: two tiles of 8 tokens for each of two KV
+// heads. If these are too few, or warps are, two warps have tiles of 4.
+// SHARED: kvrm.attend {{.*}} tile = #kvrm.tile<q = 8, kv = 64>
+// FEWER: kvrm.attend {{.*}} tile = #kvrm.tile<q = 4, kv = 64>
 func.func @prefill(%q: tensor<1x16x4x64xf32>, %s: !session) attributes {kvrm.step} {
   %d = kvrm.commit %s : !session -> !chunk
   %g = kvrm.stage %s, %d {transport = #kvrm.transport<native>} : !session, !chunk

@@ -43,6 +43,11 @@ public:
           << splits.getValue() << ", outside 1..64";
       return signalPassFailure();
     }
+    if (promptWarps < 1 || promptWarps > 8) {
+      getOperation()->emitError("prompt-warps is ")
+          << promptWarps.getValue() << ", outside 1..8";
+      return signalPassFailure();
+    }
     if (blocks < 1 || blocks > 8 || !llvm::isPowerOf2_64(blocks)) {
       getOperation()->emitError("blocks is ")
           << blocks.getValue() << ", not a power of two up to 8";
@@ -73,6 +78,13 @@ private:
                : 12;
   }
 
+  /// Whether a tile of so many query rows, of which there are so many, can be
+  /// left to several warps that have `rowsOfWarp` each.
+  bool isSharedTile(int64_t rows, int64_t rowsOfWarp, int64_t tiles) {
+    return rows % rowsOfWarp == 0 && rows <= promptWarps * rowsOfWarp &&
+           tiles >= promptBlocks;
+  }
+
   TileAttr selectTile(AttendOp op) {
     PoolType pool = op.getSession().getType().getPool();
     int64_t queries = op.getDescriptor().getType().getQueries();
@@ -80,7 +92,10 @@ private:
     int64_t groupSize = heads / pool.getKvHeads();
     int64_t most = queryRowsOver(pool), q = 1;
     for (int64_t candidate = 1; candidate <= queries; ++candidate)
-      if (queries % candidate == 0 && candidate * groupSize <= most)
+      if (queries % candidate == 0 &&
+          (candidate * groupSize <= most ||
+           isSharedTile(candidate * groupSize, most,
+                        pool.getKvHeads() * queries / candidate)))
         q = candidate;
     return TileAttr::get(op.getContext(), q,
                          std::max<int64_t>(kvTile, pool.getPage()));

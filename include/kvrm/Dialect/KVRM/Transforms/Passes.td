@@ -86,6 +86,10 @@ def SelectSchedulePass : Pass<"kvrm-select-schedule"> {
     have to fit the register file. By default that is what kernels for the
     pool's layout take: the limit of the head shape (`abi/pool.h`) where it is
     `swizzled`, and 12 elsewhere.
+
+    With `prompt-warps` the warps of a block may share what they read: a tile
+    then has as many times these rows as there are warps, so many that a row of
+    the step still makes `prompt-blocks` tiles over all KV heads.
   }];
   let options = [
     Option<"schedule", "schedule", "std::string", /*default=*/"\"auto\"",
@@ -99,6 +103,10 @@ def SelectSchedulePass : Pass<"kvrm-select-schedule"> {
     Option<"maxQueryRows", "max-query-rows", "int64_t", /*default=*/"0",
            "Query rows of a tile, if one token's do not exceed it already; "
            "0: as the pool's layout has it">,
+    Option<"promptWarps", "prompt-warps", "int64_t", /*default=*/"1",
+           "Most warps that share a tile, each with max-query-rows rows">,
+    Option<"promptBlocks", "prompt-blocks", "int64_t", /*default=*/"96",
+           "Fewest tiles of a row of the step that they are to leave">,
   ];
   let statistics = [
     Statistic<"numScheduled", "attend-ops-scheduled",

@@ -50,7 +50,8 @@ typedef enum kvrm_kernel_role {
   KVRM_ROLE_ATTEND_STAGED = 5,    ///< as workqueue, over staged pages
   KVRM_ROLE_DENSE = 6,            ///< any other; a package may have several
   KVRM_ROLE_SAMPLE = 7,           ///< next tokens by sampling.h, a block a row
-  KVRM_KERNEL_ROLES = 8
+  KVRM_ROLE_ATTEND_PROMPT = 8,    ///< a block an output tile of many query rows
+  KVRM_KERNEL_ROLES = 9
 } kvrm_kernel_role;
 
 /// A role as manifests and IR spell it; null for what is none.
@@ -58,7 +59,7 @@ static inline const char *kvrm_kernel_role_name(int32_t role) {
   static const char *const names[KVRM_KERNEL_ROLES] = {
       "commit",         "append", "attend_workqueue",
       "attend_cluster", "stage",  "attend_workqueue_staged",
-      "dense",          "sample"};
+      "dense",          "sample", "attend_prompt"};
   return role >= 0 && role < KVRM_KERNEL_ROLES ? names[role] : 0;
 }
 

@@ -1,0 +1,246 @@
+//===- WarpAttention.cpp - What a warp makes of a strip of a history -----------
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "WarpAttention.h"
+
+#include "../MaskedScore.h"
+
+#include "llvm/Support/MathExtras.h"
+
+#include <cmath>
+
+using namespace mlir;
+using namespace mlir::kvrm;
+
+WarpAttention::WarpAttention(DeviceKernel &device, KernelOp kernel,
+                             const StripShape &strip, int64_t rows)
+    : rows(rows), device(device), b(device.b), kernel(kernel),
+      pool(kernel.getPool()), strip(strip), headDim(pool.getHeadDim()),
+      group(kernel.getGroupSize()) {}
+
+void WarpAttention::start(Value lane, Value firstRow, FloatAttr scale) {
+  this->lane = lane;
+  this->firstRow = firstRow;
+  laneRow = b.shiftRight(lane, 2);
+  laneColumn = b.bitAnd(lane, 3);
+  scoreScale =
+      static_cast<float>(scale.getValueAsDouble() * std::log2(std::exp(1.0)));
+}
+
+void WarpAttention::makeState() {
+  for (int64_t n = 0; n < queryColumns(); ++n) {
+    auto pair = [&] {
+      return std::array<Variable, 2>{b.variable(b.getF32Type()),
+                                     b.variable(b.getF32Type())};
+    };
+    state.maximum.push_back(pair());
+    state.sum.push_back(pair());
+    auto &acc = state.acc.emplace_back();
+    for (int64_t i = 0; i < dimBlocks(); ++i) {
+      auto &quad = acc.emplace_back();
+      for (Variable &element : quad)
+        element = b.variable(b.getF32Type());
+    }
+  }
+}
+
+void WarpAttention::attend(const StripRange &range, Value address, Value index,
+                           bool masked) {
+  stage = address;
+  score(range, index, masked);
+  updateSoftmax();
+  accumulate(range, index, masked);
+}
+
+/// Element offset of query row `row` in q and out, for the current item.
+Value kvrm::queryElement(DeviceBuilder &b, KernelOp kernel,
+                         const WorkItemVariables &item, Value row) {
+  int64_t group = kernel.getGroupSize();
+  Value token = b.add(b.mul(item.queryTile.get(), kernel.getTile().getQ()),
+                      b.div(row, group));
+  Value head = b.add(b.mul(item.kvHead.get(), group),
+                     group == 1 ? b.i32(0) : b.rem(row, group));
+  Value index = b.add(
+      b.mul(item.row.get(), kernel.getDescriptorType().getQueries()), token);
+  index = b.add(b.mul(index, kernel.getHeads()), head);
+  return b.mul(b.widen(index), kernel.getPool().getHeadDim());
+}
+
+/// Operand B of the first product: lane 4g + t holds query row 8n + g, at
+/// head_dim 16k + 2t and 16k + 2t + 8.
+void WarpAttention::loadQuery(const WorkItemVariables &item) {
+  query.assign(queryColumns(), {});
+  for (int64_t n = 0; n < queryColumns(); ++n) {
+    Value row = b.add(laneRow, 8 * n);
+    Value isRow = b.lessThan(row, rows);
+    Value safe = rowOf(b.select(isRow, row, b.i32(0)));
+    Value element = queryElement(b, kernel, item, safe);
+    Value base = b.at(device.parameter(offsetof(kvrm_device_args, q)),
+                      b.mul(b.add(element, b.widen(b.shiftLeft(laneColumn, 1))),
+                            strip.elementBytes));
+    for (int64_t k = 0; k < dimBlocks(); ++k) {
+      std::array<Value, 2> words;
+      for (int64_t half = 0; half < 2; ++half)
+        words[half] = b.select(
+            isRow, b.load(b.getI32Type(), b.at(base, 32 * k + 16 * half), 4),
+            b.i32(0));
+      query[n].push_back(words);
+    }
+  }
+}
+
+void WarpAttention::initSoftmax() {
+  for (int64_t n = 0; n < queryColumns(); ++n) {
+    for (int64_t half = 0; half < 2; ++half) {
+      state.maximum[n][half].set(b.f32(kMaskedScore));
+      state.sum[n][half].set(b.f32(0));
+    }
+    for (auto &quad : state.acc[n])
+      for (Variable &element : quad)
+        element.set(b.f32(0));
+  }
+}
+
+/// Address of a chunk of a token's first block, in the half of the stage that
+/// begins at `half`. `lane` and the token have the lowest three bits in common.
+Value WarpAttention::swizzledRow(int64_t half, Value token, Value chunk) {
+  Value swizzled = b.bitXor(chunk, strip.swizzle(b, lane));
+  return b.add(b.add(stage, half),
+               b.add(b.mul(token, strip.rowBytes()), b.shiftLeft(swizzled, 4)));
+}
+
+/// From there to block `block` of the same row, two chunks each. Rows are whole
+/// multiples of `aligned`, the largest power of two: address bits below it are
+/// of the chunk alone, so that XOR goes through the swizzle's; the rest is
+/// added.
+Value WarpAttention::blockOfRow(Value row, int64_t block) {
+  int64_t offset = 2 * KVRM_CHUNK_BYTES * block;
+  int64_t aligned = strip.rowBytes() & -strip.rowBytes();
+  return b.add(b.bitXor(row, offset % aligned), offset - offset % aligned);
+}
+
+void WarpAttention::score(const StripRange &range, Value index, bool masked) {
+  Value base = swizzledRow(0, b.bitAnd(lane, 15), b.shiftRight(lane, 4));
+  scores.assign(tokenBlocks(), {});
+  for (int64_t m = 0; m < tokenBlocks(); ++m) {
+    Value zero = b.f32(0);
+    scores[m].assign(queryColumns(), Quad{zero, zero, zero, zero});
+    SmallVector<Quad> odd = scores[m];
+    Value blockBase = b.add(base, m * 16 * strip.rowBytes());
+    for (int64_t k = 0; k < dimBlocks(); ++k) {
+      Quad keys = b.loadMatrix(blockOfRow(blockBase, k), false);
+      // Two sums, so that products wait half as long for one another.
+      SmallVector<Quad> &sums = k % 2 ? odd : scores[m];
+      for (int64_t n = 0; n < queryColumns(); ++n)
+        sums[n] = b.multiply(keys, query[n][k][0], query[n][k][1], sums[n],
+                             pool.getElement());
+    }
+    for (int64_t n = 0; n < queryColumns(); ++n)
+      for (int64_t i = 0; i < 4; ++i)
+        scores[m][n][i] = b.fadd(scores[m][n][i], odd[n][i]);
+  }
+
+  Value scale = b.f32(scoreScale);
+  for (int64_t m = 0; m < tokenBlocks(); ++m)
+    for (int64_t n = 0; n < queryColumns(); ++n)
+      for (int64_t i = 0; i < 4; ++i) {
+        Value score = b.fmul(scores[m][n][i], scale);
+        if (masked) {
+          // Elements 0 and 1 are of token g, 2 and 3 of token g + 8; even ones
+          // of query row 8n + 2t, odd ones of the next.
+          Value token = b.add(b.add(b.mul(index, strip.tokens), laneRow),
+                              16 * m + (i < 2 ? 0 : 8));
+          Value row = rowOf(b.add(b.shiftLeft(laneColumn, 1), 8 * n + i % 2));
+          Value end =
+              b.min(range.visibleEnd,
+                    b.add(b.add(range.firstPosition, b.div(row, group)), 1));
+          score = b.select(b.lessThan(token, end), score, b.f32(kMaskedScore));
+        }
+        scores[m][n][i] = score;
+      }
+}
+
+void WarpAttention::updateSoftmax() {
+  for (int64_t n = 0; n < queryColumns(); ++n) {
+    std::array<Value, 2> alpha;
+    for (int64_t half = 0; half < 2; ++half) {
+      Value old = state.maximum[n][half].get(), next;
+      for (int64_t m = 0; m < tokenBlocks(); ++m) {
+        Value two = b.fmax(scores[m][n][half], scores[m][n][half + 2]);
+        next = next ? b.fmax(next, two) : two;
+      }
+      for (int64_t mask = 4; mask < kWarpLanes; mask *= 2)
+        next = b.fmax(next, b.shuffleXor(next, mask));
+      next = b.fmax(next, old);
+      alpha[half] = rescale(old, next);
+      state.maximum[n][half].set(next);
+      // A row that has met no token yet keeps weights of nothing.
+      Value floor = b.fmax(next, b.f32(kMaskedScore / 2));
+      Value sum = b.fmul(state.sum[n][half].get(), alpha[half]);
+      for (int64_t m = 0; m < tokenBlocks(); ++m)
+        for (int64_t i = half; i < 4; i += 2) {
+          Value weight = rescale(scores[m][n][i], floor);
+          scores[m][n][i] = weight;
+          sum = b.fadd(sum, weight);
+        }
+      state.sum[n][half].set(sum);
+    }
+    for (auto &quad : state.acc[n])
+      for (int64_t i = 0; i < 4; ++i)
+        quad[i].set(b.fmul(quad[i].get(), alpha[i % 2]));
+  }
+}
+
+void WarpAttention::accumulate(const StripRange &range, Value index,
+                               bool masked) {
+  Value laneToken =
+      b.add(b.bitAnd(lane, 7), b.shiftLeft(b.shiftRight(lane, 4), 3));
+  Value laneChunk = b.bitAnd(b.shiftRight(lane, 3), 1);
+  Value base = swizzledRow(strip.halfBytes(), laneToken, laneChunk);
+  for (int64_t m = 0; m < tokenBlocks(); ++m) {
+    SmallVector<std::array<Value, 2>> weights;
+    for (int64_t n = 0; n < queryColumns(); ++n) {
+      const Quad &p = scores[m][n];
+      weights.push_back(
+          {b.transpose(b.roundPair(p[0], p[1], pool.getElement())),
+           b.transpose(b.roundPair(p[2], p[3], pool.getElement()))});
+    }
+    // Memory past the history holds anything, and 0 times infinity is not 0:
+    // tokens 2t, 2t + 1 and 2t + 8, 2t + 9 are cleared where no row sees them.
+    std::array<Value, 2> keep;
+    if (masked) {
+      Value token = b.add(b.mul(index, strip.tokens),
+                          b.add(b.shiftLeft(laneColumn, 1), 16 * m));
+      for (int64_t half = 0; half < 2; ++half) {
+        Value first = b.add(token, 8 * half);
+        Value low = b.select(b.lessThan(first, range.visibleEnd), b.i32(0xffff),
+                             b.i32(0));
+        Value high =
+            b.select(b.lessThan(b.add(first, 1), range.visibleEnd),
+                     b.i32(static_cast<int32_t>(0xffff0000u)), b.i32(0));
+        keep[half] = b.bitOr(low, high);
+      }
+    }
+    Value blockBase = b.add(base, m * 16 * strip.rowBytes());
+    for (int64_t i = 0; i < dimBlocks(); ++i) {
+      Quad values = b.loadMatrix(blockOfRow(blockBase, i), true);
+      if (masked)
+        for (int64_t j = 0; j < 4; ++j)
+          values[j] = b.bitAnd(values[j], keep[j / 2]);
+      for (int64_t n = 0; n < queryColumns(); ++n) {
+        auto &acc = state.acc[n][i];
+        Quad sum =
+            b.multiply(values, weights[n][0], weights[n][1],
+                       {acc[0].get(), acc[1].get(), acc[2].get(), acc[3].get()},
+                       pool.getElement());
+        for (int64_t j = 0; j < 4; ++j)
+          acc[j].set(sum[j]);
+      }
+    }
+  }
+}

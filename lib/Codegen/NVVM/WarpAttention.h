@@ -1,0 +1,90 @@
+//===- WarpAttention.h - What a warp makes of a strip ---------*- C++ -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// The inner part of attention on a GPU, the same in all its kernels: a warp has
+// some query rows of an item and their softmax state in registers, and takes in
+// one strip of the history at a time from shared memory.
+//
+// Products are S^T = K Q^T and O^T = V^T P^T on m16n8k16: tokens, then
+// head_dim, along m, and eight query rows along n. The result of the first
+// product is the second's operand B after one movmatrix.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef KVRM_CODEGEN_NVVM_WARPATTENTION_H
+#define KVRM_CODEGEN_NVVM_WARPATTENTION_H
+
+#include "WorkItems.h"
+
+namespace mlir::kvrm {
+
+/// Element offset of query row `row`, i32, of an item in q and out.
+Value queryElement(DeviceBuilder &b, KernelOp kernel,
+                   const WorkItemVariables &item, Value row);
+
+/// A running softmax state in registers, for query rows 8n + 2t and 8n + 2t + 1
+/// of lane 4g + t; accumulators of head_dim 16i + g and 16i + g + 8.
+struct StateRegisters {
+  SmallVector<std::array<Variable, 2>> maximum, sum;     ///< [n]
+  SmallVector<SmallVector<std::array<Variable, 4>>> acc; ///< [n][i]
+};
+
+class WarpAttention {
+public:
+  /// A warp with `rows` query rows, which attends to strips of a shape.
+  WarpAttention(DeviceKernel &device, KernelOp kernel, const StripShape &strip,
+                int64_t rows);
+
+  int64_t queryColumns() const { return llvm::divideCeil(rows, 8); }
+  int64_t tokenBlocks() const { return strip.tokens / 16; }
+  int64_t dimBlocks() const { return headDim / 16; }
+
+  /// `firstRow` is the warp's first row of the item's, null for 0.
+  void start(Value lane, Value firstRow, FloatAttr scale);
+  void makeState();
+  /// Loads the rows of an item.
+  void loadQuery(const WorkItemVariables &item);
+  /// To before any token.
+  void initSoftmax();
+  /// Takes in strip `index` of the history, which lies at a shared address.
+  /// With `masked` rows see what `range` and causality let them see.
+  void attend(const StripRange &range, Value address, Value index, bool masked);
+
+  const int64_t rows;
+  Value lane;
+  Value laneRow, laneColumn; ///< g and t of the matrix layouts
+  StateRegisters state;
+
+private:
+  /// Row `row` of the warp's in the item.
+  Value rowOf(Value row) { return firstRow ? b.add(firstRow, row) : row; }
+  Value rescale(Value from, Value to) { return b.exp2(b.fsub(from, to)); }
+  Value swizzledRow(int64_t half, Value token, Value chunk);
+  Value blockOfRow(Value row, int64_t block);
+  void score(const StripRange &range, Value index, bool masked);
+  void updateSoftmax();
+  void accumulate(const StripRange &range, Value index, bool masked);
+
+  DeviceKernel &device;
+  DeviceBuilder &b;
+  KernelOp kernel;
+  PoolType pool;
+  StripShape strip;
+  int64_t headDim, group;
+  Value firstRow;
+  float scoreScale = 0; ///< to base 2
+
+  SmallVector<SmallVector<std::array<Value, 2>>> query; ///< [n][k]
+  // The strip being attended to.
+  Value stage;                           ///< shared address of its keys
+  SmallVector<SmallVector<Quad>> scores; ///< [token block][n], then weights
+};
+
+} // namespace mlir::kvrm
+
+#endif // KVRM_CODEGEN_NVVM_WARPATTENTION_H
