@@ -29,7 +29,7 @@ and computes no decoder. Prompts attend by fa3 (FlashInfer's for Hopper), cudnn 
 
 A row is ROWSxTOKENS, and an entry a list of them with commas between, or NAME=LENGTHS as
 in `kvrm-run bench attention --rows`, with semicolons between entries:
-  8x2048,32x4000;mine=70001,17*8;drawn=1..4000*128@3
+  8x2048,32x4000;mine=70001,17*8
 Histories grow by a token a step from there. Their K and V are random, and what steps
 append is computed.
 
@@ -42,7 +42,7 @@ Times are medians of --steps steps. `graph` is the graph's replay alone, by even
 is the host's time in plan(), which is in `step`, and not in `graph`.
 
 --kvrm reads what `kvrm-run bench --json` wrote, and may be repeated: for decode rows
-those of the same rows and context; for a prompt that of one slot; for static those of the
+those of the same lengths; for a prompt that of one slot; for static those of the
 longest context within the capacity. Ratios are over 1 where kvrm is ahead.
 
 Needs PyTorch, Triton and a GPU; transformers for static.
@@ -110,49 +110,16 @@ SHAPES = {
 # --- Rows ---
 
 
-class Mersenne64:
-    """std::mt19937_64, by which kvrm-run draws lengths."""
-
-    def __init__(self, seed):
-        self.state = [seed & (2**64 - 1)]
-        for i in range(1, 312):
-            last = self.state[-1]
-            mixed = 6364136223846793005 * (last ^ last >> 62) + i
-            self.state.append(mixed & (2**64 - 1))
-        self.next = 312
-
-    def twist(self):
-        state = self.state
-        for i in range(312):
-            word = (state[i] & ~0x7FFFFFFF) | (state[(i + 1) % 312] & 0x7FFFFFFF)
-            odd = 0xB5026F5AA96619E9 if word & 1 else 0
-            state[i] = state[(i + 156) % 312] ^ word >> 1 ^ odd
-        self.next = 0
-
-    def __call__(self):
-        if self.next == 312:
-            self.twist()
-        word = self.state[self.next]
-        self.next += 1
-        word ^= word >> 29 & 0x5555555555555555
-        word ^= word << 17 & 0x71D67FFFEDA60000
-        word ^= word << 37 & 0xFFF7EEE000000000
-        return word ^ word >> 43
-
-
-def drawn_lengths(text, seed):
-    """Lengths of "17", "17*8" or "1..4000*128@3"."""
-    found = re.fullmatch(r"(\d+)(?:\.\.(\d+))?(?:\*(\d+))?(?:@(\d+))?", text)
-    low, top, count, own = found.groups() if found else ("0", None, None, None)
-    low, high, count = int(low), int(top or low), int(count or 1)
-    wrong = not 1 <= low <= high <= MOST_TOKENS or not 1 <= count <= MOST_ROWS
-    if wrong or (own and not top):
+def listed_lengths(text):
+    """Lengths of "17" or "17*8"."""
+    found = re.fullmatch(r"(\d+)(?:\*(\d+))?", text)
+    length, count = (int(found[1]), int(found[2] or 1)) if found else (0, 0)
+    if not (1 <= length <= MOST_TOKENS and 1 <= count <= MOST_ROWS):
         raise ValueError(
-            f"'{text}' is not LENGTH, LENGTH*COUNT or LOW..HIGH*COUNT@SEED, of 1 to "
-            f"{MOST_TOKENS} tokens and {MOST_ROWS} rows"
+            f"'{text}' is not LENGTH or LENGTH*COUNT, of 1 to {MOST_TOKENS} tokens and "
+            f"{MOST_ROWS} rows"
         )
-    draw = Mersenne64(int(own) if own else seed)
-    return [low + draw() % (high - low + 1) for _ in range(count)]
+    return [length] * count
 
 
 def product(text, names):
@@ -163,19 +130,19 @@ def product(text, names):
     return int(found[1]), int(found[2])
 
 
-def parse_rows(texts, seed):
+def parse_rows(texts):
     rows = []
     for entry in ";".join(texts).split(";"):
         if "=" in entry:
             name, _, lengths = entry.partition("=")
             if not name:
                 raise ValueError(f"'{entry}' has no name before its =")
-            drawn = (drawn_lengths(part, seed) for part in lengths.split(","))
-            rows.append({"name": name, "lengths": list(itertools.chain(*drawn))})
+            listed = map(listed_lengths, lengths.split(","))
+            rows.append({"name": name, "lengths": list(itertools.chain(*listed))})
         elif entry and entry != "none":
             for name in entry.split(","):
                 count, length = product(name, "ROWSxTOKENS")
-                rows.append({"name": name, "lengths": drawn_lengths(f"{length}*{count}", seed)})
+                rows.append({"name": name, "lengths": listed_lengths(f"{length}*{count}")})
     for row in rows:
         if len(row["lengths"]) > MOST_ROWS:
             raise ValueError(f"{row['name']}: has more than {MOST_ROWS} rows")
@@ -983,6 +950,11 @@ def variants_of(state, name):
     }
 
 
+def with_lengths(run, result):
+    lengths = run["lengths"] or [result["context"]] * run["slots_active"]
+    return {**result, "lengths": lengths}
+
+
 def read_kvrm(paths):
     """Results of `kvrm-run bench --json`, each with the rows of its run."""
     found = []
@@ -992,7 +964,7 @@ def read_kvrm(paths):
                 runs = json.load(file)
             for run in runs if isinstance(runs, list) else [runs]:
                 if run["mode"] == "paged" and not run["ragged"]:
-                    found += [{**result, "rows": run["slots_active"]} for result in run["results"]]
+                    found += map(functools.partial(with_lengths, run), run["results"])
         except OSError as error:
             raise ValueError(f"{path}: {error.strerror}") from None
         except (ValueError, KeyError, TypeError):
@@ -1000,25 +972,25 @@ def read_kvrm(paths):
     return found
 
 
-def kvrm_step(kvrm, rows, context):
+def kvrm_of_row(kvrm, lengths):
     for result in kvrm:
-        if (result["rows"], result["context"]) == (rows, context):
-            return {"context": context, "step_ms": result["step_ms"]["p50"]}
+        if sorted(result["lengths"]) == sorted(lengths):
+            return {"context": result["context"], "step_ms": result["step_ms"]["p50"]}
     return None
 
 
-def kvrm_of_row(kvrm, lengths):
-    return kvrm_step(kvrm, len(lengths), lengths[0]) if len(set(lengths)) == 1 else None
-
-
 def kvrm_of_static(kvrm, slots, capacity):
-    fitting = [r["context"] for r in kvrm if r["rows"] == slots and r["context"] <= capacity]
-    return kvrm_step(kvrm, slots, max(fitting)) if fitting else None
+    fitting = [
+        result["context"]
+        for result in kvrm
+        if result["lengths"] == [result["context"]] * slots and result["context"] <= capacity
+    ]
+    return kvrm_of_row(kvrm, [max(fitting)] * slots) if fitting else None
 
 
 def kvrm_of_prompt(kvrm, length):
     for result in kvrm:
-        if (result["rows"], result["context"]) == (1, length) and result["prefill_tokens_per_s"]:
+        if result["lengths"] == [length] and result["prefill_tokens_per_s"]:
             return {key: result[key] for key in ("prefill_tokens", "prefill_tokens_per_s")}
     return None
 
@@ -1150,7 +1122,6 @@ def parse():
     parser.add_argument("--rows", action="append", help=f"of stack; {ROWS} without")
     parser.add_argument("--prompts", default="512,2048,8192", help="lengths, of prefill")
     parser.add_argument("--static", default="8x4096,32x4096", help="SLOTSxCAPACITY, of static")
-    parser.add_argument("--seed", type=int, default=1, help="of lengths without @")
     parser.add_argument("--steps", type=int, default=50, help="timed steps")
     parser.add_argument("--warmup", type=int, default=5, help="steps before those")
     parser.add_argument("--prompt-repeats", type=int, default=9, help="timed runs of a prompt")
@@ -1210,7 +1181,7 @@ def work_of(parser, args):
         args.parts = parsed("--parts", known, args.parts, PARTS)
         work = {
             "shape": args.shape,
-            "rows": parsed("--rows", parse_rows, args.rows or [ROWS], args.seed),
+            "rows": parsed("--rows", parse_rows, args.rows or [ROWS]),
             "prompts": parsed("--prompts", numbers, args.prompts),
             "static": parsed("--static", slots, args.static),
             "backends": parsed("--backends", known, args.backends, ATTENTION),

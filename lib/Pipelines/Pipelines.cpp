@@ -11,6 +11,7 @@
 #include "kvrm/Codegen/Passes.h"
 #include "kvrm/Conversion/Passes.h"
 #include "kvrm/Dialect/KVRM/Transforms/Passes.h"
+#include "kvrm/runtime/abi/pool.h"
 
 #include "mlir/Conversion/Passes.h"
 #include "mlir/Dialect/GPU/IR/GPUDialect.h"
@@ -100,7 +101,7 @@ void kvrm::buildNVVMPagedPipeline(OpPassManager &pm,
   scheduling.kvTile = options.kvTile;
   // Kernels alone are there to be measured, schedule by schedule.
   if (options.dense && options.arch != "sm_80")
-    scheduling.promptWarps = 8;
+    scheduling.promptWarps = KVRM_MAX_PROMPT_WARPS;
   pm.addPass(createSelectSchedulePass(scheduling));
 }
 

@@ -17,22 +17,6 @@ using namespace kvrm;
 // Creation
 //===----------------------------------------------------------------------===//
 
-Status PaddedSession::createEntry(StepEntry which, PlanShape shape) {
-  KVRM_CHECK(shape.isPadded, "a static decoder's plans are padded");
-  auto index = static_cast<size_t>(which);
-  shape.shares = runner->info().entries[index].shares;
-  Expected<Planner> planner = Planner::create(shape);
-  KVRM_TRY(planner.status());
-  Expected<StepDescriptor> descriptor =
-      StepDescriptor::create(planner->capacity().limits);
-  KVRM_TRY(descriptor.status());
-  Entry &entry = entries[index];
-  entry.planner.emplace(planner.take());
-  entry.descriptor.emplace(descriptor.take());
-  entry.rows.resize(static_cast<size_t>(shape.rows));
-  return Status::ok();
-}
-
 /// Gives every slot its pages, in order, and fills them.
 Status PaddedSession::reservePages(const PlanShape &shape) {
   int32_t each = shape.pagesPerSlot;
@@ -68,10 +52,14 @@ PaddedSession::create(const SessionShape &shape,
                      .histories = shape.slots,
                      .capacity = shape.capacity,
                      .vocabulary = shape.vocabulary,
-                     .prefillChunk = prefill.queries});
-  for (StepEntry which : {StepEntry::Decode, StepEntry::Prefill})
-    KVRM_TRY(
-        session->createEntry(which, shape.entries[static_cast<size_t>(which)]));
+                     .prefillChunk = prefill.queries},
+                    /*choosesTokens=*/!session->runner->info().choosesTokens);
+  for (StepEntry which : {StepEntry::Decode, StepEntry::Prefill}) {
+    auto index = static_cast<size_t>(which);
+    KVRM_CHECK(shape.entries[index].isPadded, "a static decoder's plans are");
+    KVRM_TRY(session->entries[index].create(which, shape.entries[index],
+                                            session->runner->info()));
+  }
   KVRM_TRY(session->reservePages(prefill));
   return session;
 }
@@ -80,55 +68,34 @@ PaddedSession::create(const SessionShape &shape,
 // Steps
 //===----------------------------------------------------------------------===//
 
-void PaddedSession::fillRows(Entry &entry, const StepRows &rows) {
+void PaddedSession::fillRows(PlannedEntry &entry, const StepRows &rows) {
   std::span<const int32_t> tokens = rows.tokens;
   auto queries = static_cast<size_t>(rows.queries);
-  for (size_t row = 0; row < entry.rows.size(); ++row) {
+  for (size_t row = 0; row < rows.slots.size(); ++row) {
     int32_t position = rows.positions[row];
     int32_t count = std::max(rows.counts[row], 1);
-    bool isThere = position + count <= capacity();
-    entry.rows[row] = isThere ? PlanRow{.slot = rows.slots[row],
-                                        .position = position,
-                                        .count = count}
-                              : PlanRow{};
-    if (isThere)
-      entry.descriptor->setTokens(
-          static_cast<int32_t>(row),
-          tokens.subspan(row * queries, static_cast<size_t>(count)));
+    PlanRow &planned = entry.rows()[row];
+    planned = {};
+    if (position + count > capacity())
+      continue;
+    planned = {.slot = rows.slots[row], .position = position, .count = count};
+    entry.setTokens(static_cast<int32_t>(row),
+                    tokens.subspan(row * queries, static_cast<size_t>(count)));
   }
 }
 
 Status PaddedSession::runStep(StepEntry which, const StepRows &rows,
                               const StepOutputs &outputs, StepStats &stats) {
-  Entry &entry = entries[static_cast<size_t>(which)];
+  PlannedEntry &entry = entries[static_cast<size_t>(which)];
   fillRows(entry, rows);
-  auto count = static_cast<int32_t>(entry.rows.size());
   bool isChosenThere = runner->info().choosesTokens;
-  for (int32_t row = 0; row < count && outputs.next && isChosenThere; ++row)
-    entry.descriptor->setSampling(row, outputs.sampling[row]);
-  const PlanStats &plan =
-      entry.planner->plan(entry.rows, *pager, *entry.descriptor);
-  stats.pages = plan.pages;
-  stats.groups = plan.groups;
-  stats.items = plan.items;
-  stats.segments = plan.segments;
-  stats.tiles = plan.tiles;
-  stats.planNanoseconds += plan.nanoseconds;
   float *logits = outputs.logits;
   if (!logits && !isChosenThere)
     logits = spareLogits();
-  BackendStats moved;
-  KVRM_TRY(runner->runStep({.entry = which,
-                            .descriptor = &*entry.descriptor,
-                            .logits = logits,
-                            .next = isChosenThere ? outputs.next : nullptr},
-                           moved));
-  for (int32_t row = 0; row < count && !isChosenThere; ++row)
-    if (rows.counts[static_cast<size_t>(row)] > 0)
-      choose(row, logits, outputs);
-  stats.committedBytes += moved.committedBytes;
-  stats.commitNanoseconds += moved.commitNanoseconds;
-  stats.attendNanoseconds += moved.attendNanoseconds;
+  KVRM_TRY(entry.run(*runner, *pager, SchedulePolicy::workqueue, outputs,
+                     logits, stats));
+  if (!isChosenThere)
+    chooseActive(rows, logits, outputs);
   return Status::ok();
 }
 

@@ -18,24 +18,6 @@ using namespace kvrm;
 // Creation
 //===----------------------------------------------------------------------===//
 
-Status Session::createEntry(StepEntry which, const PlanShape &shape,
-                            SchedulePolicy policy) {
-  Expected<Planner> planner = Planner::create(shape);
-  KVRM_TRY(planner.status());
-  Expected<StepDescriptor> descriptor =
-      StepDescriptor::create(planner->capacity().limits);
-  KVRM_TRY(descriptor.status());
-  Entry &entry = entryOf(which);
-  entry.which = which;
-  entry.planner.emplace(planner.take());
-  entry.descriptor.emplace(descriptor.take());
-  entry.policy = std::move(policy);
-  auto rows = static_cast<size_t>(shape.rows);
-  entry.rows.resize(rows);
-  entry.lengths.resize(rows);
-  return Status::ok();
-}
-
 Status Session::createPagers(const SessionShape &shape) {
   const BackendInfo &info = runner->info();
   Expected<BlockPager> pool = BlockPager::create(
@@ -76,9 +58,11 @@ Session::create(const SessionShape &shape, std::unique_ptr<Backend> backend,
                      .prefillChunk = prefill.queries};
   for (StepEntry which : {StepEntry::Decode, StepEntry::Prefill}) {
     auto index = static_cast<size_t>(which);
-    PlanShape plan = shape.entries[index];
-    plan.shares = info.entries[index].shares;
-    KVRM_TRY(session->createEntry(which, plan, std::move(policies[index])));
+    const PlanShape &plan = shape.entries[index];
+    Entry &entry = session->entryOf(which);
+    KVRM_TRY(entry.planned.create(which, plan, info));
+    entry.policy = std::move(policies[index]);
+    entry.lengths.resize(static_cast<size_t>(plan.rows));
   }
   session->runner = std::move(backend);
   KVRM_TRY(session->createPagers(shape));
@@ -116,11 +100,14 @@ Status Session::exhausted(int64_t needed) const {
 
 int32_t Session::chooseSchedule(Entry &entry) {
   std::span<const int32_t> schedules =
-      runner->info().entries[static_cast<size_t>(entry.which)].schedules;
+      runner->info()
+          .entries[static_cast<size_t>(entry.planned.which())]
+          .schedules;
   if (schedules.size() == 1)
     return schedules.front();
-  for (size_t i = 0; i < entry.rows.size(); ++i) {
-    const PlanRow &row = entry.rows[i];
+  std::span<const PlanRow> rows = entry.planned.rows();
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const PlanRow &row = rows[i];
     entry.lengths[i] = row.slot < 0 ? 0 : pager->length(row.slot);
   }
   int32_t schedule = entry.policy.choose(entry.lengths);
@@ -137,37 +124,14 @@ Status Session::runEntry(Entry &entry, const StepOutputs &outputs,
   float *logits = outputs.logits;
   if (!logits && !isChosenThere)
     logits = spareLogits.data();
-  auto rows = static_cast<int32_t>(entry.rows.size());
-  for (int32_t row = 0; row < rows && outputs.next && isChosenThere; ++row)
-    entry.descriptor->setSampling(row, outputs.sampling[row]);
-  const PlanStats &plan =
-      entry.planner->plan(entry.rows, *pager, *entry.descriptor);
-  stats.activeRows = plan.activeRows;
-  stats.pages = plan.pages;
-  stats.groups = plan.groups;
-  stats.items = plan.items;
-  stats.segments = plan.segments;
-  stats.tiles = plan.tiles;
-  stats.planNanoseconds += plan.nanoseconds;
-  stats.schedule = chooseSchedule(entry);
-  BackendStats moved;
-  KVRM_TRY(runner->runStep({.entry = entry.which,
-                            .descriptor = &*entry.descriptor,
-                            .schedule = stats.schedule,
-                            .logits = logits,
-                            .next = isChosenThere ? outputs.next : nullptr},
-                           moved));
-  for (int32_t row = 0; row < rows && !isChosenThere; ++row)
-    if (entry.rows[static_cast<size_t>(row)].slot >= 0)
-      choose(row, logits, outputs);
+  KVRM_TRY(entry.planned.run(*runner, *pager, chooseSchedule(entry), outputs,
+                             logits, stats));
+  std::span<const PlanRow> rows = entry.planned.rows();
+  for (size_t row = 0; row < rows.size() && !isChosenThere; ++row)
+    if (rows[row].slot >= 0)
+      choose(static_cast<int32_t>(row), logits, outputs);
   stats.collapsedPages += std::exchange(collapsedPages, 0);
   stats.collapseNanoseconds += std::exchange(collapseNanoseconds, 0);
-  stats.committedBytes += moved.committedBytes;
-  stats.commitNanoseconds += moved.commitNanoseconds;
-  stats.stageCopies += moved.stageCopies;
-  stats.stageBytes += moved.stageBytes;
-  stats.attendNanoseconds += moved.attendNanoseconds;
-  ++stats.steps;
   return Status::ok();
 }
 
@@ -205,8 +169,8 @@ Status Session::prefillChunk(int32_t slot, std::span<const int32_t> chunk,
     copy = needed;
     KVRM_TRY(copyPages({&needed, 1}, stats));
   }
-  entry.descriptor->setTokens(0, chunk);
-  entry.rows[0] = planRow(slot, position, count);
+  entry.planned.setTokens(0, chunk);
+  entry.planned.rows()[0] = planRow(slot, position, count);
   return runEntry(entry, outputs, stats);
 }
 
@@ -260,8 +224,9 @@ Status Session::decodeRequests(std::span<const int32_t> tokens,
     auto row = static_cast<size_t>(slot);
     bool isActive = tokens[row] != -1;
     if (isActive)
-      entry.descriptor->setTokens(slot, tokens.subspan(row, 1));
-    entry.rows[row] = isActive ? planRow(slot, length(slot) - 1, 1) : PlanRow{};
+      entry.planned.setTokens(slot, tokens.subspan(row, 1));
+    entry.planned.rows()[row] =
+        isActive ? planRow(slot, length(slot) - 1, 1) : PlanRow{};
   }
   return runEntry(entry, outputs, stats);
 }

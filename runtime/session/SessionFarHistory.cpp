@@ -23,12 +23,13 @@ using namespace kvrm;
 Status Session::createFarHistory(const SessionShape &shape) {
   if (shape.window == 0)
     return Status::ok();
-  Expected<FarHistory> created =
-      FarHistory::create({.slots = shape.slots,
-                          .window = shape.window,
-                          .entries = planShape(StepEntry::Prefill).summaries,
-                          .sinks = shape.sinks,
-                          .pageTokens = bounds.pageTokens});
+  Expected<FarHistory> created = FarHistory::create(
+      {.slots = shape.slots,
+       .window = shape.window,
+       .entries =
+           shape.entries[static_cast<size_t>(StepEntry::Prefill)].summaries,
+       .sinks = shape.sinks,
+       .pageTokens = bounds.pageTokens});
   KVRM_TRY(created.status());
   far.emplace(created.take());
   farDrops.resize(static_cast<size_t>(pager->limits().pages));

@@ -14,11 +14,12 @@
 
 using namespace kvrm;
 
-void StaticDecoder::setShape(const DecoderShape &shape) {
+void StaticDecoder::setShape(const DecoderShape &shape, bool choosesTokens) {
   bounds = shape;
   auto slotCount = static_cast<size_t>(shape.slots);
   lengths.resize(slotCount);
-  unwanted.resize(slotCount * static_cast<size_t>(shape.vocabulary));
+  if (choosesTokens)
+    unwanted.resize(slotCount * static_cast<size_t>(shape.vocabulary));
   auto prepare = [&](StepEntry which, size_t count, int32_t queries) {
     StepRows &step = rowsOf(which);
     step.queries = queries;
@@ -41,7 +42,6 @@ Status StaticDecoder::prefill(int32_t slot, std::span<const int32_t> tokens,
   KVRM_TRY(checkPrefill(slot, tokens));
   KVRM_TRY(checkOutputs(outputs));
   StepStats stats;
-  stats.activeRows = 1;
   StepRows &step = rowsOf(StepEntry::Prefill);
   auto count = static_cast<int32_t>(tokens.size());
   int32_t before = length(slot);
@@ -55,10 +55,10 @@ Status StaticDecoder::prefill(int32_t slot, std::span<const int32_t> tokens,
     step.slots[0] = slot;
     KVRM_TRY(runStep(StepEntry::Prefill, step, isLast ? outputs : StepOutputs(),
                      stats));
-    ++stats.steps;
     done += chunk;
   }
   setLength(slot, before + count);
+  stats.activeRows = 1;
   stats.stepNanoseconds = watch.nanoseconds();
   last = stats;
   return Status::ok();
@@ -68,26 +68,34 @@ Status StaticDecoder::decode(std::span<const int32_t> tokens,
                              const StepOutputs &outputs) {
   Stopwatch watch;
   KVRM_TRY(checkDecode(tokens, outputs));
-  StepStats stats;
+  int32_t active = 0;
   StepRows &step = rowsOf(StepEntry::Decode);
   for (int32_t slot = 0; slot < slots(); ++slot) {
     auto row = static_cast<size_t>(slot);
     bool isActive = tokens[row] != -1;
-    stats.activeRows += isActive;
+    active += isActive;
     step.tokens[row] = isActive ? tokens[row] : 0;
     step.positions[row] = length(slot);
     step.counts[row] = isActive;
     step.slots[row] = slot;
   }
-  if (stats.activeRows == 0)
+  if (active == 0)
     return Status::ok();
+  StepStats stats;
   KVRM_TRY(runStep(StepEntry::Decode, step, outputs, stats));
   for (size_t row = 0; row < lengths.size(); ++row)
     lengths[row] += step.counts[row];
-  stats.steps = 1;
+  stats.activeRows = active; // which idle ones are not
   stats.stepNanoseconds = watch.nanoseconds();
   last = stats;
   return Status::ok();
+}
+
+void StaticDecoder::chooseActive(const StepRows &step, const float *logits,
+                                 const StepOutputs &outputs) const {
+  for (size_t row = 0; row < step.counts.size(); ++row)
+    if (step.counts[row] > 0)
+      choose(static_cast<int32_t>(row), logits, outputs);
 }
 
 //===----------------------------------------------------------------------===//

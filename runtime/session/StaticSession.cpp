@@ -1,5 +1,4 @@
-//===- StaticSession.cpp - The static baseline of the host
-//--------------------===//
+//===- StaticSession.cpp - The static baseline of the host ----------------===//
 //
 // Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
 // See LICENSE for licence information.
@@ -27,7 +26,8 @@ StaticSession::create(std::shared_ptr<const Package> package, int32_t threads) {
                      .histories = m.slots,
                      .capacity = m.capacity,
                      .vocabulary = m.vocabulary,
-                     .prefillChunk = m.prefill.queries});
+                     .prefillChunk = m.prefill.queries},
+                    /*choosesTokens=*/true);
   Expected<std::unique_ptr<ThreadPool>> pool = ThreadPool::create(threads);
   KVRM_TRY(pool.status());
   session->pool = pool.take();
@@ -96,7 +96,7 @@ static constexpr kvrm_host_api staticApi = {
 };
 
 Status StaticSession::runStep(StepEntry which, const StepRows &rows,
-                              const StepOutputs &outputs, StepStats &) {
+                              const StepOutputs &outputs, StepStats &stats) {
   float *logits = outputs.logits ? outputs.logits : spareLogits();
   StaticStep step{*pool};
   kvrm_step_args args{};
@@ -119,9 +119,8 @@ Status StaticSession::runStep(StepEntry which, const StepRows &rows,
     package->prefillStep()(&args);
   if (step.violation)
     return makeError(StatusCode::Internal, "compiled step: ", step.violation);
-  for (size_t row = 0; row < rows.counts.size(); ++row)
-    if (rows.counts[row] > 0)
-      choose(static_cast<int32_t>(row), logits, outputs);
+  chooseActive(rows, logits, outputs);
+  ++stats.steps;
   return Status::ok();
 }
 

@@ -38,6 +38,14 @@ static void printRow(const ParkingMeasurement &row) {
   std::fflush(stdout);
 }
 
+static void printHead(const Arguments &arguments, const BackendInfo &info) {
+  std::printf("%s: pages of %.1f KiB, median of %d rounds\n%8s %10s %10s "
+              "%10s\n",
+              arguments.common.package.c_str(),
+              static_cast<double>(info.pageBytes) / (1 << 10), arguments.rounds,
+              "group", "MiB", "out GB/s", "in GB/s");
+}
+
 static json rowJson(const ParkingMeasurement &row) {
   return {{"group_pages", row.groupPages},
           {"bytes", row.bytes},
@@ -66,11 +74,7 @@ static Status benchParking(Arguments arguments) {
   KVRM_TRY(session.status());
   Backend &backend = (*session)->backend();
   if (!common.isJson)
-    std::printf("%s: pages of %.1f KiB, median of %d rounds\n%8s %10s %10s "
-                "%10s\n",
-                common.package.c_str(),
-                static_cast<double>(backend.info().pageBytes) / (1 << 10),
-                arguments.rounds, "group", "MiB", "out GB/s", "in GB/s");
+    printHead(arguments, backend.info());
   json rows = json::array();
   for (int32_t group : arguments.groups) {
     Expected<ParkingMeasurement> row =

@@ -37,9 +37,9 @@ struct ParkingMeasurement {
 };
 
 /// Moves the whole parking memory of `backend` out and back `rounds` times, in
-/// groups of `groupPages` that are adjacent to no other in the pool. Pages hold
-/// anything before and after. Errors: InvalidArgument if a group or the gap
-/// behind it does not fit, the backend's.
+/// groups of `groupPages` that are adjacent to no other in the pool; or as much
+/// of it as the pool has room for such groups. Pages hold anything before and
+/// after. Errors: InvalidArgument if not one group fits, the backend's.
 Expected<ParkingMeasurement> measureParking(Backend &backend,
                                             int32_t groupPages, int32_t rounds);
 

@@ -110,9 +110,15 @@ static Expected<ModeSpec> makeStaticMode(const std::string &name,
       name == "max" ? loadStatic({options.staticPackage}, "--static: ", paged)
                     : loadStatic(options.buckets, "--bucket: ", paged);
   KVRM_TRY(candidates.status());
+  // Histories are copied from bucket to bucket in host memory.
+  for (const Candidate &candidate : *candidates)
+    if (name == "bucketed" && candidate.manifest.target != TargetKind::Host)
+      return invalidArgument("--bucket: ", candidate.path,
+                             ": is for a GPU; buckets are of the host");
   ModeSpec mode = makeMode(name, *candidates);
   mode.config.threads = options.session.threads;
   mode.config.shares = options.session.shares;
+  mode.config.device = options.session.device;
   return mode;
 }
 

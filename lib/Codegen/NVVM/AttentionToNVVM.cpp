@@ -99,7 +99,6 @@ private:
 
   // Parts of the tile program.
   void readRange();
-  Value boundOf(TileBound bound);
   void storeSoftmax();
 
   // Merging.
@@ -299,7 +298,7 @@ void AttentionLowering::lowerProgram(const TileProgram &program) {
 /// A loop over tiles becomes one over this warp's strips of them. The loops of
 /// an item share one cursor: where one stops the next goes on.
 void AttentionLowering::lowerLoop(const TileLoop &tiles) {
-  Value end = boundOf(tiles.end);
+  Value end = range.boundOf(tiles.end);
   b.whileLoop([&] { return b.lessThan(nextStrip.get(), end); },
               [&] {
                 attention.attend(range, ring->waitForStrip(), nextStrip.get(),
@@ -314,20 +313,6 @@ void AttentionLowering::readRange() {
   range = items.rangeOf(item);
   nextStrip.set(ring->firstStripOf(range, dealt.get()));
   dealt.set(b.add(dealt.get(), b.sub(range.end, range.begin)));
-}
-
-/// In strips. This target keeps no summaries.
-Value AttentionLowering::boundOf(TileBound bound) {
-  switch (bound) {
-  case TileBound::Begin:
-  case TileBound::SummaryEnd:
-    return range.begin;
-  case TileBound::Full:
-    return range.fullEnd;
-  case TileBound::End:
-    return range.end;
-  }
-  llvm_unreachable("no such bound");
 }
 
 //===----------------------------------------------------------------------===//
@@ -352,9 +337,7 @@ void AttentionLowering::storeWarpStates() {
   Value laneRow = attention.laneRow, laneColumn = attention.laneColumn;
   for (int64_t n = 0; n < attention.queryColumns(); ++n)
     for (int64_t half = 0; half < 2; ++half) {
-      Value sum = state.sum[n][half].get();
-      for (int64_t mask = 4; mask < kWarpLanes; mask *= 2)
-        sum = b.fadd(sum, b.shuffleXor(sum, mask));
+      Value sum = attention.sumOfRow(n, half);
       Value row = b.add(b.shiftLeft(laneColumn, 1), 8 * n + half);
       Value index = b.add(b.mul(warp, rows), row);
       b.ifThen(b.lessThan(row, rows), [&] {

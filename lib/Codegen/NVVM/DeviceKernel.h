@@ -107,9 +107,6 @@ LogicalResult lowerAttentionToNVVM(KernelOp kernel, const TileProgram &program,
                                    gpu::GPUModuleOp module,
                                    DeviceOptions options);
 
-/// Warps of a block that may have query rows of their own.
-constexpr int64_t kMaxPromptWarps = 8;
-
 /// Whether a tile program has several query tokens, and more rows of them than
 /// a warp takes, so that the warps of a block share what they read.
 bool isPromptKernel(KernelOp kernel);

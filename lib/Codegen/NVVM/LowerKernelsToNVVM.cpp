@@ -43,12 +43,12 @@ static LogicalResult checkPromptKernel(KernelOp kernel,
            << "takes at most " << shape.query_rows << " at head_dim "
            << shape.head_dim;
   if (kernel.getQueryRows() % shape.query_rows != 0 ||
-      kernel.getQueryRows() > kMaxPromptWarps * shape.query_rows)
+      kernel.getQueryRows() > KVRM_MAX_PROMPT_WARPS * shape.query_rows)
     return kernel.emitOpError("has ")
            << kernel.getQueryRows() << " query rows a tile; this target takes "
            << "up to " << shape.query_rows << " at head_dim " << shape.head_dim
            << ", or a multiple of that up to "
-           << kMaxPromptWarps * shape.query_rows;
+           << KVRM_MAX_PROMPT_WARPS * shape.query_rows;
   if (kernel.getTransport() == Transport::Staged)
     return kernel.emitOpError("has ")
            << kernel.getQueryRows() << " query rows a tile over staged pages; "

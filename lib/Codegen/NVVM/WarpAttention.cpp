@@ -49,6 +49,13 @@ void WarpAttention::makeState() {
   }
 }
 
+Value WarpAttention::sumOfRow(int64_t n, int64_t half) {
+  Value sum = state.sum[n][half].get();
+  for (int64_t mask = 4; mask < kWarpLanes; mask *= 2)
+    sum = b.fadd(sum, b.shuffleXor(sum, mask));
+  return sum;
+}
+
 void WarpAttention::attend(const StripRange &range, Value address, Value index,
                            bool masked) {
   stage = address;

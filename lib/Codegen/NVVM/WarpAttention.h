@@ -55,8 +55,9 @@ public:
   /// With `masked` rows see what `range` and causality let them see.
   void attend(const StripRange &range, Value address, Value index, bool masked);
 
-  const int64_t rows;
-  Value lane;
+  /// The sum of weights of row 8n + 2t + half, of all lanes together.
+  Value sumOfRow(int64_t n, int64_t half);
+
   Value laneRow, laneColumn; ///< g and t of the matrix layouts
   StateRegisters state;
 
@@ -70,13 +71,14 @@ private:
   void updateSoftmax();
   void accumulate(const StripRange &range, Value index, bool masked);
 
+  int64_t rows;
   DeviceKernel &device;
   DeviceBuilder &b;
   KernelOp kernel;
   PoolType pool;
   StripShape strip;
   int64_t headDim, group;
-  Value firstRow;
+  Value lane, firstRow;
   float scoreScale = 0; ///< to base 2
 
   SmallVector<SmallVector<std::array<Value, 2>>> query; ///< [n][k]

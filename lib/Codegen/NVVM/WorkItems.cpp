@@ -153,3 +153,16 @@ StripRange ItemReader::rangeOf(const WorkItemVariables &item) {
   range.historyEnd = b.min(range.end, b.div(item.position.get(), strip.tokens));
   return range;
 }
+
+Value StripRange::boundOf(TileBound bound) const {
+  switch (bound) {
+  case TileBound::Begin:
+  case TileBound::SummaryEnd:
+    return begin;
+  case TileBound::Full:
+    return fullEnd;
+  case TileBound::End:
+    return end;
+  }
+  llvm_unreachable("no such bound");
+}

@@ -86,6 +86,9 @@ struct StripRange {
   Value firstPosition; ///< of the item's first query token
   Value visibleEnd;    ///< one past the last token that any query row sees
   Value readEnd; ///< the same of those that are read: in a padded session all
+
+  /// Where a loop over tiles begins or ends. No history has summaries here.
+  Value boundOf(TileBound bound) const;
 };
 
 class ItemReader {

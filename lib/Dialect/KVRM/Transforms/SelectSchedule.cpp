@@ -43,9 +43,9 @@ public:
           << splits.getValue() << ", outside 1..64";
       return signalPassFailure();
     }
-    if (promptWarps < 1 || promptWarps > 8) {
+    if (promptWarps < 1 || promptWarps > KVRM_MAX_PROMPT_WARPS) {
       getOperation()->emitError("prompt-warps is ")
-          << promptWarps.getValue() << ", outside 1..8";
+          << promptWarps.getValue() << ", outside 1.." << KVRM_MAX_PROMPT_WARPS;
       return signalPassFailure();
     }
     if (blocks < 1 || blocks > 8 || !llvm::isPowerOf2_64(blocks)) {

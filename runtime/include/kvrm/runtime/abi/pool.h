@@ -37,6 +37,10 @@ typedef struct kvrm_head_shape {
   int32_t warps;        ///< of a block: their strips share its memory
 } kvrm_head_shape;
 
+/// Warps of a block at most that share the tiles of a prompt, each with
+/// query_rows rows of its own.
+#define KVRM_MAX_PROMPT_WARPS 8
+
 /// The head dimensions that device kernels take, and as errors list them.
 static const kvrm_head_shape kvrm_head_shapes[] = {
     {64, 32, 16, 8}, {96, 16, 16, 8}, {128, 16, 16, 8}, {256, 16, 8, 4}};

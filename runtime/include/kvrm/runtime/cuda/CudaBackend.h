@@ -77,7 +77,7 @@ public:
   Status copyPage(const PageCopy &copy) override {
     return pool.copyPage(queue, copy);
   }
-  /// One copy of all layers, K and V, and heads.
+  /// One copy a run, of all layers, K and V, and heads.
   Status movePages(std::span<const PageRun> runs,
                    MoveDirection direction) override;
   /// Errors: Incompatible, always; sessions do not ask (info().canCollapse).

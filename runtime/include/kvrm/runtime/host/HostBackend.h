@@ -74,7 +74,7 @@ public:
 
   const BackendInfo &info() const override { return facts; }
   Status copyPage(const PageCopy &copy) override;
-  /// One copy a layer, K and V, and head.
+  /// One copy a run, layer, K and V, and head.
   Status movePages(std::span<const PageRun> runs,
                    MoveDirection direction) override;
   Status collapsePage(const PageCollapse &collapse) override;

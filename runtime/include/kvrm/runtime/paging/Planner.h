@@ -73,7 +73,7 @@ struct PlanShape {
   /// Of an item of `workqueue` beside its tiles, each of which costs tileCost.
   int32_t itemCost = 0;
   /// Work and groups are of whole block tables, whatever a history's length, as
-  /// in a static graph; see below.
+  /// in a static graph; see above.
   bool isPadded = false;
 
   static constexpr int32_t tileCost = 16;

@@ -21,7 +21,7 @@
 #define KVRM_RUNTIME_SESSION_PADDEDSESSION_H
 
 #include "kvrm/runtime/paging/BlockPager.h"
-#include "kvrm/runtime/paging/Planner.h"
+#include "kvrm/runtime/session/PlannedEntry.h"
 #include "kvrm/runtime/session/Session.h"
 #include "kvrm/runtime/session/StaticDecoder.h"
 
@@ -49,24 +49,17 @@ public:
   Backend &backend() { return *runner; }
 
 private:
-  struct Entry {
-    std::optional<Planner> planner;
-    std::optional<StepDescriptor> descriptor;
-    std::vector<PlanRow> rows;
-  };
-
   PaddedSession() = default;
 
-  Status createEntry(StepEntry which, PlanShape shape);
   Status reservePages(const PlanShape &shape);
-  void fillRows(Entry &entry, const StepRows &rows);
+  void fillRows(PlannedEntry &entry, const StepRows &rows);
   Status runStep(StepEntry which, const StepRows &rows,
                  const StepOutputs &outputs, StepStats &stats) override;
   Status copyTokens(int32_t target, int32_t source, int32_t tokens) override;
 
   std::unique_ptr<Backend> runner;
   std::optional<BlockPager> pager; ///< full from the start
-  std::array<Entry, stepEntries> entries;
+  std::array<PlannedEntry, stepEntries> entries;
 };
 
 } // namespace kvrm

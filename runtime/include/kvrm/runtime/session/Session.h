@@ -28,6 +28,7 @@
 #include "kvrm/runtime/paging/StepDescriptor.h"
 #include "kvrm/runtime/session/Backend.h"
 #include "kvrm/runtime/session/Decoder.h"
+#include "kvrm/runtime/session/PlannedEntry.h"
 #include "kvrm/runtime/support/Status.h"
 
 #include <array>
@@ -98,18 +99,13 @@ public:
 private:
   /// An entry point with what its steps need.
   struct Entry {
-    StepEntry which = StepEntry::Decode;
-    std::optional<Planner> planner;
-    std::optional<StepDescriptor> descriptor;
+    PlannedEntry planned;
     SchedulePolicy policy;
-    std::vector<PlanRow> rows;
     std::vector<int32_t> lengths; ///< of the rows, for the policy
   };
 
   Session() = default;
 
-  Status createEntry(StepEntry which, const PlanShape &shape,
-                     SchedulePolicy policy);
   Status createPagers(const SessionShape &shape);
   Status checkPlace(int32_t place, bool isTaken) const;
   Status exhausted(int64_t needed) const;
@@ -117,9 +113,6 @@ private:
   // Steps.
   Entry &entryOf(StepEntry which) {
     return entries[static_cast<size_t>(which)];
-  }
-  const PlanShape &planShape(StepEntry which) const {
-    return entries[static_cast<size_t>(which)].planner->shape();
   }
   Status reservePrompt(int32_t slot, int32_t count);
   Status prefillChunk(int32_t slot, std::span<const int32_t> chunk,

@@ -66,11 +66,12 @@ protected:
 
   StaticDecoder() = default;
 
-  /// Sets the shape: slots, capacity, vocabulary, prefillChunk.
-  void setShape(const DecoderShape &shape);
+  /// Sets the shape: slots, capacity, vocabulary, prefillChunk. One that
+  /// chooses tokens itself needs logits that nobody else wants.
+  void setShape(const DecoderShape &shape, bool choosesTokens);
 
   /// Runs one step, writes what `outputs` wants of its active rows, and adds to
-  /// `stats` what it knows.
+  /// `stats` the step and what it knows of it.
   virtual Status runStep(StepEntry which, const StepRows &rows,
                          const StepOutputs &outputs, StepStats &stats) = 0;
   /// Copies the first `tokens` tokens of a slot to another.
@@ -79,7 +80,10 @@ protected:
   void setLength(int32_t slot, int32_t tokens) {
     lengths[static_cast<size_t>(slot)] = tokens;
   }
-  /// Where steps write logits that nobody wants: [slots][vocabulary].
+  /// Chooses the next tokens of the rows that are not idle, if wanted.
+  void chooseActive(const StepRows &step, const float *logits,
+                    const StepOutputs &outputs) const;
+  /// Where steps write logits that nobody else wants: [slots][vocabulary].
   float *spareLogits() { return unwanted.data(); }
 
 private:

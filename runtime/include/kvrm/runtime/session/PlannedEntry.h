@@ -1,0 +1,56 @@
+//===- PlannedEntry.h - An entry point as sessions drive it -----*- C++ -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+//
+// The planner and the descriptor of an entry, and the rows of its next step: a
+// step is to fill in rows and tokens, and to run.
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef KVRM_RUNTIME_SESSION_PLANNEDENTRY_H
+#define KVRM_RUNTIME_SESSION_PLANNEDENTRY_H
+
+#include "kvrm/runtime/paging/Planner.h"
+#include "kvrm/runtime/session/Backend.h"
+#include "kvrm/runtime/session/Decoder.h"
+
+#include <optional>
+#include <span>
+#include <vector>
+
+namespace kvrm {
+
+class PlannedEntry {
+public:
+  /// Takes all memory. `shape` gets the shares of the backend. Errors:
+  /// InvalidArgument, ResourceExhausted.
+  Status create(StepEntry which, PlanShape shape, const BackendInfo &info);
+
+  StepEntry which() const { return entry; }
+  std::span<PlanRow> rows() { return planRows; }
+  /// Sets the new tokens of row `row`, as many as the row counts.
+  void setTokens(int32_t row, std::span<const int32_t> tokens) {
+    descriptor->setTokens(row, tokens);
+  }
+
+  /// Plans the rows and runs the step. `logits` is where those go, null if they
+  /// are not wanted of a backend that chooses tokens; only there `outputs.next`
+  /// is set. Adds to `stats` what the plan and the backend tell. Errors: the
+  /// backend's.
+  Status run(Backend &backend, const BlockPager &pager, int32_t schedule,
+             const StepOutputs &outputs, float *logits, StepStats &stats);
+
+private:
+  StepEntry entry = StepEntry::Decode;
+  std::optional<Planner> planner;
+  std::optional<StepDescriptor> descriptor;
+  std::vector<PlanRow> planRows;
+};
+
+} // namespace kvrm
+
+#endif // KVRM_RUNTIME_SESSION_PLANNEDENTRY_H
