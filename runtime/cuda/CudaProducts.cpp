@@ -17,6 +17,7 @@
 #include "LtApi.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 
 using namespace kvrm;
@@ -96,8 +97,9 @@ struct CudaProducts::Product {
 
   ProductShape shape;
   MatmulDesc desc;
-  MatrixLayout weight, in, out; ///< the addend is as the output
-  cuda::LtAlgorithm algorithm{};
+  MatrixLayout weight, in, out;        ///< the addend is as the output
+  std::vector<cuda::LtAlgorithm> ways; ///< as the library orders them
+  cuda::LtAlgorithm algorithm{};       ///< the one in use
 };
 
 Status CudaProducts::Product::describe(const ProductLibrary &library) {
@@ -139,6 +141,12 @@ CudaProducts::create(std::shared_ptr<const ProductLibrary> library,
       DeviceBuffer::create(created->device, workspaceBytes, "products");
   KVRM_TRY(workspace.status());
   created->workspace = workspace.take();
+  for (CudaEvent *event : {&created->before, &created->after}) {
+    Expected<CudaEvent> made =
+        CudaEvent::create(created->device, /*isTimed=*/true);
+    KVRM_TRY(made.status());
+    *event = made.take();
+  }
   KVRM_TRY(created->device->use());
   KVRM_TRY(KVRM_LT(*created->library, cublasLtCreate, (&created->handle)));
   return created;
@@ -152,8 +160,11 @@ CudaProducts::~CudaProducts() {
   library->api().cublasLtDestroy(handle);
 }
 
-/// The first way that the library has, which it takes for the fastest.
-Status CudaProducts::choose(Product &product) const {
+/// Ways that are timed. What is fastest was always among the first few, though
+/// not always the first.
+static constexpr int32_t maxWays = 8;
+
+Status CudaProducts::findWays(Product &product) const {
   Preference preference(*library);
   KVRM_TRY(
       KVRM_LT(*library, cublasLtMatmulPreferenceCreate, (preference.put())));
@@ -171,20 +182,22 @@ Status CudaProducts::choose(Product &product) const {
         cuda::ltMinAlignmentD})
     KVRM_TRY(KVRM_LT(*library, cublasLtMatmulPreferenceSetAttribute,
                      (preference.get(), side, &alignment, sizeof(alignment))));
-  cuda::LtHeuristic best{};
+  std::array<cuda::LtHeuristic, maxWays> best{};
   int32_t found = 0;
   cuda::LtResult result = library->api().cublasLtMatmulAlgoGetHeuristic(
       handle, product.desc.get(), product.weight.get(), product.in.get(),
-      product.out.get(), product.out.get(), preference.get(),
-      /*wanted=*/1, &best, &found);
-  if (result == cuda::ltNotSupported ||
-      (result == cuda::ltSuccess &&
-       (found < 1 || best.result != cuda::ltSuccess)))
+      product.out.get(), product.out.get(), preference.get(), maxWays,
+      best.data(), &found);
+  if (result != cuda::ltNotSupported)
+    KVRM_TRY(library->statusOf(result, "cublasLtMatmulAlgoGetHeuristic"));
+  for (int32_t i = 0; i < std::clamp(found, 0, maxWays); ++i)
+    if (best[static_cast<size_t>(i)].result == cuda::ltSuccess)
+      product.ways.push_back(best[static_cast<size_t>(i)].algorithm);
+  if (product.ways.empty())
     return makeError(StatusCode::Incompatible, "products: ", library->name(),
                      " has no way for ", textOf(product.shape),
                      "; KVRM_CUBLASLT=none does without it");
-  KVRM_TRY(library->statusOf(result, "cublasLtMatmulAlgoGetHeuristic"));
-  product.algorithm = best.algorithm;
+  product.algorithm = product.ways.front();
   return Status::ok();
 }
 
@@ -195,15 +208,60 @@ Expected<size_t> CudaProducts::prepare(const ProductShape &shape) {
   KVRM_TRY(device->use());
   auto product = std::make_unique<Product>(shape, *library);
   KVRM_TRY(product->describe(*library));
-  KVRM_TRY(choose(*product));
+  KVRM_TRY(findWays(*product));
   products.push_back(std::move(product));
   return products.size() - 1;
+}
+
+/// Microseconds of the way that is in use, the least of a few runs. The first
+/// run loads its code.
+Expected<double> CudaProducts::time(const CudaStream &stream,
+                                    const Product &product,
+                                    const ProductAddresses &at) const {
+  double least = 0;
+  for (int i = 0; i < 4; ++i) {
+    KVRM_TRY(before.record(stream));
+    KVRM_TRY(start(stream, product, at));
+    KVRM_TRY(after.record(stream));
+    KVRM_TRY(after.synchronize());
+    Expected<double> spent = after.microsecondsSince(before);
+    KVRM_TRY(spent.status());
+    least = i <= 1 ? *spent : std::min(least, *spent);
+  }
+  return least;
+}
+
+Status CudaProducts::tune(const CudaStream &stream, size_t product,
+                          const ProductAddresses &at) {
+  KVRM_CHECK(product < products.size(), "a product is prepared");
+  Product &own = *products[product];
+  cuda::LtAlgorithm best = own.ways.front();
+  double least = 0;
+  for (size_t i = 0; i < own.ways.size(); ++i) {
+    own.algorithm = own.ways[i];
+    Expected<double> spent = time(stream, own, at);
+    if (!spent)
+      own.algorithm = best;
+    KVRM_TRY(spent.status());
+    // Those after the first have to be clearly better than it.
+    double cost = i == 0 ? 0.9 * *spent : *spent;
+    if (i == 0 || cost < least) {
+      least = cost;
+      best = own.ways[i];
+    }
+  }
+  own.algorithm = best;
+  return Status::ok();
 }
 
 Status CudaProducts::run(const CudaStream &stream, size_t product,
                          const ProductAddresses &at) const {
   KVRM_CHECK(product < products.size(), "a product is prepared");
-  const Product &own = *products[product];
+  return start(stream, *products[product], at);
+}
+
+Status CudaProducts::start(const CudaStream &stream, const Product &own,
+                           const ProductAddresses &at) const {
   KVRM_TRY(device->use());
   // The library reads them while it is called.
   static constexpr float one = 1;

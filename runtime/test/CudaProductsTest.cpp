@@ -117,6 +117,24 @@ TEST_F(CudaProductsTest, LibrariesAreChecked) {
   EXPECT_EQ(message, "products: libdl.so.2 has no call cublasLtCreate");
 }
 
+/// The library's first choice stays unless another is clearly faster.
+TEST_F(CudaProductsTest, TheFastestWayIsKept) {
+  for (float milliseconds : {0.3f, 0.24f, 0.2f}) {
+    control().reset();
+    std::shared_ptr<const CudaDevice> device = openDevice().take();
+    CudaStream stream = CudaStream::create(device).take();
+    std::unique_ptr<CudaProducts> products = create(device).take();
+    control().secondWayMilliseconds = milliseconds;
+    ProductShape shape = allProducts(4, 8, 16).front();
+    ProductCase matrices(stream, shape);
+    size_t product = products->prepare(shape).take();
+    ASSERT_TRUE(products->tune(stream, product, matrices.addresses()).isOk());
+    ASSERT_TRUE(products->run(stream, product, matrices.addresses()).isOk());
+    EXPECT_EQ(control().productWay, milliseconds < 0.225f ? 2 : 0);
+    matrices.expect("run");
+  }
+}
+
 TEST_F(CudaProductsTest, NoWayIsAnError) {
   std::shared_ptr<const CudaDevice> device = openDevice().take();
   std::unique_ptr<CudaProducts> products = create(device).take();
@@ -163,6 +181,9 @@ TEST_F(CudaProductsTest, AnyCallMayFailOnce) {
       product = *prepared;
       return Status::ok();
     };
+    auto tune = [&] {
+      return products->tune(stream, product, matrices.addresses());
+    };
     auto run = [&] {
       return products->run(stream, product, matrices.addresses());
     };
@@ -178,6 +199,7 @@ TEST_F(CudaProductsTest, AnyCallMayFailOnce) {
     twice(make);
     ASSERT_TRUE(products);
     twice(prepare);
+    twice(tune);
     twice(run);
     bool isDone = control().calls < control().failAt;
     control().failAt = 0;

@@ -616,7 +616,7 @@ static Result cuEventElapsedTime(float *milliseconds, EventObject *start,
   ENTER_CONTEXT(cuEventElapsedTime);
   if (!start->isTimed || !end->isTimed || start->pending || end->pending)
     return errorInvalidValue;
-  *milliseconds = 0.25f;
+  *milliseconds = fake::machine().elapsedMilliseconds;
   return success;
 }
 

@@ -67,6 +67,10 @@ struct Control {
   int32_t failResult = 999;
   const char *missingCall = "";
   bool hasNoProducts = false; ///< the library of products has no way for any
+  /// What events tell after the library's second way for a product.
+  float secondWayMilliseconds = 0.25f;
+  float elapsedMilliseconds = 0.25f; ///< what events tell
+  int productWay = -1;               ///< that the last product was run in
 
   /// Work is done at once, and nothing is recorded: then no call allocates.
   bool isEager = false;

@@ -13,6 +13,7 @@
 
 #include "kvrm/runtime/abi/program.h"
 
+#include <algorithm>
 #include <bit>
 
 using namespace kvrm::cuda;
@@ -270,11 +271,16 @@ LtResult cublasLtMatmulAlgoGetHeuristic(LtHandle *, LtMatmulDesc *desc,
     return ltNotSupported;
   if (!isKnown(*desc, *a, *b, *c, *d))
     return ltInvalidValue;
-  *results = {};
-  results->algorithm.data[0] = algorithmMark;
-  results->algorithm.data[1] = preference->alignment;
-  results->workspaceBytes = neededBytes;
-  *found = 1;
+  // Of the second the library itself says that it does not work.
+  *found = std::min(wanted, 3);
+  for (int32_t i = 0; i < *found; ++i) {
+    results[i] = {};
+    results[i].algorithm.data[0] = algorithmMark;
+    results[i].algorithm.data[1] = preference->alignment;
+    results[i].algorithm.data[2] = static_cast<uint64_t>(i);
+    results[i].workspaceBytes = neededBytes;
+    results[i].result = i == 1 ? ltNotSupported : ltSuccess;
+  }
   return ltSuccess;
 }
 
@@ -297,7 +303,7 @@ LtResult cublasLtMatmul(LtHandle *, LtMatmulDesc *desc, const void *alpha,
   std::memcpy(&scales[1], beta, sizeof(float));
   bool isFit = fake::hasContext() && scales[0] == 1 &&
                (scales[1] == 0 || scales[1] == 1) &&
-               algorithm->data[0] == algorithmMark &&
+               algorithm->data[0] == algorithmMark && algorithm->data[2] != 1 &&
                isKnown(*desc, *aLayout, *bLayout, *cLayout, *dLayout) &&
                workspaceBytes >= neededBytes &&
                fake::isOnDevice(addressOf(workspace), workspaceBytes);
@@ -310,6 +316,9 @@ LtResult cublasLtMatmul(LtHandle *, LtMatmulDesc *desc, const void *alpha,
     violate("a product that does not fit");
     return ltInvalidValue;
   }
+  machine().productWay = static_cast<int>(algorithm->data[2]);
+  machine().elapsedMilliseconds =
+      algorithm->data[2] == 2 ? machine().secondWayMilliseconds : 0.25f;
   Launch launch;
   launch.symbol = fake::productSymbol;
   const uint64_t numbers[fake::productParameters] = {

@@ -60,9 +60,16 @@ public:
   CudaProducts(const CudaProducts &) = delete;
   CudaProducts &operator=(const CudaProducts &) = delete;
 
-  /// Chooses how to run products of `shape`, and returns their number; the same
-  /// for the same shape. Errors: Incompatible where the library has no way.
+  /// Prepares products of `shape`, run in the way that the library expects to
+  /// be fastest, and returns their number; the same for the same shape. Errors:
+  /// Incompatible where the library has no way.
   Expected<size_t> prepare(const ProductShape &shape);
+  /// Times the ways that the library has for a product, and keeps the fastest;
+  /// what was expected stays unless another is faster by a tenth, so that the
+  /// order of sums seldom changes from one process to the next. The product's
+  /// output holds anything afterwards.
+  Status tune(const CudaStream &stream, size_t product,
+              const ProductAddresses &at);
   /// Starts a product that is prepared. Does not allocate.
   Status run(const CudaStream &stream, size_t product,
              const ProductAddresses &at) const;
@@ -76,11 +83,16 @@ private:
   struct Product;
 
   CudaProducts() = default;
-  Status choose(Product &product) const;
+  Status findWays(Product &product) const;
+  Expected<double> time(const CudaStream &stream, const Product &product,
+                        const ProductAddresses &at) const;
+  Status start(const CudaStream &stream, const Product &product,
+               const ProductAddresses &at) const;
 
   std::shared_ptr<const ProductLibrary> library;
   std::shared_ptr<const CudaDevice> device;
   DeviceBuffer workspace;
+  CudaEvent before, after; ///< of what is timed
   cuda::LtHandle *handle = nullptr;
   std::vector<std::unique_ptr<Product>> products;
 };
