@@ -53,6 +53,7 @@ public:
   void runOnOperation() override;
 
 private:
+  LogicalResult planStep(func::FuncOp func, ArrayRef<AttendOp> attends);
   LogicalResult lowerStep(func::FuncOp func);
   KernelOp getOrCreateKernel(const KernelShape &shape, Location loc);
 
@@ -96,32 +97,83 @@ KernelOp GenerateKernelsPass::getOrCreateKernel(const KernelShape &shape,
   return kernel;
 }
 
+/// Leaves on the step what each of its batches attends with.
+LogicalResult GenerateKernelsPass::planStep(func::FuncOp func,
+                                            ArrayRef<AttendOp> attends) {
+  SmallVector<Attribute> plans;
+  for (AttendOp op : attends) {
+    if (!op.getTileAttr() || !op.getScheduleAttr())
+      return op.emitOpError("has no tile or schedule; run "
+                            "kvrm-select-schedule first");
+    auto stage = op.getGroups().getDefiningOp<StageOp>();
+    if (!stage)
+      return op.emitOpError("groups do not come from a kvrm.stage");
+    if (stage.getDescriptor() != op.getDescriptor())
+      return op.emitOpError("takes the groups of another batch");
+    auto plan =
+        StepPlanAttr::get(&getContext(), op.getTileAttr(), op.getScheduleAttr(),
+                          stage.getTransportAttr());
+    auto commit = op.getDescriptor().getDefiningOp<CommitOp>();
+    plans.resize(commit.getDescriptors().size());
+    Attribute &known = plans[getBatch(op.getDescriptor())];
+    if (known && known != plan)
+      return op.emitOpError(
+          "and the step's first attend differ in tile, "
+          "schedule or transport; one plan serves all layers");
+    known = plan;
+  }
+  if (llvm::is_contained(plans, Attribute()))
+    return func.emitOpError("commits a descriptor that nothing attends with");
+  func->setAttr(KVRMDialect::getPlansAttrName(),
+                ArrayAttr::get(&getContext(), plans));
+  return success();
+}
+
+/// Where the result of attention goes. If it is written, as rows, to a part of
+/// a larger tensor, as that of each batch is, it is computed there.
+static Value createDestination(OpBuilder &b, AttendOp op) {
+  auto type = cast<RankedTensorType>(op.getQuery().getType());
+  auto empty = [&]() -> Value {
+    return tensor::EmptyOp::create(b, op.getLoc(), type.getShape(),
+                                   type.getElementType());
+  };
+  if (!op.getOutput().hasOneUse())
+    return empty();
+  auto rows = dyn_cast<tensor::CollapseShapeOp>(*op->user_begin());
+  if (!rows || !rows->hasOneUse())
+    return empty();
+  auto insert = dyn_cast<tensor::InsertSliceOp>(*rows->user_begin());
+  if (!insert || insert.getSource() != rows.getResult() ||
+      !insert.hasUnitStride() || insert->getBlock() != op->getBlock())
+    return empty();
+  Operation *whole = insert.getDest().getDefiningOp();
+  if (auto init = dyn_cast_or_null<tensor::EmptyOp>(whole);
+      init && op->isBeforeInBlock(init))
+    init->moveBefore(op);
+  bool isThere = !whole || (whole->getBlock() == op->getBlock() &&
+                            whole->isBeforeInBlock(op));
+  if (!isThere || ShapedType::isDynamicShape(insert.getStaticOffsets()) ||
+      ShapedType::isDynamicShape(insert.getStaticSizes()))
+    return empty();
+  Value part = tensor::ExtractSliceOp::create(
+      b, op.getLoc(), rows.getResultType(), insert.getDest(),
+      insert.getMixedOffsets(), insert.getMixedSizes(),
+      insert.getMixedStrides());
+  return tensor::ExpandShapeOp::create(b, op.getLoc(), type, part,
+                                       rows.getReassociationIndices());
+}
+
 LogicalResult GenerateKernelsPass::lowerStep(func::FuncOp func) {
   SmallVector<AppendOp> appends;
   SmallVector<AttendOp> attends;
   func.walk([&](AppendOp op) { appends.push_back(op); });
   func.walk([&](AttendOp op) { attends.push_back(op); });
-  for (AttendOp op : attends) {
-    if (!op.getTileAttr() || !op.getScheduleAttr())
-      return op.emitOpError("has no tile or schedule; run "
-                            "kvrm-select-schedule first");
-    if (op.getScheduleAttr() != attends.front().getScheduleAttr() ||
-        op.getTileAttr() != attends.front().getTileAttr())
-      return op.emitOpError("and the step's first attend differ in tile or "
-                            "schedule; one plan serves all layers");
-    if (!op.getGroups().getDefiningOp<StageOp>())
-      return op.emitOpError("groups do not come from a kvrm.stage");
-  }
   if (attends.empty())
     return appends.empty() ? success()
                            : appends.front().emitOpError(
                                  "stands in a step that never attends");
-  auto stage = attends.front().getGroups().getDefiningOp<StageOp>();
-  func->setAttr(KVRMDialect::getPlanAttrName(),
-                StepPlanAttr::get(&getContext(), attends.front().getTileAttr(),
-                                  attends.front().getScheduleAttr(),
-                                  stage.getTransportAttr()));
-
+  if (failed(planStep(func, attends)))
+    return failure();
   for (AttendOp op : attends) {
     auto type = cast<RankedTensorType>(op.getQuery().getType());
     KernelOp kernel = getOrCreateKernel(
@@ -131,12 +183,10 @@ LogicalResult GenerateKernelsPass::lowerStep(func::FuncOp func) {
          op.getScaleAttr()},
         op.getLoc());
     ImplicitLocOpBuilder b(op.getLoc(), op);
-    Value init =
-        tensor::EmptyOp::create(b, type.getShape(), type.getElementType());
-    auto launch = LaunchOp::create(b, TypeRange{type}, kernel.getSymName(),
-                                   op.getSession(), op.getDescriptor(),
-                                   ValueRange{op.getQuery()}, ValueRange{init},
-                                   op.getLayer());
+    auto launch = LaunchOp::create(
+        b, TypeRange{type}, kernel.getSymName(), op.getSession(),
+        op.getDescriptor(), ValueRange{op.getQuery()},
+        ValueRange{createDestination(b, op)}, op.getLayer());
     op.getOutput().replaceAllUsesWith(launch.getResult(0));
     op.erase();
     ++numLaunches;

@@ -62,7 +62,7 @@ private:
     return LLVM::LoadOp::create(b, pointerType(), offsetBy(base, offset));
   }
   /// Calls a member of kvrm_host_api.
-  Value callApi(int64_t member, Type result, ValueRange operands);
+  void callApi(int64_t member, ValueRange operands);
   Value functionPointer(StringRef name, ArrayRef<Type> inputs);
 
   LogicalResult bindArguments(Value args);
@@ -76,7 +76,8 @@ private:
   SymbolTable &symbols;
   ImplicitLocOpBuilder b;
   DenseMap<Value, Address> addresses; ///< of what buffers are views of
-  Value api, session, arenaBase, descriptor;
+  Value api, session, arenaBase;
+  SmallVector<Value> descriptors; ///< of the batches
   Value context; ///< pointers that a dispatch hands to its tasks
   int64_t arena = 0;
 };
@@ -86,16 +87,14 @@ constexpr int64_t kMaxDispatchBuffers = 32;
 
 } // namespace
 
-Value StepConversion::callApi(int64_t member, Type result,
-                              ValueRange operands) {
+void StepConversion::callApi(int64_t member, ValueRange operands) {
   Value callee = loadPointer(api, member);
   SmallVector<Type> inputs(operands.getTypes());
   auto type = LLVM::LLVMFunctionType::get(
-      result ? result : LLVM::LLVMVoidType::get(b.getContext()), inputs);
+      LLVM::LLVMVoidType::get(b.getContext()), inputs);
   SmallVector<Value> all = {callee};
   llvm::append_range(all, operands);
-  auto call = LLVM::CallOp::create(b, type, all);
-  return result ? call.getResult() : Value();
+  LLVM::CallOp::create(b, type, all);
 }
 
 Value StepConversion::functionPointer(StringRef name, ArrayRef<Type> inputs) {
@@ -112,18 +111,29 @@ LogicalResult StepConversion::bindArguments(Value args) {
   arenaBase = loadPointer(args, offsetof(kvrm_step_args, arena));
   static const std::pair<ArgumentRole, size_t> fields[] = {
       {ArgumentRole::Weights, offsetof(kvrm_step_args, weights)},
-      {ArgumentRole::Tokens, offsetof(kvrm_step_args, tokens)},
       {ArgumentRole::Logits, offsetof(kvrm_step_args, logits)},
       {ArgumentRole::Positions, offsetof(kvrm_step_args, positions)},
       {ArgumentRole::Counts, offsetof(kvrm_step_args, counts)},
       {ArgumentRole::Slots, offsetof(kvrm_step_args, slots)},
       {ArgumentRole::KeyCache, offsetof(kvrm_step_args, k_cache)},
       {ArgumentRole::ValueCache, offsetof(kvrm_step_args, v_cache)}};
+  // A member that has one for each batch.
+  auto loadOfBatch = [&](size_t member, size_t batch) {
+    return loadPointer(args, member + batch * sizeof(void *));
+  };
+  for (size_t batch = 0; batch < getBatches(func).size(); ++batch)
+    descriptors.push_back(
+        loadOfBatch(offsetof(kvrm_step_args, descriptors), batch));
   for (BlockArgument arg : func.getArguments()) {
     if (isa<SessionType>(arg.getType()))
       continue;
     std::optional<ArgumentRole> role =
         getArgumentRole(func, arg.getArgNumber());
+    if (role == ArgumentRole::Tokens) {
+      unsigned batch = getBatchOfTokens(func, arg.getArgNumber());
+      addresses[arg] = {loadOfBatch(offsetof(kvrm_step_args, tokens), batch)};
+      continue;
+    }
     const auto *field = llvm::find_if(
         fields, [&](const auto &candidate) { return role == candidate.first; });
     if (field == std::end(fields))
@@ -197,7 +207,7 @@ LogicalResult StepConversion::convertDispatch(DispatchOp op) {
   func::FuncOp trampoline = trampolineFor(callee);
   Value function =
       functionPointer(trampoline.getSymName(), trampoline.getArgumentTypes());
-  callApi(offsetof(kvrm_host_api, parallel), Type(),
+  callApi(offsetof(kvrm_host_api, parallel),
           {session, function, context, i64(op.getTasks())});
   return success();
 }
@@ -208,7 +218,8 @@ LogicalResult StepConversion::convertLaunch(LaunchOp op) {
     return op.emitOpError("runs a kernel that is not lowered for a target");
   Value function =
       functionPointer(kernel.getSymName(), kernel.getArgumentTypes());
-  SmallVector<Value> operands = {session, i32(op.getLayer()), function};
+  SmallVector<Value> operands = {session, i32(getBatch(op.getDescriptor())),
+                                 i32(op.getLayer()), function};
   for (Value buffer : llvm::concat<Value>(op.getInputs(), op.getOutputs())) {
     FailureOr<Value> pointer = pointerTo(buffer, op);
     if (failed(pointer))
@@ -217,33 +228,35 @@ LogicalResult StepConversion::convertLaunch(LaunchOp op) {
   }
   callApi(op.isAttention() ? offsetof(kvrm_host_api, attend)
                            : offsetof(kvrm_host_api, append),
-          Type(), operands);
+          operands);
   return success();
 }
 
 LogicalResult StepConversion::convert(Operation &op) {
   b.setLoc(op.getLoc());
   if (isa<CommitOp>(op)) {
-    descriptor =
-        callApi(offsetof(kvrm_host_api, commit), pointerType(), {session});
+    callApi(offsetof(kvrm_host_api, commit), {session});
     return success();
   }
   if (auto stage = dyn_cast<StageOp>(op)) {
-    callApi(offsetof(kvrm_host_api, stage), Type(),
-            {session, i32(static_cast<int64_t>(stage.getTransport()))});
+    callApi(offsetof(kvrm_host_api, stage),
+            {session, i32(getBatch(stage.getDescriptor())),
+             i32(static_cast<int64_t>(stage.getTransport()))});
     return success();
   }
   if (isa<PositionsOp, CountsOp>(op)) {
     if (!isa<MemRefType>(op.getResult(0).getType()))
       return op.emitOpError("is not on buffers; run kvrm-bufferize-step first");
-    auto type = cast<DescriptorType>(op.getOperand(0).getType());
+    Value descriptor = op.getOperand(0);
+    auto type = cast<DescriptorType>(descriptor.getType());
     kvrm_descriptor_layout layout = kvrm_descriptor_layout_of(
         {static_cast<int32_t>(type.getRows()),
          static_cast<int32_t>(type.getQueries()),
          static_cast<int32_t>(type.getPages()), 0, 0, 0, 0, 0});
     int64_t field = isa<PositionsOp>(op) ? offsetof(kvrm_row, position)
                                          : offsetof(kvrm_row, count);
-    addresses[op.getResult(0)] = {descriptor, layout.rows + field};
+    addresses[op.getResult(0)] = {descriptors[getBatch(descriptor)],
+                                  layout.rows + field};
     return success();
   }
   if (auto dispatch = dyn_cast<DispatchOp>(op))
@@ -259,6 +272,8 @@ LogicalResult StepConversion::convert(Operation &op) {
 }
 
 LogicalResult StepConversion::run() {
+  if (failed(verifyTokens(func)))
+    return failure();
   Block &body = func.getBody().front();
   // Plan before anything changes: positions count from the block's start.
   SmallVector<Value> buffers;

@@ -30,16 +30,38 @@ using namespace ::kvrm;
 
 namespace {
 
-/// Builds one entry point. `rows` is how many requests it serves, `queries` how
-/// many tokens of each; inside, activations are `[rows * queries, width]`.
+/// Rows of a step that take the same number of tokens: `rows` is how many
+/// requests they serve, `queries` how many tokens of each.
+struct BatchShape {
+  int64_t rows, queries;
+  bool selectsSlot;
+
+  int64_t tokens() const { return rows * queries; }
+};
+
+/// A batch in the step that is built.
+struct Batch {
+  BatchShape shape;
+  int64_t firstToken; ///< of the step's
+  // Arguments, the last two if it selects slots.
+  Value tokens, positions, counts, slots;
+};
+
+/// Builds one entry point. Inside, activations are `[tokens, width]`, batch
+/// after batch and row after row.
 class StepBuilder {
 public:
   StepBuilder(ModuleOp module, const DecoderConfig &config,
-              const GraphShape &shape, StringRef name, int64_t rows,
-              int64_t queries, bool selectsSlot)
+              const GraphShape &shape, StringRef name,
+              ArrayRef<BatchShape> shapes)
       : b(module.getLoc(), OpBuilder::atBlockEnd(module.getBody())),
-        config(config), shape(shape), name(name), rows(rows), queries(queries),
-        selectsSlot(selectsSlot) {}
+        config(config), shape(shape), name(name) {
+    for (const BatchShape &batch : shapes) {
+      batches.push_back({batch, tokens, {}, {}, {}, {}});
+      tokens += batch.tokens();
+      rows += batch.rows;
+    }
+  }
 
   void build();
 
@@ -79,25 +101,31 @@ private:
                     ArrayRef<AffineMap> maps, BodyFn body, Type element = {});
   Value identityMapped(Value like, ValueRange inputs, BodyFn body,
                        Type element = {});
-  Value embed(Value tokens);
+  Value insertRows(Value part, Value joined, int64_t first);
+  Value embed(const Batch &batch);
   Value rmsNorm(Value x, Value weight);
   Value linear(Value x, Value weight);
   Value columns(Value x, int64_t begin, int64_t width) {
     return mlir::kvrm::sliceColumns(b, x, begin, width);
   }
-  /// Splits the rows and the columns of `[rows * queries, heads * head_dim]`.
-  Value splitHeads(Value x, int64_t heads);
+  Value rowsOf(const Batch &batch, Value x);
+  Value splitHeads(const Batch &batch, Value x, int64_t heads);
   /// f32 to the element of activations.
   Value castToActivations(Value x);
-  Value gatherRope(StringRef table, Value positions);
+  Value gatherRope(StringRef table, const Batch &batch);
   Value rotate(Value x, int64_t heads, Value cosines, Value sines);
-  Value lastToken(Value x, Value counts);
+  Value lastTokens(const Batch &batch, Value x);
   Value matrix(int64_t layer, StringRef weightName, int64_t out, int64_t in) {
     return weight(blockName(layer, weightName), {out, in}, matrixType());
   }
   Type cacheType();
+  SmallVector<Type> argumentTypes();
   void createFunction();
+  Value forEachBatch(int64_t count,
+                     llvm::function_ref<Value(const Batch &)> build);
   Value add(Value x, Value y);
+  Value attendCache(const Batch &batch, Value q, Value k, Value v,
+                    int64_t layer);
   Value attend(Value x, int64_t layer, Value cosines, Value sines);
   Value activate(Value gate, Value up);
   Value feedForward(Value x, int64_t layer);
@@ -106,12 +134,9 @@ private:
   const DecoderConfig &config;
   const GraphShape &shape;
   StringRef name;
-  int64_t rows, queries;
-  bool selectsSlot;
-  /// Arguments; caches as the layers so far leave them.
-  struct {
-    Value tokens, positions, counts, slots, keyCache, valueCache;
-  } args;
+  SmallVector<Batch> batches;
+  int64_t tokens = 0, rows = 0; ///< of all batches
+  Value keyCache, valueCache;   ///< as the layers so far leave them
 };
 
 } // namespace
@@ -161,14 +186,57 @@ Value StepBuilder::identityMapped(Value like, ValueRange inputs, BodyFn body,
   return elementwise(dims, inputs, maps, body, element);
 }
 
+/// Writes the rows of `part` to those of `joined` from `first` on.
+Value StepBuilder::insertRows(Value part, Value joined, int64_t first) {
+  SmallVector<OpFoldResult> offsets = {b.getIndexAttr(first),
+                                       b.getIndexAttr(0)};
+  return tensor::InsertSliceOp::create(
+      b, part, joined, offsets, tensor::getMixedSizes(b, b.getLoc(), part),
+      SmallVector<OpFoldResult>(2, b.getIndexAttr(1)));
+}
+
+/// What `build` makes of each batch, one after another: `[count, width]`.
+Value StepBuilder::forEachBatch(
+    int64_t count, llvm::function_ref<Value(const Batch &)> build) {
+  if (batches.size() == 1)
+    return build(batches.front());
+  Value joined;
+  int64_t first = 0;
+  for (const Batch &batch : batches) {
+    Value part = build(batch);
+    auto type = cast<RankedTensorType>(part.getType());
+    if (!joined)
+      joined = tensor::EmptyOp::create(
+          b, ArrayRef<int64_t>{count, type.getDimSize(1)},
+          type.getElementType());
+    joined = insertRows(part, joined, first);
+    first += type.getDimSize(0);
+  }
+  return joined;
+}
+
+/// The rows of `[tokens, width]` that are of `batch`.
+Value StepBuilder::rowsOf(const Batch &batch, Value x) {
+  if (batches.size() == 1)
+    return x;
+  int64_t width = cast<RankedTensorType>(x.getType()).getDimSize(1);
+  return tensor::ExtractSliceOp::create(
+      b, x,
+      ArrayRef<OpFoldResult>{b.getIndexAttr(batch.firstToken),
+                             b.getIndexAttr(0)},
+      ArrayRef<OpFoldResult>{b.getIndexAttr(batch.shape.tokens()),
+                             b.getIndexAttr(width)},
+      SmallVector<OpFoldResult>(2, b.getIndexAttr(1)));
+}
+
 /// Rows of the embedding table, `[rows * queries, hidden]`.
-Value StepBuilder::embed(Value tokens) {
+Value StepBuilder::embed(const Batch &batch) {
   Value table =
       weight("token_embd", {config.vocabulary, config.hidden}, matrixType());
   Value flat = tensor::CollapseShapeOp::create(
-      b, tokens, ArrayRef<ReassociationIndices>{{0, 1}});
+      b, batch.tokens, ArrayRef<ReassociationIndices>{{0, 1}});
   return elementwise(
-      {rows * queries, config.hidden}, {flat},
+      {batch.shape.tokens(), config.hidden}, {flat},
       {AffineMap::get(2, 0, b.getAffineDimExpr(0))},
       [&](OpBuilder &nested, Location loc, ValueRange args) -> Value {
         Value token = arith::IndexCastOp::create(
@@ -242,10 +310,13 @@ Value StepBuilder::linear(Value x, Value weight) {
       ->getResult(0);
 }
 
-Value StepBuilder::splitHeads(Value x, int64_t heads) {
+/// `[rows, queries, heads, head_dim]` of `[tokens, heads * head_dim]`.
+Value StepBuilder::splitHeads(const Batch &batch, Value x, int64_t heads) {
   return tensor::ExpandShapeOp::create(
-      b, activations({rows, queries, heads, config.headDim}), x,
-      ArrayRef<ReassociationIndices>{{0, 1}, {2, 3}});
+      b,
+      activations(
+          {batch.shape.rows, batch.shape.queries, heads, config.headDim}),
+      rowsOf(batch, x), ArrayRef<ReassociationIndices>{{0, 1}, {2, 3}});
 }
 
 Value StepBuilder::castToActivations(Value x) {
@@ -261,12 +332,13 @@ Value StepBuilder::castToActivations(Value x) {
 
 /// Rows of a RoPE table for every token, `[rows * queries, head_dim / 2]`.
 /// Positions past the table (idle rows) read its last row.
-Value StepBuilder::gatherRope(StringRef tableName, Value positions) {
+Value StepBuilder::gatherRope(StringRef tableName, const Batch &batch) {
   int64_t half = config.headDim / 2;
   Value table = weight(tableName, {shape.capacity, half}, b.getF32Type());
   AffineExpr row = b.getAffineDimExpr(0);
   Value gathered = elementwise(
-      {rows, queries, half}, {positions}, {AffineMap::get(3, 0, row)},
+      {batch.shape.rows, batch.shape.queries, half}, {batch.positions},
+      {AffineMap::get(3, 0, row)},
       [&](OpBuilder &nested, Location loc, ValueRange args) -> Value {
         Value first = arith::IndexCastOp::create(
             nested, loc, nested.getIndexType(), args[0]);
@@ -283,38 +355,38 @@ Value StepBuilder::gatherRope(StringRef tableName, Value positions) {
       b, gathered, ArrayRef<ReassociationIndices>{{0, 1}, {2}});
 }
 
-/// RoPE in the half-split form. Returns `[rows, queries, heads, head_dim]`.
+/// RoPE in the half-split form.
 Value StepBuilder::rotate(Value x, int64_t heads, Value cosines, Value sines) {
-  int64_t half = config.headDim / 2, count = rows * queries;
+  int64_t half = config.headDim / 2;
   Value pairs = tensor::ExpandShapeOp::create(
-      b, f32({count, heads, 2, half}), x,
+      b, f32({tokens, heads, 2, half}), x,
       ArrayRef<ReassociationIndices>{{0}, {1, 2, 3}});
   Value rotated =
       mlir::kvrm::Rotation{pairs, cosines, sines}.write(b, activationType());
-  return tensor::ExpandShapeOp::create(
-      b, activations({rows, queries, heads, config.headDim}),
-      tensor::CollapseShapeOp::create(
-          b, rotated, ArrayRef<ReassociationIndices>{{0}, {1, 2, 3}})
-          .getResult(),
-      ArrayRef<ReassociationIndices>{{0, 1}, {2, 3}});
+  return tensor::CollapseShapeOp::create(
+      b, rotated, ArrayRef<ReassociationIndices>{{0}, {1, 2, 3}});
 }
 
 /// The last valid token of each row, `[rows, hidden]`.
-Value StepBuilder::lastToken(Value x, Value counts) {
+Value StepBuilder::lastTokens(const Batch &batch, Value x) {
+  if (batch.shape.queries == 1)
+    return rowsOf(batch, x);
+  Value ofBatch = rowsOf(batch, x);
   return elementwise(
-      {rows, config.hidden}, {counts},
+      {batch.shape.rows, config.hidden}, {batch.counts},
       {AffineMap::get(2, 0, b.getAffineDimExpr(0))},
       [&](OpBuilder &nested, Location loc, ValueRange args) -> Value {
         Value count = arith::IndexCastOp::create(
             nested, loc, nested.getIndexType(), args[0]);
         Value one = arith::ConstantIndexOp::create(nested, loc, 1);
         Value row = linalg::IndexOp::create(nested, loc, 0);
-        Value stride = arith::ConstantIndexOp::create(nested, loc, queries);
+        Value stride =
+            arith::ConstantIndexOp::create(nested, loc, batch.shape.queries);
         Value base = arith::MulIOp::create(nested, loc, row, stride);
         Value end = arith::AddIOp::create(nested, loc, base, count);
         Value token = arith::SubIOp::create(nested, loc, end, one);
         Value column = linalg::IndexOp::create(nested, loc, 1);
-        return tensor::ExtractOp::create(nested, loc, x,
+        return tensor::ExtractOp::create(nested, loc, ofBatch,
                                          ValueRange{token, column});
       });
 }
@@ -326,30 +398,41 @@ Type StepBuilder::cacheType() {
                                                : Type(b.getF16Type()));
 }
 
-/// The function, whose arguments go to `args`; the builder is then in it.
-void StepBuilder::createFunction() {
+/// Of each batch tokens and positions, and counts and slots if it has them;
+/// then both caches.
+SmallVector<Type> StepBuilder::argumentTypes() {
   Type i32 = b.getI32Type();
-  auto perRow = RankedTensorType::get({rows}, i32);
-  SmallVector<Type> inputs = {RankedTensorType::get({rows, queries}, i32),
-                              perRow};
-  if (selectsSlot)
-    inputs.append({perRow, perRow});
-  inputs.append({cacheType(), cacheType()});
+  SmallVector<Type> types;
+  for (const Batch &batch : batches) {
+    types.push_back(
+        RankedTensorType::get({batch.shape.rows, batch.shape.queries}, i32));
+    types.append(batch.shape.selectsSlot ? 3 : 1,
+                 RankedTensorType::get({batch.shape.rows}, i32));
+  }
+  types.append(2, cacheType());
+  return types;
+}
+
+/// The function; the builder is then in it.
+void StepBuilder::createFunction() {
   auto func = func::FuncOp::create(
       b, name,
-      b.getFunctionType(
-          inputs, {f32({rows, config.vocabulary}), cacheType(), cacheType()}));
+      b.getFunctionType(argumentTypes(), {f32({rows, config.vocabulary}),
+                                          cacheType(), cacheType()}));
   func->setAttr(mlir::kvrm::KVRMDialect::getStepAttrName(), b.getUnitAttr());
   Block *entry = func.addEntryBlock();
   b.setInsertionPointToStart(entry);
-  args.tokens = entry->getArgument(0);
-  args.positions = entry->getArgument(1);
-  if (selectsSlot) {
-    args.counts = entry->getArgument(2);
-    args.slots = entry->getArgument(3);
+  auto next = entry->args_begin();
+  for (Batch &batch : batches) {
+    batch.tokens = *next++;
+    batch.positions = *next++;
+    if (batch.shape.selectsSlot) {
+      batch.counts = *next++;
+      batch.slots = *next++;
+    }
   }
-  args.keyCache = entry->getArgument(selectsSlot ? 4 : 2);
-  args.valueCache = entry->getArgument(selectsSlot ? 5 : 3);
+  keyCache = *next++;
+  valueCache = *next++;
 }
 
 /// x + y
@@ -361,6 +444,24 @@ Value StepBuilder::add(Value x, Value y) {
       });
 }
 
+/// What the tokens of a batch attend to, `[rows * queries, heads * head_dim]`.
+Value StepBuilder::attendCache(const Batch &batch, Value q, Value k, Value v,
+                               int64_t layer) {
+  Value query = splitHeads(batch, q, config.heads);
+  Value key = splitHeads(batch, k, config.kvHeads);
+  Value value = splitHeads(batch, v, config.kvHeads);
+  auto scale = b.getF32FloatAttr(
+      static_cast<float>(1.0 / std::sqrt(static_cast<double>(config.headDim))));
+  auto attention = mlir::kvrm::CachedAttentionOp::create(
+      b, TypeRange{query.getType(), cacheType(), cacheType()}, query, key,
+      value, keyCache, valueCache, batch.positions, batch.counts, batch.slots,
+      b.getI64IntegerAttr(layer), scale);
+  keyCache = attention.getNewKeyCache();
+  valueCache = attention.getNewValueCache();
+  return tensor::CollapseShapeOp::create(
+      b, attention.getOutput(), ArrayRef<ReassociationIndices>{{0, 1}, {2, 3}});
+}
+
 /// x and what attention of a layer adds to it.
 Value StepBuilder::attend(Value x, int64_t layer, Value cosines, Value sines) {
   const DecoderConfig &c = config;
@@ -370,18 +471,10 @@ Value StepBuilder::attend(Value x, int64_t layer, Value cosines, Value sines) {
       linear(normed, matrix(layer, "attn_qkv", qWidth + 2 * kvWidth, c.hidden));
   Value q = rotate(columns(qkv, 0, qWidth), c.heads, cosines, sines);
   Value k = rotate(columns(qkv, qWidth, kvWidth), c.kvHeads, cosines, sines);
-  Value v = splitHeads(
-      castToActivations(columns(qkv, qWidth + kvWidth, kvWidth)), c.kvHeads);
-  auto scale = b.getF32FloatAttr(
-      static_cast<float>(1.0 / std::sqrt(static_cast<double>(c.headDim))));
-  auto attention = mlir::kvrm::CachedAttentionOp::create(
-      b, TypeRange{q.getType(), cacheType(), cacheType()}, q, k, v,
-      args.keyCache, args.valueCache, args.positions, args.counts, args.slots,
-      b.getI64IntegerAttr(layer), scale);
-  args.keyCache = attention.getNewKeyCache();
-  args.valueCache = attention.getNewValueCache();
-  Value attended = tensor::CollapseShapeOp::create(
-      b, attention.getOutput(), ArrayRef<ReassociationIndices>{{0, 1}, {2, 3}});
+  Value v = castToActivations(columns(qkv, qWidth + kvWidth, kvWidth));
+  Value attended = forEachBatch(tokens, [&](const Batch &batch) {
+    return attendCache(batch, q, k, v, layer);
+  });
   return add(x,
              linear(attended, matrix(layer, "attn_output", c.hidden, qWidth)));
 }
@@ -419,18 +512,22 @@ Value StepBuilder::feedForward(Value x, int64_t layer) {
 void StepBuilder::build() {
   OpBuilder::InsertionGuard guard(b);
   createFunction();
-  Value cosines = gatherRope("rope_cos", args.positions);
-  Value sines = gatherRope("rope_sin", args.positions);
-  Value x = embed(args.tokens);
+  auto gather = [&](StringRef table) {
+    return forEachBatch(
+        tokens, [&](const Batch &batch) { return gatherRope(table, batch); });
+  };
+  Value cosines = gather("rope_cos"), sines = gather("rope_sin");
+  Value x =
+      forEachBatch(tokens, [&](const Batch &batch) { return embed(batch); });
   for (int64_t layer = 0; layer < config.layers; ++layer)
     x = feedForward(attend(x, layer, cosines, sines), layer);
   // Only tokens whose logits are asked for go through the vocabulary.
-  if (queries > 1)
-    x = lastToken(x, args.counts);
+  x = forEachBatch(rows,
+                   [&](const Batch &batch) { return lastTokens(batch, x); });
   Value logits = linear(
       rmsNorm(x, norm("output_norm")),
       weight("output", {config.vocabulary, config.hidden}, matrixType()));
-  func::ReturnOp::create(b, ValueRange{logits, args.keyCache, args.valueCache});
+  func::ReturnOp::create(b, ValueRange{logits, keyCache, valueCache});
 }
 
 static llvm::Error checkShape(const DecoderConfig &config,
@@ -504,12 +601,12 @@ llvm::Expected<OwningOpRef<ModuleOp>> buildDecoder(MLIRContext &context,
                       mlir::kvrm::KVRMDialect>();
   OwningOpRef<ModuleOp> module = ModuleOp::create(UnknownLoc::get(&context));
   declareWeights(*module, config, shape);
-  StepBuilder(*module, config, shape, "decode_step", shape.slots, 1,
-              /*selectsSlot=*/false)
-      .build();
-  StepBuilder(*module, config, shape, "prefill", 1, shape.prefillChunk,
-              /*selectsSlot=*/true)
-      .build();
+  const BatchShape decode{shape.slots, 1, /*selectsSlot=*/false};
+  const BatchShape prompt{1, shape.prefillChunk, /*selectsSlot=*/true};
+  StepBuilder(*module, config, shape, "decode_step", decode).build();
+  StepBuilder(*module, config, shape, "prefill", prompt).build();
+  if (shape.mixes)
+    StepBuilder(*module, config, shape, "mixed_step", {decode, prompt}).build();
   return module;
 }
 

@@ -114,18 +114,29 @@ static void writeEntryCode(json::OStream &out,
   });
 }
 
+static void writePlan(json::OStream &out, const PackageManifest::Entry &entry) {
+  if (!entry.batches.empty()) {
+    out.attributeArray("batches", [&] {
+      for (const std::string &name : entry.batches)
+        out.value(name);
+    });
+    return;
+  }
+  out.attribute("rows", entry.rows);
+  out.attribute("queries", entry.queries);
+  out.attribute("q_tile", entry.queryTile);
+  out.attribute("kv_tile", entry.kvTile);
+  out.attribute("schedule", entry.schedule);
+  out.attribute("splits", entry.splits);
+  out.attribute("transport", entry.transport);
+}
+
 static void writeEntries(json::OStream &out, const PackageManifest &manifest) {
   out.attributeArray("entries", [&] {
     for (const PackageManifest::Entry &entry : manifest.entries)
       out.object([&] {
         out.attribute("name", entry.name);
-        out.attribute("rows", entry.rows);
-        out.attribute("queries", entry.queries);
-        out.attribute("q_tile", entry.queryTile);
-        out.attribute("kv_tile", entry.kvTile);
-        out.attribute("schedule", entry.schedule);
-        out.attribute("splits", entry.splits);
-        out.attribute("transport", entry.transport);
+        writePlan(out, entry);
         out.attribute("arena_bytes", entry.arenaBytes);
         writeEntryCode(out, entry, isHost(manifest));
       });

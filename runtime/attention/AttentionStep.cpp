@@ -70,10 +70,8 @@ AttentionStep::create(std::shared_ptr<const CudaDevice> device,
   Expected<StepProgram> program = unrollProgram(
       package, {shape.layers, shape.appends, shape.hasLayerTensors});
   KVRM_TRY(program.status());
-  step->program = CudaProgram(*program, step->code, step->memory(),
-                              {.rows = shape.slots,
-                               .shares = step->shares(),
-                               .usesPdl = step->bounds.usesPdl});
+  step->program =
+      CudaProgram(*program, step->code, step->memory(), step->bounds.usesPdl);
   step->commands = commandsByLayer(*program, package.manifest());
   return step;
 }
@@ -175,9 +173,9 @@ ProgramMemory AttentionStep::memory() const {
   memory.pool = kv.shape();
   memory.poolAddress = kv.span().address;
   memory.stagedAddress = staged.address();
-  memory.descriptor = onDevice.span().address;
-  memory.limits = step->limits();
-  memory.delta = onDevice.deltaAddress();
+  memory.batches = {{.descriptor = onDevice.span().address,
+                     .delta = onDevice.deltaAddress(),
+                     .limits = step->limits()}};
   memory.partials = partialStates.address();
   int32_t sets = bounds.hasLayerTensors ? bounds.layers : 1;
   for (int32_t layer = 0; layer < sets; ++layer)

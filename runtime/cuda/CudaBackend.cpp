@@ -21,13 +21,19 @@ using namespace kvrm;
 //===----------------------------------------------------------------------===//
 
 static const EntryInfo &infoOf(const Manifest &manifest, StepEntry entry) {
-  return entry == StepEntry::Decode ? manifest.decode : manifest.prefill;
+  return entry == StepEntry::Decode    ? manifest.decode
+         : entry == StepEntry::Prefill ? manifest.prefill
+                                       : manifest.mixed;
 }
 
 static const StepProgram &programOf(const Package &package, StepEntry entry) {
-  return entry == StepEntry::Decode ? package.decodeProgram()
-                                    : package.prefillProgram();
+  return entry == StepEntry::Decode    ? package.decodeProgram()
+         : entry == StepEntry::Prefill ? package.prefillProgram()
+                                       : package.mixedProgram();
 }
+
+/// The entries that have a batch of their own.
+static constexpr std::array planned = {StepEntry::Decode, StepEntry::Prefill};
 
 /// Blocks a multiprocessor of the persistent grids of a program.
 static int32_t blocksPerSm(const StepProgram &program,
@@ -65,8 +71,8 @@ CudaBackend::create(std::shared_ptr<const CudaDevice> device,
   facts.choosesTokens = true;
   // Kernels for older GPUs do not wait for what they overlap with.
   facts.overlapsSteps = m.capability >= 90;
-  constexpr std::array both = {StepEntry::Decode, StepEntry::Prefill};
-  for (StepEntry which : both) {
+  facts.mixes = m.hasMixed();
+  for (StepEntry which : planned) {
     auto index = static_cast<size_t>(which);
     PlanShape plan = shape.plans[index];
     plan.shares = backend->gpu->info().multiprocessors *
@@ -74,16 +80,20 @@ CudaBackend::create(std::shared_ptr<const CudaDevice> device,
     facts.entries[index].shares = plan.shares;
     Expected<PlanCapacity> room = Planner::capacityOf(plan);
     KVRM_TRY(room.status());
-    backend->entries[index].room = *room;
+    backend->perBatch[index].room = *room;
   }
   KVRM_TRY(backend->takePools(m, shape));
   KVRM_TRY(backend->takeStepMemory(m));
   KVRM_TRY(backend->copyWeights(package, shape.stagingBytes));
   KVRM_TRY(backend->createProducts(package, shape));
-  for (StepEntry which : both) {
-    KVRM_TRY(backend->createEntry(which, package));
-    KVRM_TRY(backend->recordSchedules(which, shape.usesClusters));
+  for (StepEntry which : planned) {
+    KVRM_TRY(backend->createDescriptor(which));
+    KVRM_TRY(backend->createProgram(which, package));
   }
+  if (m.hasMixed())
+    KVRM_TRY(backend->createProgram(StepEntry::Mixed, package));
+  if (shape.usesClusters)
+    KVRM_TRY(backend->recordClusters());
   return backend;
 }
 
@@ -116,15 +126,19 @@ Status CudaBackend::takeStepMemory(const Manifest &manifest) {
   int64_t arenaBytes = KVRM_ALIGNMENT;
   int64_t partialFloats = 1;
   int64_t rows = 1;
-  for (StepEntry which : {StepEntry::Decode, StepEntry::Prefill}) {
+  for (StepEntry which : planned) {
     const EntryInfo &info = infoOf(manifest, which);
     int64_t queryRows = int64_t(info.qTile) * manifest.groupHeads();
     partialFloats =
         std::max(partialFloats,
-                 entryOf(which).room.partials *
+                 batchOf(which).room.partials *
                      kvrm_device_partial_floats(queryRows, manifest.headDim));
     arenaBytes = std::max(arenaBytes, info.arenaBytes);
     rows = std::max<int64_t>(rows, info.rows);
+  }
+  if (manifest.hasMixed()) {
+    arenaBytes = std::max(arenaBytes, manifest.mixed.arenaBytes);
+    rows = manifest.mixed.rows;
   }
   int64_t logitBytes = rows * vocabulary * int64_t(sizeof(float));
   KVRM_TRY(take(arena, gpu, arenaBytes, "arena"));
@@ -156,8 +170,7 @@ Status CudaBackend::copyWeights(const Package &package, int64_t stagingBytes) {
 
 Status CudaBackend::createProducts(const Package &package,
                                    const CudaShape &shape) {
-  if (!package.decodeProgram().hasProducts() &&
-      !package.prefillProgram().hasProducts())
+  if (!package.hasProducts())
     return Status::ok();
   facts.products = "generated";
   if (!shape.products)
@@ -170,13 +183,21 @@ Status CudaBackend::createProducts(const Package &package,
   return Status::ok();
 }
 
-ProgramMemory CudaBackend::memoryOf(const Entry &entry) const {
+/// The batches of an entry's steps, in the order of their descriptors.
+std::span<CudaBackend::Batch> CudaBackend::batchesOf(StepEntry entry) {
+  std::span all(perBatch);
+  return entry == StepEntry::Mixed ? all
+                                   : all.subspan(static_cast<size_t>(entry), 1);
+}
+
+ProgramMemory CudaBackend::memoryOf(StepEntry entry) {
   ProgramMemory memory;
   memory.pool = pool.shape();
   memory.poolAddress = pool.span().address;
-  memory.descriptor = entry.descriptor.span().address;
-  memory.limits = entry.room.limits;
-  memory.delta = entry.descriptor.deltaAddress();
+  for (const Batch &batch : batchesOf(entry))
+    memory.batches.push_back({.descriptor = batch.descriptor.span().address,
+                              .delta = batch.descriptor.deltaAddress(),
+                              .limits = batch.room.limits});
   memory.partials = partials.address();
   memory.arena = arena.address();
   memory.weights = weights.address();
@@ -185,31 +206,31 @@ ProgramMemory CudaBackend::memoryOf(const Entry &entry) const {
   return memory;
 }
 
-Status CudaBackend::createEntry(StepEntry which, const Package &package) {
-  auto index = static_cast<size_t>(which);
-  Entry &entry = entries[index];
+Status CudaBackend::createDescriptor(StepEntry which) {
+  Batch &batch = perBatch[static_cast<size_t>(which)];
   Expected<CudaDescriptor> descriptor =
-      CudaDescriptor::create(queue, entry.room.limits, /*hasGroups=*/false);
+      CudaDescriptor::create(queue, batch.room.limits, /*hasGroups=*/false);
   KVRM_TRY(descriptor.status());
-  entry.descriptor = descriptor.take();
-  entry.program = CudaProgram(programOf(package, which), code, memoryOf(entry),
-                              {.rows = infoOf(package.manifest(), which).rows,
-                               .shares = facts.entries[index].shares,
-                               .usesPdl = facts.overlapsSteps});
-  return products ? entry.program.useProducts(*products, queue) : Status::ok();
+  batch.descriptor = descriptor.take();
+  return Status::ok();
 }
 
-/// Records the work queue and, if wanted, clusters of those sizes that program
-/// and device have. Prefill has the work queue alone: constants to choose by
-/// are measured on decode steps.
-Status CudaBackend::recordSchedules(StepEntry which, bool usesClusters) {
-  auto index = static_cast<size_t>(which);
-  CudaProgram &program = entries[index].program;
-  KVRM_TRY(program.capture(queue, CudaSchedule::workqueue()));
-  std::vector<int32_t> &schedules = facts.entries[index].schedules;
-  schedules = {SchedulePolicy::workqueue};
-  if (!usesClusters || which != StepEntry::Decode)
-    return Status::ok();
+/// Binds an entry's program and records it as a work queue.
+Status CudaBackend::createProgram(StepEntry which, const Package &package) {
+  CudaProgram &program = programs[static_cast<size_t>(which)];
+  program = CudaProgram(programOf(package, which), code, memoryOf(which),
+                        facts.overlapsSteps);
+  if (products)
+    KVRM_TRY(program.useProducts(*products, queue));
+  return program.capture(queue, CudaSchedule::workqueue());
+}
+
+/// Records decode steps as clusters of those sizes that program and device
+/// have. Other entries have the work queue alone: constants to choose by are
+/// measured on decode steps.
+Status CudaBackend::recordClusters() {
+  auto index = static_cast<size_t>(StepEntry::Decode);
+  CudaProgram &program = programs[index];
   for (int32_t blocks : CostLimits::clusterSizes) {
     CudaSchedule clusters = CudaSchedule::clusters(blocks);
     Status status = program.check(clusters);
@@ -218,7 +239,7 @@ Status CudaBackend::recordSchedules(StepEntry which, bool usesClusters) {
       continue;
     KVRM_TRY(status);
     KVRM_TRY(program.capture(queue, clusters));
-    schedules.push_back(blocks);
+    facts.entries[index].schedules.push_back(blocks);
   }
   return Status::ok();
 }
@@ -233,8 +254,8 @@ int64_t CudaBackend::deviceBytes() const {
                   partials.size() + logits.size();
   if (products)
     bytes += products->deviceBytes();
-  for (const Entry &entry : entries)
-    bytes += entry.descriptor.deviceBytes();
+  for (const Batch &batch : perBatch)
+    bytes += batch.descriptor.deviceBytes();
   return bytes;
 }
 
@@ -283,16 +304,26 @@ Status CudaBackend::collapsePage(const PageCollapse &) {
 // Steps
 //===----------------------------------------------------------------------===//
 
-/// Waits for the step and copies the logits of its active rows, from the first
-/// to the last of them. They go through pinned memory, as a copy to other
-/// memory is one through pinned memory of the driver's.
+/// Rows of the logits from the first active one to the last.
+static std::pair<int64_t, int64_t>
+activeRows(std::span<StepDescriptor *const> descriptors) {
+  int64_t first = -1, end = 0, row = 0;
+  for (const StepDescriptor *descriptor : descriptors)
+    for (const kvrm_row &each : descriptor->committedRows()) {
+      if (each.count > 0) {
+        first = first < 0 ? row : first;
+        end = row + 1;
+      }
+      ++row;
+    }
+  return {std::max<int64_t>(first, 0), end};
+}
+
+/// Waits for the step and copies the logits of its active rows. They go through
+/// pinned memory, as a copy to other memory is one through pinned memory of the
+/// driver's.
 Status CudaBackend::readLogits(const BackendStep &step) {
-  std::span<const kvrm_row> rows = step.descriptor->committedRows();
-  auto isActive = [](const kvrm_row &row) { return row.count > 0; };
-  int64_t first = std::ranges::find_if(rows, isActive) - rows.begin();
-  auto end = static_cast<int64_t>(rows.size());
-  while (end > first && !isActive(rows[static_cast<size_t>(end - 1)]))
-    --end;
+  auto [first, end] = activeRows(step.descriptors);
   int64_t rowBytes = int64_t(vocabulary) * int64_t(sizeof(float));
   DeviceSpan active =
       logits.span().part(first * rowBytes, (end - first) * rowBytes);
@@ -306,20 +337,29 @@ Status CudaBackend::readLogits(const BackendStep &step) {
 }
 
 Status CudaBackend::runStep(const BackendStep &step, BackendStats &stats) {
-  Entry &entry = entries[static_cast<size_t>(step.entry)];
-  KVRM_CHECK(step.descriptor &&
-                 std::memcmp(&step.descriptor->limits(), &entry.room.limits,
-                             sizeof(entry.room.limits)) == 0,
-             "a step is planned as its entry is");
-  KVRM_TRY(entry.descriptor.send(queue, *step.descriptor));
-  KVRM_TRY(entry.program.replay(queue, {.cluster = step.schedule}));
-  entry.descriptor.applied();
+  std::span<Batch> batches = batchesOf(step.entry);
+  KVRM_CHECK(step.descriptors.size() == batches.size(),
+             "every batch of a step is planned");
+  int64_t rows = 0;
+  BackendStats moved;
+  for (size_t i = 0; i < batches.size(); ++i) {
+    StepDescriptor &descriptor = *step.descriptors[i];
+    KVRM_CHECK(std::memcmp(&descriptor.limits(), &batches[i].room.limits,
+                           sizeof(descriptor.limits())) == 0,
+               "a batch is planned as its entry is");
+    KVRM_TRY(batches[i].descriptor.send(queue, descriptor));
+    moved.committedBytes += batches[i].descriptor.stats().bytes;
+    moved.commitNanoseconds += batches[i].descriptor.stats().nanoseconds;
+    rows += descriptor.limits().rows;
+  }
+  KVRM_TRY(programs[static_cast<size_t>(step.entry)].replay(
+      queue, {.cluster = step.schedule}));
+  for (Batch &batch : batches)
+    batch.descriptor.applied();
   KVRM_TRY(step.logits ? readLogits(step) : queue.synchronize());
   if (step.next)
     std::memcpy(step.next, next.data(),
-                step.descriptor->committedRows().size() * sizeof(int32_t));
-  stats = BackendStats();
-  stats.committedBytes = entry.descriptor.stats().bytes;
-  stats.commitNanoseconds = entry.descriptor.stats().nanoseconds;
+                static_cast<size_t>(rows) * sizeof(int32_t));
+  stats = moved;
   return Status::ok();
 }

@@ -27,9 +27,12 @@ static std::string textOf(CudaSchedule schedule) {
 /// The value of an argument: a parameter of a kernel, 8 bytes.
 static uint64_t resolve(const kvrm_program_arg &arg,
                         const ProgramMemory &memory) {
-  kvrm_descriptor_layout layout = kvrm_descriptor_layout_of(memory.limits);
-  auto section = [&](int64_t offset) {
-    return memory.descriptor + static_cast<uint64_t>(offset);
+  size_t index = kvrm_base_has_batch(arg.base) ? arg.index : 0;
+  KVRM_CHECK(index < memory.batches.size(), "a batch that there is");
+  const ProgramBatch &batch = memory.batches[index];
+  kvrm_descriptor_layout layout = kvrm_descriptor_layout_of(batch.limits);
+  auto section = [&](int64_t start) {
+    return batch.descriptor + static_cast<uint64_t>(start);
   };
   auto side = static_cast<uint64_t>(memory.pool.sideBytes());
   auto offset = static_cast<uint64_t>(arg.offset);
@@ -44,9 +47,9 @@ static uint64_t resolve(const kvrm_program_arg &arg,
     KVRM_CHECK(arg.index < memory.tensors.size(), "a tensor that there is");
     return memory.tensors[arg.index];
   case KVRM_BASE_DELTA:
-    return memory.delta;
+    return batch.delta;
   case KVRM_BASE_DESCRIPTOR:
-    return memory.descriptor;
+    return batch.descriptor;
   case KVRM_BASE_ROWS:
     return section(layout.rows) + offset;
   case KVRM_BASE_TABLES:
@@ -69,7 +72,7 @@ static uint64_t resolve(const kvrm_program_arg &arg,
   case KVRM_BASE_HEAD_STRIDE:
     return static_cast<uint64_t>(memory.pool.headStride());
   case KVRM_BASE_PAGES_PER_SLOT:
-    return static_cast<uint64_t>(memory.limits.pages_per_slot);
+    return static_cast<uint64_t>(batch.limits.pages_per_slot);
   case KVRM_BASE_STAGED_K:
     return memory.stagedAddress;
   case KVRM_BASE_STAGED_V:
@@ -77,11 +80,11 @@ static uint64_t resolve(const kvrm_program_arg &arg,
   case KVRM_BASE_TOKENS:
     return section(layout.tokens);
   case KVRM_BASE_LOGITS:
-    return memory.logits;
+    return memory.logits + offset;
   case KVRM_BASE_SAMPLING:
     return section(layout.sampling);
   case KVRM_BASE_NEXT:
-    return memory.next;
+    return memory.next + offset;
   case KVRM_PROGRAM_BASES:
     break;
   }
@@ -90,15 +93,16 @@ static uint64_t resolve(const kvrm_program_arg &arg,
 }
 
 CudaProgram::CudaProgram(const StepProgram &program, const DeviceCode &code,
-                         const ProgramMemory &memory,
-                         const ProgramLaunch &launch)
-    : code(&code), shape(launch), hasStaging(memory.stagedAddress != 0) {
+                         const ProgramMemory &memory, bool usesPdl)
+    : code(&code), usesPdl(usesPdl), hasStaging(memory.stagedAddress != 0) {
   std::vector<kvrm_kernel_role> roles;
   for (const DeviceCode::Kernel &kernel : code.kernels())
     roles.push_back(kernel.info.role);
   runnable = program.schedules(roles);
   for (const kvrm_program_command &table : program.commands()) {
-    Command command{table, values.size(), 0};
+    Command command{.table = table,
+                    .firstValue = values.size(),
+                    .limits = memory.batches[program.batchOf(table)].limits};
     for (const kvrm_program_arg &arg : program.args(table))
       values.push_back(resolve(arg, memory));
     if (table.kind == KVRM_COMMAND_COPY)
@@ -118,7 +122,7 @@ Status CudaProgram::useProducts(CudaProducts &library,
     KVRM_TRY(product.status());
     command.product = *product;
     if (library.size() > known)
-      KVRM_TRY(runProduct(stream, command));
+      KVRM_TRY(library.tune(stream, command.product, addressesOf(command)));
   }
   return stream.synchronize();
 }
@@ -202,7 +206,7 @@ CudaLaunch CudaProgram::launchOf(const Command &command,
   launch.grid = {table.grid[0], table.grid[1], table.grid[2]};
   launch.threads = static_cast<uint32_t>(info.threads);
   launch.sharedBytes = static_cast<uint32_t>(info.sharedBytes);
-  auto rows = static_cast<uint32_t>(shape.rows);
+  auto rows = static_cast<uint32_t>(command.limits.rows);
   switch (static_cast<kvrm_grid_rule>(table.grid_rule)) {
   case KVRM_GRID_FIXED:
     break;
@@ -210,7 +214,7 @@ CudaLaunch CudaProgram::launchOf(const Command &command,
     launch.grid[0] *= rows;
     break;
   case KVRM_GRID_SHARES:
-    launch.grid[0] = static_cast<uint32_t>(shape.shares);
+    launch.grid[0] = static_cast<uint32_t>(command.limits.max_shares);
     break;
   case KVRM_GRID_PROCESSORS:
     launch.grid[0] *=
@@ -226,14 +230,12 @@ CudaLaunch CudaProgram::launchOf(const Command &command,
   return launch;
 }
 
-Status CudaProgram::runProduct(const CudaStream &stream,
-                               const Command &command) const {
+ProductAddresses CudaProgram::addressesOf(const Command &command) const {
   const uint64_t *first = values.data() + command.firstValue;
-  return products->run(stream, command.product,
-                       {.out = first[0],
-                        .in = first[1],
-                        .weight = first[2],
-                        .addend = command.table.args == 4 ? first[3] : 0});
+  return {.out = first[0],
+          .in = first[1],
+          .weight = first[2],
+          .addend = command.table.args == 4 ? first[3] : 0};
 }
 
 Status CudaProgram::launchCommand(const CudaStream &stream, size_t index,
@@ -244,7 +246,9 @@ Status CudaProgram::launchCommand(const CudaStream &stream, size_t index,
   if (command.table.kind == KVRM_COMMAND_COPY)
     return stream.copy(first[0], {first[1], command.bytes});
   if (command.table.kind == KVRM_COMMAND_PRODUCT)
-    return products ? runProduct(stream, command) : Status::ok();
+    return products
+               ? products->run(stream, command.product, addressesOf(command))
+               : Status::ok();
   const DeviceCode::Kernel &kernel = code->kernels()[command.table.kernel];
   std::array<void *, KVRM_MAX_COMMAND_ARGS> parameters{};
   for (size_t i = 0; i < command.table.args; ++i)
@@ -273,7 +277,7 @@ Status CudaProgram::launchAll(const CudaStream &stream,
     if ((table.schedules & schedule.bit()) == 0)
       continue;
     bool isProgrammatic =
-        shape.usesPdl && (table.flags & KVRM_COMMAND_PROGRAMMATIC) != 0;
+        usesPdl && (table.flags & KVRM_COMMAND_PROGRAMMATIC) != 0;
     KVRM_TRY(launchCommand(stream, i, schedule, isProgrammatic));
     if (table.kind == KVRM_COMMAND_PRODUCT && products)
       i += table.kernel; // what stands in for it

@@ -16,15 +16,18 @@
 using namespace kvrm;
 
 constinit const kvrm_host_api HostBackend::hostApi = {
-    .commit = [](void *session) { return from(session).commit(); },
-    .stage = [](void *session,
-                int32_t transport) { from(session).stage(transport); },
-    .append = [](void *session, int32_t layer, kvrm_append_kernel kernel,
-                 const float *k,
-                 const float *v) { from(session).append(layer, kernel, k, v); },
-    .attend = [](void *session, int32_t layer, kvrm_attention_kernel kernel,
-                 const float *q,
-                 float *out) { from(session).attend(layer, kernel, q, out); },
+    .commit = [](void *session) { from(session).commit(); },
+    .stage = [](void *session, int32_t batch,
+                int32_t transport) { from(session).stage(batch, transport); },
+    .append =
+        [](void *session, int32_t batch, int32_t layer,
+           kvrm_append_kernel kernel, const float *k, const float *v) {
+          from(session).append(batch, layer, kernel, k, v);
+        },
+    .attend =
+        [](void *session, int32_t batch, int32_t layer,
+           kvrm_attention_kernel kernel, const float *q,
+           float *out) { from(session).attend(batch, layer, kernel, q, out); },
     .parallel =
         [](void *session, kvrm_parallel_fn fn, void *context, int64_t count) {
           HostBackend &backend = from(session);
@@ -54,7 +57,8 @@ HostBackend::create(const HostShape &shape) {
   facts.pages = shape.pages;
   facts.parkingPages = shape.parkingPages;
   facts.canCollapse = true;
-  for (size_t i = 0; i < stepEntries; ++i) {
+  facts.mixes = shape.mixed != nullptr;
+  for (size_t i = 0; i < plannedEntries; ++i) {
     facts.entries[i].shares = backend->bounds.shares;
     backend->bounds.entries[i].plan.shares = backend->bounds.shares;
   }
@@ -113,7 +117,8 @@ Status HostBackend::takeWorkerMemory() {
 
 /// What holds any plan of any entry.
 Status HostBackend::takeStepMemory() {
-  int64_t arenaBytes = KVRM_ALIGNMENT;
+  int64_t arenaBytes =
+      std::max<int64_t>(KVRM_ALIGNMENT, bounds.mixedArenaBytes);
   for (const HostEntry &entry : bounds.entries) {
     Expected<PlanCapacity> room = Planner::capacityOf(entry.plan);
     KVRM_TRY(room.status());
@@ -127,8 +132,8 @@ Status HostBackend::takeStepMemory() {
   }
   KVRM_TRY(take(arena, arenaBytes, "arena"));
   KVRM_TRY(take(partials, partialFloats * int64_t(sizeof(float)), "partials"));
-  remaining =
-      std::make_unique<std::atomic<int32_t>[]>(static_cast<size_t>(segments));
+  remaining = std::make_unique<std::atomic<int32_t>[]>(
+      plannedEntries * static_cast<size_t>(segments));
   shares = std::make_unique<Share[]>(static_cast<size_t>(bounds.shares));
   return Status::ok();
 }
@@ -189,42 +194,69 @@ Status HostBackend::collapsePage(const PageCollapse &collapse) {
 // Steps
 //===----------------------------------------------------------------------===//
 
-Status HostBackend::runStep(const BackendStep &step, BackendStats &stats) {
-  KVRM_CHECK(!descriptor, "one step at a time");
-  KVRM_CHECK(step.descriptor, "a step is planned");
-  currentEntry = &bounds.entries[static_cast<size_t>(step.entry)];
-  KVRM_CHECK(currentEntry->fn, "a step has code");
+void HostBackend::beginStep(const BackendStep &step) {
+  KVRM_CHECK(batches == 0, "one step at a time");
+  bool isMixed = step.entry == StepEntry::Mixed;
+  KVRM_CHECK(step.descriptors.size() == (isMixed ? plannedEntries : 1),
+             "every batch of a step is planned");
+  for (StepDescriptor *descriptor : step.descriptors) {
+    auto index = static_cast<size_t>(batches);
+    KVRM_CHECK(descriptor, "a batch has a descriptor");
+    perBatch[index] = {
+        .descriptor = descriptor,
+        .entry =
+            &bounds.entries[isMixed ? index : static_cast<size_t>(step.entry)],
+        .remaining = &remaining[index * static_cast<size_t>(segments)]};
+    ++batches;
+  }
   last = BackendStats();
-  isCommitted = isStaged = false;
-  appends = attends = 0;
+  isCommitted = false;
   violation = nullptr;
   for (Worker &worker : perWorker)
     worker.copies = worker.bytes = 0;
-  descriptor = step.descriptor;
+}
+
+/// Sums up what the workers did, and says whether the code kept the protocol.
+Status HostBackend::endStep() {
+  for (const Worker &worker : perWorker) {
+    last.stageCopies += worker.copies;
+    last.stageBytes += worker.bytes;
+  }
+  if (!violation && !isCommitted)
+    violation = "a step without commit()";
+  for (const Batch &batch :
+       std::span(perBatch).first(static_cast<size_t>(batches))) {
+    if (violation)
+      break;
+    if (!batch.isStaged)
+      violation = "a step without stage()";
+    else if (batch.appends != bounds.layers || batch.attends != bounds.layers)
+      violation = "not one append() and one attend() a layer";
+  }
+  batches = 0;
+  if (violation)
+    return makeError(StatusCode::Internal, "compiled step: ", violation);
+  return Status::ok();
+}
+
+Status HostBackend::runStep(const BackendStep &step, BackendStats &stats) {
+  kvrm_step_fn fn = step.entry == StepEntry::Mixed
+                        ? bounds.mixed
+                        : bounds.entries[static_cast<size_t>(step.entry)].fn;
+  KVRM_CHECK(fn, "a step has code");
+  beginStep(step);
   kvrm_step_args args{};
   args.api = &hostApi;
   args.session = this;
   args.weights = bounds.weights;
   args.arena = arena.data();
-  args.tokens = step.descriptor->committedTokens().data();
+  for (size_t i = 0; i < step.descriptors.size(); ++i) {
+    args.descriptors[i] = step.descriptors[i]->committed();
+    args.tokens[i] = step.descriptors[i]->committedTokens().data();
+  }
   args.logits = step.logits;
-  currentEntry->fn(&args);
-  descriptor = nullptr;
-
-  for (const Worker &worker : perWorker) {
-    last.stageCopies += worker.copies;
-    last.stageBytes += worker.bytes;
-  }
-  if (!violation) {
-    if (!isCommitted)
-      violation = "a step without commit()";
-    else if (!isStaged)
-      violation = "a step without stage()";
-    else if (appends != bounds.layers || attends != bounds.layers)
-      violation = "not one append() and one attend() a layer";
-  }
-  if (violation)
-    return makeError(StatusCode::Internal, "compiled step: ", violation);
+  fn(&args);
+  KVRM_TRY(endStep());
   stats = last;
   return Status::ok();
 }
@@ -233,53 +265,60 @@ Status HostBackend::runStep(const BackendStep &step, BackendStats &stats) {
 // Host API
 //===----------------------------------------------------------------------===//
 
-bool HostBackend::inStep(const char *what) {
-  if (!descriptor || !isCommitted) {
+/// The batch that a call is for; null, and a violation, if it may not be made.
+HostBackend::Batch *HostBackend::batchOf(int32_t index, const char *what) {
+  if (batches == 0 || !isCommitted) {
     violate(what);
-    return false;
-  }
-  return true;
-}
-
-const uint8_t *HostBackend::commit() {
-  if (!descriptor) {
-    violate("commit() outside a step");
     return nullptr;
   }
-  if (isCommitted) {
-    violate("commit() twice in a step");
-    return descriptor->committed();
+  if (index < 0 || index >= batches) {
+    violate("a call for a batch that the step has not");
+    return nullptr;
   }
+  return &perBatch[static_cast<size_t>(index)];
+}
+
+void HostBackend::commit() {
+  if (batches == 0)
+    return violate("commit() outside a step");
+  if (isCommitted)
+    return violate("commit() twice in a step");
   Stopwatch watch;
   isCommitted = true;
-  last.committedBytes = descriptor->commit();
-  std::span<const kvrm_merge_segment> merges = descriptor->committedSegments();
+  for (Batch &batch : std::span(perBatch).first(static_cast<size_t>(batches)))
+    commitBatch(batch);
+  last.commitNanoseconds = watch.nanoseconds();
+}
+
+void HostBackend::commitBatch(Batch &batch) {
+  last.committedBytes += batch.descriptor->commit();
+  std::span<const kvrm_merge_segment> merges =
+      batch.descriptor->committedSegments();
   KVRM_CHECK(static_cast<int64_t>(merges.size()) <= segments,
              "segments fit the backend");
   for (size_t i = 0; i < merges.size(); ++i)
-    remaining[i].store(merges[i].partials, std::memory_order_relaxed);
-  int64_t floats = int64_t(descriptor->committedHeader().partials) *
-                   kvrm_partial_floats(int64_t(plan().qTile) *
-                                           (bounds.heads / bounds.kvHeads),
-                                       bounds.headDim);
+    batch.remaining[i].store(merges[i].partials, std::memory_order_relaxed);
+  int64_t queryRows =
+      int64_t(batch.entry->plan.qTile) * (bounds.heads / bounds.kvHeads);
+  int64_t floats = int64_t(batch.descriptor->committedHeader().partials) *
+                   kvrm_partial_floats(queryRows, bounds.headDim);
   KVRM_CHECK(floats <= partialFloats, "partials fit the backend");
-  last.commitNanoseconds = watch.nanoseconds();
-  return descriptor->committed();
 }
 
-void HostBackend::stage(int32_t transport) {
-  if (!inStep("stage() before commit()"))
+void HostBackend::stage(int32_t index, int32_t transport) {
+  Batch *batch = batchOf(index, "stage() before commit()");
+  if (!batch)
     return;
-  if (isStaged)
+  if (batch->isStaged)
     violate("stage() twice in a step");
-  if (transport != currentEntry->transport)
+  if (transport != batch->entry->transport)
     violate("stage() of another transport than the manifest's");
-  isStaged = true;
+  batch->isStaged = true;
 }
 
-kvrm_kernel_args HostBackend::argsOf(int32_t layer) const {
+kvrm_kernel_args HostBackend::argsOf(const Batch &batch, int32_t layer) const {
   kvrm_kernel_args args{};
-  args.descriptor = descriptor->committed();
+  args.descriptor = batch.descriptor->committed();
   uint8_t *base = kv.data() + int64_t(layer) * 2 * bounds.kvHeads * headStride;
   args.k_pool = base;
   args.v_pool = base + bounds.kvHeads * headStride;
@@ -288,42 +327,47 @@ kvrm_kernel_args HostBackend::argsOf(int32_t layer) const {
   return args;
 }
 
-void HostBackend::append(int32_t layer, kvrm_append_kernel kernel,
-                         const float *k, const float *v) {
-  if (!inStep("append() before commit()"))
+void HostBackend::append(int32_t index, int32_t layer,
+                         kvrm_append_kernel kernel, const float *k,
+                         const float *v) {
+  Batch *batch = batchOf(index, "append() before commit()");
+  if (!batch)
     return;
   if (layer < 0 || layer >= bounds.layers || !kernel || !k || !v) {
     violate("append() with a bad argument");
     return;
   }
-  ++appends;
-  kvrm_kernel_args args = argsOf(layer);
+  ++batch->appends;
+  kvrm_kernel_args args = argsOf(*batch, layer);
   args.k = k;
   args.v = v;
   kernel(&args);
 }
 
-void HostBackend::attend(int32_t layer, kvrm_attention_kernel kernel,
-                         const float *q, float *out) {
-  if (!inStep("attend() before commit()"))
+void HostBackend::attend(int32_t index, int32_t layer,
+                         kvrm_attention_kernel kernel, const float *q,
+                         float *out) {
+  Batch *batch = batchOf(index, "attend() before commit()");
+  if (!batch)
     return;
   if (layer < 0 || layer >= bounds.layers || !kernel || !q || !out) {
     violate("attend() with a bad argument");
     return;
   }
-  if (!isStaged) {
+  if (!batch->isStaged) {
     violate("attend() before stage()");
     return;
   }
   Stopwatch watch;
-  ++attends;
-  attendArgs = argsOf(layer);
+  ++batch->attends;
+  attending = batch;
+  attendArgs = argsOf(*batch, layer);
   attendArgs.q = q;
   attendArgs.out = out;
-  if (currentEntry->transport == KVRM_TRANSPORT_STAGED)
+  if (batch->entry->transport == KVRM_TRANSPORT_STAGED)
     attendArgs.stage_tile = stageTile;
   attendKernel = kernel;
-  std::span<const kvrm_share> planned = descriptor->committedShares();
+  std::span<const kvrm_share> planned = batch->descriptor->committedShares();
   KVRM_CHECK(static_cast<int64_t>(planned.size()) <= bounds.shares,
              "shares fit the backend");
   for (size_t i = 0; i < planned.size(); ++i) {
@@ -331,7 +375,7 @@ void HostBackend::attend(int32_t layer, kvrm_attention_kernel kernel,
     shares[i].end = planned[i].item_end;
   }
   // A single item gains nothing from a fork.
-  if (descriptor->committedHeader().items <= 1)
+  if (batch->descriptor->committedHeader().items <= 1)
     attendOn(perWorker[0], 0);
   else
     pool->run(
@@ -347,7 +391,7 @@ void HostBackend::attend(int32_t layer, kvrm_attention_kernel kernel,
 void HostBackend::attendOn(Worker &worker, int32_t index) {
   kvrm_kernel_args args = attendArgs;
   args.context = &worker;
-  int32_t count = descriptor->limits().max_shares;
+  int32_t count = attending->descriptor->limits().max_shares;
   auto own = static_cast<int32_t>(int64_t(index) * count / workers());
   for (int32_t i = 0; i < count; ++i) {
     int32_t next = (own + i) % count;
@@ -364,26 +408,27 @@ void HostBackend::attendOn(Worker &worker, int32_t index) {
 void HostBackend::runItem(Worker &worker, const kvrm_kernel_args &args,
                           int32_t index) {
   const kvrm_work_item &item =
-      descriptor->committedItems()[static_cast<size_t>(index)];
+      attending->descriptor->committedItems()[static_cast<size_t>(index)];
   attendKernel(&args, &item, worker.scratch,
                args.stage_tile ? worker.stage : nullptr);
   if (item.segment < 0)
     return;
   // The last to finish sees what the others wrote.
   auto segmentIndex = static_cast<size_t>(item.segment);
-  if (remaining[segmentIndex].fetch_sub(1, std::memory_order_acq_rel) != 1)
+  std::atomic<int32_t> &left = attending->remaining[segmentIndex];
+  if (left.fetch_sub(1, std::memory_order_acq_rel) != 1)
     return;
   const kvrm_merge_segment &segment =
-      descriptor->committedSegments()[segmentIndex];
+      attending->descriptor->committedSegments()[segmentIndex];
   mergeSegment(segment);
   // Ready for the next layer; the join orders it before.
-  remaining[segmentIndex].store(segment.partials, std::memory_order_relaxed);
+  left.store(segment.partials, std::memory_order_relaxed);
 }
 
 void HostBackend::mergeSegment(const kvrm_merge_segment &segment) {
-  const PlanShape &shape = plan();
+  const PlanShape &shape = attending->entry->plan;
   const kvrm_row &row =
-      descriptor->committedRows()[static_cast<size_t>(segment.row)];
+      attending->descriptor->committedRows()[static_cast<size_t>(segment.row)];
   int32_t group = bounds.heads / bounds.kvHeads;
   int32_t queryRows = shape.qTile * group;
   int32_t firstToken = segment.query_tile * shape.qTile;
@@ -410,10 +455,11 @@ void HostBackend::stageTile(const kvrm_kernel_args *args,
 void HostBackend::stageTileFor(Worker &worker, const kvrm_kernel_args &args,
                                const kvrm_work_item &item, int32_t tile,
                                uint8_t *stage) {
-  const PlanShape &shape = plan();
+  const PlanShape &shape = attending->entry->plan;
   const kvrm_row &row =
-      descriptor->committedRows()[static_cast<size_t>(item.row)];
-  std::span<const int32_t> table = descriptor->committedTable(item.row);
+      attending->descriptor->committedRows()[static_cast<size_t>(item.row)];
+  std::span<const int32_t> table =
+      attending->descriptor->committedTable(item.row);
   int32_t tilePages = shape.kvTile / shape.pageTokens;
   KVRM_CHECK(tilePages > 0, "a staged tile is whole pages");
   int32_t first = tile * tilePages;

@@ -61,6 +61,14 @@ std::vector<kvrm_kernel_role> Manifest::kernelRoles() const {
   return roles;
 }
 
+std::vector<const EntryInfo *> Manifest::entries() const {
+  std::vector<const EntryInfo *> there;
+  for (const EntryInfo *entry : {&decode, &prefill, &mixed})
+    if (!entry->name.empty())
+      there.push_back(entry);
+  return there;
+}
+
 /// Sizes beyond these are a damaged manifest, not a large model.
 static constexpr int64_t maxVocabulary = 1 << 24;
 static constexpr int64_t maxHidden = 1 << 20;
@@ -308,6 +316,25 @@ static void readDeviceCode(ObjectReader &reader, const Manifest &manifest,
     reader.fail("tensors", "a decoder's entry has none");
 }
 
+/// What is planned of an entry: the rows of its batch, and tiles.
+static void readPlan(ObjectReader &reader, const Manifest &manifest,
+                     EntryInfo &entry) {
+  entry.rows = reader.integer32("rows", 1, KVRM_MAX_ROWS);
+  entry.queries = reader.integer32("queries", 1, KVRM_MAX_QUERIES);
+  readTiles(reader, manifest, entry);
+}
+
+/// A step of several batches has those of the two other entries.
+static void readBatches(ObjectReader &reader, const Manifest &manifest,
+                        EntryInfo &entry) {
+  entry.batches = {"decode_step", "prefill"};
+  const json *names = reader.list("batches", 2);
+  if (names && *names != json(entry.batches))
+    reader.fail("batches", "are not decode_step and prefill");
+  entry.rows = manifest.slots + 1;
+  entry.schedule = KVRM_SCHEDULE_WORKQUEUE;
+}
+
 static EntryInfo readEntry(ObjectReader &reader, const Manifest &manifest) {
   EntryInfo entry;
   entry.name = reader.string("name");
@@ -317,11 +344,14 @@ static EntryInfo readEntry(ObjectReader &reader, const Manifest &manifest) {
     if (entry.symbol.empty())
       reader.fail("symbol", "is empty");
   }
-  entry.rows = reader.integer32("rows", 1, KVRM_MAX_ROWS);
-  entry.queries = reader.integer32("queries", 1, KVRM_MAX_QUERIES);
+  bool isMixed = entry.name == "mixed_step";
+  if (isMixed)
+    readBatches(reader, manifest, entry);
+  else
+    readPlan(reader, manifest, entry);
   entry.arenaBytes = reader.integer("arena_bytes", 0, maxFileBytes);
-  readTiles(reader, manifest, entry);
-  if (isHost && (manifest.isPaged || reader.has("scratch_bytes")))
+  bool hasScratch = manifest.isPaged && !isMixed;
+  if (isHost && (hasScratch || reader.has("scratch_bytes")))
     entry.scratchBytes = reader.integer("scratch_bytes", 0, maxFileBytes);
   if (!isHost)
     readDeviceCode(reader, manifest, entry);
@@ -349,6 +379,10 @@ static void readEntries(ObjectReader &reader, Manifest &manifest) {
         fields.fail("rows",
                     std::to_string(entry.rows) + " is not 1 for prefill");
       manifest.prefill = std::move(entry);
+    } else if (entry.name == "mixed_step" && !manifest.hasMixed()) {
+      if (!manifest.isPaged || !hasLogits)
+        fields.fail("name", "mixed_step is of paged decoders alone");
+      manifest.mixed = std::move(entry);
     } else {
       fields.fail("name", "'" + entry.name + "' is unknown or there already");
     }
@@ -357,6 +391,12 @@ static void readEntries(ObjectReader &reader, Manifest &manifest) {
     reader.fail("entries", "has no decode_step");
   if (reader.isOk() && hasLogits && !manifest.hasPrefill())
     reader.fail("entries", "has no prefill");
+  if (reader.isOk() && manifest.hasMixed() &&
+      manifest.mixed.rows > KVRM_MAX_ROWS)
+    reader.fail("entries", "mixed_step has " +
+                               std::to_string(manifest.mixed.rows) +
+                               " rows, more than " +
+                               std::to_string(int32_t(KVRM_MAX_ROWS)));
 }
 
 //===----------------------------------------------------------------------===//
@@ -373,9 +413,8 @@ static void checkFiles(ObjectReader &reader, const Manifest &manifest) {
   if (manifest.target == TargetKind::Host)
     return need("code.so");
   need("kernels.ptx");
-  for (const EntryInfo *entry : {&manifest.decode, &manifest.prefill})
-    if (!entry->name.empty())
-      need(entry->program);
+  for (const EntryInfo *entry : manifest.entries())
+    need(entry->program);
   for (const FileInfo &file : manifest.files)
     if (reader.isOk() && file.name != "weights.safetensors" &&
         file.bytes > maxImageBytes)

@@ -87,7 +87,16 @@ Status Package::linkHostCode() {
     return Status::ok();
   };
   KVRM_TRY(lookUp(info.decode, decodeFn));
-  return lookUp(info.prefill, prefillFn);
+  KVRM_TRY(lookUp(info.prefill, prefillFn));
+  return info.hasMixed() ? lookUp(info.mixed, mixedFn) : Status::ok();
+}
+
+/// Rows of each batch of a GPU's entry.
+static std::vector<int32_t> batchRows(const Manifest &manifest,
+                                      const EntryInfo &entry) {
+  if (!entry.batches.empty())
+    return {manifest.decode.rows, manifest.prefill.rows};
+  return {entry.rows};
 }
 
 Status Package::readProgram(const EntryInfo &entry, StepProgram &program) {
@@ -103,6 +112,7 @@ Status Package::readProgram(const EntryInfo &entry, StepProgram &program) {
   Expected<StepProgram> parsed = StepProgram::parse(*bytes, where);
   KVRM_TRY(parsed.status());
   std::vector<kvrm_kernel_role> roles = info.kernelRoles();
+  std::vector<int32_t> rows = batchRows(info, entry);
   KVRM_TRY(
       parsed->verify({.kernels = roles,
                       .layers = info.layers,
@@ -111,7 +121,8 @@ Status Package::readProgram(const EntryInfo &entry, StepProgram &program) {
                       .weightBytes = weightData.size(),
                       .hasLogits = info.vocabulary > 0,
                       .logitBytes = int64_t(entry.rows) * info.vocabulary *
-                                    int64_t(sizeof(float))},
+                                    int64_t(sizeof(float)),
+                      .batchRows = rows},
                      where));
   program = parsed.take();
   return Status::ok();
@@ -140,6 +151,7 @@ Package::load(const std::string &path) {
         package->readProgram(package->info.decode, package->decodeCommands));
     KVRM_TRY(
         package->readProgram(package->info.prefill, package->prefillCommands));
+    KVRM_TRY(package->readProgram(package->info.mixed, package->mixedCommands));
   }
   return std::shared_ptr<const Package>(std::move(package));
 }

@@ -47,7 +47,7 @@ static bool isAttention(kvrm_kernel_role role) {
 
 StepProgram::StepProgram(std::vector<kvrm_program_command> commands,
                          std::vector<kvrm_program_arg> args, uint32_t tensors,
-                         uint32_t layers)
+                         uint32_t layers, uint32_t batches)
     : table(std::move(commands)), arguments(std::move(args)) {
   header.magic = KVRM_PROGRAM_MAGIC;
   header.abi_version = KVRM_ABI_VERSION;
@@ -55,6 +55,7 @@ StepProgram::StepProgram(std::vector<kvrm_program_command> commands,
   header.args = static_cast<uint32_t>(arguments.size());
   header.tensors = tensors;
   header.layers = layers;
+  header.batches = batches;
 }
 
 //===----------------------------------------------------------------------===//
@@ -89,8 +90,11 @@ Expected<StepProgram> StepProgram::parse(std::string_view bytes,
                      ": abi_version: ", header.abi_version,
                      " is not this runtime's ", int32_t(KVRM_ABI_VERSION),
                      "; compile the model again");
-  if (header.reserved[0] != 0 || header.reserved[1] != 0)
-    return corrupt("a reserved word of the header is not 0");
+  if (header.reserved != 0)
+    return corrupt("the reserved word of the header is not 0");
+  if (header.batches < 1 || header.batches > KVRM_MAX_BATCHES)
+    return corrupt("batches: ", header.batches, " is outside 1..",
+                   int32_t(KVRM_MAX_BATCHES));
   if (header.commands < 1 || header.commands > KVRM_MAX_PROGRAM_COMMANDS)
     return corrupt("commands: ", header.commands, " is outside 1..",
                    int32_t(KVRM_MAX_PROGRAM_COMMANDS));
@@ -147,7 +151,7 @@ namespace {
 class Checker {
 public:
   Checker(const ProgramBounds &bounds, std::string_view where)
-      : bounds(bounds), where(where) {}
+      : bounds(bounds), where(where), afterCommit(bounds.batches()) {}
 
   Status checkCommand(const kvrm_program_command &command,
                       std::span<const kvrm_program_arg> args);
@@ -170,17 +174,27 @@ private:
   Status checkProductArgs(const kvrm_program_command &command,
                           std::span<const kvrm_program_arg> args) const;
   Status checkArg(size_t position, const kvrm_program_arg &arg) const;
+  Status checkBatch(std::span<const kvrm_program_arg> args) const;
   Status checkDeviceArgs(std::span<const kvrm_program_arg> args) const;
   Status checkDenseArgs(std::span<const kvrm_program_arg> args) const;
+  int64_t sampleOffset(int32_t base, size_t batch) const;
   Status checkSampleArgs(std::span<const kvrm_program_arg> args) const;
 
   const ProgramBounds &bounds;
   std::string_view where;
-  /// The command that comes right after the commit where there is no library.
-  size_t afterCommit = 1;
+  /// The command that comes right after the commits where there is no library.
+  size_t afterCommit;
 };
 
 } // namespace
+
+/// The batch of the first argument that is of one.
+static size_t batchOf(std::span<const kvrm_program_arg> args) {
+  for (const kvrm_program_arg &arg : args)
+    if (kvrm_base_has_batch(arg.base))
+      return arg.index;
+  return 0;
+}
 
 static bool isSized(int32_t base) {
   return base == KVRM_BASE_ARENA || base == KVRM_BASE_WEIGHTS;
@@ -199,7 +213,10 @@ Status Checker::checkArg(size_t position, const kvrm_program_arg &arg) const {
     return wrong("layer ", arg.index, " is outside 0..", bounds.layers - 1);
   if (arg.base == KVRM_BASE_TENSOR && arg.index >= bounds.tensors)
     return wrong("tensor ", arg.index, " is outside 0..", bounds.tensors - 1);
-  if (!isLayer && arg.base != KVRM_BASE_TENSOR && arg.index != 0)
+  bool hasBatch = kvrm_base_has_batch(arg.base) != 0;
+  if (hasBatch && arg.index >= bounds.batches())
+    return wrong("batch ", arg.index, " is outside 0..", bounds.batches() - 1);
+  if (!isLayer && !hasBatch && arg.base != KVRM_BASE_TENSOR && arg.index != 0)
     return wrong("index ", arg.index, " means nothing here");
   if (isSized(arg.base)) {
     int64_t size =
@@ -220,8 +237,20 @@ Status Checker::checkArg(size_t position, const kvrm_program_arg &arg) const {
       return wrong("offset ", arg.offset, " is not that of a row's field");
     return Status::ok();
   }
-  if (arg.bytes != 0 || (arg.base != KVRM_BASE_IMMEDIATE && arg.offset != 0))
+  bool mayHaveOffset = arg.base == KVRM_BASE_IMMEDIATE ||
+                       arg.base == KVRM_BASE_LOGITS ||
+                       arg.base == KVRM_BASE_NEXT;
+  if (arg.bytes != 0 || (!mayHaveOffset && arg.offset != 0))
     return wrong("offset and bytes mean nothing here");
+  return Status::ok();
+}
+
+/// A kernel of attention, and one that samples, is for one batch.
+Status Checker::checkBatch(std::span<const kvrm_program_arg> args) const {
+  for (size_t i = 0; i < args.size(); ++i)
+    if (kvrm_base_has_batch(args[i].base) && args[i].index != batchOf(args))
+      return corrupt("argument ", i, ": it is of batch ", args[i].index,
+                     ", those before of ", batchOf(args));
   return Status::ok();
 }
 
@@ -244,7 +273,7 @@ Status Checker::checkDeviceArgs(std::span<const kvrm_program_arg> args) const {
   if (args[k].index != args[v].index)
     return corrupt("it reads K of layer ", args[k].index, " and V of layer ",
                    args[v].index);
-  return Status::ok();
+  return checkBatch(args);
 }
 
 /// Arguments of a kernel that may have any but those of one role alone.
@@ -259,8 +288,24 @@ Status Checker::checkDenseArgs(std::span<const kvrm_program_arg> args) const {
         !bounds.hasLogits)
       return corrupt("argument ", i, ": base ", base,
                      " is for decoders, and the package has no logits");
+    if (base == KVRM_BASE_LOGITS && args[i].offset != 0)
+      return corrupt("argument ", i, ": a dense kernel takes all logits");
   }
   return Status::ok();
+}
+
+/// Where the rows of a batch start in an argument of a kernel that samples.
+int64_t Checker::sampleOffset(int32_t base, size_t batch) const {
+  auto rowsOf = [&](size_t batches) {
+    int64_t rows = 0;
+    for (size_t i = 0; i < batches && i < bounds.batchRows.size(); ++i)
+      rows += bounds.batchRows[i];
+    return rows;
+  };
+  int64_t first = rowsOf(batch), all = std::max<int64_t>(rowsOf(SIZE_MAX), 1);
+  if (base == KVRM_BASE_LOGITS)
+    return bounds.logitBytes / all * first;
+  return base == KVRM_BASE_NEXT ? first * int64_t(sizeof(int32_t)) : 0;
 }
 
 Status Checker::checkSampleArgs(std::span<const kvrm_program_arg> args) const {
@@ -271,9 +316,11 @@ Status Checker::checkSampleArgs(std::span<const kvrm_program_arg> args) const {
     if (args[i].base != want)
       return corrupt("argument ", i, ": base ", args[i].base, " is not ", want,
                      ", which its kernel takes there");
-    if (args[i].offset != 0)
-      return corrupt("argument ", i, ": its kernel takes whole rows");
+    if (args[i].offset != sampleOffset(args[i].base, batchOf(args)))
+      return corrupt("argument ", i, ": offset ", args[i].offset,
+                     " is not that of its batch's rows");
   }
+  KVRM_TRY(checkBatch(args));
   if (kvrm_sample_arg_base(static_cast<int32_t>(args.size())) != -1)
     return corrupt(args.size(), " arguments are too few for its kernel");
   return Status::ok();
@@ -327,8 +374,8 @@ Status Checker::checkKernel(const kvrm_program_command &command,
     return corrupt("kernel ", command.kernel, " is outside 0..",
                    static_cast<int64_t>(bounds.kernels.size()) - 1);
   kvrm_kernel_role role = bounds.kernels[command.kernel];
-  if ((role == KVRM_ROLE_COMMIT) != (index == 0))
-    return corrupt("a program starts with its one commit");
+  if ((role == KVRM_ROLE_COMMIT) != (index < bounds.batches()))
+    return corrupt("a program starts with a commit for each batch");
   int32_t allowed = schedulesOf(role);
   if ((command.schedules & ~allowed) != 0)
     return corrupt("schedules ", command.schedules, " are not those of ",
@@ -345,14 +392,17 @@ Status Checker::checkKernel(const kvrm_program_command &command,
   case KVRM_ROLE_SAMPLE:
     return checkSampleArgs(args);
   default:
-    return checkDeviceArgs(args);
+    KVRM_TRY(checkDeviceArgs(args));
+    if (role == KVRM_ROLE_COMMIT && batchOf(args) != index)
+      return corrupt("it commits batch ", batchOf(args), ", not ", index);
+    return Status::ok();
   }
 }
 
 Status Checker::checkCopy(const kvrm_program_command &command,
                           std::span<const kvrm_program_arg> args) const {
-  if (index == 0)
-    return corrupt("a program starts with its one commit");
+  if (index < bounds.batches())
+    return corrupt("a program starts with a commit for each batch");
   if (command.kernel != 0 || command.flags != 0 || command.grid_rule != 0 ||
       command.grid[0] != 0 || command.grid[1] != 0 || command.grid[2] != 0)
     return corrupt("a copy has neither kernel, flags nor grid");
@@ -406,6 +456,8 @@ Status Checker::checkProductArgs(const kvrm_program_command &command,
     bool isLogits = i == 0 && arg.base == KVRM_BASE_LOGITS && bounds.hasLogits;
     if (arg.base != matrix.base && !isLogits)
       return wrong("base ", arg.base, " is not ", matrix.base);
+    if (isLogits && arg.offset != 0)
+      return wrong("a product writes all logits");
     int64_t bytes = isLogits ? bounds.logitBytes : arg.bytes;
     if (bytes != matrix.rows * matrix.columns * matrix.element)
       return wrong(bytes, " bytes are not ", matrix.rows, " x ", matrix.columns,
@@ -424,8 +476,8 @@ Status Checker::checkProductArgs(const kvrm_program_command &command,
 
 Status Checker::checkProduct(const kvrm_program_command &command,
                              std::span<const kvrm_program_arg> args) {
-  if (index == 0)
-    return corrupt("a program starts with its one commit");
+  if (index < bounds.batches())
+    return corrupt("a program starts with a commit for each batch");
   if (index == afterCommit)
     ++afterCommit;
   if (command.flags != 0)
@@ -513,6 +565,10 @@ Status Checker::checkCommand(const kvrm_program_command &command,
   }
 }
 
+size_t StepProgram::batchOf(const kvrm_program_command &command) const {
+  return ::batchOf(args(command));
+}
+
 bool StepProgram::hasProducts() const {
   return std::ranges::any_of(table, [](const kvrm_program_command &command) {
     return command.kind == KVRM_COMMAND_PRODUCT;
@@ -561,11 +617,11 @@ Status StepProgram::verifyAttention(const ProgramBounds &bounds,
 }
 
 /// A decoder's program has a kernel that is given the logits, and after it one
-/// that chooses from them, in each schedule.
+/// for each batch that chooses from them, in each schedule.
 Status StepProgram::verifyLogits(const ProgramBounds &bounds,
                                  std::string_view where) const {
   int32_t written = 0;
-  int32_t chosen = 0;
+  std::vector<int32_t> chosen(bounds.batches());
   for (const kvrm_program_command &command : table) {
     bool takesLogits =
         std::ranges::any_of(args(command), [](const kvrm_program_arg &arg) {
@@ -573,7 +629,7 @@ Status StepProgram::verifyLogits(const ProgramBounds &bounds,
         });
     if (command.kind == KVRM_COMMAND_KERNEL &&
         bounds.kernels[command.kernel] == KVRM_ROLE_SAMPLE)
-      chosen |= command.schedules & written;
+      chosen[::batchOf(args(command))] |= command.schedules & written;
     else if (takesLogits)
       written |= command.schedules;
   }
@@ -581,9 +637,11 @@ Status StepProgram::verifyLogits(const ProgramBounds &bounds,
     if ((schedules(bounds.kernels) & schedule & ~written) != 0)
       return makeError(StatusCode::Corrupt, where,
                        ": no kernel takes the logits in schedule ", schedule);
-    if ((schedules(bounds.kernels) & schedule & ~chosen) != 0)
-      return makeError(StatusCode::Corrupt, where,
-                       ": no kernel samples the logits in schedule ", schedule);
+    for (size_t batch = 0; batch < chosen.size(); ++batch)
+      if ((schedules(bounds.kernels) & schedule & ~chosen[batch]) != 0)
+        return makeError(StatusCode::Corrupt, where,
+                         ": no kernel samples the logits of batch ", batch,
+                         " in schedule ", schedule);
   }
   return Status::ok();
 }
@@ -599,6 +657,9 @@ Status StepProgram::verify(const ProgramBounds &bounds,
   if (tensors() != bounds.tensors)
     return corrupt("tensors: ", tensors(), " is not the entry's ",
                    bounds.tensors);
+  if (header.batches != bounds.batches())
+    return corrupt("batches: ", header.batches, " are not the entry's ",
+                   bounds.batches());
   Checker checker(bounds, where);
   for (const kvrm_program_command &command : table) {
     KVRM_TRY(checker.checkCommand(command, args(command)));
@@ -697,6 +758,9 @@ std::string StepProgram::print(std::span<const kvrm_kernel_role> kernels,
       if (arg.base == KVRM_BASE_K_POOL && command.kernel < kernels.size() &&
           kernels[command.kernel] != KVRM_ROLE_COMMIT)
         layer = "  layer " + std::to_string(arg.index);
+    if (header.batches > 1 && command.kind == KVRM_COMMAND_KERNEL &&
+        kernels[command.kernel] != KVRM_ROLE_DENSE)
+      layer += "  batch " + std::to_string(batchOf(command));
     char line[256];
     std::snprintf(line, sizeof(line), "%5zu  %-23.60s %-20s %-18s%s", i,
                   nameOf(command).c_str(), sizeText(command).c_str(),

@@ -47,8 +47,8 @@ Engine::Engine(Decoder &decoder, const Clock &clock, const EngineConfig &config,
   slotOwner.assign(slots, -1);
   placeOwner.assign(static_cast<size_t>(shape.parkingPlaces), -1);
   stepTokens.resize(slots);
-  stepSampling.resize(slots);
-  nextTokens.resize(slots);
+  stepSampling.resize(slots + 1);
+  nextTokens.resize(slots + 1);
   scratchTokens.reserve(static_cast<size_t>(shape.capacity));
   if (config.sharesPrefixes) {
     kept.resize(static_cast<size_t>(shape.histories - shape.slots));
@@ -199,15 +199,17 @@ int32_t Engine::historyToken(int32_t history, int32_t position) const {
 Status Engine::step() {
   int64_t start = clock.now();
   round = RoundStats();
-  Status status = prefillSome();
+  bool leavesChunk = false;
+  Status status = prefillSome(leavesChunk);
   if (status.isOk())
-    status = decodeAll();
+    status = leavesChunk ? decodeWithChunk() : decodeAll();
   round.nanoseconds = clock.now() - start;
   return status;
 }
 
-/// Computes the chunks of a round.
-Status Engine::prefillSome() {
+/// Computes the chunks of a round. `leavesChunk` is set if the last of them is
+/// left to the decode step.
+Status Engine::prefillSome(bool &leavesChunk) {
   double budget = config.stallFactor * decodeCost;
   double spent = 0;
   do {
@@ -215,6 +217,10 @@ Status Engine::prefillSome() {
     while (prefilling < 0)
       if (!startNext())
         return Status::ok();
+    bool isLast = spent + 2 * chunkCost > budget;
+    leavesChunk = isLast && decoder.shape().mixes && sums.running > 1;
+    if (leavesChunk)
+      return Status::ok();
     int32_t chunks = round.prefillChunks;
     int64_t start = clock.now();
     KVRM_TRY(prefillChunk(requests.at(prefilling)));
@@ -293,21 +299,28 @@ bool Engine::startPrefill(Request &request, int32_t slot) {
   return true;
 }
 
-/// Computes one chunk of the request that prefills.
-Status Engine::prefillChunk(Request &request) {
+/// Valid until the next call.
+Engine::Chunk Engine::nextChunk(const Request &request) {
   int32_t done = decoder.length(request.slot);
   int32_t count = std::min(decoder.shape().prefillChunk, request.target - done);
-  std::span<const int32_t> tokens = tokensOf(request, done, count);
-  bool isLast = done + count == request.target;
+  Chunk chunk;
+  chunk.tokens = tokensOf(request, done, count);
+  chunk.isLast = done + count == request.target;
   // One that was preempted has its next token already.
-  bool isFirst = isLast && request.result.tokens.empty();
+  chunk.choosesFirst = chunk.isLast && request.result.tokens.empty();
+  return chunk;
+}
+
+/// Computes one chunk of the request that prefills.
+Status Engine::prefillChunk(Request &request) {
+  Chunk chunk = nextChunk(request);
   int32_t next = -1;
   StepOutputs outputs;
-  if (isFirst)
+  if (chunk.choosesFirst)
     outputs = {&request.sampler->next(), &next};
   int64_t start = clock.now();
   while (true) {
-    Status status = decoder.prefill(request.slot, tokens, outputs);
+    Status status = decoder.prefill(request.slot, chunk.tokens, outputs);
     if (status.isOk())
       break;
     if (status.code() != StatusCode::ResourceExhausted)
@@ -317,37 +330,52 @@ Status Engine::prefillChunk(Request &request) {
     // Those that are older and decode will end or take the pages from it.
     return sums.running > 1 ? Status::ok() : status;
   }
-  learn(prefillTokenCost, static_cast<double>(clock.now() - start) / count);
+  learn(prefillTokenCost, static_cast<double>(clock.now() - start) /
+                              static_cast<double>(chunk.tokens.size()));
+  finishChunk(request, chunk, next);
+  return Status::ok();
+}
+
+/// Notes that a chunk is computed; `next` is the token that follows, if it was
+/// to be chosen.
+void Engine::finishChunk(Request &request, const Chunk &chunk, int32_t next) {
+  auto count = static_cast<int32_t>(chunk.tokens.size());
   round.prefillTokens += count;
   ++round.prefillChunks;
   sums.prefillTokens += count;
   if (config.sharesPrefixes)
     addPages(request);
-  if (!isLast)
-    return Status::ok();
+  if (!chunk.isLast)
+    return;
   prefilling = -1;
   request.phase = Phase::Decoding;
-  if (!isFirst)
-    return Status::ok();
+  if (!chunk.choosesFirst)
+    return;
   request.result.firstToken = clock.now();
   emit(request, next);
-  return Status::ok();
+}
+
+/// Collects what the requests that decode put into a step. Returns how many
+/// there are.
+int32_t Engine::gatherDecoding() {
+  int32_t active = 0;
+  for (size_t slot = 0; slot < slotOwner.size(); ++slot) {
+    stepTokens[slot] = -1;
+    if (slotOwner[slot] < 0 || slotOwner[slot] == prefilling)
+      continue;
+    const Request &request = requests.at(slotOwner[slot]);
+    stepTokens[slot] = request.result.tokens.back();
+    stepSampling[slot] = request.sampler->next();
+    ++active;
+  }
+  return active;
 }
 
 Status Engine::decodeAll() {
   int32_t active = 0;
   int64_t start = clock.now();
   while (true) {
-    active = 0;
-    for (size_t slot = 0; slot < slotOwner.size(); ++slot) {
-      stepTokens[slot] = -1;
-      if (slotOwner[slot] < 0 || slotOwner[slot] == prefilling)
-        continue;
-      const Request &request = requests.at(slotOwner[slot]);
-      stepTokens[slot] = request.result.tokens.back();
-      stepSampling[slot] = request.sampler->next();
-      ++active;
-    }
+    active = gatherDecoding();
     if (active == 0)
       return Status::ok();
     start = clock.now();
@@ -360,6 +388,41 @@ Status Engine::decodeAll() {
   }
   learn(decodeCost, static_cast<double>(clock.now() - start));
   round.decodeNanoseconds = clock.now() - start;
+  finishDecoding(active);
+  return Status::ok();
+}
+
+/// Decodes, and computes a chunk of the request that prefills in the same step;
+/// in two steps if the pool has no pages for both. What things cost is learnt
+/// from steps that do one of them.
+Status Engine::decodeWithChunk() {
+  Request &request = requests.at(prefilling);
+  int32_t active = gatherDecoding();
+  Chunk chunk = nextChunk(request);
+  size_t row = slotOwner.size();
+  stepSampling[row] =
+      chunk.choosesFirst ? request.sampler->next() : kvrm_sampling{};
+  int64_t start = clock.now();
+  Status status = decoder.mixedStep(stepTokens, request.slot, chunk.tokens,
+                                    {stepSampling.data(), nextTokens.data()});
+  if (status.code() == StatusCode::ResourceExhausted) {
+    KVRM_TRY(prefillChunk(request));
+    round.prefillNanoseconds += clock.now() - start;
+    return decodeAll();
+  }
+  KVRM_TRY(status);
+  round.decodeNanoseconds = clock.now() - start;
+  auto count = static_cast<int32_t>(chunk.tokens.size());
+  round.mixedTokens = count;
+  sums.mixedTokens += count;
+  ++sums.mixedSteps;
+  finishDecoding(active);
+  finishChunk(request, chunk, nextTokens[row]);
+  return Status::ok();
+}
+
+/// Gives each request that took part in a step its next token.
+void Engine::finishDecoding(int32_t active) {
   round.decodeTokens = active;
   sums.decodeTokens += active;
   ++sums.steps;
@@ -372,7 +435,6 @@ Status Engine::decodeAll() {
       addPages(request);
     emit(request, nextTokens[slot]);
   }
-  return Status::ok();
 }
 
 /// Gives a request its next token, and ends it if that is due.

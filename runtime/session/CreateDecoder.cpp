@@ -103,6 +103,8 @@ static HostShape hostShapeOf(std::shared_ptr<const Package> package,
   shape.shares = config.shares;
   shape.entries = {hostEntryOf(m, m.decode, package->decodeStep()),
                    hostEntryOf(m, m.prefill, package->prefillStep())};
+  shape.mixed = package->mixedStep();
+  shape.mixedArenaBytes = m.mixed.arenaBytes;
   shape.weights = package->weights();
   shape.owner = std::move(package);
   return shape;
@@ -187,8 +189,7 @@ createCudaBackend(const Package &package, const SessionConfig &config,
   shape.plans = {planShapeOf(m, m.decode), planShapeOf(m, m.prefill)};
   // Without constants no policy chooses them.
   shape.usesClusters = !config.calibration.empty();
-  if (package.decodeProgram().hasProducts() ||
-      package.prefillProgram().hasProducts()) {
+  if (package.hasProducts()) {
     Expected<std::shared_ptr<const ProductLibrary>> library =
         ProductLibrary::find(config.products, gpu->driver().version());
     KVRM_TRY(library.status());

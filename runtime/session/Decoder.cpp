@@ -7,6 +7,9 @@
 //===----------------------------------------------------------------------===//
 
 #include "kvrm/runtime/session/Decoder.h"
+#include "kvrm/runtime/support/Check.h"
+
+#include <algorithm>
 
 #include "kvrm/runtime/session/TokenChoice.h"
 
@@ -48,6 +51,33 @@ Status Decoder::checkPrefill(int32_t slot,
   for (int32_t token : tokens)
     KVRM_TRY(checkToken(token, slot));
   return Status::ok();
+}
+
+Status Decoder::checkMixed(std::span<const int32_t> tokens, int32_t slot,
+                           std::span<const int32_t> prompt,
+                           const StepOutputs &outputs) const {
+  if (!shape().mixes)
+    return makeError(StatusCode::Incompatible,
+                     "the decoder has no mixed step; compile it with --mixed");
+  KVRM_TRY(checkDecode(tokens, outputs));
+  KVRM_TRY(checkPrefill(slot, prompt));
+  if (prompt.size() > static_cast<size_t>(shape().prefillChunk))
+    return invalidArgument("slot ", slot, ": ", prompt.size(),
+                           " tokens of a prompt are more than the ",
+                           shape().prefillChunk, " of one step");
+  if (tokens[static_cast<size_t>(slot)] != -1)
+    return invalidArgument("slot ", slot,
+                           " cannot decode while its prompt is computed");
+  if (std::ranges::all_of(tokens, [](int32_t token) { return token == -1; }))
+    return invalidArgument("mixed step: no slot decodes");
+  return Status::ok();
+}
+
+Status Decoder::mixedStep(std::span<const int32_t> tokens, int32_t slot,
+                          std::span<const int32_t> prompt,
+                          const StepOutputs &outputs) {
+  KVRM_CHECK(!shape().mixes, "a decoder that mixes overrides this");
+  return checkMixed(tokens, slot, prompt, outputs);
 }
 
 Status Decoder::checkOutputs(const StepOutputs &outputs) const {

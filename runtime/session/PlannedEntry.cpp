@@ -25,29 +25,42 @@ Status PlannedEntry::create(StepEntry which, PlanShape shape,
   return Status::ok();
 }
 
+void PlannedEntry::plan(const BlockPager &pager, const kvrm_sampling *sampling,
+                        StepStats &stats) {
+  auto count = static_cast<int32_t>(planRows.size());
+  for (int32_t row = 0; row < count && sampling; ++row)
+    descriptor->setSampling(row, sampling[row]);
+  const PlanStats &plan = planner->plan(planRows, pager, *descriptor);
+  stats.activeRows += plan.activeRows;
+  stats.pages += plan.pages;
+  stats.groups += plan.groups;
+  stats.items += plan.items;
+  stats.segments += plan.segments;
+  stats.tiles += plan.tiles;
+  stats.planNanoseconds += plan.nanoseconds;
+}
+
 Status PlannedEntry::run(Backend &backend, const BlockPager &pager,
                          int32_t schedule, const StepOutputs &outputs,
                          float *logits, StepStats &stats) {
   bool isChosenThere = backend.info().choosesTokens && outputs.next;
-  auto count = static_cast<int32_t>(planRows.size());
-  for (int32_t row = 0; row < count && isChosenThere; ++row)
-    descriptor->setSampling(row, outputs.sampling[row]);
-  const PlanStats &plan = planner->plan(planRows, pager, *descriptor);
-  stats.activeRows = plan.activeRows;
-  stats.pages = plan.pages;
-  stats.groups = plan.groups;
-  stats.items = plan.items;
-  stats.segments = plan.segments;
-  stats.tiles = plan.tiles;
-  stats.schedule = schedule;
-  stats.planNanoseconds += plan.nanoseconds;
+  stats.clearCounts();
+  plan(pager, isChosenThere ? outputs.sampling : nullptr, stats);
+  StepDescriptor *planned = &*descriptor;
+  return runPlanned(backend,
+                    {.entry = entry,
+                     .descriptors = {&planned, 1},
+                     .schedule = schedule,
+                     .logits = logits,
+                     .next = isChosenThere ? outputs.next : nullptr},
+                    stats);
+}
+
+Status kvrm::runPlanned(Backend &backend, const BackendStep &step,
+                        StepStats &stats) {
+  stats.schedule = step.schedule;
   BackendStats moved;
-  KVRM_TRY(backend.runStep({.entry = entry,
-                            .descriptor = &*descriptor,
-                            .schedule = schedule,
-                            .logits = logits,
-                            .next = isChosenThere ? outputs.next : nullptr},
-                           moved));
+  KVRM_TRY(backend.runStep(step, moved));
   stats.committedBytes += moved.committedBytes;
   stats.commitNanoseconds += moved.commitNanoseconds;
   stats.stageCopies += moved.stageCopies;

@@ -55,7 +55,8 @@ Session::create(const SessionShape &shape, std::unique_ptr<Backend> backend,
                      .poolPages = info.pages,
                      .historyPages = prefill.pagesPerSlot,
                      .window = shape.window,
-                     .prefillChunk = prefill.queries};
+                     .prefillChunk = prefill.queries,
+                     .mixes = info.mixes};
   for (StepEntry which : {StepEntry::Decode, StepEntry::Prefill}) {
     auto index = static_cast<size_t>(which);
     const PlanShape &plan = shape.entries[index];
@@ -67,7 +68,8 @@ Session::create(const SessionShape &shape, std::unique_ptr<Backend> backend,
   session->runner = std::move(backend);
   KVRM_TRY(session->createPagers(shape));
   if (!session->runner->info().choosesTokens)
-    session->spareLogits.resize(static_cast<size_t>(shape.slots) *
+    // A mixed step has one row more.
+    session->spareLogits.resize(static_cast<size_t>(shape.slots + 1) *
                                 static_cast<size_t>(shape.vocabulary));
   session->requests.reserve(static_cast<size_t>(shape.slots));
   session->copies.resize(static_cast<size_t>(shape.slots));
@@ -126,13 +128,23 @@ Status Session::runEntry(Entry &entry, const StepOutputs &outputs,
     logits = spareLogits.data();
   KVRM_TRY(entry.planned.run(*runner, *pager, chooseSchedule(entry), outputs,
                              logits, stats));
-  std::span<const PlanRow> rows = entry.planned.rows();
-  for (size_t row = 0; row < rows.size() && !isChosenThere; ++row)
+  if (!isChosenThere)
+    chooseActive(entry.planned.rows(), logits, outputs);
+  noteCollapses(stats);
+  return Status::ok();
+}
+
+void Session::chooseActive(std::span<const PlanRow> rows, const float *logits,
+                           const StepOutputs &outputs) const {
+  for (size_t row = 0; row < rows.size(); ++row)
     if (rows[row].slot >= 0)
       choose(static_cast<int32_t>(row), logits, outputs);
+}
+
+/// Moves to a step's figures what was collapsed for it.
+void Session::noteCollapses(StepStats &stats) {
   stats.collapsedPages += std::exchange(collapsedPages, 0);
   stats.collapseNanoseconds += std::exchange(collapseNanoseconds, 0);
-  return Status::ok();
 }
 
 Status Session::copyPages(std::span<const PageCopy> needed, StepStats &stats) {
@@ -214,36 +226,19 @@ Status Session::prefill(int32_t slot, std::span<const int32_t> tokens,
   return Status::ok();
 }
 
-/// Of `requests`, whose histories are extended.
-Status Session::decodeRequests(std::span<const int32_t> tokens,
-                               std::span<const PageCopy> needed,
-                               const StepOutputs &outputs, StepStats &stats) {
-  KVRM_TRY(copyPages(needed, stats));
-  Entry &entry = entryOf(StepEntry::Decode);
-  for (int32_t slot = 0; slot < slots(); ++slot) {
-    auto row = static_cast<size_t>(slot);
-    bool isActive = tokens[row] != -1;
-    if (isActive)
-      entry.planned.setTokens(slot, tokens.subspan(row, 1));
-    entry.planned.rows()[row] =
-        isActive ? planRow(slot, length(slot) - 1, 1) : PlanRow{};
-  }
-  return runEntry(entry, outputs, stats);
+/// Collects what a decode step appends.
+void Session::addDecodeRequests(std::span<const int32_t> tokens) {
+  for (int32_t slot = 0; slot < slots(); ++slot)
+    if (tokens[static_cast<size_t>(slot)] != -1)
+      requests.push_back({slot, 1});
 }
 
-Status Session::decode(std::span<const int32_t> tokens,
-                       const StepOutputs &outputs) {
-  Stopwatch watch;
-  KVRM_TRY(checkDecode(tokens, outputs));
-  requests.clear();
+/// Extends the histories of `requests`, all or none. `copied` is then the pages
+/// to copy for it.
+Status Session::appendRequests(std::span<PageCopy> &copied) {
   int64_t needed = 0;
-  for (int32_t slot = 0; slot < slots(); ++slot)
-    if (tokens[static_cast<size_t>(slot)] != -1) {
-      requests.push_back({slot, 1});
-      needed += pagesNeeded(slot, 1);
-    }
-  if (requests.empty())
-    return Status::ok();
+  for (const AppendRequest &request : requests)
+    needed += pagesNeeded(request.slot, request.tokens);
   Expected<int64_t> growth = pager->pagesNeeded(requests);
   KVRM_TRY(growth.status());
   if (!hasRoomFor(requests, *growth))
@@ -253,17 +248,106 @@ Status Session::decode(std::span<const int32_t> tokens,
   int32_t copyCount = 0;
   Status appended = pager->appendAll(requests, copies, copyCount);
   KVRM_CHECK(appended.isOk(), "pages were counted");
-  std::span<const PageCopy> copied(copies.data(),
-                                   static_cast<size_t>(copyCount));
+  copied = std::span(copies).first(static_cast<size_t>(copyCount));
+  return Status::ok();
+}
+
+void Session::undoRequests(std::span<const PageCopy> copied) {
+  for (const AppendRequest &request : requests)
+    pager->undoAppend(request.slot,
+                      pager->length(request.slot) - request.tokens, copied);
+}
+
+/// Rows and tokens of a decode step whose histories are extended.
+void Session::fillDecodeRows(std::span<const int32_t> tokens) {
+  PlannedEntry &planned = entryOf(StepEntry::Decode).planned;
+  for (int32_t slot = 0; slot < slots(); ++slot) {
+    auto row = static_cast<size_t>(slot);
+    bool isActive = tokens[row] != -1;
+    if (isActive)
+      planned.setTokens(slot, tokens.subspan(row, 1));
+    planned.rows()[row] =
+        isActive ? planRow(slot, length(slot) - 1, 1) : PlanRow{};
+  }
+}
+
+Status Session::decode(std::span<const int32_t> tokens,
+                       const StepOutputs &outputs) {
+  Stopwatch watch;
+  KVRM_TRY(checkDecode(tokens, outputs));
+  requests.clear();
+  addDecodeRequests(tokens);
+  if (requests.empty())
+    return Status::ok();
+  std::span<PageCopy> copied;
+  KVRM_TRY(appendRequests(copied));
+  fillDecodeRows(tokens);
   StepStats stats;
-  Status status = decodeRequests(tokens, copied, outputs, stats);
+  Status status = copyPages(copied, stats);
+  if (status.isOk())
+    status = runEntry(entryOf(StepEntry::Decode), outputs, stats);
   if (!status.isOk()) {
-    for (const AppendRequest &request : requests)
-      pager->undoAppend(request.slot, pager->length(request.slot) - 1, copied);
+    undoRequests(copied);
     return status;
   }
   stats.stepNanoseconds = watch.nanoseconds();
   last = stats;
+  return Status::ok();
+}
+
+Status Session::mixedStep(std::span<const int32_t> tokens, int32_t slot,
+                          std::span<const int32_t> prompt,
+                          const StepOutputs &outputs) {
+  Stopwatch watch;
+  KVRM_TRY(checkMixed(tokens, slot, prompt, outputs));
+  auto count = static_cast<int32_t>(prompt.size());
+  requests.clear();
+  addDecodeRequests(tokens);
+  requests.push_back({slot, count});
+  std::span<PageCopy> copied;
+  KVRM_TRY(appendRequests(copied));
+  fillDecodeRows(tokens);
+  PlannedEntry &prefill = entryOf(StepEntry::Prefill).planned;
+  prefill.setTokens(0, prompt);
+  prefill.rows()[0] = planRow(slot, length(slot) - count, count);
+  StepStats stats;
+  Status status = copyPages(copied, stats);
+  if (status.isOk())
+    status = runMixed(outputs, stats);
+  if (!status.isOk()) {
+    undoRequests(copied);
+    return status;
+  }
+  stats.stepNanoseconds = watch.nanoseconds();
+  last = stats;
+  return Status::ok();
+}
+
+/// Runs a mixed step whose rows and tokens are filled in, as runEntry() does
+/// for one batch. The row of the prompt comes last.
+Status Session::runMixed(const StepOutputs &outputs, StepStats &stats) {
+  bool isChosenThere = runner->info().choosesTokens && outputs.next;
+  float *logits = outputs.logits;
+  if (!logits && !runner->info().choosesTokens)
+    logits = spareLogits.data();
+  PlannedEntry &decode = entryOf(StepEntry::Decode).planned;
+  PlannedEntry &prefill = entryOf(StepEntry::Prefill).planned;
+  const kvrm_sampling *sampling = isChosenThere ? outputs.sampling : nullptr;
+  decode.plan(*pager, sampling, stats);
+  prefill.plan(*pager, sampling ? sampling + slots() : nullptr, stats);
+  const std::array descriptors = {&decode.planned(), &prefill.planned()};
+  KVRM_TRY(runPlanned(*runner,
+                      {.entry = StepEntry::Mixed,
+                       .descriptors = descriptors,
+                       .schedule = SchedulePolicy::workqueue,
+                       .logits = logits,
+                       .next = isChosenThere ? outputs.next : nullptr},
+                      stats));
+  if (!runner->info().choosesTokens) {
+    chooseActive(decode.rows(), logits, outputs);
+    choose(slots(), logits, outputs);
+  }
+  noteCollapses(stats);
   return Status::ok();
 }
 

@@ -74,22 +74,22 @@ struct StaticStep {
 } // namespace
 
 static constexpr kvrm_host_api staticApi = {
-    .commit = [](void *session) -> const uint8_t * {
-      StaticStep::violate(session, "commit() in a static step");
-      return nullptr;
-    },
+    .commit =
+        [](void *session) {
+          StaticStep::violate(session, "commit() in a static step");
+        },
     .stage =
-        [](void *session, int32_t) {
+        [](void *session, int32_t, int32_t) {
           StaticStep::violate(session, "stage() in a static step");
         },
     .append =
-        [](void *session, int32_t, kvrm_append_kernel, const float *,
+        [](void *session, int32_t, int32_t, kvrm_append_kernel, const float *,
            const float *) {
           StaticStep::violate(session, "append() in a static step");
         },
     .attend =
-        [](void *session, int32_t, kvrm_attention_kernel, const float *,
-           float *) {
+        [](void *session, int32_t, int32_t, kvrm_attention_kernel,
+           const float *, float *) {
           StaticStep::violate(session, "attend() in a static step");
         },
     .parallel = StaticStep::parallel,
@@ -104,7 +104,7 @@ Status StaticSession::runStep(StepEntry which, const StepRows &rows,
   args.session = &step;
   args.weights = package->weights();
   args.arena = arena.data();
-  args.tokens = rows.tokens.data();
+  args.tokens[0] = rows.tokens.data();
   args.logits = logits;
   args.positions = rows.positions.data();
   args.counts = rows.counts.data();

@@ -137,6 +137,27 @@ public:
     }
   }
 
+  void mixedStep(const std::vector<int32_t> &active, int32_t slot,
+                 int32_t count) {
+    std::vector<int32_t> tokens(slots, -1);
+    for (int32_t each : active)
+      tokens[size_t(each)] = nextToken++;
+    std::vector<int32_t> prompt(static_cast<size_t>(count));
+    std::iota(prompt.begin(), prompt.end(), nextToken);
+    nextToken += count;
+    std::vector<float> logits(size_t(slots + 1) * FakeBackend::vocabulary);
+    run("mixed step", [&] {
+      return session->mixedStep(tokens, slot, prompt, logits.data());
+    });
+    for (int32_t each : active) {
+      histories[size_t(each)].push_back(tokens[size_t(each)]);
+      expectLogits(each, logits.data() + each * FakeBackend::vocabulary);
+    }
+    std::vector<int32_t> &history = histories[size_t(slot)];
+    history.insert(history.end(), prompt.begin(), prompt.end());
+    expectLogits(slot, logits.data() + slots * FakeBackend::vocabulary);
+  }
+
   void alias(int32_t target, int32_t source, int32_t tokens) {
     ASSERT_TRUE(session->alias(target, source, tokens).isOk());
     const std::vector<int32_t> &from = histories[size_t(source)];
@@ -195,6 +216,7 @@ static void sharedHistories(Failing &f) {
   f.decode({0, 1, 2});
   f.alias(3, 1, 6);
   f.prefill(3, 13);
+  f.mixedStep({0, 2}, 3, 5);
   f.park(0, 1);
   f.prefill(0, 6);
   f.release(4);
@@ -211,9 +233,11 @@ static void farHistories(Failing &f) {
   f.prefill(0, 7);
   f.alias(1, 0, 7);
   f.prefill(2, 23);
-  for (int step = 0; step < 14; ++step)
+  for (int step = 0; step < 12; ++step)
     f.decode({0, 1, 2});
-  f.prefill(3, 4);
+  f.mixedStep({0, 2}, 3, 4);
+  f.mixedStep({1, 2}, 3, 5);
+  f.mixedStep({1, 2, 0}, 3, 5);
   f.prefill(0, 3);
   f.decode({0, 1, 2, 3});
 }
@@ -239,12 +263,12 @@ static void failEachCallOnce(bool isFar, void (*scenario)(Failing &),
 
 TEST(Backend, AnyCallMayFailOnce) {
   failEachCallOnce(false, sharedHistories,
-                   {"copyPage", "movePages", "prefill", "decode"});
+                   {"copyPage", "movePages", "prefill", "decode", "mixed"});
 }
 
 TEST(Backend, AnyCallMayFailOnceWithFarHistory) {
   failEachCallOnce(true, farHistories,
-                   {"copyPage", "collapsePage", "prefill", "decode"});
+                   {"copyPage", "collapsePage", "prefill", "decode", "mixed"});
 }
 
 TEST(Backend, ThePolicyChoosesInTheSession) {

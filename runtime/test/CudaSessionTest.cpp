@@ -33,8 +33,10 @@ using namespace kvrm::test;
 const double test::tolerance = 3e-2;
 
 std::vector<Case> test::allCases() {
-  return {
-      {.schedule = "workqueue"}, {.schedule = "cluster"}, {.mode = "static"}};
+  return {{.schedule = "workqueue"},
+          {.schedule = "cluster"},
+          {.schedule = "cluster", .mixes = true},
+          {.mode = "static"}};
 }
 
 namespace {
@@ -44,17 +46,19 @@ struct Files {
   ~Files() {
     std::filesystem::remove_all(paged);
     std::filesystem::remove_all(padded);
+    std::filesystem::remove_all(mixed);
   }
 
   std::string paged = toy::makeDevicePackage("paged");
   std::string padded = toy::makeDevicePackage("static");
+  std::string mixed = toy::makeDevicePackage("paged", /*mixes=*/true);
 };
 
 } // namespace
 
 static const std::string &packagePath(const Case &on = {}) {
   static Files files;
-  return on.isPaged() ? files.paged : files.padded;
+  return on.mixes ? files.mixed : on.isPaged() ? files.paged : files.padded;
 }
 
 std::shared_ptr<const Package> test::packageOf(const Case &on) {
@@ -263,7 +267,7 @@ TEST_F(CudaSession, ProductsAreALibrarysOrGenerated) {
   EXPECT_EQ(launchesOf(standIn), 0);
   EXPECT_EQ(launchesOf(fake::productSymbol), 2 * toy::layers);
   // Each of two shapes once before it is recorded, and one step of each entry.
-  EXPECT_EQ(control().products, 2 + 2 * toy::layers);
+  EXPECT_EQ(control().products, 2 * 8 + 2 * toy::layers);
 }
 
 TEST_F(CudaSession, ProductsThatTheLibraryLacks) {
@@ -282,7 +286,7 @@ TEST_F(CudaSession, WeightsGoInChunks) {
     shape.pages = 4;
     shape.stagingBytes = chunk;
     const Manifest &m = package->manifest();
-    for (size_t i = 0; i < stepEntries; ++i) {
+    for (size_t i = 0; i < plannedEntries; ++i) {
       const EntryInfo &entry = i == 0 ? m.decode : m.prefill;
       shape.plans[i] = {.rows = entry.rows,
                         .queries = entry.queries,
@@ -460,6 +464,26 @@ public:
         expectNext(slot, {first, first + toy::vocabulary});
       }
   }
+  void mixedStep(const std::vector<int32_t> &tokens, int32_t slot,
+                 const std::vector<int32_t> &prompt) {
+    std::vector<float> logits(size_t(toy::slots + 1) * toy::vocabulary, NAN);
+    run([&] {
+      return decoder->mixedStep(tokens, slot, prompt, outputsTo(logits));
+    });
+    auto expectRow = [&](int32_t of, int32_t row) {
+      auto first = logits.begin() + row * toy::vocabulary;
+      expectLogits(of, {first, first + toy::vocabulary});
+      expectNext(row, {first, first + toy::vocabulary});
+    };
+    for (int32_t each = 0; each < toy::slots; ++each)
+      if (tokens[size_t(each)] >= 0) {
+        append(each, tokens[size_t(each)]);
+        expectRow(each, each);
+      }
+    for (int32_t token : prompt)
+      append(slot, token);
+    expectRow(slot, toy::slots);
+  }
   void alias(int32_t target, int32_t source, int32_t tokens) {
     EXPECT_TRUE(decoder->alias(target, source, tokens).isOk());
     histories[size_t(target)] = histories[size_t(source)];
@@ -488,11 +512,12 @@ private:
   Status tryToCreate() {
     Expected<std::shared_ptr<const CudaDevice>> device = openDevice();
     KVRM_TRY(device.status());
-    Expected<std::unique_ptr<Decoder>> created = createDecoder(
-        packageOf({}), configOf({.schedule = "cluster"}, {.keptHistories = 1,
-                                                          .parkingPlaces = 2,
-                                                          .parkingPages = 6,
-                                                          .gpu = *device}));
+    Expected<std::unique_ptr<Decoder>> created =
+        createDecoder(packageOf({.mixes = true}),
+                      configOf({.schedule = "cluster"}, {.keptHistories = 1,
+                                                         .parkingPlaces = 2,
+                                                         .parkingPages = 6,
+                                                         .gpu = *device}));
     KVRM_TRY(created.status());
     decoder = created.take();
     return Status::ok();
@@ -536,9 +561,13 @@ private:
   std::vector<std::vector<float>> &recorded;
   bool isFirst;
   size_t step = 0;
-  const std::array<kvrm_sampling, toy::slots> sampling = {
-      {{}, {1, 0, 0, 1u << 31}, {2, 1u << 30, 0, 77}, {1, 0, 3, 1u << 30}}};
-  std::array<int32_t, toy::slots> next{};
+  const std::array<kvrm_sampling, toy::slots + 1> sampling = {
+      {{},
+       {1, 0, 0, 1u << 31},
+       {2, 1u << 30, 0, 77},
+       {1, 0, 3, 1u << 30},
+       {1, 0, 5, 1u << 29}}};
+  std::array<int32_t, toy::slots + 1> next{};
   std::array<std::vector<double>, toy::slots> want;
   std::array<toy::Reference, toy::slots + 1> histories;
   std::array<toy::Reference, 2> parked;
@@ -556,8 +585,9 @@ static void useHistories(Failing &f) {
   f.decode({19, 20, 21, -1});
   f.alias(3, 1, 18);
   f.prefill(3, {22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34});
+  f.mixedStep({-1, 7, 8, -1}, 3, {35, 36, 37});
   f.park(0, 1);
-  f.prefill(0, {35, 36});
+  f.mixedStep({-1, -1, 9, 10}, 0, {35, 36});
   f.release(4);
   f.decode({37, 38, 39, 40});
   f.park(3, 0);

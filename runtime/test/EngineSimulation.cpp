@@ -85,6 +85,7 @@ void Simulation::makeShape() {
   shape.histories = shape.slots + random.below(4);
   shape.vocabulary = random.between(2, 40);
   shape.prefillChunk = random.between(1, 16);
+  shape.mixes = random.percent(50);
   int32_t pages = (shape.capacity + shape.pageTokens - 1) / shape.pageTokens;
   // From hardly one request to more than enough for all.
   shape.poolPages =
@@ -299,6 +300,7 @@ Outcome Simulation::run() {
     fail(live.size(), " requests were lost");
   const EngineStats &stats = engine->stats();
   outcome.faults = decoder->faultsMade();
+  outcome.mixedSteps = stats.mixedSteps;
   outcome.parked = stats.parked;
   outcome.recomputed = stats.recomputed;
   outcome.evicted = stats.evicted;

@@ -32,6 +32,7 @@ struct Outcome {
   int64_t refused = 0;
   int64_t cancelled = 0;
   int64_t finished = 0;
+  int64_t mixedSteps = 0;
   int64_t parked = 0;
   int64_t recomputed = 0;
   int64_t evicted = 0;

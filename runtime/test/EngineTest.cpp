@@ -361,6 +361,41 @@ TEST_F(EngineOnSimulation, PrefillStallsDecodingByOneChunk) {
   EXPECT_EQ(engine->lastRound().decodeTokens, 2);
 }
 
+/// With a mixed step a chunk costs the others no step of its own, and the
+/// tokens are the same.
+TEST_F(EngineOnSimulation, MixedStepsTakeTheLastChunkAlong) {
+  EngineConfig config;
+  config.stallFactor = 0;
+  DecoderShape shape = shapeOf(2, 64);
+  shape.mixes = true;
+  make(shape, config);
+  ASSERT_TRUE(engine->submit(makeSpec(promptOf(4, 0), 40)));
+  ASSERT_TRUE(engine->step().isOk());
+  EXPECT_EQ(engine->lastRound().mixedTokens, 0) << "nobody decodes yet";
+  ASSERT_TRUE(engine->submit(makeSpec(promptOf(60, 1), 2)));
+  for (int round = 0; round < 8; ++round) {
+    ASSERT_TRUE(engine->step().isOk());
+    EXPECT_EQ(engine->lastRound().mixedTokens, round < 7 ? 8 : 4);
+    EXPECT_EQ(engine->lastRound().prefillTokens, round < 7 ? 8 : 4);
+    EXPECT_EQ(engine->lastRound().prefillNanoseconds, 0);
+    EXPECT_EQ(engine->lastRound().decodeTokens, 1);
+  }
+  ASSERT_TRUE(engine->step().isOk());
+  EXPECT_EQ(engine->lastRound().decodeTokens, 2);
+  EXPECT_EQ(engine->stats().mixedSteps, 8);
+  EXPECT_EQ(engine->stats().mixedTokens, 60);
+  while (!engine->isIdle())
+    ASSERT_TRUE(engine->step().isOk());
+  for (size_t i = 0; i < 2; ++i) {
+    std::vector<int32_t> history = i == 0 ? promptOf(4, 0) : promptOf(60, 1);
+    for (int32_t token : recorder.results[i].tokens) {
+      EXPECT_EQ(token, simulation::SimulatedDecoder::follows(history,
+                                                             shape.vocabulary));
+      history.push_back(token);
+    }
+  }
+}
+
 /// The factor is in decode steps: one takes 10 us, a chunk 8 us.
 TEST_F(EngineOnSimulation, TheStallFactorAllowsMoreChunks) {
   EngineConfig config;
@@ -438,12 +473,15 @@ TEST_F(EngineOnSimulation, AFailedStepLosesNothing) {
 /// Many engines by seed; kvrm-simulate runs more, and one again.
 TEST(EngineSimulation, SeedsWithFaults) {
   int64_t faults = 0;
+  int64_t mixedSteps = 0;
   for (uint64_t seed = 1; seed <= 3000; ++seed) {
     simulation::Outcome outcome = simulation::simulate(seed, false);
     ASSERT_EQ(outcome.failure, "") << "kvrm-simulate --replay " << seed;
     faults += outcome.faults;
+    mixedSteps += outcome.mixedSteps;
   }
   EXPECT_GT(faults, 10000);
+  EXPECT_GT(mixedSteps, 10000);
 }
 
 TEST(EngineSimulation, ASeedReplaysExactly) {

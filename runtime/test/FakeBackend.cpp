@@ -26,6 +26,7 @@ FakeBackend::FakeBackend(int32_t pages, int32_t parkingPages,
   facts.parkingPages = parkingPages;
   facts.pageBytes = pageTokens;
   facts.canCollapse = true;
+  facts.mixes = true;
   for (BackendInfo::Entry &entry : facts.entries)
     entry = {.shares = 3, .schedules = schedules};
 }
@@ -91,9 +92,8 @@ Status FakeBackend::collapsePage(const PageCollapse &collapse) {
   return Status::ok();
 }
 
-void FakeBackend::runRow(const BackendStep &step, int32_t index,
-                         bool isSpoilt) {
-  const StepDescriptor &descriptor = *step.descriptor;
+void FakeBackend::runRow(const StepDescriptor &descriptor, int32_t index,
+                         float *logits, bool isSpoilt) {
   const kvrm_row &row = descriptor.committedRows()[size_t(index)];
   if (row.count == 0)
     return;
@@ -115,20 +115,25 @@ void FakeBackend::runRow(const BackendStep &step, int32_t index,
     sum += token;
     exact.push_back(std::isnan(token) ? -1000 : static_cast<int32_t>(token));
   }
-  float *logits = step.logits + int64_t(index) * vocabulary;
   logits[0] = static_cast<float>(hash(exact));
   logits[1] = static_cast<float>(sum);
 }
 
 Status FakeBackend::runStep(const BackendStep &step, BackendStats &stats) {
-  bool isStruck =
-      strikes(step.entry == StepEntry::Decode ? "decode" : "prefill");
+  bool isStruck = strikes(step.entry == StepEntry::Decode    ? "decode"
+                          : step.entry == StepEntry::Prefill ? "prefill"
+                                                             : "mixed");
   if (isStruck && !failsLate)
     return injected();
   schedule = step.schedule;
   stats = BackendStats();
-  stats.committedBytes = step.descriptor->commit();
-  for (int32_t row = 0; row < step.descriptor->limits().rows; ++row)
-    runRow(step, row, isStruck);
+  float *logits = step.logits;
+  for (StepDescriptor *descriptor : step.descriptors) {
+    stats.committedBytes += descriptor->commit();
+    for (int32_t row = 0; row < descriptor->limits().rows; ++row) {
+      runRow(*descriptor, row, logits, isStruck);
+      logits += vocabulary;
+    }
+  }
   return isStruck ? injected() : Status::ok();
 }

@@ -56,7 +56,8 @@ private:
     return pool[static_cast<size_t>(table[size_t(place / pageTokens)])]
                [size_t(place % pageTokens)];
   }
-  void runRow(const BackendStep &step, int32_t index, bool isSpoilt);
+  void runRow(const StepDescriptor &descriptor, int32_t index, float *logits,
+              bool isSpoilt);
 
   BackendInfo facts;
   int32_t pageTokens;

@@ -30,6 +30,9 @@ std::vector<Case> test::allCases() {
       for (int threads : {1, 2, 3})
         cases.push_back(
             {"paged", schedule, transport, threads, threads == 3 ? 7 : 0});
+  for (const char *transport : {"native", "staged"})
+    for (int threads : {1, 3})
+      cases.push_back({"paged", "workqueue", transport, threads, 0, true});
   cases.push_back({"static", "rows", "native", 1, 0});
   cases.push_back({"static", "rows", "native", 2, 0});
   return cases;
@@ -44,12 +47,14 @@ std::shared_ptr<const Package> test::packageOf(const Case &on) {
     }
   };
   static Packages made;
-  std::string &path = made.paths[on.mode + on.schedule + on.transport];
+  std::string &path = made.paths[on.mode + on.schedule + on.transport +
+                                 (on.mixes ? "mixed" : "")];
   if (path.empty())
     path = toy::makePackage({.mode = on.mode,
                              .schedule = on.schedule,
                              .transport = on.transport,
-                             .splits = on.isPaged() ? 3 : 1});
+                             .splits = on.isPaged() ? 3 : 1,
+                             .mixes = on.mixes});
   Expected<std::shared_ptr<const Package>> package = Package::load(path);
   EXPECT_TRUE(package) << package.status().message();
   return package.take();

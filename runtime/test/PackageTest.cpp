@@ -75,6 +75,36 @@ TEST_F(Packages, LoadsAWholeOne) {
   EXPECT_EQ((*package)->tokenizerPath(), "");
 }
 
+TEST_F(Packages, MixedEntriesAreChecked) {
+  const json mixed = {{"name", "mixed_step"},
+                      {"symbol", "m"},
+                      {"batches", {"decode_step", "prefill"}},
+                      {"arena_bytes", 64}};
+  auto error = [&](const std::function<void(json &)> &change) {
+    return parseError([&](json &m) {
+      m["entries"].push_back(mixed);
+      change(m);
+    });
+  };
+  EXPECT_EQ(error([](json &) {}), "");
+  EXPECT_EQ(error([](json &m) { m["entries"][2].erase("batches"); }),
+            "M: entries[2].batches: is missing");
+  EXPECT_EQ(
+      error([](json &m) { m["entries"][2]["batches"][1] = "decode_step"; }),
+      "M: entries[2].batches: are not decode_step and prefill");
+  EXPECT_EQ(
+      error([](json &m) { m["entries"][2]["batches"] = {"decode_step"}; }),
+      "M: entries[2].batches: has 1 entries, outside 2..64");
+  EXPECT_EQ(error([](json &m) { m["entries"].push_back(m["entries"][2]); }),
+            "M: entries[3].name: 'mixed_step' is unknown or there already");
+  EXPECT_EQ(error([](json &m) { m["mode"] = "static"; }),
+            "M: entries[2].name: mixed_step is of paged decoders alone");
+  manifest["entries"].push_back(mixed);
+  writeManifest();
+  EXPECT_EQ(loadError(),
+            path + "/code.so: has no symbol 'm' for entry mixed_step");
+}
+
 TEST_F(Packages, ManifestFieldsAreChecked) {
   struct Broken {
     const char *pointer;
@@ -84,7 +114,7 @@ TEST_F(Packages, ManifestFieldsAreChecked) {
   const Broken cases[] = {
       {"/format", "zip", "M: format: 'zip' is not one of kvrm-package"},
       {"/abi_version", 1,
-       "M: abi_version: 1 is not this runtime's 7; compile the model again"},
+       "M: abi_version: 1 is not this runtime's 8; compile the model again"},
       {"/abi_version", "1", "M: abi_version: is not an integer"},
       {"/producer", 1, "M: producer: is not a string"},
       {"/producer", std::string(2000, 'x'),

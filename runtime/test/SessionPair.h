@@ -34,6 +34,7 @@ struct Case {
   std::string transport = "native";
   int threads = 1;
   int shares = 0;
+  bool mixes = false; ///< a package with a mixed step
 
   bool isPaged() const { return mode == "paged"; }
 };
@@ -75,7 +76,7 @@ public:
   explicit Pair(const Case &on = {}, const SessionConfig &config = {})
       : session(makeDecoder(on, config)),
         paged(dynamic_cast<Session *>(session.get())),
-        out(size_t(toy::slots) * toy::vocabulary) {
+        out(size_t(toy::slots + 1) * toy::vocabulary) {
     EXPECT_EQ(paged != nullptr, on.isPaged());
     // NaN in every place that nothing should come of.
     poisonPool(*session);
@@ -105,6 +106,21 @@ public:
       if (tokens[size_t(slot)] >= 0)
         expectNear(references[slot].append(tokens[size_t(slot)]),
                    out.data() + slot * toy::vocabulary);
+  }
+
+  void mixedStep(const std::vector<int32_t> &tokens, int slot,
+                 const std::vector<int32_t> &prompt) {
+    poison();
+    Status status = session->mixedStep(tokens, slot, prompt, out.data());
+    ASSERT_TRUE(status.isOk()) << status.message();
+    for (int i = 0; i < toy::slots; ++i)
+      if (tokens[size_t(i)] >= 0)
+        expectNear(references[i].append(tokens[size_t(i)]),
+                   out.data() + i * toy::vocabulary);
+    std::vector<double> want;
+    for (int32_t token : prompt)
+      want = references[slot].append(token);
+    expectNear(want, out.data() + toy::slots * toy::vocabulary);
   }
 
   void release(int slot) {

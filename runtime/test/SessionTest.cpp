@@ -32,7 +32,8 @@ class PagedSession : public Machine {};
 
 static std::string caseName(const testing::TestParamInfo<Case> &info) {
   return info.param.mode + "_" + info.param.schedule + "_" +
-         info.param.transport + "_" + std::to_string(info.param.threads);
+         info.param.transport + "_" + std::to_string(info.param.threads) +
+         (info.param.mixes ? "_mixed" : "");
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Sessions, testing::ValuesIn(allCases()),
@@ -47,7 +48,7 @@ TEST_P(Sessions, RandomUseMatchesFloat64) {
   for (int step = 0; step < 250; ++step) {
     int slot = below(toy::slots);
     int length = pair.session->length(slot);
-    switch (below(8)) {
+    switch (below(GetParam().mixes ? 12 : 8)) {
     case 0:
       pair.release(slot);
       break;
@@ -77,7 +78,18 @@ TEST_P(Sessions, RandomUseMatchesFloat64) {
       for (int i = 0; i < toy::slots; ++i)
         if (below(4) != 0 && pair.session->length(i) < toy::capacity)
           tokens[size_t(i)] = below(50);
-      pair.decode(tokens);
+      int count = 1 + below(toy::prefillQueries);
+      if (!GetParam().mixes || length + count > toy::capacity) {
+        pair.decode(tokens);
+        break;
+      }
+      tokens[size_t(slot)] = -1;
+      if (std::ranges::count(tokens, -1) == toy::slots)
+        break;
+      std::vector<int32_t> prompt(static_cast<size_t>(count));
+      for (int32_t &token : prompt)
+        token = below(50);
+      pair.mixedStep(tokens, slot, prompt);
       break;
     }
     }
@@ -159,6 +171,52 @@ TEST_P(Sessions, BadArgumentsAreAnswersAndChangeNothing) {
   pair.decode({5, 6, -1, -1});
 }
 
+TEST_P(Sessions, MixedStepsPartSharedHistories) {
+  Pair pair(GetParam());
+  if (!pair.session->shape().mixes)
+    GTEST_SKIP() << "no mixed step";
+  pair.prefill(0, {1, 2, 3, 4, 5, 6, 7});
+  pair.alias(1, 0, 7);
+  pair.alias(2, 0, 6);
+  pair.mixedStep({8, -1, 9, -1}, 1, {10, 11, 12});
+  EXPECT_EQ(pair.session->lastStep().pageCopies, 2)
+      << "the last to write has the page alone";
+  EXPECT_EQ(pair.session->lastStep().activeRows, 3);
+  EXPECT_EQ(pair.session->lastStep().steps, 1);
+  pair.mixedStep({-1, 13, -1, -1}, 3, {14});
+  pair.decode({15, 16, 17, 18});
+  pair.checkLengths();
+}
+
+TEST_P(Sessions, BadMixedStepsAreAnswersAndChangeNothing) {
+  Pair pair(GetParam());
+  pair.prefill(0, {1, 2, 3});
+  auto mixedStep = [&](std::vector<int32_t> tokens, int slot, size_t count) {
+    std::vector<int32_t> prompt(count, 1);
+    return pair.session->mixedStep(tokens, slot, prompt, pair.out.data())
+        .message();
+  };
+  if (!pair.session->shape().mixes) {
+    EXPECT_EQ(mixedStep({1, -1, -1, -1}, 1, 1),
+              "the decoder has no mixed step; compile it with --mixed");
+    return;
+  }
+  EXPECT_EQ(mixedStep({1}, 1, 1), "decode: 1 tokens for 4 slots");
+  EXPECT_EQ(mixedStep({61, -1, -1, -1}, 1, 1),
+            "slot 0: token 61 is outside 0..60");
+  EXPECT_EQ(mixedStep({1, -1, -1, -1}, 4, 1), "slot 4 is outside 0..3");
+  EXPECT_EQ(mixedStep({1, -1, -1, -1}, 1, 0),
+            "slot 1: a prompt has at least one token");
+  EXPECT_EQ(mixedStep({1, -1, -1, -1}, 1, 11),
+            "slot 1: 11 tokens of a prompt are more than the 10 of one step");
+  EXPECT_EQ(mixedStep({1, -1, -1, -1}, 0, 1),
+            "slot 0 cannot decode while its prompt is computed");
+  EXPECT_EQ(mixedStep({-1, -1, -1, -1}, 1, 1), "mixed step: no slot decodes");
+  pair.checkLengths();
+  pair.mixedStep({5, -1, -1, -1}, 1, {6});
+  pair.checkLengths();
+}
+
 /// Tokens are chosen where the backend chooses them, from the logits of the
 /// same step; with logits or without.
 TEST_P(Sessions, NextTokensAreChosenFromTheLogits) {
@@ -217,8 +275,8 @@ TEST_P(Sessions, StepsDoNotAllocate) {
   std::vector<float> out(size_t(toy::slots) * toy::vocabulary);
   std::vector<int32_t> prompt(5, 5);
   std::vector<int32_t> tokens = {1, -1, 2, 3};
-  std::vector<kvrm_sampling> sampling(toy::slots, {1.0f, 1u << 31, 7, 99});
-  std::vector<int32_t> next(toy::slots);
+  std::vector<kvrm_sampling> sampling(toy::slots + 1, {1.0f, 1u << 31, 7, 99});
+  std::vector<int32_t> next(toy::slots + 1);
   stopAllocating();
   int64_t before = allocations.load();
   for (int round = 0; round < 3; ++round) {
@@ -228,6 +286,11 @@ TEST_P(Sessions, StepsDoNotAllocate) {
       ASSERT_TRUE(session->decode(tokens, out.data()).isOk());
       ASSERT_TRUE(
           session->decode(tokens, {sampling.data(), next.data()}).isOk());
+    }
+    if (GetParam().mixes) {
+      Status status =
+          session->mixedStep(tokens, 1, prompt, {sampling.data(), next.data()});
+      ASSERT_TRUE(status.isOk());
     }
     for (int slot = 0; slot < toy::slots; ++slot)
       ASSERT_TRUE(session->release(slot).isOk());
@@ -256,6 +319,27 @@ TEST_F(PagedSession, ExhaustionLeavesItAsItWas) {
   pair.decode({7, -1, -1, -1});
   pair.release(1);
   pair.decode({7, -1, 8, 9});
+  pair.checkLengths();
+}
+
+TEST_F(PagedSession, MixedStepsTakeAllTheirPagesOrNone) {
+  constexpr size_t page = toy::pageTokens;
+  Pair pair({.mixes = true}, {.poolPages = 5});
+  pair.prefill(0, std::vector<int32_t>(2 * page, 1));
+  pair.prefill(1, std::vector<int32_t>(page, 2));
+  std::vector<int32_t> prompt(std::min<size_t>(page + 1, toy::prefillQueries),
+                              3);
+  Decoder &session = *pair.session;
+  int32_t needed = 2 + static_cast<int32_t>((prompt.size() + page - 1) / page);
+  Status status = session.mixedStep(std::vector<int32_t>{1, 2, -1, -1}, 2,
+                                    prompt, pair.out.data());
+  EXPECT_EQ(status.message(), needed > 2
+                                  ? "the step needs " + std::to_string(needed) +
+                                        " KV pages, 2 of 5 are free"
+                                  : "");
+  pair.checkLengths();
+  EXPECT_EQ(session.freePages(), 2);
+  pair.mixedStep({-1, 2, -1, -1}, 2, {4});
   pair.checkLengths();
 }
 

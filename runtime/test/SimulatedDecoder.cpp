@@ -118,32 +118,58 @@ Status SimulatedDecoder::prefill(int32_t slot, std::span<const int32_t> tokens,
   return Status::ok();
 }
 
-Status SimulatedDecoder::decode(std::span<const int32_t> tokens,
-                                const StepOutputs &outputs) {
+/// Extends the histories of a step, whose code may fail then.
+Status SimulatedDecoder::append(std::span<const AppendRequest> requests) {
   if (strikes(faults.allocation))
     return {StatusCode::ResourceExhausted, "injected: no page"};
-  std::vector<AppendRequest> requests;
-  for (int32_t slot = 0; slot < bounds.slots; ++slot)
-    if (tokens[static_cast<size_t>(slot)] >= 0)
-      requests.push_back({slot, 1});
   std::vector<PageCopy> copies(requests.size());
   int32_t count = 0;
   KVRM_TRY(pager->appendAll(requests, copies, count));
   for (int32_t i = 0; i < count; ++i)
     copy(copies[static_cast<size_t>(i)]);
   spend(10000);
-  bool isFailing = strikes(faults.launch);
+  if (!strikes(faults.launch))
+    return Status::ok();
+  for (const AppendRequest &request : requests)
+    KVRM_TRY(pager->trim(request.slot, length(request.slot) - request.tokens));
+  return {StatusCode::Internal, "injected: the step failed"};
+}
+
+static std::vector<AppendRequest> requestsOf(std::span<const int32_t> tokens) {
+  std::vector<AppendRequest> requests;
+  for (size_t slot = 0; slot < tokens.size(); ++slot)
+    if (tokens[slot] >= 0)
+      requests.push_back({static_cast<int32_t>(slot), 1});
+  return requests;
+}
+
+Status SimulatedDecoder::decode(std::span<const int32_t> tokens,
+                                const StepOutputs &outputs) {
+  std::vector<AppendRequest> requests = requestsOf(tokens);
+  KVRM_TRY(append(requests));
   for (const AppendRequest &request : requests) {
-    auto slot = static_cast<size_t>(request.slot);
-    if (isFailing) {
-      KVRM_TRY(pager->trim(request.slot, length(request.slot) - 1));
-      continue;
-    }
-    write(request.slot, tokens.subspan(slot, 1));
+    write(request.slot, tokens.subspan(static_cast<size_t>(request.slot), 1));
     compute(request.slot, request.slot, outputs);
   }
-  if (isFailing)
-    return {StatusCode::Internal, "injected: decode step failed"};
+  return Status::ok();
+}
+
+Status SimulatedDecoder::mixedStep(std::span<const int32_t> tokens,
+                                   int32_t slot,
+                                   std::span<const int32_t> prompt,
+                                   const StepOutputs &outputs) {
+  KVRM_TRY(checkMixed(tokens, slot, prompt, outputs));
+  std::vector<AppendRequest> requests = requestsOf(tokens);
+  requests.push_back({slot, static_cast<int32_t>(prompt.size())});
+  KVRM_TRY(append(requests));
+  spend(1000 * bounds.prefillChunk);
+  requests.pop_back();
+  for (const AppendRequest &request : requests) {
+    write(request.slot, tokens.subspan(static_cast<size_t>(request.slot), 1));
+    compute(request.slot, request.slot, outputs);
+  }
+  write(slot, prompt);
+  compute(slot, bounds.slots, outputs);
   return Status::ok();
 }
 

@@ -71,6 +71,9 @@ public:
                        const kvrm::StepOutputs &outputs) override;
   kvrm::Status decode(std::span<const int32_t> tokens,
                       const kvrm::StepOutputs &outputs) override;
+  kvrm::Status mixedStep(std::span<const int32_t> tokens, int32_t slot,
+                         std::span<const int32_t> prompt,
+                         const kvrm::StepOutputs &outputs) override;
   void expect(int32_t slot, int32_t tokens) override;
   kvrm::Status release(int32_t history) override;
   kvrm::Status trim(int32_t history, int32_t length) override {
@@ -103,6 +106,7 @@ public:
   int32_t parkedPages() const { return parking ? parking->usedPages() : 0; }
 
 private:
+  kvrm::Status append(std::span<const kvrm::AppendRequest> requests);
   bool strikes(int32_t chance);
   void spend(int64_t nanoseconds);
   int32_t &cell(int32_t slot, int32_t position);

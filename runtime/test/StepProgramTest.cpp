@@ -113,7 +113,9 @@ TEST_F(StepPrograms, BytesAreChecked) {
   EXPECT_EQ(changed(8, 65537), "P: commands: 65537 is outside 1..65536");
   EXPECT_EQ(changed(16, 4097), "P: tensors: 4097 is outside 0..4096");
   EXPECT_EQ(changed(20, 0), "P: layers: 0 is outside 1..1024");
-  EXPECT_EQ(changed(24, 1), "P: a reserved word of the header is not 0");
+  EXPECT_EQ(changed(24, 0), "P: batches: 0 is outside 1..2");
+  EXPECT_EQ(changed(24, 3), "P: batches: 3 is outside 1..2");
+  EXPECT_EQ(changed(28, 1), "P: the reserved word of the header is not 0");
   std::string body = std::to_string(good.size() - 32);
   EXPECT_EQ(parseError(good + "x"), "P: " + std::to_string(good.size() - 31) +
                                         " bytes after the header are not the " +
@@ -154,9 +156,9 @@ TEST_F(StepPrograms, CommandsAreChecked) {
       {[](P &p) { p.commands[1].kernel = 6; },
        "P: command 1: kernel 6 is outside 0..5"},
       {[](P &p) { p.commands[0].kernel = 1; },
-       "P: command 0: a program starts with its one commit"},
+       "P: command 0: a program starts with a commit for each batch"},
       {[](P &p) { p.commands[1].kernel = 0; },
-       "P: command 1: a program starts with its one commit"},
+       "P: command 1: a program starts with a commit for each batch"},
       {[](P &p) { p.commands[0].schedules = 3; },
        "P: command 0: the commit takes part in every schedule"},
       {[](P &p) { p.commands[0].flags = 1; },
@@ -199,7 +201,7 @@ TEST_F(StepPrograms, CommandsAreChecked) {
       {[](P &p) { p.args[10].index = 4; },
        "P: command 0: argument 10: tensor 4 is outside 0..3"},
       {[](P &p) { p.args[0].index = 1; },
-       "P: command 0: argument 0: index 1 means nothing here"},
+       "P: command 0: argument 0: batch 1 is outside 0..0"},
       {[](P &p) { p.args[0].offset = 8; },
        "P: command 0: argument 0: offset and bytes mean nothing here"},
       {[](P &p) { p.args[8].bytes = 8; },
@@ -382,6 +384,82 @@ TEST_F(StepPrograms, DenseKernelsAreChecked) {
             "P: command 0: argument 2: its kernel takes whole rows");
 }
 
+/// A program of two batches, of three rows and of one.
+TEST_F(StepPrograms, BatchesAreChecked) {
+  roles.push_back(KVRM_ROLE_DENSE);
+  roles.push_back(KVRM_ROLE_SAMPLE);
+  ProgramParts both;
+  both.layers = parts.layers;
+  both.tensors = parts.tensors;
+  both.batches = 2;
+  auto add = [&](const kvrm_program_command &command, uint16_t batch) {
+    both.commands.push_back(command);
+    both.commands.back().first_arg = static_cast<uint32_t>(both.args.size());
+    for (uint32_t i = 0; i < command.args; ++i) {
+      both.args.push_back(parts.args[command.first_arg + i]);
+      if (kvrm_base_has_batch(both.args.back().base))
+        both.args.back().index = batch;
+    }
+  };
+  for (const kvrm_program_command &command : parts.commands)
+    for (uint16_t batch : {0, 1})
+      add(command, batch);
+  both.commands[2].flags = 0; // right behind the commits
+  both.addDense(KVRM_ROLE_DENSE, KVRM_GRID_FIXED, {4, 1, 1},
+                {{KVRM_BASE_LOGITS, 0, 0, 0, 0}});
+  for (uint16_t batch : {0, 1})
+    both.addDense(KVRM_ROLE_SAMPLE, KVRM_GRID_ROWS, {1, 1, 1},
+                  {{KVRM_BASE_LOGITS, 0, 0, batch * 3 * 40, 0},
+                   {KVRM_BASE_ROWS, batch, 0, 0, 0},
+                   {KVRM_BASE_SAMPLING, batch, 0, 0, 0},
+                   {KVRM_BASE_NEXT, 0, 0, batch * 3 * 4, 0}});
+  const std::array<int32_t, 2> rows = {3, 1};
+  auto error = [&](const std::function<void(ProgramParts &)> &change) {
+    ProgramParts copy = both;
+    ProgramBounds own = bounds();
+    own.hasLogits = true;
+    own.logitBytes = 4 * 40;
+    own.batchRows = rows;
+    change(copy);
+    return copy.build().verify(own, "P").message();
+  };
+  using P = ProgramParts;
+  auto argsOf = [](P &p, size_t command) {
+    return &p.args[p.commands[command].first_arg];
+  };
+  EXPECT_EQ(error([](P &) {}), "");
+  EXPECT_EQ(error([](P &p) { p.batches = 1; }),
+            "P: batches: 1 are not the entry's 2");
+  EXPECT_EQ(error([](P &p) { std::swap(p.commands[1], p.commands[2]); }),
+            "P: command 1: a program starts with a commit for each batch");
+  EXPECT_EQ(error([](P &p) { p.commands[2].flags = 1; }),
+            "P: command 2: it starts before the commit has ended");
+  EXPECT_EQ(error([&](P &p) { argsOf(p, 3)[2].index = 2; }),
+            "P: command 3: argument 2: batch 2 is outside 0..1");
+  EXPECT_EQ(error([&](P &p) { argsOf(p, 3)[3].index = 0; }),
+            "P: command 3: argument 3: it is of batch 0, those before of 1");
+  EXPECT_EQ(error([](P &p) {
+              std::swap(p.commands[0].first_arg, p.commands[1].first_arg);
+            }),
+            "P: command 0: it commits batch 1, not 0");
+  size_t last = both.commands.size() - 1;
+  std::string where = "P: command " + std::to_string(last) + ": argument ";
+  EXPECT_EQ(error([&](P &p) { argsOf(p, last)[0].offset = 80; }),
+            where + "0: offset 80 is not that of its batch's rows");
+  EXPECT_EQ(error([&](P &p) { argsOf(p, last)[3].offset = 0; }),
+            where + "3: offset 0 is not that of its batch's rows");
+  EXPECT_EQ(error([&](P &p) { argsOf(p, last)[2].index = 0; }),
+            where + "2: it is of batch 0, those before of 1");
+  EXPECT_EQ(error([](P &p) {
+              p.commands.pop_back();
+              p.args.resize(p.args.size() - 4);
+            }),
+            "P: no kernel samples the logits of batch 1 in schedule 1");
+  EXPECT_EQ(error([&](P &p) { argsOf(p, last - 2)[0].offset = 120; }),
+            "P: command " + std::to_string(last - 2) +
+                ": argument 0: a dense kernel takes all logits");
+}
+
 TEST_F(StepPrograms, SamplingIsChecked) {
   roles.push_back(KVRM_ROLE_DENSE);
   roles.push_back(KVRM_ROLE_SAMPLE);
@@ -399,9 +477,9 @@ TEST_F(StepPrograms, SamplingIsChecked) {
   using P = ProgramParts;
   EXPECT_EQ(error([](P &) {}), "");
   EXPECT_EQ(error([&](P &p) { p = unsampled; }),
-            "P: no kernel samples the logits in schedule 1");
+            "P: no kernel samples the logits of batch 0 in schedule 1");
   EXPECT_EQ(error([](P &p) { p.commands.back().schedules = 5; }),
-            "P: no kernel samples the logits in schedule 2");
+            "P: no kernel samples the logits of batch 0 in schedule 2");
   EXPECT_EQ(error([](P &p) {
               std::swap(p.commands.end()[-1].kernel,
                         p.commands.end()[-2].kernel);
@@ -414,8 +492,9 @@ TEST_F(StepPrograms, SamplingIsChecked) {
             "P: command 12: its kernel takes a block a row");
   EXPECT_EQ(error([](P &p) { p.commands.back().grid_rule = KVRM_GRID_FIXED; }),
             "P: command 12: its kernel takes a block a row");
-  EXPECT_EQ(error([](P &p) { p.args.end()[-3].offset = 8; }),
-            "P: command 12: argument 1: its kernel takes whole rows");
+  EXPECT_EQ(
+      error([](P &p) { p.args.end()[-3].offset = 8; }),
+      "P: command 12: argument 1: offset 8 is not that of its batch's rows");
   EXPECT_EQ(error([](P &p) { p.args.back().base = KVRM_BASE_LOGITS; }),
             "P: command 12: argument 3: base 20 is not 22, which its kernel "
             "takes there");
@@ -636,7 +715,7 @@ TEST_F(StepPrograms, StandInsWaitForTheCommit) {
   none.layers = 2;
   none.addProduct(KVRM_PRODUCT_F16_F32, {4, 6, 8}, productArgs);
   EXPECT_EQ(verifyError(none),
-            "P: command 0: a program starts with its one commit");
+            "P: command 0: a program starts with a commit for each batch");
 }
 
 /// Whatever bytes change, parsing and checking end, and what passes reaches

@@ -37,7 +37,7 @@ enum DeviceKernel : uint32_t {
   Project,  ///< rows, x, q, k, v, layer
   Mix,      ///< out, weight, mixed, rows of the product
   Residual, ///< rows, x, mixed
-  Logits,   ///< rows, x, weights, logits, queries
+  Logits,   ///< rows, x, weights, logits, queries, first row of the batch
   Sample,
   DeviceKernels
 };
@@ -58,21 +58,22 @@ inline constexpr std::array<DeviceKernelInfo, DeviceKernels> deviceKernels = {
      {KVRM_ROLE_DENSE, "toy_project", 6},
      {KVRM_ROLE_DENSE, "toy_mix", 4},
      {KVRM_ROLE_DENSE, "toy_residual", 3},
-     {KVRM_ROLE_DENSE, "toy_logits", 5},
+     {KVRM_ROLE_DENSE, "toy_logits", 6},
      {KVRM_ROLE_SAMPLE, "toy_sample", 4}}};
 
-/// Values between the kernels of a step of so many tokens: x in float, all else
-/// in f16.
+/// Values between the kernels of a batch of so many tokens: x in float, all
+/// else in f16.
 struct DeviceArena {
   int64_t x, q, k, v, out, mixed; ///< offsets
   int64_t xBytes, qBytes, kvBytes;
-  int64_t bytes;
+  int64_t bytes; ///< where the next batch's can start
 
-  explicit DeviceArena(int64_t tokens) {
+  /// From `start` on, which is aligned.
+  explicit DeviceArena(int64_t tokens, int64_t start = 0) {
     xBytes = tokens * hidden * int64_t(sizeof(float));
     qBytes = tokens * hidden * int64_t(sizeof(uint16_t));
     kvBytes = tokens * kvHeads * headDim * int64_t(sizeof(uint16_t));
-    x = 0;
+    x = start;
     q = kvrm_align_up(x + xBytes);
     k = kvrm_align_up(q + qBytes);
     v = kvrm_align_up(k + kvBytes);

@@ -117,6 +117,7 @@ void writeLogits(const Launch &launch) {
   Parameters at(launch);
   const auto *rows = at.pointer<const kvrm_row>(0);
   auto queries = static_cast<int64_t>(at.number(4));
+  float *logits = at.pointer<float>(3) + at.number(5) * vocabulary;
   for (uint32_t r = 0; r < launch.grid[0]; ++r) {
     if (rows[r].count == 0)
       continue;
@@ -127,7 +128,7 @@ void writeLogits(const Launch &launch) {
       float sum = 0;
       for (int i = 0; i < hidden; ++i)
         sum += x[i] * weights[i];
-      at.pointer<float>(3)[r * vocabulary + token] = sum;
+      logits[r * vocabulary + token] = sum;
     }
   }
 }

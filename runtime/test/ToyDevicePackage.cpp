@@ -27,46 +27,63 @@ using namespace toy;
 
 namespace {
 
-/// One step of an entry.
-class ProgramWriter {
-public:
-  ProgramWriter(int rows, int queries)
-      : rows(static_cast<uint32_t>(rows)),
-        queries(static_cast<uint32_t>(queries)), arena(rows * queries) {
-    parts.layers = layers;
-    parts.tensors = 0;
-  }
+/// A batch of a step.
+struct BatchShape {
+  int rows;
+  int queries;
+};
 
-  ProgramParts run() {
+/// Writes the commands of one batch.
+class BatchWriter {
+public:
+  BatchWriter(ProgramParts &parts, BatchShape shape, uint16_t batch,
+              uint32_t firstRow, int64_t arenaStart, bool isAlone)
+      : parts(parts), rows(static_cast<uint32_t>(shape.rows)),
+        queries(static_cast<uint32_t>(shape.queries)), batch(batch),
+        firstRow(firstRow), isAlone(isAlone),
+        arena(int64_t(shape.rows) * shape.queries, arenaStart) {}
+
+  void commit() {
     addKernel(Commit, KVRM_RUN_ALL, KVRM_GRID_FIXED, {4, 1, 1}, 0, false);
+  }
+  void embed() {
     addDense(Embed, {of(KVRM_BASE_TOKENS), of(KVRM_BASE_ROWS), x()}, false);
-    for (int layer = 0; layer < layers; ++layer) {
-      addDense(Project, {of(KVRM_BASE_ROWS),
-                         x(),
-                         {KVRM_BASE_ARENA, 0, 0, arena.q, arena.qBytes},
-                         {KVRM_BASE_ARENA, 0, 0, arena.k, arena.kvBytes},
-                         {KVRM_BASE_ARENA, 0, 0, arena.v, arena.kvBytes},
-                         {KVRM_BASE_IMMEDIATE, 0, 0, layer, 0}});
-      addKernel(Append, KVRM_RUN_ALL, KVRM_GRID_ROWS, {1, queries, 1}, layer);
-      addAttention(layer);
-      addMix();
-      addDense(Residual, {of(KVRM_BASE_ROWS), x(), mixed()});
-    }
+  }
+  void layer(int layer) {
+    addDense(Project, {of(KVRM_BASE_ROWS),
+                       x(),
+                       {KVRM_BASE_ARENA, 0, 0, arena.q, arena.qBytes},
+                       {KVRM_BASE_ARENA, 0, 0, arena.k, arena.kvBytes},
+                       {KVRM_BASE_ARENA, 0, 0, arena.v, arena.kvBytes},
+                       {KVRM_BASE_IMMEDIATE, 0, 0, layer, 0}});
+    addKernel(Append, KVRM_RUN_ALL, KVRM_GRID_ROWS, {1, queries, 1}, layer);
+    addAttention(layer);
+    addMix();
+    addDense(Residual, {of(KVRM_BASE_ROWS), x(), mixed()});
+  }
+  void logits() {
     addDense(Logits, {of(KVRM_BASE_ROWS),
                       x(),
                       {KVRM_BASE_WEIGHTS, 0, 0, 0, headWeightBytes},
                       of(KVRM_BASE_LOGITS),
-                      {KVRM_BASE_IMMEDIATE, 0, 0, queries, 0}});
-    parts.addDense(Sample, KVRM_GRID_ROWS, {1, 1, 1},
-                   {of(KVRM_BASE_LOGITS), of(KVRM_BASE_ROWS),
-                    of(KVRM_BASE_SAMPLING), of(KVRM_BASE_NEXT)},
-                   true);
-    return parts;
+                      {KVRM_BASE_IMMEDIATE, 0, 0, queries, 0},
+                      {KVRM_BASE_IMMEDIATE, 0, 0, firstRow, 0}});
   }
+  void sample() {
+    kvrm_program_arg logits = of(KVRM_BASE_LOGITS);
+    logits.offset = int64_t(firstRow) * vocabulary * int64_t(sizeof(float));
+    kvrm_program_arg next = of(KVRM_BASE_NEXT);
+    next.offset = int64_t(firstRow) * int64_t(sizeof(int32_t));
+    parts.addDense(Sample, KVRM_GRID_ROWS, {1, 1, 1},
+                   {logits, of(KVRM_BASE_ROWS), of(KVRM_BASE_SAMPLING), next},
+                   true);
+  }
+  int64_t arenaEnd() const { return arena.bytes; }
 
 private:
-  static kvrm_program_arg of(kvrm_program_base base) {
-    return {static_cast<uint16_t>(base), 0, 0, 0, 0};
+  kvrm_program_arg of(kvrm_program_base base) const {
+    uint16_t index = kvrm_base_has_batch(base) ? batch : uint16_t(0);
+    return {static_cast<uint16_t>(base), index, 0, 0, 0};
   }
   kvrm_program_arg x() const {
     return {KVRM_BASE_ARENA, 0, 0, arena.x, arena.xBytes};
@@ -97,6 +114,9 @@ private:
               isProgrammatic);
     parts.commands.back().kernel = kernel;
     kvrm_program_arg *args = &parts.args.back() + 1 - KVRM_DEVICE_ARGS;
+    for (size_t i = 0; i < KVRM_DEVICE_ARGS; ++i)
+      if (kvrm_base_has_batch(args[i].base))
+        args[i].index = batch;
     constexpr size_t q = offsetof(kvrm_device_args, q) / 8;
     args[q] = {KVRM_BASE_ARENA, 0, 0, arena.q, arena.qBytes};
     args[q + 1] = {KVRM_BASE_ARENA, 0, 0, arena.out, arena.qBytes};
@@ -109,17 +129,53 @@ private:
                        {1, 1, 1}, layer);
     addKernel(AttendWorkqueue, KVRM_RUN_WORKQUEUE, KVRM_GRID_SHARES, {1, 1, 1},
               layer);
-    addKernel(AttendCluster, KVRM_RUN_CLUSTER, KVRM_GRID_CLUSTERS,
-              {kvHeads, 1, 1}, layer);
+    if (isAlone)
+      addKernel(AttendCluster, KVRM_RUN_CLUSTER, KVRM_GRID_CLUSTERS,
+                {kvHeads, 1, 1}, layer);
   }
 
+  ProgramParts &parts;
   uint32_t rows;
   uint32_t queries;
+  uint16_t batch;
+  uint32_t firstRow;
+  bool isAlone; ///< in its step
   DeviceArena arena;
-  ProgramParts parts;
 };
 
 } // namespace
+
+static constexpr BatchShape decodeBatch = {slots, 1};
+static constexpr BatchShape prefillBatch = {1, prefillQueries};
+
+/// A step of such batches, layer by layer.
+static std::string programOf(std::initializer_list<BatchShape> shapes,
+                             int64_t &arenaBytes) {
+  ProgramParts parts;
+  parts.layers = layers;
+  parts.tensors = 0;
+  parts.batches = static_cast<uint32_t>(shapes.size());
+  std::vector<BatchWriter> batches;
+  uint32_t firstRow = 0;
+  arenaBytes = 0;
+  for (BatchShape shape : shapes) {
+    batches.emplace_back(parts, shape, static_cast<uint16_t>(batches.size()),
+                         firstRow, arenaBytes, shapes.size() == 1);
+    firstRow += static_cast<uint32_t>(shape.rows);
+    arenaBytes = batches.back().arenaEnd();
+  }
+  auto each = [&](auto write) {
+    for (BatchWriter &batch : batches)
+      write(batch);
+  };
+  each([](BatchWriter &batch) { batch.commit(); });
+  each([](BatchWriter &batch) { batch.embed(); });
+  for (int layer = 0; layer < layers; ++layer)
+    each([&](BatchWriter &batch) { batch.layer(layer); });
+  each([](BatchWriter &batch) { batch.logits(); });
+  each([](BatchWriter &batch) { batch.sample(); });
+  return parts.build().serialize();
+}
 
 //===----------------------------------------------------------------------===//
 // Package
@@ -152,10 +208,23 @@ static json entryOf(const char *name, const char *program, int rows,
           {"arena_bytes", DeviceArena(rows * queries).bytes}};
 }
 
-json toy::deviceManifestOf(const std::string &folder) {
+json toy::deviceManifestOf(const std::string &folder, bool mixes) {
+  std::vector<std::string> names = {"kernels.ptx", "decode.program",
+                                    "prefill.program", "weights.safetensors"};
+  json entries = {
+      entryOf("decode_step", "decode.program", slots, 1, 1),
+      entryOf("prefill", "prefill.program", 1, prefillQueries, prefillQTile)};
+  if (mixes) {
+    names.emplace_back("mixed.program");
+    int64_t arenaBytes = 0;
+    programOf({decodeBatch, prefillBatch}, arenaBytes);
+    entries.push_back({{"name", "mixed_step"},
+                       {"program", "mixed.program"},
+                       {"batches", {"decode_step", "prefill"}},
+                       {"arena_bytes", arenaBytes}});
+  }
   json files = json::array();
-  for (const char *name : {"kernels.ptx", "decode.program", "prefill.program",
-                           "weights.safetensors"}) {
+  for (const std::string &name : names) {
     std::string path = folder + "/" + name;
     files.push_back({{"name", name},
                      {"bytes", fs::file_size(path)},
@@ -185,10 +254,7 @@ json toy::deviceManifestOf(const std::string &folder) {
             {"pages_per_slot", pagesPerSlot},
             {"element", "f16"}}},
           {"kernels", kernelsOf()},
-          {"entries",
-           {entryOf("decode_step", "decode.program", slots, 1, 1),
-            entryOf("prefill", "prefill.program", 1, prefillQueries,
-                    prefillQTile)}},
+          {"entries", entries},
           {"files", files}};
 }
 
@@ -216,7 +282,7 @@ static std::string weightsFile() {
   return bytes;
 }
 
-std::string toy::makeDevicePackage(const std::string &mode) {
+std::string toy::makeDevicePackage(const std::string &mode, bool mixes) {
   std::string path = (fs::temp_directory_path() / "kvrm-toy-XXXXXX").string();
   if (!mkdtemp(path.data()))
     std::abort();
@@ -225,11 +291,13 @@ std::string toy::makeDevicePackage(const std::string &mode) {
     body += std::string(".visible .entry ") + kernel.symbol + "() {}\n";
   write(path + "/kernels.ptx", ".version 8.4\n" + body);
   write(path + "/weights.safetensors", weightsFile());
-  write(path + "/decode.program",
-        ProgramWriter(slots, 1).run().build().serialize());
-  write(path + "/prefill.program",
-        ProgramWriter(1, prefillQueries).run().build().serialize());
-  json manifest = deviceManifestOf(path);
+  int64_t arenaBytes = 0;
+  write(path + "/decode.program", programOf({decodeBatch}, arenaBytes));
+  write(path + "/prefill.program", programOf({prefillBatch}, arenaBytes));
+  if (mixes)
+    write(path + "/mixed.program",
+          programOf({decodeBatch, prefillBatch}, arenaBytes));
+  json manifest = deviceManifestOf(path, mixes);
   manifest["mode"] = mode;
   writeManifest(path, manifest);
   return path;

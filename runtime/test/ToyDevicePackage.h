@@ -15,10 +15,11 @@
 namespace toy {
 
 /// Writes a whole package to a new folder and returns its path. `mode` is
-/// paged or static.
-std::string makeDevicePackage(const std::string &mode = "paged");
+/// paged or static; a paged one may have a mixed step.
+std::string makeDevicePackage(const std::string &mode = "paged",
+                              bool mixes = false);
 /// The manifest of a paged package whose files lie in `folder`.
-nlohmann::json deviceManifestOf(const std::string &folder);
+nlohmann::json deviceManifestOf(const std::string &folder, bool mixes = false);
 
 } // namespace toy
 

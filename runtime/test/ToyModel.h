@@ -58,6 +58,10 @@ constexpr int farSinks = 2;
 constexpr int farPagesPerSlot =
     (farWindow + farEntries + prefillQueries + pageTokens - 1) / pageTokens;
 constexpr int prefillQTile = 4;
+/// Bytes of the values between the parts of a step of so many tokens.
+constexpr int arenaBytes(int tokens) {
+  return tokens * (hidden * 3 + 2 * kvHeads * headDim) * 4;
+}
 constexpr float softmaxScale = 0.75f;
 /// Tokens that make the module break the protocol.
 constexpr int tokenCommitsTwice = 58;

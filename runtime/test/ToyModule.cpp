@@ -178,58 +178,109 @@ void attention(const kvrm_kernel_args *args, const kvrm_work_item *item,
         args->out[offsetOf(r) + d] = acc[r * headDim + d] / l[r];
 }
 
-template <int Rows, int Queries, int QTile>
-void step(const kvrm_step_args *args) {
-  const kvrm_host_api &api = *args->api;
+/// One batch of a step, which the step does layer by layer.
+template <int Rows, int Queries, int QTile> class BatchStep {
+public:
+  BatchStep(const kvrm_step_args *args, int32_t batch, uint8_t *arena,
+            float *logits)
+      : args(args), batch(batch), tokens(args->tokens[batch]),
+        rows(rowsOf(args->descriptors[batch], Rows)),
+        values(arena, Rows * Queries), rowLogits(logits) {}
+
+  void begin() {
+    if (tokens[0] != tokenSkipsStage)
+      args->api->stage(args->session, batch, TOY_TRANSPORT);
+    forEachToken([&](int r, int t, int i) {
+      embed(tokens[i], rows[r].position + t, values.x + i * hidden);
+    });
+  }
+
+  void layer(int number) {
+    if (number == 1 && tokens[0] == tokenSkipsLayer)
+      return;
+    forEachToken([&](int, int, int i) {
+      project(number, values.x + i * hidden, values.q + i * hidden,
+              values.k + i * kvHeads * headDim,
+              values.v + i * kvHeads * headDim);
+    });
+    args->api->append(args->session, batch, number, append<Rows, Queries>,
+                      values.k, values.v);
+    args->api->attend(args->session, batch, number,
+                      attention<Rows, Queries, QTile>, values.q, values.out);
+    forEachToken([&](int, int, int i) {
+      residual(values.x + i * hidden, values.out + i * hidden);
+    });
+  }
+
+  void end() {
+    args->api->parallel(
+        args->session,
+        [](void *opaque, int64_t begin, int64_t end) {
+          auto *step = static_cast<BatchStep *>(opaque);
+          for (auto r = static_cast<int>(begin); r < end; ++r)
+            step->writeLogits(r);
+        },
+        this, Rows);
+  }
+
+private:
+  template <typename Fn> void forEachToken(Fn fn) {
+    for (int r = 0; r < Rows; ++r)
+      for (int t = 0; t < rows[r].count; ++t)
+        fn(r, t, r * Queries + t);
+  }
+  void writeLogits(int r) {
+    if (rows[r].count > 0)
+      logits(values.x + (r * Queries + rows[r].count - 1) * hidden,
+             rowLogits + r * vocabulary);
+  }
+
+  const kvrm_step_args *args;
+  int32_t batch;
+  const int32_t *tokens;
+  const kvrm_row *rows;
+  Values values;
+  float *rowLogits;
+};
+
+/// Without the right weights the step fails: commit() is missing.
+bool commit(const kvrm_step_args *args) {
   float scale;
   std::memcpy(&scale, args->weights, sizeof(scale));
   if (scale != softmaxScale)
-    return; // fails the step: commit() is missing
-  const uint8_t *descriptor = api.commit(args->session);
-  if (args->tokens[0] == tokenCommitsTwice)
-    api.commit(args->session);
-  if (args->tokens[0] != tokenSkipsStage)
-    api.stage(args->session, TOY_TRANSPORT);
-  const kvrm_row *rows = rowsOf(descriptor, Rows);
-  Values values(args->arena, Rows * Queries);
-  for (int r = 0; r < Rows; ++r)
-    for (int t = 0; t < rows[r].count; ++t)
-      embed(args->tokens[r * Queries + t], rows[r].position + t,
-            values.x + (r * Queries + t) * hidden);
+    return false;
+  args->api->commit(args->session);
+  if (args->tokens[0][0] == tokenCommitsTwice)
+    args->api->commit(args->session);
+  return true;
+}
+
+template <int Rows, int Queries, int QTile>
+void step(const kvrm_step_args *args) {
+  if (!commit(args))
+    return;
+  BatchStep<Rows, Queries, QTile> batch(args, 0, args->arena, args->logits);
+  batch.begin();
+  for (int layer = 0; layer < layers; ++layer)
+    batch.layer(layer);
+  batch.end();
+}
+
+void mixedStep(const kvrm_step_args *args) {
+  if (!commit(args))
+    return;
+  BatchStep<slots, 1, 1> rows(args, 0, args->arena, args->logits);
+  BatchStep<1, prefillQueries, prefillQTile> prompt(
+      args, 1, args->arena + arenaBytes(slots),
+      args->logits + slots * vocabulary);
+  rows.begin();
+  prompt.begin();
   for (int layer = 0; layer < layers; ++layer) {
-    if (layer == 1 && args->tokens[0] == tokenSkipsLayer)
-      break;
-    for (int r = 0; r < Rows; ++r)
-      for (int t = 0; t < rows[r].count; ++t) {
-        int i = r * Queries + t;
-        project(layer, values.x + i * hidden, values.q + i * hidden,
-                values.k + i * kvHeads * headDim,
-                values.v + i * kvHeads * headDim);
-      }
-    api.append(args->session, layer, append<Rows, Queries>, values.k, values.v);
-    api.attend(args->session, layer, attention<Rows, Queries, QTile>, values.q,
-               values.out);
-    for (int r = 0; r < Rows; ++r)
-      for (int t = 0; t < rows[r].count; ++t) {
-        int i = r * Queries + t;
-        residual(values.x + i * hidden, values.out + i * hidden);
-      }
+    rows.layer(layer);
+    prompt.layer(layer);
   }
-  struct Context {
-    const kvrm_step_args *args;
-    const kvrm_row *rows;
-    const float *x;
-  } context{args, rows, values.x};
-  api.parallel(
-      args->session,
-      [](void *opaque, int64_t begin, int64_t end) {
-        auto *c = static_cast<Context *>(opaque);
-        for (auto r = static_cast<int>(begin); r < end; ++r)
-          if (c->rows[r].count > 0)
-            logits(c->x + (r * Queries + c->rows[r].count - 1) * hidden,
-                   c->args->logits + r * vocabulary);
-      },
-      &context, Rows);
+  rows.end();
+  prompt.end();
 }
 
 #else
@@ -243,7 +294,7 @@ template <int Rows, int Queries> void staticStep(const kvrm_step_args *args) {
     int count = Queries == 1 ? 1 : args->counts[r];
     for (int t = 0; t < count; ++t) {
       int position = args->positions[r] + t;
-      embed(args->tokens[r * Queries + t], position, values.x);
+      embed(args->tokens[0][r * Queries + t], position, values.x);
       for (int layer = 0; layer < layers; ++layer) {
         project(layer, values.x, values.q, values.k, values.v);
         auto at = [&](int head, int token) {
@@ -308,3 +359,10 @@ kvrm_prefill(const kvrm_step_args *args) {
   step<1, prefillQueries, prefillQTile>(args);
 #endif
 }
+
+#ifndef TOY_STATIC
+extern "C" __attribute__((visibility("default"))) void
+kvrm_mixed_step(const kvrm_step_args *args) {
+  mixedStep(args);
+}
+#endif

@@ -67,7 +67,7 @@ json toy::manifestOf(const PackageOptions &options, const std::string &folder) {
                 {"schedule", options.schedule},
                 {"splits", options.splits},
                 {"transport", options.transport},
-                {"arena_bytes", rows * queries * (hidden * 3 + 64) * 4},
+                {"arena_bytes", arenaBytes(rows * queries)},
                 {"scratch_bytes", qTile * group * (headDim + 2) * 4}};
   };
   json files = json::array();
@@ -95,6 +95,14 @@ json toy::manifestOf(const PackageOptions &options, const std::string &folder) {
   if (options.isFar)
     cache["far_history"] = {
         {"window", farWindow}, {"entries", farEntries}, {"sinks", farSinks}};
+  json entries = {
+      entry("decode_step", "kvrm_decode_step", slots, 1, 1),
+      entry("prefill", "kvrm_prefill", 1, prefillQueries, prefillQTile)};
+  if (options.mixes)
+    entries.push_back({{"name", "mixed_step"},
+                       {"symbol", "kvrm_mixed_step"},
+                       {"batches", {"decode_step", "prefill"}},
+                       {"arena_bytes", arenaBytes(slots + prefillQueries)}});
   return {{"format", "kvrm-package"},
           {"abi_version", KVRM_ABI_VERSION},
           {"producer", "test"},
@@ -117,9 +125,7 @@ json toy::manifestOf(const PackageOptions &options, const std::string &folder) {
             {"bos", -1},
             {"eos", 7}}},
           {"cache", cache},
-          {"entries",
-           {entry("decode_step", "kvrm_decode_step", slots, 1, 1),
-            entry("prefill", "kvrm_prefill", 1, prefillQueries, prefillQTile)}},
+          {"entries", entries},
           {"files", files}};
 }
 

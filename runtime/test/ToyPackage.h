@@ -22,6 +22,7 @@ struct PackageOptions {
   std::string transport = "native";
   int splits = 3;
   bool isFar = false; ///< with far history
+  bool mixes = false; ///< with a mixed step
 };
 
 /// 64-bit XXH3 of a file, as a manifest writes it.

@@ -37,6 +37,7 @@ struct ProgramParts {
   std::vector<kvrm_program_arg> args;
   uint32_t layers = 0;
   uint32_t tensors = 4;
+  uint32_t batches = 1;
 
   /// Adds a command, whose `arguments` follow.
   void begin(uint32_t kernel, uint16_t schedules, kvrm_grid_rule rule,
@@ -96,7 +97,7 @@ struct ProgramParts {
     args.insert(args.end(), given.begin(), given.end());
   }
   kvrm::StepProgram build() const {
-    return kvrm::StepProgram(commands, args, tensors, layers);
+    return kvrm::StepProgram(commands, args, tensors, layers, batches);
   }
 };
 

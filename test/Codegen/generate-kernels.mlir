@@ -14,7 +14,7 @@
 // CHECK-DAG: softmax_init : <8x64>
 
 // CHECK-LABEL: func.func @decode
-// CHECK-SAME: attributes {kvrm.plan = #kvrm.step_plan<tile = <q = 1, kv = 64>, schedule = <workqueue>, transport = <native>>, kvrm.step}
+// CHECK-SAME: attributes {kvrm.plans = [#kvrm.step_plan<tile = <q = 1, kv = 64>, schedule = <workqueue>, transport = <native>>], kvrm.step}
 // CHECK: %[[D:.*]] = kvrm.commit %[[S:.*]] :
 // CHECK: kvrm.launch @[[$APPEND]](%[[S]], %[[D]]) ins(%[[K:.*]], %[[K]] : {{.*}}) {layer = 0 : i64}
 // CHECK: %[[O:.*]] = kvrm.launch @[[$ATTEND]](%[[S]], %[[D]]) ins(%{{.*}} : {{.*}}) outs({{.*}}) {layer = 0 : i64}

@@ -41,7 +41,7 @@ kvrm.kernel @append heads 2 io f32 tile <q = 1, kv = 64> transport <native>
 // -----
 
 // expected-error@+1 {{'func.func' op has the schedule cluster; the host has no thread blocks}}
-func.func @step() attributes {kvrm.step, kvrm.plan = #kvrm.step_plan<tile = <q = 1, kv = 64>, schedule = <cluster, blocks = 4>, transport = <native>>} {
+func.func @step() attributes {kvrm.step, kvrm.plans = [#kvrm.step_plan<tile = <q = 1, kv = 64>, schedule = <cluster, blocks = 4>, transport = <native>>]} {
   return
 }
 

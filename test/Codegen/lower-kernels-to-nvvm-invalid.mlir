@@ -89,21 +89,21 @@ kvrm.kernel @append heads 4 io f16 tile <q = 1, kv = 64> transport <native>
 // -----
 
 // expected-error@+1 {{'func.func' op has the schedule rows; this target takes workqueue and cluster}}
-func.func @step() attributes {kvrm.step, kvrm.plan = #kvrm.step_plan<tile = <q = 1, kv = 64>, schedule = <rows>, transport = <native>>} {
+func.func @step() attributes {kvrm.step, kvrm.plans = [#kvrm.step_plan<tile = <q = 1, kv = 64>, schedule = <rows>, transport = <native>>]} {
   return
 }
 
 // -----
 
 // expected-error@+1 {{'func.func' op has the schedule split; this target takes workqueue and cluster}}
-func.func @step() attributes {kvrm.step, kvrm.plan = #kvrm.step_plan<tile = <q = 1, kv = 64>, schedule = <split, splits = 2>, transport = <native>>} {
+func.func @step() attributes {kvrm.step, kvrm.plans = [#kvrm.step_plan<tile = <q = 1, kv = 64>, schedule = <split, splits = 2>, transport = <native>>]} {
   return
 }
 
 // -----
 
 // expected-error@+1 {{'func.func' op stages pages for clusters; this target does for a workqueue alone}}
-func.func @step() attributes {kvrm.step, kvrm.plan = #kvrm.step_plan<tile = <q = 1, kv = 64>, schedule = <cluster, blocks = 2>, transport = <staged>>} {
+func.func @step() attributes {kvrm.step, kvrm.plans = [#kvrm.step_plan<tile = <q = 1, kv = 64>, schedule = <cluster, blocks = 2>, transport = <staged>>]} {
   return
 }
 

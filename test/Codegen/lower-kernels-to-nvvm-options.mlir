@@ -35,6 +35,6 @@ kvrm.kernel @attend heads 4 io f16 tile <q = 1, kv = 64> transport <native>
   kvrm.return
 }
 
-func.func @step() attributes {kvrm.step, kvrm.plan = #kvrm.step_plan<tile = <q = 1, kv = 64>, schedule = <cluster, blocks = 4>, transport = <native>>} {
+func.func @step() attributes {kvrm.step, kvrm.plans = [#kvrm.step_plan<tile = <q = 1, kv = 64>, schedule = <cluster, blocks = 4>, transport = <native>>]} {
   return
 }

@@ -56,3 +56,23 @@ func.func @step(%n: memref<2xi32> {kvrm.argument = #kvrm.argument<logits>}) attr
   %x = memref.alloc(%size) : memref<?xf32>
   return
 }
+
+// -----
+
+!session = !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 64, page = 16, element = f16, layout = transposed_keys>>
+!desc = !kvrm.descriptor<rows = 2, queries = 1, pages = 4>
+// expected-error@+1 {{'func.func' op argument 0 is tokens of 'memref<2x2xi32>' for '!kvrm.descriptor<rows = 2, queries = 1, pages = 4>'}}
+func.func @step(%t: memref<2x2xi32> {kvrm.argument = #kvrm.argument<tokens>}, %s: !session {kvrm.argument = #kvrm.argument<session>}) attributes {kvrm.step} {
+  %d = kvrm.commit %s : !session -> !desc
+  return
+}
+
+// -----
+
+!session = !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 64, page = 16, element = f16, layout = transposed_keys>>
+!desc = !kvrm.descriptor<rows = 2, queries = 1, pages = 4>
+// expected-error@+1 {{'func.func' op argument 1 is tokens of a batch that the step has not; it has 1}}
+func.func @step(%t: memref<2x1xi32> {kvrm.argument = #kvrm.argument<tokens>}, %u: memref<1x8xi32> {kvrm.argument = #kvrm.argument<tokens>}, %s: !session {kvrm.argument = #kvrm.argument<session>}) attributes {kvrm.step} {
+  %d = kvrm.commit %s : !session -> !desc
+  return
+}

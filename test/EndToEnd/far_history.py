@@ -43,8 +43,8 @@ class FarShape(Shape):
 SHAPES = [
     FarShape(),
     FarShape(summaries=64, window=64, group=3, schedule="split"),
-    FarShape(summaries=0, chunk=7, group=4),
-    FarShape(sinks=16, group=3, chunk=16),
+    FarShape(summaries=0, chunk=7, group=4, mixes=True),
+    FarShape(sinks=16, group=3, chunk=16, mixes=True),
     FarShape(summaries=48, sinks=40, window=16, chunk=33, transport="staged", slots=1),
     FarShape(page=32, window=32, summaries=96, sinks=0, cache="bf16", schedule="rows"),
     FarShape(page=32, window=96, summaries=32, tile=32, head_dim=128, chunk=1),

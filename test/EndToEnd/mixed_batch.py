@@ -29,9 +29,10 @@ REQUESTS = [
 
 
 def configurations(quick):
+    """Transport, page size, and whether prompts go with the others' steps."""
     for transport in ("native", "staged"):
         for page in (16, 64) if quick else (16, 32, 64):
-            yield transport, page
+            yield transport, page, page != 16
 
 
 def cut(tokens, longest):
@@ -80,7 +81,7 @@ def main():
     counts = [count for _, count in REQUESTS]
 
     alone = {}
-    for transport, page in configurations(args.quick):
+    for transport, page, mixes in configurations(args.quick):
         name = f"{transport} {page}"
         package = tools.compile(
             model,
@@ -89,6 +90,7 @@ def main():
             f"--capacity={capacity}",
             f"--transport={transport}",
             f"--page-size={page}",
+            *(["--mixed"] if mixes else []),
         )
         if prompts is None:
             prompts = cut(text_tokens(tools, package), longest)
@@ -124,6 +126,11 @@ def main():
                     request["tokens"],
                     expected[i],
                 )
+            report.check(
+                (told["timing"]["mixed_tokens"] > 0) == mixes,
+                f"{name}, pool of {pool or 'all'} pages: "
+                f"{told['timing']['mixed_tokens']} tokens in mixed steps",
+            )
             print(
                 f"{name:10} pool {pool or 'all':>5}: "
                 f"{told['timing']['decode_steps']} steps, "

@@ -45,13 +45,14 @@ class Shape:
     weights: str = "f16"
     tile: int = 64
     splits: int = 4
+    mixes: bool = False
 
     def name(self):
         return (
             f"d{self.head_dim} g{self.group} kv{self.kv_heads} {self.cache} "
             f"p{self.page} t{self.tile} {self.transport} {self.schedule} "
             f"c{self.chunk} h{self.hidden} f{self.ffn} v{self.vocab} "
-            f"s{self.slots}x{self.capacity} {self.weights} {self.arch}"
+            f"s{self.slots}x{self.capacity} {self.weights} {self.arch}{' mixed' if self.mixes else ''}"
         )
 
     def model(self):
@@ -77,6 +78,7 @@ class Shape:
             f"--cache-type={self.cache}",
             f"--weight-type={self.weights}",
             f"--arch={self.arch}",
+            *(["--mixed"] if self.mixes and not is_static else []),
         ]
 
     def paging(self):
@@ -92,22 +94,22 @@ class Shape:
 # Every value of every dimension at least twice, the awkward ones together.
 SHAPES = [
     Shape(),
-    Shape(group=3, page=32, transport="staged", schedule="split", chunk=7),
+    Shape(group=3, page=32, transport="staged", schedule="split", chunk=7, mixes=True),
     Shape(group=4, head_dim=128, page=64, schedule="rows", kv_heads=1),
-    Shape(group=8, kv_heads=1, cache="bf16", transport="staged", chunk=1),
-    Shape(group=3, kv_heads=3, hidden=65, ffn=33, vocab=97, page=32, chunk=7),
+    Shape(group=8, kv_heads=1, cache="bf16", transport="staged", chunk=1, mixes=True),
+    Shape(group=3, kv_heads=3, hidden=65, ffn=33, vocab=97, page=32, chunk=7, mixes=True),
     Shape(head_dim=128, cache="bf16", page=64, schedule="split", transport="staged"),
-    Shape(group=8, head_dim=128, kv_heads=1, page=32, tile=32, slots=3, capacity=100),
+    Shape(group=8, head_dim=128, kv_heads=1, page=32, tile=32, slots=3, capacity=100, mixes=True),
     Shape(group=4, cache="bf16", weights="bf16", tile=128, chunk=33),
     Shape(slots=1, capacity=65, vocab=1, group=3, chunk=1),
     Shape(arch="x86-64-v3", group=3, hidden=200, vocab=1001, transport="staged"),
-    Shape(arch="x86-64-v3", group=4, head_dim=128, cache="bf16", page=32, chunk=7),
+    Shape(arch="x86-64-v3", group=4, head_dim=128, cache="bf16", page=32, chunk=7, mixes=True),
     Shape(arch="x86-64-v3", group=8, kv_heads=1, schedule="split", page=64, ffn=20),
-    Shape(head_dim=96, group=3, cache="bf16", page=32, chunk=7),
+    Shape(head_dim=96, group=3, cache="bf16", page=32, chunk=7, mixes=True),
     Shape(head_dim=256, group=2, kv_heads=1, schedule="split", transport="staged"),
     Shape(arch="x86-64-v3", head_dim=96, group=4, kv_heads=1, schedule="rows"),
     Shape(arch="x86-64-v3", head_dim=256, cache="bf16", page=64, chunk=33),
-    Shape(arch="x86-64-v3", schedule="rows", weights="bf16", hidden=72, chunk=1),
+    Shape(arch="x86-64-v3", schedule="rows", weights="bf16", hidden=72, chunk=1, mixes=True),
 ]
 
 
@@ -134,6 +136,7 @@ def all_shapes():
                             hidden=(192, 72, 65)[turn // 5 % 3],
                             ffn=(200, 33, 129)[turn // 7 % 3],
                             vocab=(331, 1001, 97)[turn // 4 % 3],
+                            mixes=turn % 2 == 0,
                         )
 
 

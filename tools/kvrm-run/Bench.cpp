@@ -124,7 +124,25 @@ static void printRow(const Measurement &result, int32_t active) {
       result.last.items, percentile(result.planNanoseconds, 50) / 1e3,
       percentile(result.commitNanoseconds, 50) / 1e3,
       percentile(result.commitBytes, 50));
+  if (!result.mixedNanoseconds.empty())
+    std::printf("%8s %d tokens of a prompt: %.3f ms with the step, %.3f ms "
+                "alone\n",
+                "", result.chunkTokens,
+                percentile(result.mixedNanoseconds, 50) / 1e6,
+                percentile(result.chunkNanoseconds, 50) / 1e6);
   std::fflush(stdout);
+}
+
+/// Null without a mixed step.
+static json mixedJson(const Measurement &result) {
+  if (result.mixedNanoseconds.empty())
+    return nullptr;
+  auto ms = [](const std::vector<int64_t> &values) {
+    return percentile(values, 50) / 1e6;
+  };
+  return {{"chunk_tokens", result.chunkTokens},
+          {"step_ms", ms(result.mixedNanoseconds)},
+          {"chunk_ms", ms(result.chunkNanoseconds)}};
 }
 
 static json rowJson(const Measurement &result, int32_t active) {
@@ -146,6 +164,7 @@ static json rowJson(const Measurement &result, int32_t active) {
             {"p99", ms(99)},
             {"p99.9", ms(99.9)},
             {"max", ms(100)}}},
+          {"mixed", mixedJson(result)},
           {"decode_tokens_per_s", decodeRate(result, active)},
           {"attend_ms", percentile(result.attendNanoseconds, 50) / 1e6},
           {"live_kv_bytes", result.liveBytes},

@@ -227,11 +227,14 @@ private:
 /// What prefill and decode took.
 struct Timing {
   int64_t prefillTokens = 0;
+  int64_t mixedTokens = 0; ///< of these, computed in decode steps
   int64_t prefillNanoseconds = 0;
   int64_t decodeTokens = 0;
   std::vector<int64_t> steps; ///< nanoseconds
 
-  double prefillRate() const { return rate(prefillTokens, prefillNanoseconds); }
+  double prefillRate() const {
+    return rate(prefillTokens - mixedTokens, prefillNanoseconds);
+  }
   double decodeRate() const {
     return rate(decodeTokens,
                 std::accumulate(steps.begin(), steps.end(), int64_t(0)));
@@ -267,6 +270,7 @@ static Status serve(Engine &engine, const std::vector<RequestSpec> &specs,
       timing.steps.push_back(round.decodeNanoseconds);
   }
   timing.prefillTokens = engine.stats().prefillTokens;
+  timing.mixedTokens = engine.stats().mixedTokens;
   timing.decodeTokens = engine.stats().decodeTokens;
   return Status::ok();
 }
@@ -290,6 +294,7 @@ static json requestJson(const RequestSpec &spec, const RequestResult &result) {
 
 static json timingJson(const Timing &timing) {
   return {{"prefill_tokens", timing.prefillTokens},
+          {"mixed_tokens", timing.mixedTokens},
           {"prefill_tokens_per_s", timing.prefillRate()},
           {"decode_tokens", timing.decodeTokens},
           {"decode_tokens_per_s", timing.decodeRate()},

@@ -57,9 +57,12 @@ static json kernelJson(const KernelInfo &kernel) {
 static json entryJson(const EntryInfo &entry, bool isPaged) {
   json out = {{"name", entry.name},
               {"rows", entry.rows},
-              {"queries", entry.queries},
               {"arena_bytes", entry.arenaBytes}};
-  if (isPaged)
+  if (entry.batches.empty())
+    out["queries"] = entry.queries;
+  else
+    out["batches"] = entry.batches;
+  if (isPaged && entry.batches.empty())
     out.update({{"q_tile", entry.qTile},
                 {"kv_tile", entry.kvTile},
                 {"schedule", scheduleName(entry.schedule)},
@@ -105,9 +108,8 @@ static void printJson(const std::string &package, const Manifest &m) {
   for (const FileInfo &file : m.files)
     files.push_back({{"name", file.name}, {"bytes", file.bytes}});
   json entries = json::array();
-  for (const EntryInfo *entry : {&m.decode, &m.prefill})
-    if (!entry->name.empty())
-      entries.push_back(entryJson(*entry, m.isPaged));
+  for (const EntryInfo *entry : m.entries())
+    entries.push_back(entryJson(*entry, m.isPaged));
   json out = {
       {"package", package},      {"abi_version", KVRM_ABI_VERSION},
       {"producer", m.producer},  {"mode", m.isPaged ? "paged" : "static"},
@@ -157,8 +159,15 @@ static void printCache(const Manifest &m) {
 }
 
 static void printEntry(const EntryInfo &entry, bool isPaged) {
-  std::printf("  entry    %-11s %d x %d tokens", entry.name.c_str(), entry.rows,
-              entry.queries);
+  std::printf("  entry    %-11s ", entry.name.c_str());
+  if (!entry.batches.empty()) {
+    for (const std::string &batch : entry.batches)
+      std::printf("%s%s", batch == entry.batches.front() ? "" : " + ",
+                  batch.c_str());
+    std::printf(", arena %.1f MiB\n", mebibytes(entry.arenaBytes));
+    return;
+  }
+  std::printf("%d x %d tokens", entry.rows, entry.queries);
   if (isPaged) {
     std::printf(", tile %d x %d, %s", entry.qTile, entry.kvTile,
                 scheduleName(entry.schedule));
@@ -195,9 +204,8 @@ static void printText(const std::string &package, const Manifest &m) {
   printHead(package, m);
   printCache(m);
   printKernels(m);
-  for (const EntryInfo *entry : {&m.decode, &m.prefill})
-    if (!entry->name.empty())
-      printEntry(*entry, m.isPaged);
+  for (const EntryInfo *entry : m.entries())
+    printEntry(*entry, m.isPaged);
   for (const FileInfo &file : m.files)
     std::printf("  file     %-20s %.1f MiB\n", file.name.c_str(),
                 mebibytes(file.bytes));
@@ -222,6 +230,7 @@ static Status inspect(const CommonOptions &common) {
   KVRM_TRY(package.status());
   printProgram(**package, (*package)->decodeProgram(), m->decode);
   printProgram(**package, (*package)->prefillProgram(), m->prefill);
+  printProgram(**package, (*package)->mixedProgram(), m->mixed);
   return Status::ok();
 }
 

@@ -8,6 +8,7 @@
 
 #include "CPUTarget.h"
 
+#include "StepInfo.h"
 #include "kvrm/Codegen/Passes.h"
 
 using namespace mlir;
@@ -56,14 +57,14 @@ llvm::Error CPUTarget::describeEntry(ModuleOp module, PackageManifest &manifest,
       step->getAttrOfType<IntegerAttr>(KVRMDialect::getArenaBytesAttrName())
           .getInt();
   entry.kvTile = pipeline.kvTile;
-  StepPlanAttr plan = getStepPlan(step);
-  if (!plan)
+  SmallVector<StepPlanAttr> plans = getStepPlans(step);
+  if (plans.empty())
     return llvm::Error::success();
-  entry.queryTile = plan.getTile().getQ();
-  entry.kvTile = plan.getTile().getKv();
-  entry.schedule = stringifyScheduleKind(plan.getSchedule().getKind()).str();
-  entry.splits = plan.getSchedule().getSplits();
-  entry.transport = stringifyTransport(plan.getTransport().getValue()).str();
+  if (llvm::Error error = describePlans(plans, manifest, entry))
+    return error;
+  if (!entry.batches.empty())
+    return llvm::Error::success(); // its kernels are those of other entries
+  StepPlanAttr plan = plans.front();
   const ::kvrm::DecoderConfig &model = manifest.model;
   entry.scratchBytes = getHostScratchBytes(
       plan.getTile().getQ() * model.heads / model.kvHeads, model.headDim,

@@ -155,6 +155,7 @@ llvm::Expected<PackageManifest> Compiler::makeManifest() {
     entry.name = wanted.name;
     entry.rows = wanted.rows;
     entry.queries = wanted.queries;
+    entry.batches = wanted.batches;
     if (llvm::Error error = target.describeEntry(*module, manifest, entry)) {
       // Say what a diagnostic said, if there was one.
       if (firstError.empty())

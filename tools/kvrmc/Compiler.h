@@ -44,6 +44,9 @@ struct Source {
     std::string name; ///< of the step in the graph
     int64_t rows = 0;
     int64_t queries = 0;
+    /// Entries before it whose batches it has, in their order; none: it has one
+    /// of `rows` and `queries`.
+    std::vector<std::string> batches = {};
   };
   std::vector<Entry> entries;
 };

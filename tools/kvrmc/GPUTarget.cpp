@@ -8,6 +8,7 @@
 
 #include "GPUTarget.h"
 
+#include "StepInfo.h"
 #include "kvrm/Codegen/DeviceProgram.h"
 #include "kvrm/Codegen/Passes.h"
 #include "kvrm/runtime/abi/limits.h"
@@ -111,12 +112,7 @@ llvm::Error GPUTarget::describeEntry(ModuleOp module, PackageManifest &manifest,
   entry.arenaBytes = program->arenaBytes;
   entry.program = entry.name + ".program";
   programs.push_back({entry.program, program->bytes});
-  StepPlanAttr plan = getStepPlan(step);
-  entry.queryTile = plan.getTile().getQ();
-  entry.kvTile = plan.getTile().getKv();
-  entry.schedule = stringifyScheduleKind(plan.getSchedule().getKind()).str();
-  entry.transport = stringifyTransport(plan.getTransport().getValue()).str();
-  return llvm::Error::success();
+  return describePlans(getStepPlans(step), manifest, entry);
 }
 
 //===----------------------------------------------------------------------===//

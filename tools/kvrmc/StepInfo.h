@@ -9,13 +9,24 @@
 #ifndef KVRM_TOOLS_KVRMC_STEPINFO_H
 #define KVRM_TOOLS_KVRMC_STEPINFO_H
 
+#include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
+#include "kvrm/Package/Package.h"
+
 #include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "llvm/Support/Error.h"
 
 namespace kvrmc {
 
 /// Entries of a slot's block table in the session that a step takes; 0 for a
 /// step without one.
 int64_t getPagesPerSlot(mlir::func::FuncOp step);
+
+/// Says in `entry` how its one batch is planned. For a step of several batches
+/// it checks that they are planned as those of the entries that `entry` names,
+/// which the manifest has already: the runtime plans each batch once.
+llvm::Error describePlans(llvm::ArrayRef<mlir::kvrm::StepPlanAttr> plans,
+                          const kvrm::PackageManifest &manifest,
+                          kvrm::PackageManifest::Entry &entry);
 
 } // namespace kvrmc
 

@@ -84,10 +84,16 @@ cl::opt<int64_t> capacity("capacity", cl::desc("Tokens a slot (2048)"),
                           cl::sub(synthCommand));
 cl::opt<int64_t> chunk("prefill-chunk",
                        cl::desc("Prompt tokens of one prefill step (64; for a "
-                                "GPU 512, or what whole 64s a slot has)"),
+                                "GPU 512, or what whole 64s a slot has; with "
+                                "--mixed 512 less the slots)"),
                        cl::init(64), cl::cat(category),
                        cl::sub(cl::SubCommand::getTopLevel()),
                        cl::sub(synthCommand));
+cl::opt<bool> mixes("mixed",
+                    cl::desc("Compile a step, too, that decodes and computes a "
+                             "part of a prompt at once"),
+                    cl::cat(category), cl::sub(cl::SubCommand::getTopLevel()),
+                    cl::sub(synthCommand));
 cl::opt<int64_t> page("page-size",
                       cl::desc("Tokens a page (16; 64 for --static on a GPU)"),
                       cl::init(16), cl::cat(category),
@@ -312,6 +318,18 @@ llvm::Error checkFarHistory() {
   return llvm::Error::success();
 }
 
+llvm::Error checkMixed() {
+  if (!mixes)
+    return llvm::Error::success();
+  if (isStatic)
+    return llvm::createStringError(
+        "--mixed: the static baseline has no such step");
+  if (slots < 2)
+    return llvm::createStringError(
+        "--mixed: with 1 slot there is nobody to decode beside a prompt");
+  return llvm::Error::success();
+}
+
 /// What GPUs have not, or not yet.
 llvm::Error checkGPUOptions() {
   if (window != 0)
@@ -337,12 +355,14 @@ llvm::Error checkGPUOptions() {
 }
 
 /// A GPU is busy with arithmetic from a few hundred tokens on, which then take
-/// longer than the weights to read.
+/// longer than the weights to read. Products take rows by the 128, so that
+/// those of a mixed step are to be 512 in all and not a few more.
 int64_t prefillChunk() {
   if (!isForGPU() || chunk.getNumOccurrences())
     return chunk;
   constexpr int64_t unit = 64, most = 512;
-  return std::clamp(capacity / unit * unit, unit, most);
+  int64_t room = std::min<int64_t>(capacity, mixes ? most - slots : most);
+  return std::clamp(room / unit * unit, unit, most);
 }
 
 /// Where pages lie one behind the other, nothing is gained by small ones.
@@ -362,6 +382,7 @@ llvm::Expected<kvrm::GraphShape> decoderShape() {
   shape.slots = slots;
   shape.capacity = capacity;
   shape.prefillChunk = prefillChunk();
+  shape.mixes = mixes;
   shape.bf16Cache = *bf16Cache;
   shape.bf16Weights = *bf16Weights;
   shape.activations = activations;
@@ -388,6 +409,9 @@ Source decoderSource(const kvrm::DecoderModel &decoder,
   source.isSeeded = isSeeded;
   source.entries = {{"decode_step", shape.slots, 1},
                     {"prefill", 1, shape.prefillChunk}};
+  if (shape.mixes)
+    source.entries.push_back(
+        {.name = "mixed_step", .batches = {"decode_step", "prefill"}});
   return source;
 }
 
@@ -437,6 +461,8 @@ llvm::Error run() {
     return llvm::createStringError("--target: '" + target +
                                    "' is neither host nor nvptx");
   if (llvm::Error error = checkFarHistory())
+    return error;
+  if (llvm::Error error = checkMixed())
     return error;
   if (isForGPU())
     if (llvm::Error error = checkGPUOptions())

@@ -17,8 +17,8 @@ using namespace kvrm::measure;
 
 DecodeBench::DecodeBench(Decoder &session, const DecodeBenchOptions &options)
     : session(session), options(options), random(options.seed),
-      tokens(static_cast<size_t>(session.slots()), -1), sampling(tokens.size()),
-      next(tokens.size()) {}
+      tokens(static_cast<size_t>(session.slots()), -1),
+      sampling(tokens.size() + 1), next(tokens.size() + 1) {}
 
 int32_t DecodeBench::randomToken() {
   return static_cast<int32_t>(random() %
@@ -50,10 +50,36 @@ Status DecodeBench::fillSlot(int32_t slot, Measurement &out) {
   return Status::ok();
 }
 
-Status DecodeBench::step() {
+void DecodeBench::drawTokens() {
   for (int32_t slot = 0; slot < options.active; ++slot)
     tokens[static_cast<size_t>(slot)] = randomToken();
+}
+
+Status DecodeBench::step() {
+  drawTokens();
   return session.decode(tokens, {sampling.data(), next.data()});
+}
+
+/// Histories are as they were before the steps that were timed.
+Status DecodeBench::measureMixed(Measurement &out) {
+  out.chunkTokens = session.shape().prefillChunk;
+  std::vector<int32_t> prompt(static_cast<size_t>(out.chunkTokens));
+  std::ranges::generate(prompt, [&] { return randomToken(); });
+  int32_t idle = options.active;
+  SteadyClock clock;
+  for (int32_t i = 0; i < options.steps; ++i) {
+    int64_t start = clock.now();
+    KVRM_TRY(session.prefill(idle, prompt, {sampling.data(), next.data()}));
+    out.chunkNanoseconds.push_back(clock.now() - start);
+    KVRM_TRY(session.release(idle));
+    drawTokens();
+    start = clock.now();
+    KVRM_TRY(session.mixedStep(tokens, idle, prompt,
+                               {sampling.data(), next.data()}));
+    out.mixedNanoseconds.push_back(clock.now() - start);
+    KVRM_TRY(session.release(idle));
+  }
+  return Status::ok();
 }
 
 Expected<Measurement> DecodeBench::measure(int32_t context) {
@@ -75,5 +101,12 @@ Expected<Measurement> DecodeBench::measure(int32_t context) {
     out.attendNanoseconds.push_back(out.last.attendNanoseconds);
   }
   out.liveBytes = session.liveKvBytes();
+  const DecoderShape &shape = session.shape();
+  // What has collapsed cannot be cut off again.
+  if (shape.mixes && shape.window == 0 && options.active < shape.slots) {
+    for (int32_t slot = 0; slot < options.active; ++slot)
+      KVRM_TRY(session.trim(slot, session.length(slot) - options.steps));
+    KVRM_TRY(measureMixed(out));
+  }
   return out;
 }

@@ -41,6 +41,11 @@ struct Measurement {
   std::vector<int64_t> attendNanoseconds;
   StepStats last;
   int64_t liveBytes = 0; ///< of KV, at the end
+  /// Of a decoder with a mixed step and an idle slot: steps that compute the
+  /// first chunk of a prompt too, and that chunk alone.
+  int32_t chunkTokens = 0;
+  std::vector<int64_t> mixedNanoseconds;
+  std::vector<int64_t> chunkNanoseconds;
 };
 
 /// Times decode steps of a session whose slots have histories of a length.
@@ -56,14 +61,16 @@ public:
 private:
   Status fillSlot(int32_t slot, Measurement &out);
   Status step();
+  void drawTokens();
+  Status measureMixed(Measurement &out);
   int32_t randomToken();
 
   Decoder &session;
   DecodeBenchOptions options;
   std::mt19937_64 random;
   std::vector<int32_t> tokens;         ///< [slots]
-  std::vector<kvrm_sampling> sampling; ///< [slots], greedy
-  std::vector<int32_t> next;           ///< [slots]
+  std::vector<kvrm_sampling> sampling; ///< [slots + 1], greedy
+  std::vector<int32_t> next;           ///< [slots + 1]
 };
 
 } // namespace kvrm::measure

@@ -22,8 +22,9 @@ Scorer::Scorer(Decoder &decoder, std::vector<Sequence> &sequences,
     : decoder(decoder), sequences(sequences), file(file),
       running(static_cast<size_t>(decoder.shape().slots), idle),
       tokens(running.size()),
-      logits(running.size() * static_cast<size_t>(decoder.shape().vocabulary)) {
-}
+      logits((running.size() + 1) *
+             static_cast<size_t>(decoder.shape().vocabulary)),
+      joining(idle) {}
 
 /// Keeps the logits of the last token that was fed.
 Status Scorer::take(size_t index, const float *row) {
@@ -50,17 +51,33 @@ Status Scorer::take(size_t index, const float *row) {
               : Status::ok();
 }
 
-/// Starts the next sequence in an empty slot.
+/// Starts the next sequence in an empty slot: at once, or in the steps of those
+/// that decode.
 Status Scorer::start(size_t slot) {
-  const Sequence &sequence = sequences[waiting];
-  KVRM_TRY(decoder.prefill(
-      static_cast<int32_t>(slot),
-      std::span(sequence.ids).first(static_cast<size_t>(sequence.prompt)),
-      logits.data()));
-  peakLiveBytes = std::max(peakLiveBytes, decoder.liveKvBytes());
-  KVRM_TRY(take(waiting, logits.data()));
   running[slot] = waiting++;
-  return Status::ok();
+  joining = slot;
+  bool isAlone = std::ranges::all_of(tokens, [](int32_t t) { return t < 0; });
+  if (decoder.shape().mixes && !isAlone)
+    return Status::ok();
+  KVRM_TRY(
+      decoder.prefill(static_cast<int32_t>(slot), promptLeft(), logits.data()));
+  peakLiveBytes = std::max(peakLiveBytes, decoder.liveKvBytes());
+  return finishPrompt(logits.data());
+}
+
+/// Of the slot that joins.
+std::span<const int32_t> Scorer::promptLeft() const {
+  const Sequence &sequence = sequences[running[joining]];
+  return std::span(sequence.ids)
+      .first(static_cast<size_t>(sequence.prompt))
+      .subspan(
+          static_cast<size_t>(decoder.length(static_cast<int32_t>(joining))));
+}
+
+Status Scorer::finishPrompt(const float *row) {
+  size_t sequence = running[joining];
+  joining = idle;
+  return take(sequence, row);
 }
 
 /// Finds the token that a slot decodes next, of its sequence or of one that
@@ -68,6 +85,9 @@ Status Scorer::start(size_t slot) {
 Status Scorer::fillSlot(size_t slot) {
   auto id = static_cast<int32_t>(slot);
   while (true) {
+    tokens[slot] = -1;
+    if (slot == joining)
+      return Status::ok();
     if (running[slot] != idle) {
       const Sequence &sequence = sequences[running[slot]];
       auto fed = static_cast<size_t>(decoder.length(id));
@@ -78,31 +98,52 @@ Status Scorer::fillSlot(size_t slot) {
       KVRM_TRY(decoder.release(id));
       running[slot] = idle;
     }
-    tokens[slot] = -1;
-    if (waiting == sequences.size())
+    // One at a time joins the others.
+    if (waiting == sequences.size() || joining != idle)
       return Status::ok();
     KVRM_TRY(start(slot));
   }
 }
 
-Status Scorer::decode() {
-  KVRM_TRY(decoder.decode(tokens, logits.data()));
-  peakLiveBytes = std::max(peakLiveBytes, decoder.liveKvBytes());
-  decodeNanoseconds += decoder.lastStep().stepNanoseconds;
-  ++decodeSteps;
+/// One step of all slots that have a token, and of a part of a prompt.
+Status Scorer::step() {
   auto vocabulary = static_cast<size_t>(decoder.shape().vocabulary);
+  bool isMixed = joining != idle;
+  bool isLast = false;
+  if (isMixed) {
+    std::span<const int32_t> left = promptLeft();
+    auto chunk = static_cast<size_t>(decoder.shape().prefillChunk);
+    isLast = left.size() <= chunk;
+    KVRM_TRY(decoder.mixedStep(tokens, static_cast<int32_t>(joining),
+                               left.first(std::min(left.size(), chunk)),
+                               logits.data()));
+  } else {
+    KVRM_TRY(decoder.decode(tokens, logits.data()));
+    decodeNanoseconds += decoder.lastStep().stepNanoseconds;
+    ++decodeSteps;
+  }
+  peakLiveBytes = std::max(peakLiveBytes, decoder.liveKvBytes());
   for (size_t slot = 0; slot < tokens.size(); ++slot)
     if (tokens[slot] >= 0)
       KVRM_TRY(take(running[slot], logits.data() + slot * vocabulary));
-  return Status::ok();
+  return isLast ? finishPrompt(logits.data() + tokens.size() * vocabulary)
+                : Status::ok();
 }
 
 Status Scorer::run() {
+  std::ranges::fill(tokens, -1);
   while (true) {
     for (size_t slot = 0; slot < tokens.size(); ++slot)
       KVRM_TRY(fillSlot(slot));
-    if (std::ranges::all_of(tokens, [](int32_t token) { return token < 0; }))
+    if (!std::ranges::all_of(tokens, [](int32_t token) { return token < 0; })) {
+      KVRM_TRY(step());
+      continue;
+    }
+    if (joining == idle)
       return Status::ok();
-    KVRM_TRY(decode());
+    // Nobody decodes any more: the rest of its prompt at once.
+    KVRM_TRY(decoder.prefill(static_cast<int32_t>(joining), promptLeft(),
+                             logits.data()));
+    KVRM_TRY(finishPrompt(logits.data()));
   }
 }

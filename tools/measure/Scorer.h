@@ -8,7 +8,9 @@
 //
 // Feeds given tokens instead of sampled ones, and keeps what the model made of
 // them: a prompt by prefill, every later token by one decode step. Sequences
-// run in slots together, and a slot that is done takes the next sequence.
+// run in slots together, and a slot that is done takes the next sequence. If
+// the decoder has a mixed step, prompts are computed in that while other slots
+// decode.
 //
 //===----------------------------------------------------------------------===//
 
@@ -19,6 +21,7 @@
 
 #include "kvrm/runtime/session/Decoder.h"
 
+#include <span>
 #include <vector>
 
 namespace kvrm::measure {
@@ -52,7 +55,9 @@ public:
 private:
   Status fillSlot(size_t slot);
   Status start(size_t slot);
-  Status decode();
+  Status finishPrompt(const float *row);
+  Status step();
+  std::span<const int32_t> promptLeft() const;
   Status take(size_t index, const float *row);
 
   Decoder &decoder;
@@ -61,7 +66,8 @@ private:
   size_t waiting = 0;          ///< sequence that starts next
   std::vector<size_t> running; ///< [slots], `idle` = none
   std::vector<int32_t> tokens; ///< [slots] of the next step, -1 = none
-  std::vector<float> logits;   ///< [slots][vocabulary]
+  std::vector<float> logits;   ///< [slots + 1][vocabulary]
+  size_t joining;              ///< slot whose prompt is computed, or `idle`
 };
 
 } // namespace kvrm::measure

@@ -73,11 +73,12 @@ void Timeline::round(int64_t start, const RoundStats &round) {
                  microseconds(length), tokens);
     end();
   };
-  if (round.prefillTokens > 0)
-    add("prefill", start, round.prefillNanoseconds, round.prefillTokens);
+  if (int32_t tokens = round.prefillTokens - round.mixedTokens; tokens > 0)
+    add("prefill", start, round.prefillNanoseconds, tokens);
   if (round.decodeTokens > 0)
-    add("decode", start + round.nanoseconds - round.decodeNanoseconds,
-        round.decodeNanoseconds, round.decodeTokens);
+    add(round.mixedTokens > 0 ? "mixed" : "decode",
+        start + round.nanoseconds - round.decodeNanoseconds,
+        round.decodeNanoseconds, round.decodeTokens + round.mixedTokens);
 }
 
 /// A part of a request: asynchronous events with its number nest.

@@ -18,7 +18,7 @@ def GenerateKernelsPass : Pass<"kvrm-generate-kernels", "::mlir::ModuleOp"> {
     tile, transport, element type and layout it writes one `kvrm.kernel`: an
     online-softmax attention over KV tiles (Flash-Decoding), and one that
     appends. `kvrm.attend` and `kvrm.append` become launches of them; the
-    tile, schedule and transport stay behind on the step, as `kvrm.plan`, for
+    tile, schedule and transport stay behind on the step, as `kvrm.plans`, for
     the runtime's planner. The tile programs are the same for every target.
   }];
   let statistics = [

@@ -6,10 +6,12 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// Builds the two entry points of a Llama decoder as static graphs:
+// Builds the entry points of a Llama decoder as static graphs:
 //
 //   decode_step  one token for each slot; the logits of every slot
 //   prefill      a chunk of tokens for one slot; the logits of the last one
+//   mixed_step   both in one, so that the weights are read once; the logits of
+//                every slot, then those of the chunk. On demand
 //
 // The dense part is in linalg, attention is `kvrm.cached_attention`, weights
 // are `ml_program` globals with the names of Model.h and no values. Matrices
@@ -37,6 +39,7 @@ struct GraphShape {
   int64_t slots = 8;
   int64_t capacity = 2048;   ///< tokens a slot
   int64_t prefillChunk = 64; ///< query tokens of one prefill step
+  bool mixes = false;        ///< there is a mixed_step
   bool bf16Cache = false;    ///< KV in bf16, else f16
   bool bf16Weights = false;  ///< matrices in bf16, else f16
   /// CPUs take f32, GPUs the element of the cache: normalized rows, queries,

@@ -76,6 +76,9 @@ struct PackageManifest {
     std::string symbol;          ///< host
     std::string program;         ///< nvptx: its file
     std::vector<Tensor> tensors; ///< nvptx
+    /// Entries whose batches a step of several batches has, and whose plans;
+    /// it has no rows and no plan of its own then.
+    std::vector<std::string> batches;
     int64_t rows = 0;
     int64_t queries = 0;
     int64_t queryTile = 1; ///< "q_tile"

@@ -781,12 +781,12 @@ public:
       return signalPassFailure();
     }
     for (auto func : getOperation().getOps<FunctionOpInterface>())
-      if (StepPlanAttr plan = getStepPlan(func);
-          plan && plan.getSchedule().getKind() == ScheduleKind::Cluster) {
-        func.emitOpError("has the schedule cluster; the host has no thread "
-                         "blocks");
-        return signalPassFailure();
-      }
+      for (StepPlanAttr plan : getStepPlans(func))
+        if (plan.getSchedule().getKind() == ScheduleKind::Cluster) {
+          func.emitOpError("has the schedule cluster; the host has no thread "
+                           "blocks");
+          return signalPassFailure();
+        }
     for (KernelOp kernel :
          llvm::make_early_inc_range(getOperation().getOps<KernelOp>())) {
       FailureOr<TileProgram> program = TileProgram::match(kernel);

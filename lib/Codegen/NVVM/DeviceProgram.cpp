@@ -10,6 +10,7 @@
 
 #include "DeviceKernel.h"
 #include "kvrm/Dialect/KVRM/Utils/StepBuffers.h"
+#include "kvrm/Dialect/KVRM/Utils/Steps.h"
 #include "kvrm/runtime/abi/program.h"
 #include "kvrm/runtime/abi/version.h"
 
@@ -49,7 +50,8 @@ struct Launch {
 class ProgramWriter {
 public:
   ProgramWriter(func::FuncOp step, gpu::GPUModuleOp device, bool overlaps)
-      : step(step), kernels(getDeviceKernels(device)), overlaps(overlaps) {}
+      : step(step), kernels(getDeviceKernels(device)), overlaps(overlaps),
+        batches(getBatches(step)) {}
 
   FailureOr<DeviceProgram> run();
 
@@ -57,6 +59,7 @@ private:
   LogicalResult findTensors();
   LogicalResult placeBuffers();
   LogicalResult write(Operation &op);
+  LogicalResult writeCommit(CommitOp op);
   LogicalResult writeAppend(LaunchOp op);
   LogicalResult writeAttention(LaunchOp op);
   LogicalResult writeDense(DeviceDispatchOp op);
@@ -66,8 +69,8 @@ private:
   LogicalResult writeDenseKernel(OpT op,
                                  std::optional<int64_t> appends = std::nullopt);
   LogicalResult begin(Operation *op, const Launch &launch, int64_t arguments);
-  LogicalResult add(Operation *op, const Launch &launch, int64_t layer,
-                    const Operands &operands);
+  LogicalResult add(Operation *op, const Launch &launch, unsigned batch,
+                    int64_t layer, const Operands &operands);
   FailureOr<kvrm_program_arg> argumentFor(Value value, Operation *op);
   FailureOr<kvrm_program_arg> argumentForBuffer(Value value, Operation *op);
   int64_t indexOf(StringRef name) const;
@@ -76,6 +79,7 @@ private:
   func::FuncOp step;
   SmallVector<LLVM::LLVMFuncOp> kernels;
   bool overlaps;
+  SmallVector<DescriptorType> batches;
   int64_t layers = 1;
   DenseMap<Value, uint16_t> numbers; ///< of tensors
   SmallVector<ProgramTensor> tensors;
@@ -172,6 +176,9 @@ FailureOr<kvrm_program_arg> ProgramWriter::argumentForBuffer(Value value,
     arg.base = static_cast<uint16_t>(*base);
     if (*base == KVRM_BASE_WEIGHTS)
       return arg;
+    if (*base == KVRM_BASE_TOKENS)
+      arg.index = static_cast<uint16_t>(
+          getBatchOfTokens(step, argument.getArgNumber()));
     if (place->offset != 0)
       return op->emitOpError("uses a part of the tokens or of the logits; a "
                              "program has them whole");
@@ -185,10 +192,11 @@ FailureOr<kvrm_program_arg> ProgramWriter::argumentForBuffer(Value value,
     return arg;
   }
   // A field of the rows.
+  Operation *field = place->root.getDefiningOp();
   arg.base = KVRM_BASE_ROWS;
-  arg.offset = place->root.getDefiningOp<PositionsOp>()
-                   ? offsetof(kvrm_row, position)
-                   : offsetof(kvrm_row, count);
+  arg.index = static_cast<uint16_t>(getBatch(field->getOperand(0)));
+  arg.offset = isa<PositionsOp>(field) ? offsetof(kvrm_row, position)
+                                       : offsetof(kvrm_row, count);
   arg.bytes = 0;
   return arg;
 }
@@ -220,8 +228,9 @@ LogicalResult ProgramWriter::begin(Operation *op, const Launch &launch,
            << launch.kernel;
   kvrm_program_command command{};
   command.kind = KVRM_COMMAND_KERNEL;
-  // What comes right after the commit waits until it has ended.
-  if (launch.isProgrammatic && overlaps && launches > 1)
+  // What comes right after the commits waits until they have ended.
+  if (launch.isProgrammatic && overlaps &&
+      launches > static_cast<int64_t>(batches.size()))
     command.flags = KVRM_COMMAND_PROGRAMMATIC;
   command.schedules = launch.schedules;
   command.grid_rule = static_cast<uint16_t>(launch.rule);
@@ -235,9 +244,10 @@ LogicalResult ProgramWriter::begin(Operation *op, const Launch &launch,
   return success();
 }
 
-/// Adds a command whose kernel takes kvrm_device_args.
+/// Adds a command whose kernel takes kvrm_device_args, for one batch.
 LogicalResult ProgramWriter::add(Operation *op, const Launch &launch,
-                                 int64_t layer, const Operands &operands) {
+                                 unsigned batch, int64_t layer,
+                                 const Operands &operands) {
   if (failed(begin(op, launch, KVRM_DEVICE_ARGS)))
     return failure();
   const std::pair<size_t, Value> bound[] = {
@@ -251,6 +261,8 @@ LogicalResult ProgramWriter::add(Operation *op, const Launch &launch,
         kvrm_device_arg_base(static_cast<int32_t>(field)));
     if (arg.base == KVRM_BASE_K_POOL || arg.base == KVRM_BASE_V_POOL)
       arg.index = static_cast<uint16_t>(layer);
+    else if (kvrm_base_has_batch(arg.base))
+      arg.index = static_cast<uint16_t>(batch);
     // What a kernel does not read has an address all the same.
     if (arg.base == KVRM_BASE_TENSOR && tensors.empty()) {
       arg.base = KVRM_BASE_ARENA;
@@ -274,7 +286,7 @@ LogicalResult ProgramWriter::writeAppend(LaunchOp op) {
                 KVRM_RUN_ALL,
                 KVRM_GRID_ROWS,
                 {1, queries, 1}};
-  return add(op, launch, op.getLayer(),
+  return add(op, launch, getBatch(op.getDescriptor()), op.getLayer(),
              {.query = {},
               .output = {},
               .key = op.getInputs()[0],
@@ -287,6 +299,7 @@ LogicalResult ProgramWriter::writeAttention(LaunchOp op) {
       SymbolTable::lookupNearestSymbolFrom<KernelOp>(op, op.getKernelAttr());
   if (!kernel)
     return op.emitOpError("runs a kernel that is no tile program any more");
+  unsigned batch = getBatch(op.getDescriptor());
   int64_t layer = op.getLayer();
   int64_t outputs = kernel.getPool().getKvHeads() *
                     llvm::divideCeil(kernel.getDescriptorType().getQueries(),
@@ -302,15 +315,20 @@ LogicalResult ProgramWriter::writeAttention(LaunchOp op) {
                 KVRM_RUN_WORKQUEUE,
                 KVRM_GRID_ROWS,
                 {outputs, 1, 1}},
-               layer, operands);
+               batch, layer, operands);
   Launch workqueue{deviceKernelName(name, DeviceRole::AttendWorkqueue),
                    KVRM_RUN_WORKQUEUE, KVRM_GRID_SHARES};
   Launch cluster{deviceKernelName(name, DeviceRole::AttendCluster),
                  KVRM_RUN_CLUSTER,
                  KVRM_GRID_CLUSTERS,
                  {outputs, 1, 1}};
-  if (failed(add(op, workqueue, layer, operands)) ||
-      failed(add(op, cluster, layer, operands)))
+  if (failed(add(op, workqueue, batch, layer, operands)))
+    return failure();
+  // A step of several batches is run in one way only: not all of them have
+  // another.
+  if (batches.size() > 1)
+    return success();
+  if (failed(add(op, cluster, batch, layer, operands)))
     return failure();
   // Staged kernels wait for nothing by themselves.
   std::string staged = (name + kStagedSuffix).str();
@@ -323,7 +341,7 @@ LogicalResult ProgramWriter::writeAttention(LaunchOp op) {
                     KVRM_GRID_SHARES,
                     {1, 1, 1},
                     /*isProgrammatic=*/false},
-                   layer, operands)))
+                   batch, layer, operands)))
       return failure();
   return success();
 }
@@ -385,6 +403,7 @@ LogicalResult ProgramWriter::writeProduct(DeviceProductOp op) {
 }
 
 /// What a kernel that appends to the pages of `layer` takes behind its buffers.
+/// Only steps of one batch have such.
 static SmallVector<kvrm_program_arg> appendArguments(int64_t layer) {
   SmallVector<kvrm_program_arg> args;
   for (int32_t i = 0; i < KVRM_APPEND_ARGS; ++i) {
@@ -436,12 +455,24 @@ LogicalResult ProgramWriter::writeSample(SampleOp op) {
   int32_t count = 0;
   while (kvrm_sample_arg_base(count) >= 0)
     ++count;
-  if (failed(begin(op, launch, count)))
-    return failure();
-  for (int32_t i = 0; i < count; ++i) {
-    kvrm_program_arg arg{};
-    arg.base = static_cast<uint16_t>(kvrm_sample_arg_base(i));
-    args.push_back(arg);
+  int64_t vocabulary = cast<MemRefType>(op.getLogits().getType()).getDimSize(1);
+  int64_t firstRow = 0;
+  for (auto [batch, type] : llvm::enumerate(batches)) {
+    if (failed(begin(op, launch, count)))
+      return failure();
+    for (int32_t i = 0; i < count; ++i) {
+      kvrm_program_arg arg{};
+      arg.base = static_cast<uint16_t>(kvrm_sample_arg_base(i));
+      if (kvrm_base_has_batch(arg.base))
+        arg.index = static_cast<uint16_t>(batch);
+      else if (arg.base == KVRM_BASE_LOGITS)
+        arg.offset =
+            firstRow * vocabulary * static_cast<int64_t>(sizeof(float));
+      else
+        arg.offset = firstRow * static_cast<int64_t>(sizeof(int32_t));
+      args.push_back(arg);
+    }
+    firstRow += type.getRows();
   }
   return success();
 }
@@ -453,18 +484,23 @@ static bool isNaming(Operation &op) {
          op.hasTrait<OpTrait::ConstantLike>();
 }
 
+LogicalResult ProgramWriter::writeCommit(CommitOp op) {
+  layers = op.getSession().getType().getPool().getLayers();
+  // One descriptor is a few hundred words: four blocks apply them.
+  const Launch launch{deviceKernelName({}, DeviceRole::Commit),
+                      KVRM_RUN_ALL,
+                      KVRM_GRID_FIXED,
+                      {4, 1, 1},
+                      /*isProgrammatic=*/false};
+  for (unsigned batch = 0; batch < batches.size(); ++batch)
+    if (failed(add(op, launch, batch, /*layer=*/0, {})))
+      return failure();
+  return success();
+}
+
 LogicalResult ProgramWriter::write(Operation &op) {
-  if (auto commit = dyn_cast<CommitOp>(op)) {
-    layers = commit.getSession().getType().getPool().getLayers();
-    // One descriptor is a few hundred words: four blocks apply them.
-    return add(&op,
-               {deviceKernelName({}, DeviceRole::Commit),
-                KVRM_RUN_ALL,
-                KVRM_GRID_FIXED,
-                {4, 1, 1},
-                /*isProgrammatic=*/false},
-               /*layer=*/0, {});
-  }
+  if (auto commit = dyn_cast<CommitOp>(op))
+    return writeCommit(commit);
   if (auto launch = dyn_cast<LaunchOp>(op))
     return launch.isAttention() ? writeAttention(launch) : writeAppend(launch);
   if (auto dispatch = dyn_cast<DeviceDispatchOp>(op))
@@ -488,6 +524,7 @@ std::string ProgramWriter::serialize() const {
   header.args = static_cast<uint32_t>(args.size());
   header.tensors = static_cast<uint32_t>(tensors.size());
   header.layers = static_cast<uint32_t>(layers);
+  header.batches = static_cast<uint32_t>(batches.size());
   std::string bytes(reinterpret_cast<const char *>(&header), sizeof(header));
   bytes.append(reinterpret_cast<const char *>(commands.data()),
                commands.size() * sizeof(kvrm_program_command));
@@ -497,7 +534,8 @@ std::string ProgramWriter::serialize() const {
 }
 
 FailureOr<DeviceProgram> ProgramWriter::run() {
-  if (failed(findTensors()) || failed(placeBuffers()))
+  if (failed(verifyTokens(step)) || failed(findTensors()) ||
+      failed(placeBuffers()))
     return failure();
   for (Operation &op : step.getBody().front())
     if (failed(write(op)))

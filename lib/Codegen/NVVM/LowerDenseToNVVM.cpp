@@ -230,6 +230,9 @@ static std::optional<Append> findAppend(QKVProjectionOp op) {
   Operation *commit = launch.getDescriptor().getDefiningOp();
   if (commit && !commit->isBeforeInBlock(op))
     return std::nullopt;
+  // A kernel that appends does for all rows of its step.
+  if (commit && commit->getNumResults() != 1)
+    return std::nullopt;
   auto isContiguous = [](Value buffer) {
     return cast<MemRefType>(buffer.getType()).getLayout().isIdentity();
   };

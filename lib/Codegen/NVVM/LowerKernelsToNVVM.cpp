@@ -89,11 +89,9 @@ static LogicalResult checkKernel(KernelOp kernel,
   return success();
 }
 
-/// The kernels of a step serve its schedule.
-static LogicalResult checkPlan(Operation *step, const DeviceOptions &options) {
-  StepPlanAttr plan = getStepPlan(step);
-  if (!plan)
-    return success();
+/// The kernels of a step serve the schedule of each of its batches.
+static LogicalResult checkPlan(Operation *step, StepPlanAttr plan,
+                               const DeviceOptions &options) {
   ScheduleAttr schedule = plan.getSchedule();
   if (schedule.getKind() == ScheduleKind::Workqueue)
     return success();
@@ -144,7 +142,9 @@ void LowerKernelsToNVVMPass::runOnOperation() {
   if (failed(options))
     return signalPassFailure();
   for (auto func : module.getOps<FunctionOpInterface>())
-    if (failed(checkPlan(func, *options)))
+    if (llvm::any_of(getStepPlans(func), [&](StepPlanAttr plan) {
+          return failed(checkPlan(func, plan, *options));
+        }))
       return signalPassFailure();
   auto kernels = llvm::to_vector(module.getOps<KernelOp>());
   SmallVector<TileProgram> programs;

@@ -33,10 +33,10 @@ module attributes {
   // CHECK: func.func @planned(%{{.*}}: memref<2x1xi32> {kvrm.argument = #kvrm.argument<tokens>}
   // CHECK-SAME: %{{.*}}: memref<2x8xf32> {kvrm.argument = #kvrm.argument<logits>}
   // CHECK-SAME: kvrm.arena_bytes = 64 : i64
-  // CHECK-SAME: kvrm.plan = #kvrm.step_plan<tile = <q = 1, kv = 64>, schedule = <cluster, blocks = 4>, transport = <native>>
+  // CHECK-SAME: kvrm.plans = [#kvrm.step_plan<tile = <q = 1, kv = 64>, schedule = <cluster, blocks = 4>, transport = <native>>]
   func.func @planned(%t: memref<2x1xi32> {kvrm.argument = #kvrm.argument<tokens>},
                      %l: memref<2x8xf32> {kvrm.argument = #kvrm.argument<logits>})
-      attributes {kvrm.step, kvrm.arena_bytes = 64 : i64, kvrm.plan = #kvrm.step_plan<tile = <q = 1, kv = 64>, schedule = <cluster, blocks = 4>, transport = <native>>} {
+      attributes {kvrm.step, kvrm.arena_bytes = 64 : i64, kvrm.plans = [#kvrm.step_plan<tile = <q = 1, kv = 64>, schedule = <cluster, blocks = 4>, transport = <native>>]} {
     return
   }
   // CHECK: llvm.func @attend() attributes {kvrm.device_kernel = #kvrm.device_kernel<role = attend_cluster, threads = 256, shared_bytes = 1024>}

@@ -203,13 +203,18 @@ module attributes {test.a = #kvrm.device_kernel<role = commit, threads = 1, shar
 
 // -----
 
-// expected-error@+1 {{'builtin.module' op has 'kvrm.plan', which belongs on a function}}
-module attributes {kvrm.plan = #kvrm.step_plan<tile = <q = 1, kv = 64>, schedule = <rows>, transport = <native>>} {}
+// expected-error@+1 {{'builtin.module' op has 'kvrm.plans', which belongs on a function}}
+module attributes {kvrm.plans = [#kvrm.step_plan<tile = <q = 1, kv = 64>, schedule = <rows>, transport = <native>>]} {}
 
 // -----
 
-// expected-error@+1 {{'func.func' op has 'kvrm.plan', which takes a #kvrm.step_plan}}
-func.func private @f() attributes {kvrm.plan = #kvrm.schedule<rows>}
+// expected-error@+1 {{'func.func' op has 'kvrm.plans', which takes an array of #kvrm.step_plan}}
+func.func private @f() attributes {kvrm.plans = #kvrm.schedule<rows>}
+
+// -----
+
+// expected-error@+1 {{'func.func' op has 'kvrm.plans' with what is no #kvrm.step_plan}}
+func.func private @f() attributes {kvrm.plans = [#kvrm.schedule<rows>]}
 
 // -----
 

@@ -490,3 +490,17 @@ func.func @f(%k: tensor<8x1x3x64xf32>, %s: !session, %d: !desc) {
   kvrm.launch @append(%s, %d) ins(%k, %k : tensor<8x1x3x64xf32>, tensor<8x1x3x64xf32>) {layer = 0 : i64} : !session, !desc
   return
 }
+
+// -----
+
+// A kernel is told where a buffer starts, and takes it to be contiguous.
+!session = !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 64, page = 16, element = f16, layout = token_major>>
+!desc = !kvrm.descriptor<rows = 2, queries = 1, pages = 4>
+func.func private @append(!llvm.ptr)
+func.func @step(%k: memref<2x1x2x64xf32, strided<[512, 512, 64, 1]>>, %v: memref<2x1x2x64xf32, strided<[128, 128, 64, 1], offset: 256>>, %s: !session)
+    attributes {kvrm.step} {
+  %d = kvrm.commit %s : !session -> !desc
+  // expected-error@+1 {{'kvrm.launch' op takes a buffer that is not contiguous: 'memref<2x1x2x64xf32, strided<[512, 512, 64, 1]>>'}}
+  kvrm.launch @append(%s, %d) ins(%k, %v : memref<2x1x2x64xf32, strided<[512, 512, 64, 1]>>, memref<2x1x2x64xf32, strided<[128, 128, 64, 1], offset: 256>>) {layer = 0 : i64} : !session, !desc
+  return
+}

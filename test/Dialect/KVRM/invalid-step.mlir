@@ -244,12 +244,42 @@ func.func private @dense(index, index)
 
 // -----
 
+!session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
+func.func @step(%s: !session) attributes {kvrm.step} {
+  // expected-error@+1 {{'kvrm.commit' op has 0 descriptors, outside 1..2}}
+  "kvrm.commit"(%s) : (!session) -> ()
+  return
+}
+
+// -----
+
+!session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+func.func @step(%s: !session) attributes {kvrm.step} {
+  // expected-error@+1 {{'kvrm.commit' op has 3 descriptors, outside 1..2}}
+  %d:3 = kvrm.commit %s : !session -> !desc, !desc, !desc
+  return
+}
+
+// -----
+
+!session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+!other = !kvrm.descriptor<rows = 1, queries = 8, pages = 64>
+func.func @step(%s: !session) attributes {kvrm.step} {
+  // expected-error@+1 {{'kvrm.commit' op descriptor has 64 pages a row, session 128 a slot}}
+  %d:2 = kvrm.commit %s : !session -> !desc, !other
+  return
+}
+
+// -----
+
 // Generic forms, whose operands, results and attributes may be missing: each is
 // checked before its step asks for them.
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
 func.func @step(%s: !session, %d: !desc) attributes {kvrm.step} {
-  // expected-error@+1 {{'kvrm.commit' op requires one result}}
+  // expected-error@+1 {{'kvrm.commit' op requires a single operand}}
   "kvrm.commit"() : () -> ()
   %g = kvrm.stage %s, %d {transport = #kvrm.transport<native>} : !session, !desc
   return
@@ -270,7 +300,7 @@ func.func @step(%s: !session) attributes {kvrm.step} {
 
 !session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
 func.func @step(%s: !session) attributes {kvrm.step} {
-  // expected-error@+1 {{'kvrm.commit' op result #0 must be what one step is told about its rows, but got 'i32'}}
+  // expected-error@+1 {{'kvrm.commit' op result #0 must be variadic of what one step is told about its rows, but got 'i32'}}
   %d = "kvrm.commit"(%s) : (!session) -> i32
   return
 }

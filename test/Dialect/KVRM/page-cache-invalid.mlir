@@ -74,14 +74,52 @@ func.func @step(%q: tensor<2x1x4x64xf32>, %k: tensor<2x1x2x64xf32>, %p: tensor<2
 
 // -----
 
+// expected-error@+1 {{'func.func' op has two batches of all slots; a slot is in one batch of a step}}
 func.func @step(%q: tensor<2x1x4x64xf32>, %k: tensor<2x1x2x64xf32>, %p: tensor<2xi32>, %kc: tensor<1x2x2x64x64xf16>, %vc: tensor<1x2x2x64x64xf16>, %p1: tensor<2xi32>)
     -> (tensor<2x1x4x64xf32>, tensor<1x2x2x64x64xf16>, tensor<1x2x2x64x64xf16>) attributes {kvrm.step} {
   %o, %o_k, %o_v = kvrm.cached_attention %q, %k, %k, %kc, %vc at %p {layer = 0 : i64, scale = 0.125 : f32}
       : tensor<2x1x4x64xf32>, tensor<2x1x2x64xf32>, tensor<1x2x2x64x64xf16>, tensor<2xi32>
-  // expected-error@+1 {{'kvrm.cached_attention' op all layers of a step must share positions, counts and slots}}
   %r, %r_k, %r_v = kvrm.cached_attention %o, %k, %k, %o_k, %o_v at %p1 {layer = 0 : i64, scale = 0.125 : f32}
       : tensor<2x1x4x64xf32>, tensor<2x1x2x64xf32>, tensor<1x2x2x64x64xf16>, tensor<2xi32>
   return %r, %r_k, %r_v : tensor<2x1x4x64xf32>, tensor<1x2x2x64x64xf16>, tensor<1x2x2x64x64xf16>
+}
+
+// -----
+
+func.func @step(%q: tensor<1x1x4x64xf32>, %k: tensor<1x1x2x64xf32>, %p: tensor<1xi32>, %s: tensor<1xi32>, %kc: tensor<2x2x2x64x64xf16>, %vc: tensor<2x2x2x64x64xf16>, %s1: tensor<1xi32>)
+    -> (tensor<1x1x4x64xf32>, tensor<2x2x2x64x64xf16>, tensor<2x2x2x64x64xf16>) attributes {kvrm.step} {
+  %o, %o_k, %o_v = kvrm.cached_attention %q, %k, %k, %kc, %vc at %p slot %s : tensor<1xi32> {layer = 0 : i64, scale = 0.125 : f32}
+      : tensor<1x1x4x64xf32>, tensor<1x1x2x64xf32>, tensor<2x2x2x64x64xf16>, tensor<1xi32>
+  // expected-error@+1 {{'kvrm.cached_attention' op all layers of a step must share positions, counts and slots}}
+  %r, %r_k, %r_v = kvrm.cached_attention %o, %k, %k, %o_k, %o_v at %p slot %s1 : tensor<1xi32> {layer = 1 : i64, scale = 0.125 : f32}
+      : tensor<1x1x4x64xf32>, tensor<1x1x2x64xf32>, tensor<2x2x2x64x64xf16>, tensor<1xi32>
+  return %r, %r_k, %r_v : tensor<1x1x4x64xf32>, tensor<2x2x2x64x64xf16>, tensor<2x2x2x64x64xf16>
+}
+
+// -----
+
+func.func @step(%q: tensor<1x1x4x64xf32>, %k: tensor<1x1x2x64xf32>, %p: tensor<1xi32>, %s: tensor<1xi32>, %kc: tensor<2x2x2x64x64xf16>, %vc: tensor<2x2x2x64x64xf16>, %p1: tensor<1xi32>, %s1: tensor<1xi32>)
+    -> (tensor<1x1x4x64xf32>, tensor<2x2x2x64x64xf16>, tensor<2x2x2x64x64xf16>) attributes {kvrm.step} {
+  // expected-error@+1 {{'kvrm.cached_attention' op layer 0 does not attend once for each of the step's 2 batches}}
+  %o, %o_k, %o_v = kvrm.cached_attention %q, %k, %k, %kc, %vc at %p slot %s : tensor<1xi32> {layer = 0 : i64, scale = 0.125 : f32}
+      : tensor<1x1x4x64xf32>, tensor<1x1x2x64xf32>, tensor<2x2x2x64x64xf16>, tensor<1xi32>
+  %r, %r_k, %r_v = kvrm.cached_attention %o, %k, %k, %o_k, %o_v at %p1 slot %s1 : tensor<1xi32> {layer = 1 : i64, scale = 0.125 : f32}
+      : tensor<1x1x4x64xf32>, tensor<1x1x2x64xf32>, tensor<2x2x2x64x64xf16>, tensor<1xi32>
+  return %r, %r_k, %r_v : tensor<1x1x4x64xf32>, tensor<2x2x2x64x64xf16>, tensor<2x2x2x64x64xf16>
+}
+
+// -----
+
+// expected-error@+1 {{'func.func' op has 3 batches with positions of their own, more than 2}}
+func.func @step(%q: tensor<1x1x4x64xf32>, %k: tensor<1x1x2x64xf32>, %p: tensor<1xi32>, %s: tensor<1xi32>, %kc: tensor<1x4x2x64x64xf16>, %vc: tensor<1x4x2x64x64xf16>, %p1: tensor<1xi32>, %s1: tensor<1xi32>, %p2: tensor<1xi32>, %s2: tensor<1xi32>)
+    -> (tensor<1x1x4x64xf32>, tensor<1x4x2x64x64xf16>, tensor<1x4x2x64x64xf16>) attributes {kvrm.step} {
+  %o, %o_k, %o_v = kvrm.cached_attention %q, %k, %k, %kc, %vc at %p slot %s : tensor<1xi32> {layer = 0 : i64, scale = 0.125 : f32}
+      : tensor<1x1x4x64xf32>, tensor<1x1x2x64xf32>, tensor<1x4x2x64x64xf16>, tensor<1xi32>
+  %r, %r_k, %r_v = kvrm.cached_attention %o, %k, %k, %o_k, %o_v at %p1 slot %s1 : tensor<1xi32> {layer = 0 : i64, scale = 0.125 : f32}
+      : tensor<1x1x4x64xf32>, tensor<1x1x2x64xf32>, tensor<1x4x2x64x64xf16>, tensor<1xi32>
+  %t, %t_k, %t_v = kvrm.cached_attention %r, %k, %k, %r_k, %r_v at %p2 slot %s2 : tensor<1xi32> {layer = 0 : i64, scale = 0.125 : f32}
+      : tensor<1x1x4x64xf32>, tensor<1x1x2x64xf32>, tensor<1x4x2x64x64xf16>, tensor<1xi32>
+  return %t, %t_k, %t_v : tensor<1x1x4x64xf32>, tensor<1x4x2x64x64xf16>, tensor<1x4x2x64x64xf16>
 }
 
 // -----

@@ -47,7 +47,7 @@ static LogicalResult narrowPhases(PhaseOpInterface op, Phase &common,
   return diag;
 }
 
-/// Ops of a paged step take the session and the descriptor of its one commit.
+/// Ops of a paged step take the session and the descriptors of its one commit.
 static LogicalResult verifyCommitted(Operation *user, CommitOp commit) {
   for (Value operand : user->getOperands()) {
     if (!isa<SessionType, DescriptorType>(operand.getType()))
@@ -58,7 +58,7 @@ static LogicalResult verifyCommitted(Operation *user, CommitOp commit) {
       return user->emitOpError(
           "takes a session other than the one its step commits");
     if (isa<DescriptorType>(operand.getType()) &&
-        operand != commit.getDescriptor())
+        operand.getDefiningOp() != commit.getOperation())
       return user->emitOpError("takes a descriptor that its step did not "
                                "commit");
   }
@@ -114,8 +114,14 @@ bool kvrm::isStep(Operation *op) {
   return op->hasAttr(KVRMDialect::getStepAttrName());
 }
 
-StepPlanAttr kvrm::getStepPlan(Operation *step) {
-  return step->getAttrOfType<StepPlanAttr>(KVRMDialect::getPlanAttrName());
+SmallVector<StepPlanAttr> kvrm::getStepPlans(Operation *step) {
+  auto plans = step->getAttrOfType<ArrayAttr>(KVRMDialect::getPlansAttrName());
+  return plans ? llvm::to_vector(plans.getAsRange<StepPlanAttr>())
+               : SmallVector<StepPlanAttr>();
+}
+
+unsigned kvrm::getBatch(Value descriptor) {
+  return cast<OpResult>(descriptor).getResultNumber();
 }
 
 std::optional<ArgumentRole> kvrm::getArgumentRole(FunctionOpInterface step,
@@ -141,6 +147,14 @@ static LogicalResult verifyOnFunction(Operation *op, NamedAttribute attr,
     return op->emitOpError("has '")
            << attr.getName().getValue() << "', which takes " << expected;
   return success();
+}
+
+static LogicalResult verifyPlans(Operation *op, NamedAttribute attr) {
+  auto plans = dyn_cast<ArrayAttr>(attr.getValue());
+  if (plans && !llvm::all_of(plans, llvm::IsaPred<StepPlanAttr>))
+    return op->emitOpError("has '")
+           << attr.getName().getValue() << "' with what is no #kvrm.step_plan";
+  return verifyOnFunction<ArrayAttr>(op, attr, "an array of #kvrm.step_plan");
 }
 
 /// The type of a weight is what its attribute says is stored.
@@ -173,8 +187,8 @@ LogicalResult KVRMDialect::verifyOperationAttribute(Operation *op,
   if (attr.getName() == getStepAttrName())
     return failure(failed(verifyOnFunction<UnitAttr>(op, attr, "no value")) ||
                    failed(verifyStep(cast<FunctionOpInterface>(op))));
-  if (attr.getName() == getPlanAttrName())
-    return verifyOnFunction<StepPlanAttr>(op, attr, "a #kvrm.step_plan");
+  if (attr.getName() == getPlansAttrName())
+    return verifyPlans(op, attr);
   if (attr.getName() == getDeviceKernelAttrName())
     return verifyOnFunction<DeviceKernelAttr>(op, attr,
                                               "a #kvrm.device_kernel");

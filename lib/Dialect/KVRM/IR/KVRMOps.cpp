@@ -10,6 +10,7 @@
 #include "kvrm/Dialect/KVRM/IR/TileProgram.h"
 #include "kvrm/runtime/abi.h"
 
+#include "mlir/Dialect/Utils/IndexingUtils.h"
 #include "mlir/IR/Builders.h"
 #include "mlir/IR/BuiltinAttributes.h"
 
@@ -156,8 +157,14 @@ LogicalResult CachedAttentionOp::verify() {
 //===----------------------------------------------------------------------===//
 
 LogicalResult CommitOp::verify() {
-  return verifySessionOfDescriptor(*this, getSession().getType(),
-                                   getDescriptor().getType());
+  size_t batches = getDescriptors().size();
+  if (batches < 1 || batches > KVRM_MAX_BATCHES)
+    return emitOpError("has ") << batches << " descriptors, outside 1.."
+                               << int64_t(KVRM_MAX_BATCHES);
+  return failure(llvm::any_of(getDescriptors().getTypes(), [&](Type type) {
+    return failed(verifySessionOfDescriptor(*this, getSession().getType(),
+                                            cast<DescriptorType>(type)));
+  }));
 }
 
 LogicalResult StageOp::verify() {
@@ -231,15 +238,40 @@ bool KernelOp::attends() {
   return !getBody().front().getOps<GetWorkItemOp>().empty();
 }
 
+/// Whether two operands of a launch are of one kind and shape; buffers may
+/// start anywhere.
+static bool areAlike(Value lhs, Value rhs) {
+  auto left = cast<ShapedType>(lhs.getType());
+  auto right = cast<ShapedType>(rhs.getType());
+  return isa<MemRefType>(left) == isa<MemRefType>(right) &&
+         left.getShape() == right.getShape() &&
+         left.getElementType() == right.getElementType();
+}
+
+/// Kernels are given where a buffer starts, and nothing of its strides.
+static bool hasGaps(Value operand) {
+  auto type = dyn_cast<MemRefType>(operand.getType());
+  if (!type || !type.hasStaticShape())
+    return false;
+  SmallVector<int64_t> strides;
+  int64_t offset = 0;
+  return failed(type.getStridesAndOffset(strides, offset)) ||
+         strides != computeSuffixProduct(type.getShape());
+}
+
 LogicalResult LaunchOp::verify() {
   bool attends = getInputs().size() == 1 && getOutputs().size() == 1;
   bool appends = getInputs().size() == 2 && getOutputs().empty();
   if (!attends && !appends)
     return emitOpError("takes a query and an output, or a key and a value");
-  if (attends && getInputs()[0].getType() != getOutputs()[0].getType())
+  if (attends && !areAlike(getInputs()[0], getOutputs()[0]))
     return emitOpError("query and output differ in type");
-  if (appends && getInputs()[0].getType() != getInputs()[1].getType())
+  if (appends && !areAlike(getInputs()[0], getInputs()[1]))
     return emitOpError("key and value differ in type");
+  for (Value operand : llvm::concat<Value>(getInputs(), getOutputs()))
+    if (hasGaps(operand))
+      return emitOpError("takes a buffer that is not contiguous: ")
+             << operand.getType();
   PoolType pool = getSession().getType().getPool();
   DescriptorType desc = getDescriptor().getType();
   for (Value input : getInputs())

@@ -215,15 +215,23 @@ LogicalResult StepBoundary::bindResults() {
   return success();
 }
 
+/// The view that `view` is another shape of.
+static memref::SubViewOp reshapedView(Value view) {
+  Operation *op = view.getDefiningOp();
+  while (isa_and_nonnull<memref::ExpandShapeOp, memref::CollapseShapeOp>(op))
+    op = op->getOperand(0).getDefiningOp();
+  return dyn_cast_or_null<memref::SubViewOp>(op);
+}
+
 /// What was computed in its destination is copied onto itself: the same
 /// buffer, or the same view of it made twice.
 static void eraseSelfCopies(func::FuncOp func) {
   func.walk([](linalg::CopyOp copy) {
     Value source = copy.getInputs().front(), target = copy.getOutputs().front();
-    auto from = source.getDefiningOp<memref::SubViewOp>();
-    auto to = target.getDefiningOp<memref::SubViewOp>();
+    memref::SubViewOp from = reshapedView(source), to = reshapedView(target);
     bool sameView = from && to && from.getSource() == to.getSource() &&
                     from.getType() == to.getType() &&
+                    source.getType() == target.getType() &&
                     isEqualConstantIntOrValueArray(from.getMixedOffsets(),
                                                    to.getMixedOffsets());
     if (source == target || sameView)

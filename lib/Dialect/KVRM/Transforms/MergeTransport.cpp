@@ -47,16 +47,27 @@ private:
       diag.attachNote(first.getLoc()) << "the first stage is here";
       return diag;
     }
-    // A step commits once, so all stages have the same operands.
+    // A step commits once: stages of one batch have the same operands.
     Operation *commit = first.getDescriptor().getDefiningOp();
     if (!commit)
       return first.emitOpError("descriptor does not come from a commit");
-    first->moveAfter(commit);
-    for (StageOp stage : ArrayRef(stages).drop_front()) {
-      stage.replaceAllUsesWith(first.getGroups());
+    llvm::SmallDenseMap<Value, StageOp> ofBatch;
+    for (StageOp stage : llvm::make_early_inc_range(stages)) {
+      StageOp &merged = ofBatch[stage.getDescriptor()];
+      if (!merged) {
+        merged = stage;
+        continue;
+      }
+      stage.replaceAllUsesWith(merged.getGroups());
       stage.erase();
       ++numMerged;
     }
+    Operation *last = commit;
+    for (Value descriptor : commit->getResults())
+      if (StageOp merged = ofBatch.lookup(descriptor)) {
+        merged->moveAfter(last);
+        last = merged;
+      }
     return WalkResult::skip();
   }
 };

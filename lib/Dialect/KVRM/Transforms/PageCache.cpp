@@ -8,10 +8,13 @@
 
 #include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
 #include "kvrm/Dialect/KVRM/Transforms/Passes.h"
+#include "kvrm/runtime/abi/limits.h"
 
 #include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/IR/Builders.h"
 #include "llvm/ADT/BitVector.h"
+#include "llvm/ADT/MapVector.h"
+#include "llvm/ADT/Sequence.h"
 #include "llvm/ADT/SmallPtrSet.h"
 #include "llvm/Support/MathExtras.h"
 
@@ -25,11 +28,28 @@ using namespace mlir::kvrm;
 
 namespace {
 
+/// Rows of a step that are described by the same values.
+struct StaticBatch {
+  Value positions, counts, slots;
+  int64_t rows, queries;
+
+  static StaticBatch of(CachedAttentionOp op) {
+    auto query = cast<RankedTensorType>(op.getQuery().getType());
+    return {op.getPositions(), op.getCounts(), op.getSlots(),
+            query.getDimSize(0), query.getDimSize(1)};
+  }
+  bool operator==(const StaticBatch &) const = default;
+};
+
 /// The cached_attention ops of a step and the arguments that they use up.
 struct StaticStep {
   func::FuncOp func;
   SmallVector<CachedAttentionOp> attentions;
-  Value positions, counts, slots;
+  SmallVector<StaticBatch, 0> batches;
+
+  size_t batchOf(CachedAttentionOp op) const {
+    return llvm::find(batches, StaticBatch::of(op)) - batches.begin();
+  }
   /// Results of the function that are caches.
   llvm::BitVector cacheResults;
   /// Arguments that leave the signature.
@@ -82,6 +102,41 @@ static LogicalResult followCache(StaticStep &step, Value cache, bool holdsKeys,
   }
 }
 
+/// All layers attend for the same batches, each of which is described by
+/// values of its own.
+static LogicalResult findBatches(StaticStep &step) {
+  llvm::MapVector<int64_t, SmallVector<size_t>> ofLayer;
+  llvm::SmallPtrSet<Value, 8> known;
+  for (CachedAttentionOp op : step.attentions) {
+    if (step.batchOf(op) == step.batches.size()) {
+      auto batch = StaticBatch::of(op);
+      for (Value field : {batch.positions, batch.counts, batch.slots})
+        if (field && !known.insert(field).second)
+          return op.emitOpError("all layers of a step must share positions, "
+                                "counts and slots");
+      step.batches.push_back(batch);
+    }
+    ofLayer[op.getLayer()].push_back(step.batchOf(op));
+  }
+  auto isOfAllSlots = [](const StaticBatch &batch) { return !batch.slots; };
+  if (llvm::count_if(step.batches, isOfAllSlots) > 1)
+    return step.func.emitOpError(
+        "has two batches of all slots; a slot is in one batch of a step");
+  if (step.batches.size() > KVRM_MAX_BATCHES)
+    return step.func.emitOpError("has ")
+           << step.batches.size() << " batches with positions of their own, "
+           << "more than " << int64_t(KVRM_MAX_BATCHES);
+  for (CachedAttentionOp op : step.attentions) {
+    SmallVector<size_t> found = ofLayer[op.getLayer()];
+    llvm::sort(found);
+    if (!llvm::equal(found, llvm::seq(step.batches.size())))
+      return op.emitOpError("layer ")
+             << op.getLayer() << " does not attend once for each of the step's "
+             << step.batches.size() << " batches";
+  }
+  return success();
+}
+
 static FailureOr<StaticStep> analyseStep(func::FuncOp func) {
   StaticStep step;
   step.func = func;
@@ -103,9 +158,6 @@ static FailureOr<StaticStep> analyseStep(func::FuncOp func) {
     return success();
   };
   CachedAttentionOp first = step.attentions.front();
-  step.positions = first.getPositions();
-  step.counts = first.getCounts();
-  step.slots = first.getSlots();
   for (Value cache : {first.getKeyCache(), first.getValueCache()}) {
     if (failed(removeArg(cache))) {
       first.emitOpError("the first caches of a step must be its arguments");
@@ -125,27 +177,21 @@ static FailureOr<StaticStep> analyseStep(func::FuncOp func) {
       return diag;
     }
   }
-  for (CachedAttentionOp op : step.attentions) {
-    if (op.getPositions() != step.positions || op.getCounts() != step.counts ||
-        op.getSlots() != step.slots) {
-      op.emitOpError("all layers of a step must share positions, counts and "
-                     "slots");
-      return failure();
-    }
-  }
-  for (Value field : {step.positions, step.counts, step.slots}) {
-    if (field && failed(removeArg(field))) {
-      first.emitOpError(
-          "positions, counts and slots must be arguments of the step");
-      return failure();
-    }
-  }
-  if (step.slots && llvm::any_of(step.slots.getUsers(), [](Operation *user) {
-        return !isa<CachedAttentionOp>(user);
-      })) {
-    first.emitOpError("slots are used outside kvrm.cached_attention; a paged "
-                      "graph does not see them");
+  if (failed(findBatches(step)))
     return failure();
+  for (const StaticBatch &batch : step.batches) {
+    for (Value field : {batch.positions, batch.counts, batch.slots})
+      if (field && failed(removeArg(field))) {
+        first.emitOpError(
+            "positions, counts and slots must be arguments of the step");
+        return failure();
+      }
+    if (batch.slots && !llvm::all_of(batch.slots.getUsers(),
+                                     llvm::IsaPred<CachedAttentionOp>)) {
+      first.emitOpError("slots are used outside kvrm.cached_attention; a paged "
+                        "graph does not see them");
+      return failure();
+    }
   }
   return step;
 }
@@ -196,14 +242,14 @@ FailureOr<SessionType> PageCachePass::sessionFor(StaticStep &step,
 LogicalResult PageCachePass::pageStep(StaticStep &step, SessionType sessionType,
                                       Transport transportKind) {
   func::FuncOp func = step.func;
-  auto queryType =
-      cast<RankedTensorType>(step.attentions.front().getQuery().getType());
-  DescriptorType descriptorType = DescriptorType::getChecked(
-      [&] { return func.emitError("cannot page the caches: "); },
-      func.getContext(), queryType.getDimSize(0), queryType.getDimSize(1),
-      sessionType.getPages());
-  if (!descriptorType)
-    return failure();
+  SmallVector<Type> descriptorTypes;
+  for (const StaticBatch &batch : step.batches) {
+    descriptorTypes.push_back(DescriptorType::getChecked(
+        [&] { return func.emitError("cannot page the caches: "); },
+        func.getContext(), batch.rows, batch.queries, sessionType.getPages()));
+    if (!descriptorTypes.back())
+      return failure();
+  }
 
   Location loc = func.getLoc();
   OpBuilder b = OpBuilder::atBlockBegin(&func.getBody().front());
@@ -211,15 +257,22 @@ LogicalResult PageCachePass::pageStep(StaticStep &step, SessionType sessionType,
     return failure();
   step.removedArgs.resize(func.getNumArguments());
   Value session = func.getArguments().back();
-  Value descriptor = CommitOp::create(b, loc, descriptorType, session);
-  step.positions.replaceAllUsesWith(
-      PositionsOp::create(b, loc, step.positions.getType(), descriptor));
-  if (step.counts)
-    step.counts.replaceAllUsesWith(
-        CountsOp::create(b, loc, step.counts.getType(), descriptor));
+  auto commit = CommitOp::create(b, loc, descriptorTypes, session);
+  // Which descriptor is whose, while the values that tell are there.
+  SmallVector<Value> descriptors;
+  for (CachedAttentionOp op : step.attentions)
+    descriptors.push_back(commit.getDescriptors()[step.batchOf(op)]);
+  for (auto [batch, descriptor] :
+       llvm::zip_equal(step.batches, commit.getDescriptors())) {
+    batch.positions.replaceAllUsesWith(
+        PositionsOp::create(b, loc, batch.positions.getType(), descriptor));
+    if (batch.counts)
+      batch.counts.replaceAllUsesWith(
+          CountsOp::create(b, loc, batch.counts.getType(), descriptor));
+  }
 
   auto transportAttr = TransportAttr::get(func.getContext(), transportKind);
-  for (CachedAttentionOp op : step.attentions) {
+  for (auto [op, descriptor] : llvm::zip_equal(step.attentions, descriptors)) {
     b.setInsertionPoint(op);
     Value groups =
         StageOp::create(b, op.getLoc(), GroupsType::get(func.getContext()),
@@ -268,9 +321,8 @@ void PageCachePass::runOnOperation() {
       return signalPassFailure();
     if (step->attentions.empty())
       continue;
-    auto query =
-        cast<RankedTensorType>(step->attentions.front().getQuery().getType());
-    queries = std::max(queries, query.getDimSize(1));
+    for (const StaticBatch &batch : step->batches)
+      queries = std::max(queries, batch.queries);
     found.push_back(std::move(*step));
   }
   SmallVector<std::pair<StaticStep, SessionType>> steps;

@@ -38,17 +38,21 @@ private:
 
   StringRef name;
   std::optional<Phase> phases;
-  int64_t rows = 0, queries = 0, layers = 0, heads = 0, kvHeads = 0;
+  void addBatch(int64_t rows, int64_t queries);
+
+  /// Rows and queries of each batch.
+  SmallVector<std::pair<int64_t, int64_t>> batches;
+  int64_t layers = 0, heads = 0, kvHeads = 0;
   int64_t headDim = 0;
   Type element;
-  StepPlanAttr plan;
+  SmallVector<StepPlanAttr> plans;
   std::map<StringRef, int64_t> ops; ///< by name, or by other dialect
   llvm::MapVector<StringRef, int64_t> launches; ///< by kernel
 };
 } // namespace
 
 StepSummary::StepSummary(FunctionOpInterface step)
-    : name(step.getName()), plan(getStepPlan(step)) {
+    : name(step.getName()), plans(getStepPlans(step)) {
   for (Operation &op : step.getFunctionBody().getOps()) {
     bool isOurs = isa_and_nonnull<KVRMDialect>(op.getDialect());
     ++ops[isOurs ? op.getName().getStringRef()
@@ -61,11 +65,15 @@ StepSummary::StepSummary(FunctionOpInterface step)
   }
 }
 
+void StepSummary::addBatch(int64_t rows, int64_t queries) {
+  if (!llvm::is_contained(batches, std::pair(rows, queries)))
+    batches.emplace_back(rows, queries);
+}
+
 void StepSummary::read(CachedAttentionOp op) {
   auto query = cast<ShapedType>(op.getQuery().getType());
   auto cache = cast<ShapedType>(op.getKeyCache().getType());
-  rows = query.getDimSize(0);
-  queries = query.getDimSize(1);
+  addBatch(query.getDimSize(0), query.getDimSize(1));
   heads = query.getDimSize(2);
   layers = cache.getDimSize(0);
   kvHeads = cache.getDimSize(2);
@@ -75,8 +83,10 @@ void StepSummary::read(CachedAttentionOp op) {
 
 void StepSummary::read(CommitOp op) {
   PoolType pool = op.getSession().getType().getPool();
-  rows = op.getDescriptor().getType().getRows();
-  queries = op.getDescriptor().getType().getQueries();
+  for (Value descriptor : op.getDescriptors()) {
+    auto type = cast<DescriptorType>(descriptor.getType());
+    batches.emplace_back(type.getRows(), type.getQueries());
+  }
   layers = pool.getLayers();
   kvHeads = pool.getKvHeads();
   headDim = pool.getHeadDim();
@@ -86,9 +96,12 @@ void StepSummary::read(CommitOp op) {
 void StepSummary::read(AttendOp op) {
   heads = cast<ShapedType>(op.getQuery().getType()).getDimSize(2);
   auto stage = op.getGroups().getDefiningOp<StageOp>();
-  if (!plan && stage && op.getTileAttr() && op.getScheduleAttr())
-    plan = StepPlanAttr::get(op.getContext(), op.getTileAttr(),
-                             op.getScheduleAttr(), stage.getTransportAttr());
+  if (!stage || !op.getTileAttr() || !op.getScheduleAttr())
+    return;
+  auto plan = StepPlanAttr::get(op.getContext(), op.getTileAttr(),
+                                op.getScheduleAttr(), stage.getTransportAttr());
+  if (!llvm::is_contained(plans, plan))
+    plans.push_back(plan);
 }
 
 void StepSummary::read(LaunchOp op) {
@@ -114,11 +127,14 @@ void StepSummary::print(raw_ostream &os) const {
     os << "phase " << stringifyPhase(*phases) << '\n';
   else
     os << "no phase\n";
-  if (element)
-    os << "  rows " << rows << ", queries " << queries << ", layers " << layers
-       << ", heads " << heads << ", KV heads " << kvHeads << ", head_dim "
-       << headDim << ", cache " << element << '\n';
-  if (plan)
+  if (element) {
+    os << "  ";
+    for (auto [rows, queries] : batches)
+      os << "rows " << rows << ", queries " << queries << ", ";
+    os << "layers " << layers << ", heads " << heads << ", KV heads " << kvHeads
+       << ", head_dim " << headDim << ", cache " << element << '\n';
+  }
+  for (StepPlanAttr plan : plans)
     os << "  plan " << plan << '\n';
   printCounts(os, "ops", ops);
   printCounts(os, "launches", launches);

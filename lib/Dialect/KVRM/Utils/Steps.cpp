@@ -17,6 +17,46 @@ SmallVector<func::FuncOp> kvrm::getSteps(ModuleOp module) {
       [](func::FuncOp func) { return isStep(func) && !func.isExternal(); });
 }
 
+SmallVector<DescriptorType> kvrm::getBatches(func::FuncOp step) {
+  SmallVector<DescriptorType> batches;
+  for (auto commit : step.getOps<CommitOp>())
+    for (Value descriptor : commit.getDescriptors())
+      batches.push_back(cast<DescriptorType>(descriptor.getType()));
+  return batches;
+}
+
+static bool isTokens(func::FuncOp step, unsigned index) {
+  return getArgumentRole(step, index) == ArgumentRole::Tokens;
+}
+
+unsigned kvrm::getBatchOfTokens(func::FuncOp step, unsigned index) {
+  return llvm::count_if(llvm::seq(index),
+                        [&](unsigned i) { return isTokens(step, i); });
+}
+
+LogicalResult kvrm::verifyTokens(func::FuncOp step) {
+  SmallVector<DescriptorType> batches = getBatches(step);
+  size_t most = std::max<size_t>(batches.size(), 1);
+  for (unsigned i = 0; i < step.getNumArguments(); ++i) {
+    if (!isTokens(step, i))
+      continue;
+    unsigned batch = getBatchOfTokens(step, i);
+    if (batch >= most)
+      return step.emitOpError("argument ")
+             << i << " is tokens of a batch that the step has not; it has "
+             << most;
+    if (batches.empty())
+      continue;
+    auto type = cast<ShapedType>(step.getArgumentTypes()[i]);
+    DescriptorType descriptor = batches[batch];
+    if (type.getShape() !=
+        ArrayRef({descriptor.getRows(), descriptor.getQueries()}))
+      return step.emitOpError("argument ")
+             << i << " is tokens of " << type << " for " << descriptor;
+  }
+  return success();
+}
+
 LogicalResult kvrm::verifyUsedBySteps(Operation *symbol,
                                       const SymbolUserMap &users) {
   for (Operation *user : users.getUsers(symbol)) {

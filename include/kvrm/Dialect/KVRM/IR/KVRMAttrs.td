@@ -131,10 +131,11 @@ def KVRM_FarHistoryAttr : KVRM_Attr<"FarHistory", "far_history"> {
 }
 
 def KVRM_StepPlanAttr : KVRM_Attr<"StepPlan", "step_plan"> {
-  let summary = "how a step attends";
+  let summary = "how a batch of a step attends";
   let description = [{
-    The tile, schedule and transport of all attention of a step, on the step as
-    `kvrm.plan`, for the runtime's planner.
+    The tile, schedule and transport of all attention of one batch, for the
+    runtime's planner. A step has them, in the order of its descriptors, as
+    `kvrm.plans`.
 
     Example:
     `#kvrm.step_plan<tile = <q = 1, kv = 64>, schedule = <workqueue>, transport = <native>>`

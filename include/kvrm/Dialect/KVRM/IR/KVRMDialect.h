@@ -80,8 +80,12 @@ template <Phase phases> struct InPhases {
 /// Whether a function is one compiled step.
 bool isStep(Operation *op);
 
-/// How a step attends; null if it does not, or its kernels are not generated.
-StepPlanAttr getStepPlan(Operation *step);
+/// How each batch of a step attends; empty if it does not, or its kernels are
+/// not generated.
+SmallVector<StepPlanAttr> getStepPlans(Operation *step);
+
+/// The batch of its step whose descriptor this is, which a commit made.
+unsigned getBatch(Value descriptor);
 
 /// What an argument of a step is, if that is known.
 std::optional<ArgumentRole> getArgumentRole(FunctionOpInterface step,

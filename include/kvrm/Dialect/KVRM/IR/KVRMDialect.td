@@ -53,9 +53,10 @@ def KVRM_Dialect : Dialect {
       return "kvrm.weight";
     }
 
-    /// On a step: its `#kvrm.step_plan`, once its kernels are generated.
-    static constexpr ::llvm::StringLiteral getPlanAttrName() {
-      return "kvrm.plan";
+    /// On a step: a `#kvrm.step_plan` for each of its batches, once its kernels
+    /// are generated.
+    static constexpr ::llvm::StringLiteral getPlansAttrName() {
+      return "kvrm.plans";
     }
     /// On a step's argument: its `#kvrm.argument`.
     static constexpr ::llvm::StringLiteral getArgumentAttrName() {

@@ -99,22 +99,28 @@ def KVRM_CachedAttentionOp : KVRM_Op<"cached_attention", [
 def KVRM_CommitOp : KVRM_Op<"commit", [
     KVRM_InPhases<"Phase::Paged | Phase::Kernels">,
     MemoryEffects<[MemWrite<KVRM_DescriptorResource>]>]> {
-  let summary = "make the planned descriptor the one this step runs on";
+  let summary = "make what is planned what this step runs on";
   let description = [{
     Exactly one in a step, in the entry block of the function, so that every use
-    sees one descriptor and no kernel sees half a commit.
+    sees one plan and no kernel sees half a commit.
 
-    Example:
+    A step has one batch or more, rows that take the same number of queries,
+    and a descriptor for each. No slot is in two batches of a step.
+
+    Examples, of a decode step and of one that takes a part of a prompt along:
 
     ```mlir
     %desc = kvrm.commit %session : !kvrm.session<...>
         -> !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+    %rows, %prompt = kvrm.commit %session : !kvrm.session<...>
+        -> !kvrm.descriptor<rows = 8, queries = 1, pages = 128>,
+           !kvrm.descriptor<rows = 1, queries = 64, pages = 128>
     ```
   }];
   let arguments = (ins KVRM_SessionType:$session);
-  let results = (outs KVRM_DescriptorType:$descriptor);
+  let results = (outs Variadic<KVRM_DescriptorType>:$descriptors);
   let assemblyFormat = [{
-    $session attr-dict `:` type($session) `->` type($descriptor)
+    $session attr-dict `:` type($session) `->` type($descriptors)
   }];
   let hasVerifier = 1;
 }
@@ -170,9 +176,9 @@ def KVRM_StageOp : KVRM_Op<"stage", [
                    MemRead<KVRM_PoolResource>]>]> {
   let summary = "hand the step's transfer groups to a transport";
   let description = [{
-    History pages are immutable during a step and all layers share one
+    History pages are immutable during a step and all layers share a batch's
     descriptor, so that one staging serves them all: `kvrm-merge-transport`
-    leaves one in a step.
+    leaves one for each batch of a step.
 
     Example:
 

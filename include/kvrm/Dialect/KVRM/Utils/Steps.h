@@ -28,6 +28,17 @@ namespace mlir::kvrm {
 /// The functions of `module` that are marked `kvrm.step` and have a body.
 SmallVector<func::FuncOp> getSteps(ModuleOp module);
 
+/// The descriptors of a step's batches; none if it does not commit.
+SmallVector<DescriptorType> getBatches(func::FuncOp step);
+
+/// Whose tokens argument `index` is, which has that role: they are in the order
+/// of the batches.
+unsigned getBatchOfTokens(func::FuncOp step, unsigned index);
+
+/// Fails, with a diagnostic, unless the arguments that are tokens have the
+/// shapes of the batches.
+LogicalResult verifyTokens(func::FuncOp step);
+
 /// A weight and all loads of it.
 using WeightLoads = llvm::MapVector<ml_program::GlobalOp,
                                     SmallVector<ml_program::GlobalLoadConstOp>>;

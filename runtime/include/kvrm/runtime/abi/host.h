@@ -79,19 +79,20 @@ typedef void (*kvrm_append_kernel)(const kvrm_kernel_args *args);
 /// Runs tasks [begin, end) of a parallel region.
 typedef void (*kvrm_parallel_fn)(void *context, int64_t begin, int64_t end);
 
-/// What a compiled step calls. `session` is kvrm_step_args::session.
+/// What a compiled step calls. `session` is kvrm_step_args::session; `batch` is
+/// one of the step's.
 typedef struct kvrm_host_api {
-  /// Makes the planned descriptor the committed one and returns it. Exactly one
-  /// call a step, before any other of `append` and `attend`.
-  const uint8_t *(*commit)(void *session);
-  /// Announces the step's transfer groups to the transport. One call a step.
-  void (*stage)(void *session, int32_t transport);
+  /// Makes what is planned for all batches what is committed. Exactly one call
+  /// a step, before any of `stage`, `append` and `attend`.
+  void (*commit)(void *session);
+  /// Announces a batch's transfer groups to the transport. One call a batch.
+  void (*stage)(void *session, int32_t batch, int32_t transport);
   /// Runs `kernel` once, with `layer`'s pool and the new K and V rows.
-  void (*append)(void *session, int32_t layer, kvrm_append_kernel kernel,
-                 const float *k, const float *v);
-  /// Runs `kernel` over all work items and merges the partials.
-  void (*attend)(void *session, int32_t layer, kvrm_attention_kernel kernel,
-                 const float *q, float *out);
+  void (*append)(void *session, int32_t batch, int32_t layer,
+                 kvrm_append_kernel kernel, const float *k, const float *v);
+  /// Runs `kernel` over all work items of a batch and merges the partials.
+  void (*attend)(void *session, int32_t batch, int32_t layer,
+                 kvrm_attention_kernel kernel, const float *q, float *out);
   /// Runs tasks [0, count) over the workers, a contiguous range each, and
   /// returns when all are done.
   void (*parallel)(void *session, kvrm_parallel_fn fn, void *context,
@@ -104,10 +105,12 @@ typedef struct kvrm_step_args {
   void *session;
   const uint8_t *weights; ///< data section of weights.safetensors, aligned
   uint8_t *arena;         ///< intermediate values, size from the manifest
-  /// [rows][queries]. Of a paged step, those of its descriptor: they are there
-  /// once it has committed.
-  const int32_t *tokens;
-  float *logits; ///< [rows][vocabulary]
+  /// Paged packages only: the committed descriptor of each batch. What is in
+  /// them is of this step once it has committed.
+  const uint8_t *descriptors[KVRM_MAX_BATCHES];
+  /// [rows][queries] of each batch. Of a paged step, those of its descriptors.
+  const int32_t *tokens[KVRM_MAX_BATCHES];
+  float *logits; ///< [rows of all batches][vocabulary]
   /// Static packages only; a paged step reads these from its descriptor.
   const int32_t *positions; ///< [rows] position of the first new token
   const int32_t *counts;    ///< [rows] new tokens (prefill only)
@@ -116,7 +119,8 @@ typedef struct kvrm_step_args {
   uint8_t *v_cache;         ///< like k_cache
 } kvrm_step_args;
 
-/// Type of the entry points `kvrm_decode_step` and `kvrm_prefill` of code.so.
+/// Type of the entry points of code.so: `kvrm_decode_step`, `kvrm_prefill` and,
+/// if there is one, `kvrm_mixed_step`.
 typedef void (*kvrm_step_fn)(const kvrm_step_args *args);
 
 #ifdef __cplusplus

@@ -22,6 +22,7 @@ extern "C" {
 /// Hard limits. Whatever crosses a boundary is checked against them.
 enum {
   KVRM_MAX_ROWS = 1024,    ///< rows of one step
+  KVRM_MAX_BATCHES = 2,    ///< of one step, each with its descriptor
   KVRM_MAX_QUERIES = 4096, ///< query tokens of one row in one step
   KVRM_MAX_PAGES_PER_SLOT = 65536,
   KVRM_MAX_POOL_PAGES = 1 << 24,

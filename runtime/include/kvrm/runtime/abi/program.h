@@ -125,8 +125,10 @@ enum {
 };
 
 /// Where an argument points. `offset` and `bytes` count in the memory named;
-/// where they mean nothing both are 0, and so is `index`. Of the rows `offset`
-/// may be that of a field in kvrm_row, for dense kernels.
+/// where they mean nothing both are 0, and so is `index`, which says the batch
+/// of what is in a descriptor (kvrm_base_has_batch). Of the rows `offset` may
+/// be that of a field in kvrm_row, for dense kernels; of logits and next that
+/// of a batch's first row, for sample kernels.
 typedef enum kvrm_program_base {
   KVRM_BASE_IMMEDIATE = 0, ///< no address: the value is `offset`
   KVRM_BASE_ARENA = 1,     ///< intermediate values; offset, bytes
@@ -147,12 +149,22 @@ typedef enum kvrm_program_base {
   KVRM_BASE_PAGES_PER_SLOT = 16, ///< no address
   KVRM_BASE_STAGED_K = 17,       ///< 0 without staging
   KVRM_BASE_STAGED_V = 18,
-  KVRM_BASE_TOKENS = 19,   ///< the descriptor's tokens; of dense kernels alone
-  KVRM_BASE_LOGITS = 20,   ///< float[rows][vocabulary]; of dense kernels alone
+  KVRM_BASE_TOKENS = 19, ///< the descriptor's tokens; of dense kernels alone
+  /// float[rows of all batches][vocabulary]; of dense and sample kernels.
+  KVRM_BASE_LOGITS = 20,
   KVRM_BASE_SAMPLING = 21, ///< the descriptor's; of sample kernels alone
-  KVRM_BASE_NEXT = 22,     ///< int32_t[rows], chosen; of sample kernels alone
+  /// int32_t[rows of all batches], chosen; of sample kernels alone.
+  KVRM_BASE_NEXT = 22,
   KVRM_PROGRAM_BASES = 23
 } kvrm_program_base;
+
+/// Whether each batch of a step has its own: a descriptor, what is in it, and
+/// what depends on its layout.
+static inline int32_t kvrm_base_has_batch(int32_t base) {
+  return (base >= KVRM_BASE_DELTA && base <= KVRM_BASE_SHARES) ||
+         base == KVRM_BASE_PAGES_PER_SLOT || base == KVRM_BASE_TOKENS ||
+         base == KVRM_BASE_SAMPLING;
+}
 
 /// First bytes of a program.
 typedef struct kvrm_program_header {
@@ -162,7 +174,8 @@ typedef struct kvrm_program_header {
   uint32_t args;    ///< of all commands together
   uint32_t tensors; ///< inputs and outputs of the entry
   uint32_t layers;  ///< layers of the pool that it reaches
-  uint32_t reserved[2];
+  uint32_t batches; ///< of the step, each with its descriptor
+  uint32_t reserved;
 } kvrm_program_header; // 32 bytes
 
 /// One command. Its arguments are [first_arg, first_arg + args); those of a
@@ -185,7 +198,7 @@ typedef struct kvrm_program_command {
 /// One argument, a kernel parameter of 8 bytes.
 typedef struct kvrm_program_arg {
   uint16_t base;  ///< kvrm_program_base
-  uint16_t index; ///< a layer or a tensor, where the base has such
+  uint16_t index; ///< a layer, tensor or batch, where the base has such
   uint32_t reserved;
   int64_t offset;
   int64_t bytes;    ///< that the command may touch

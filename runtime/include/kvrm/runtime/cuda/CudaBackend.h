@@ -43,6 +43,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <span>
 
 namespace kvrm {
 
@@ -51,7 +52,7 @@ struct CudaShape {
   int32_t pages = 0;        ///< of the pool
   int32_t parkingPages = 0; ///< of pinned host memory
   /// What entries are planned with; `shares` are the backend's.
-  std::array<PlanShape, stepEntries> plans;
+  std::array<PlanShape, plannedEntries> plans;
   /// Decode steps can run as clusters too: a graph a size.
   bool usesClusters = false;
   /// What runs products; null: the kernels that stand in for them.
@@ -90,33 +91,35 @@ public:
   const CudaPool &kvPool() const { return pool; }
   DeviceSpan deviceWeights() const { return weights.span(); }
   DeviceSpan deviceDescriptor(StepEntry entry) const {
-    return entryOf(entry).descriptor.span();
+    return batchOf(entry).descriptor.span();
   }
   /// Bytes of device memory that the backend took.
   int64_t deviceBytes() const;
 
 private:
-  /// An entry point, and what its steps need on the device.
-  struct Entry {
+  /// What a batch needs on the device.
+  struct Batch {
     PlanCapacity room;
     CudaDescriptor descriptor;
-    CudaProgram program;
   };
 
   CudaBackend() = default;
 
-  const Entry &entryOf(StepEntry entry) const {
-    return entries[static_cast<size_t>(entry)];
+  /// The one batch of an entry that is planned.
+  const Batch &batchOf(StepEntry entry) const {
+    return perBatch[static_cast<size_t>(entry)];
   }
+  std::span<Batch> batchesOf(StepEntry entry);
   Status takePools(const Manifest &manifest, const CudaShape &shape);
   Status takeStepMemory(const Manifest &manifest);
   Status copyWeights(const Package &package, int64_t stagingBytes);
   Status createProducts(const Package &package, const CudaShape &shape);
-  Status createEntry(StepEntry which, const Package &package);
-  Status recordSchedules(StepEntry which, bool usesClusters);
+  Status createDescriptor(StepEntry which);
+  Status createProgram(StepEntry which, const Package &package);
+  Status recordClusters();
   Status startMove(const PageRun &run, MoveDirection direction);
   Status readLogits(const BackendStep &step);
-  ProgramMemory memoryOf(const Entry &entry) const;
+  ProgramMemory memoryOf(StepEntry entry);
 
   std::shared_ptr<const CudaDevice> gpu;
   BackendInfo facts;
@@ -126,14 +129,15 @@ private:
   CudaPool pool;
   PinnedBuffer parking; ///< laid out like a pool of its own pages
   DeviceBuffer weights;
-  DeviceBuffer arena;    ///< of the larger entry; one step runs at a time
+  DeviceBuffer arena;    ///< of the largest entry; one step runs at a time
   DeviceBuffer partials; ///< the same; mailboxes are empty between steps
   DeviceBuffer logits;
   PinnedBuffer hostLogits;
   PinnedBuffer next; ///< int32_t[rows], written by the device
   std::unique_ptr<CudaProducts> products; ///< null: kernels stand in
+  std::array<Batch, plannedEntries> perBatch;
   // Graphs go before what they name.
-  std::array<Entry, stepEntries> entries;
+  std::array<CudaProgram, stepEntries> programs;
 };
 
 } // namespace kvrm

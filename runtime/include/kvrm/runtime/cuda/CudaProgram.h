@@ -49,14 +49,19 @@ struct CudaSchedule {
   }
 };
 
+/// What of one batch a program's arguments, and its grids, depend on.
+struct ProgramBatch {
+  uint64_t descriptor = 0;
+  uint64_t delta = 0;
+  kvrm_descriptor_limits limits{};
+};
+
 /// Device memory that a program's arguments lie in, which outlives it.
 struct ProgramMemory {
   PoolShape pool;
   uint64_t poolAddress = 0;
   uint64_t stagedAddress = 0; ///< of a layer's pool; 0 = no staging
-  uint64_t descriptor = 0;
-  kvrm_descriptor_limits limits{};
-  uint64_t delta = 0;
+  std::vector<ProgramBatch> batches;
   uint64_t partials = 0;
   uint64_t arena = 0;
   uint64_t weights = 0;
@@ -66,25 +71,19 @@ struct ProgramMemory {
   std::vector<uint64_t> tensors; ///< by index
 };
 
-/// What grids depend on.
-struct ProgramLaunch {
-  int32_t rows = 0;    ///< of the step
-  int32_t shares = 0;  ///< blocks of the persistent grid
-  bool usesPdl = true; ///< heed KVRM_COMMAND_PROGRAMMATIC
-};
-
 class CudaProgram {
 public:
   CudaProgram() = default;
-  /// `code` outlives the program.
+  /// `code` outlives the program. `usesPdl` says whether it heeds
+  /// KVRM_COMMAND_PROGRAMMATIC.
   CudaProgram(const StepProgram &program, const DeviceCode &code,
-              const ProgramMemory &memory, const ProgramLaunch &launch);
+              const ProgramMemory &memory, bool usesPdl);
 
   /// Has `library` run the products from now on, and not the kernels that stand
   /// in for them. It outlives the program, and what was captured stays as it
-  /// is. A shape that is new to it runs once on `stream`, since a library loads
-  /// its kernels then, for which a capture is no time: what a product writes
-  /// holds anything afterwards. Errors: those of CudaProducts.h.
+  /// is. A shape that is new to it is tuned on `stream`, which also has the
+  /// library load its kernels, for which a capture is no time: what a product
+  /// writes holds anything afterwards. Errors: those of CudaProducts.h.
   Status useProducts(CudaProducts &library, const CudaStream &stream);
 
   /// Whether the program has a schedule and the device holds its clusters.
@@ -114,9 +113,10 @@ public:
 private:
   struct Command {
     kvrm_program_command table{};
-    size_t firstValue = 0; ///< in values
-    int64_t bytes = 0;     ///< of a copy
-    size_t product = 0;    ///< its number in products
+    size_t firstValue = 0;           ///< in values
+    int64_t bytes = 0;               ///< of a copy
+    kvrm_descriptor_limits limits{}; ///< of its batch
+    size_t product = 0;              ///< its number in products
   };
   static constexpr size_t schedules = 6;
 
@@ -124,11 +124,12 @@ private:
   CudaLaunch launchOf(const Command &command, CudaSchedule schedule) const;
   Status checkClusters(CudaSchedule schedule) const;
   Status launchAll(const CudaStream &stream, CudaSchedule schedule) const;
-  Status runProduct(const CudaStream &stream, const Command &command) const;
+  /// Of a product.
+  ProductAddresses addressesOf(const Command &command) const;
 
   const DeviceCode *code = nullptr;
   const CudaProducts *products = nullptr; ///< null: kernels stand in
-  ProgramLaunch shape;
+  bool usesPdl = true;
   int32_t runnable = 0; ///< kvrm_program_schedule bits
   bool hasStaging = false;
   std::vector<Command> commands;

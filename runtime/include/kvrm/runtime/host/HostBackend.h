@@ -61,7 +61,9 @@ struct HostShape {
   int32_t parkingPages = 0; ///< of host memory for histories that left it
   int32_t threads = 0;      ///< 0 = one a usable CPU
   int32_t shares = 0;       ///< that plans are cut into; 0 = one a worker
-  std::array<HostEntry, stepEntries> entries;
+  std::array<HostEntry, plannedEntries> entries;
+  kvrm_step_fn mixed = nullptr; ///< null if there is none
+  int64_t mixedArenaBytes = 0;
   const uint8_t *weights = nullptr;
   std::shared_ptr<const void> owner; ///< of the code and the weights
 };
@@ -100,6 +102,15 @@ private:
     std::atomic<int32_t> next{0};
     int32_t end = 0;
   };
+  /// A batch of the step that runs.
+  struct Batch {
+    StepDescriptor *descriptor = nullptr;
+    const HostEntry *entry = nullptr;
+    std::atomic<int32_t> *remaining = nullptr; ///< partials a segment
+    bool isStaged = false;
+    int32_t appends = 0;
+    int32_t attends = 0;
+  };
 
   HostBackend() = default;
 
@@ -108,7 +119,6 @@ private:
   Status takeStepMemory();
   void moveRun(const PageRun &run, MoveDirection direction);
   int64_t heads() const { return int64_t(bounds.layers) * 2 * bounds.kvHeads; }
-  const PlanShape &plan() const { return currentEntry->plan; }
   static HostBackend &from(void *session) {
     return *static_cast<HostBackend *>(session);
   }
@@ -116,14 +126,17 @@ private:
     if (!violation)
       violation = what;
   }
-  bool inStep(const char *what);
-  kvrm_kernel_args argsOf(int32_t layer) const;
-  const uint8_t *commit();
-  void stage(int32_t transport);
-  void append(int32_t layer, kvrm_append_kernel kernel, const float *k,
-              const float *v);
-  void attend(int32_t layer, kvrm_attention_kernel kernel, const float *q,
-              float *out);
+  void beginStep(const BackendStep &step);
+  Status endStep();
+  Batch *batchOf(int32_t index, const char *what);
+  kvrm_kernel_args argsOf(const Batch &batch, int32_t layer) const;
+  void commit();
+  void commitBatch(Batch &batch);
+  void stage(int32_t batch, int32_t transport);
+  void append(int32_t batch, int32_t layer, kvrm_append_kernel kernel,
+              const float *k, const float *v);
+  void attend(int32_t batch, int32_t layer, kvrm_attention_kernel kernel,
+              const float *q, float *out);
   void attendOn(Worker &worker, int32_t index);
   void runItem(Worker &worker, const kvrm_kernel_args &args, int32_t index);
   void mergeSegment(const kvrm_merge_segment &segment);
@@ -150,17 +163,17 @@ private:
   std::unique_ptr<ThreadPool> pool;
   std::vector<Worker> perWorker;
   std::unique_ptr<Share[]> shares;
-  std::unique_ptr<std::atomic<int32_t>[]> remaining; ///< partials a segment
+  /// [planned entries][segments], partials a segment.
+  std::unique_ptr<std::atomic<int32_t>[]> remaining;
 
   // The step that runs.
-  StepDescriptor *descriptor = nullptr; ///< null between steps
-  const HostEntry *currentEntry = nullptr;
+  std::array<Batch, plannedEntries> perBatch;
+  int32_t batches = 0; ///< 0 between steps
   bool isCommitted = false;
-  bool isStaged = false;
-  int32_t appends = 0;
-  int32_t attends = 0;
   const char *violation = nullptr;
   BackendStats last;
+  // The attention that runs.
+  const Batch *attending = nullptr;
   kvrm_kernel_args attendArgs{};
   kvrm_attention_kernel attendKernel = nullptr;
 };

@@ -45,7 +45,10 @@ struct EntryInfo {
   std::string symbol;              ///< in code.so; host alone
   std::string program;             ///< file; nvptx alone
   std::vector<TensorInfo> tensors; ///< of the program, by index
-  int32_t rows = 0;
+  /// Entries whose batches, and plans, it has; it says nothing of its own of
+  /// queries and tiles then. Empty: it has one batch.
+  std::vector<std::string> batches;
+  int32_t rows = 0; ///< of all batches
   int32_t queries = 0;
   int32_t qTile = 1;
   int32_t kvTile = 0;
@@ -124,11 +127,16 @@ struct Manifest {
   std::vector<KernelInfo> kernels;
   EntryInfo decode;
   EntryInfo prefill; ///< without a name if there is none; nvptx alone
+  /// Of the batches of decode and prefill; without a name if there is none.
+  EntryInfo mixed;
   std::vector<FileInfo> files;
 
   /// Whether steps are planned: all but those of the host's static baseline.
   bool hasPlans() const { return isPaged || target == TargetKind::NVPTX; }
   bool hasPrefill() const { return !prefill.name.empty(); }
+  bool hasMixed() const { return !mixed.name.empty(); }
+  /// Those that are there.
+  std::vector<const EntryInfo *> entries() const;
   int32_t groupHeads() const { return heads / kvHeads; }
   /// Bytes of one page of one head, K or V.
   int64_t pageBytes() const {

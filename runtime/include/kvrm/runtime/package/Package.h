@@ -66,11 +66,18 @@ public:
   // Host.
   kvrm_step_fn decodeStep() const { return decodeFn; }
   kvrm_step_fn prefillStep() const { return prefillFn; }
+  kvrm_step_fn mixedStep() const { return mixedFn; } ///< null if none
 
   // NVPTX. Programs are verified; that of an entry that is not there is empty.
   const DeviceImage &deviceImage() const { return image; }
   const StepProgram &decodeProgram() const { return decodeCommands; }
   const StepProgram &prefillProgram() const { return prefillCommands; }
+  const StepProgram &mixedProgram() const { return mixedCommands; }
+  /// Whether a program has products that a library could run.
+  bool hasProducts() const {
+    return decodeCommands.hasProducts() || prefillCommands.hasProducts() ||
+           mixedCommands.hasProducts();
+  }
 
 private:
   Package() = default;
@@ -86,9 +93,11 @@ private:
   void *code = nullptr;
   kvrm_step_fn decodeFn = nullptr;
   kvrm_step_fn prefillFn = nullptr;
+  kvrm_step_fn mixedFn = nullptr;
   DeviceImage image;
   StepProgram decodeCommands;
   StepProgram prefillCommands;
+  StepProgram mixedCommands;
 };
 
 } // namespace kvrm

@@ -40,6 +40,10 @@ struct ProgramBounds {
   /// Whether it is of a decoder, which takes tokens and writes logits.
   bool hasLogits = false;
   int64_t logitBytes = 0; ///< of all rows, if it is
+  /// Rows of each batch; may be left out where there is one.
+  std::span<const int32_t> batchRows = {};
+
+  size_t batches() const { return batchRows.empty() ? 1 : batchRows.size(); }
 };
 
 class StepProgram {
@@ -49,7 +53,7 @@ public:
   /// another, as the commands say.
   StepProgram(std::vector<kvrm_program_command> commands,
               std::vector<kvrm_program_arg> args, uint32_t tensors,
-              uint32_t layers);
+              uint32_t layers, uint32_t batches = 1);
 
   /// Reads the bytes of a file; `where` names it in errors. Errors: Corrupt,
   /// Incompatible for another ABI version.
@@ -67,6 +71,10 @@ public:
   bool hasProducts() const;
   int32_t tensors() const { return static_cast<int32_t>(header.tensors); }
   int32_t layers() const { return static_cast<int32_t>(header.layers); }
+  int32_t batches() const { return static_cast<int32_t>(header.batches); }
+  /// The batch that a command is for, whose rows and shares its grid counts:
+  /// that of the first argument that has one.
+  size_t batchOf(const kvrm_program_command &command) const;
   /// kvrm_program_schedule bits of the schedules that it can be run in: those
   /// that have an attention kernel, or all if no command attends.
   int32_t schedules(std::span<const kvrm_kernel_role> kernels) const;

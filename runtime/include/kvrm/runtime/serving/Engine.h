@@ -21,6 +21,9 @@
 //                as fit into `stallFactor` decode steps, one at least
 //   2. decode    one token of every request that is decoding
 //
+// If the decoder has a mixed step, the last of the chunks is computed in the
+// decode step, so that the weights are read once for both.
+//
 // Requests start in order of arrival, preempted ones first, as soon as a slot
 // is free and the pool has pages for the prompt and one more for each request
 // that decodes. If pages run out none the less, kept prefixes go first, then
@@ -118,8 +121,10 @@ struct EngineStats {
   int64_t finished = 0;
   int64_t cancelled = 0;
   int64_t failed = 0;
-  int64_t steps = 0; ///< decode steps
+  int64_t steps = 0; ///< decode steps, the mixed ones too
+  int64_t mixedSteps = 0;
   int64_t prefillTokens = 0;
+  int64_t mixedTokens = 0; ///< of these, computed in mixed steps
   int64_t decodeTokens = 0;
   int64_t sharedTokens = 0; ///< prompt tokens that were in the pool already
   int64_t sharedPages = 0;
@@ -138,9 +143,10 @@ struct EngineStats {
 /// What the last round did.
 struct RoundStats {
   int32_t prefillTokens = 0;
+  int32_t mixedTokens = 0; ///< of these, computed in the decode step
   int32_t prefillChunks = 0;
-  int64_t prefillNanoseconds = 0;
-  int32_t decodeTokens = 0; ///< 0 = no decode step
+  int64_t prefillNanoseconds = 0; ///< of those that are not
+  int32_t decodeTokens = 0;       ///< 0 = no decode step
   int64_t decodeNanoseconds = 0;
   int64_t nanoseconds = 0;
 };
@@ -217,12 +223,24 @@ private:
   int32_t historyToken(int32_t history, int32_t position) const;
   int64_t pagesFor(int64_t tokens) const;
 
-  Status prefillSome();
+  /// The next tokens of a prompt, of one step.
+  struct Chunk {
+    std::span<const int32_t> tokens; ///< in scratchTokens
+    bool isLast = false;             ///< of the prompt
+    bool choosesFirst = false;       ///< the first token of the result
+  };
+
+  Status prefillSome(bool &leavesChunk);
   bool startNext();
   bool startPrefill(Request &request, int32_t slot);
   int32_t sharePrefix(Request &request, int32_t slot);
+  Chunk nextChunk(const Request &request);
   Status prefillChunk(Request &request);
+  void finishChunk(Request &request, const Chunk &chunk, int32_t next);
+  int32_t gatherDecoding();
   Status decodeAll();
+  Status decodeWithChunk();
+  void finishDecoding(int32_t active);
   void addPages(const Request &request);
   void emit(Request &request, int32_t token);
 
@@ -255,8 +273,8 @@ private:
   std::vector<int32_t> scratchTokens; ///< [capacity] of tokensOf()
   // Of a decode step:
   std::vector<int32_t> stepTokens;         ///< [slots]
-  std::vector<kvrm_sampling> stepSampling; ///< [slots]
-  std::vector<int32_t> nextTokens;         ///< [slots]
+  std::vector<kvrm_sampling> stepSampling; ///< [slots], then of a prompt
+  std::vector<int32_t> nextTokens;         ///< [slots], then of a prompt
   EngineStats sums;
   RoundStats round;
   // Running means of what things cost, in nanoseconds.

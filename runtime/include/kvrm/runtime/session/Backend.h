@@ -13,7 +13,7 @@
 // histories.
 //
 // Ownership. What a call is given belongs to the caller and is used until the
-// call returns, but for step descriptors: each entry has one for life, which
+// call returns, but for step descriptors: each batch has one for life, which
 // outlives the backend's last call.
 //
 // Order. Calls come from one thread at a time, and each takes effect as if it
@@ -48,8 +48,11 @@ namespace kvrm {
 enum class StepEntry : int32_t {
   Decode = 0,  ///< one token of each row
   Prefill = 1, ///< several tokens of one row
+  Mixed = 2,   ///< both at once; its batches are those of the two others
 };
-inline constexpr size_t stepEntries = 2;
+inline constexpr size_t stepEntries = 3;
+/// Those with a batch, and so with a plan and a descriptor, of their own.
+inline constexpr size_t plannedEntries = 2;
 
 /// What a backend is, fixed for its life.
 struct BackendInfo {
@@ -68,10 +71,11 @@ struct BackendInfo {
   bool canCollapse = false;   ///< collapsePage() is there
   bool choosesTokens = false; ///< BackendStep::next may be wanted
   bool overlapsSteps = false; ///< programmatic dependent launch
+  bool mixes = false;         ///< StepEntry::Mixed is there, as a work queue
   /// What runs products with weights that a library could: its name and
   /// version, or "generated" for kernels of the package. Empty without such.
   std::string products;
-  std::array<Entry, stepEntries> entries;
+  std::array<Entry, plannedEntries> entries;
 };
 
 /// A run of pages that are adjacent in the pool and in parking memory.
@@ -96,16 +100,16 @@ struct PageCollapse {
 /// One step to run.
 struct BackendStep {
   StepEntry entry = StepEntry::Decode;
-  /// Planned, the tokens too. The backend commits it, once, before anything
-  /// reads it; if that fails, the next commit makes up for it.
-  StepDescriptor *descriptor = nullptr;
+  /// One a batch, planned, the tokens too. The backend commits each, once,
+  /// before anything reads it; if that fails, the next commit makes up for it.
+  std::span<StepDescriptor *const> descriptors;
   int32_t schedule = 0; ///< one of the entry's
-  /// [rows][vocabulary], host memory. May be null if the backend chooses
-  /// tokens.
+  /// [rows of all batches][vocabulary], host memory. May be null if the backend
+  /// chooses tokens.
   float *logits = nullptr;
-  /// [rows], host memory: the token that follows each row, chosen as the
-  /// descriptor's sampling says, -1 if no logit is finite. Null = not wanted;
-  /// always, if the backend chooses none.
+  /// [rows of all batches], host memory: the token that follows each row,
+  /// chosen as the descriptor's sampling says, -1 if no logit is finite. Null =
+  /// not wanted; always, if the backend chooses none.
   int32_t *next = nullptr;
 };
 
@@ -139,8 +143,8 @@ public:
   /// one that fails has written none.
   virtual Status collapsePage(const PageCollapse &collapse) = 0;
 
-  /// Runs one step: commits the descriptor, appends K and V of the new tokens
-  /// to the pages that it names, and writes what is wanted of each row's last
+  /// Runs one step: commits its descriptors, appends K and V of the new tokens
+  /// to the pages that they name, and writes what is wanted of each row's last
   /// token: its logits, the token that follows. Rows that are idle have none.
   /// `stats` is set if the step succeeds.
   virtual Status runStep(const BackendStep &step, BackendStats &stats) = 0;

@@ -35,6 +35,12 @@ namespace kvrm {
 /// What the last successful step did. A prefill of several chunks is several
 /// steps: counts are of the last, sums are over all.
 struct StepStats {
+  /// Before the next step of a call.
+  void clearCounts() {
+    activeRows = groups = items = segments = 0;
+    pages = tiles = 0;
+  }
+
   int32_t activeRows = 0;
   int64_t pages = 0;             ///< pages of the active rows' histories
   int32_t groups = 0;            ///< transfer groups, maximal runs of pages
@@ -69,6 +75,7 @@ struct DecoderShape {
   int32_t window = 0;       ///< with more tokens than these a history may need
                       ///< historyPages and no more; 0 = pages grow with tokens
   int32_t prefillChunk = 0; ///< tokens that one prefill step computes
+  bool mixes = false;       ///< mixedStep() is there
 };
 
 /// What is wanted of a step, in the caller's memory; null = nothing.
@@ -101,6 +108,15 @@ public:
   /// slots idle nothing is done. Errors as for prefill().
   virtual Status decode(std::span<const int32_t> tokens,
                         const StepOutputs &outputs) = 0;
+
+  /// One step of both, which reads the weights once: `tokens` as for decode(),
+  /// with a token for one slot at least, and up to prefillChunk tokens of the
+  /// prompt of `slot`, which is idle in `tokens`. Outputs have a row a slot,
+  /// and then that of the prompt's last token. Errors as for prefill();
+  /// Incompatible if shape().mixes is false.
+  virtual Status mixedStep(std::span<const int32_t> tokens, int32_t slot,
+                           std::span<const int32_t> prompt,
+                           const StepOutputs &outputs);
 
   /// Says that `slot` will grow to `tokens`, so that a run of pages can be
   /// chosen in which it fits. Takes no page.
@@ -154,6 +170,9 @@ protected:
   Status checkPrefill(int32_t slot, std::span<const int32_t> tokens) const;
   Status checkDecode(std::span<const int32_t> tokens,
                      const StepOutputs &outputs) const;
+  Status checkMixed(std::span<const int32_t> tokens, int32_t slot,
+                    std::span<const int32_t> prompt,
+                    const StepOutputs &outputs) const;
   Status checkOutputs(const StepOutputs &outputs) const;
   /// Chooses the next token of row `row` of a step from its logits, if it is
   /// wanted.

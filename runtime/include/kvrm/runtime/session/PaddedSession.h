@@ -59,7 +59,7 @@ private:
 
   std::unique_ptr<Backend> runner;
   std::optional<BlockPager> pager; ///< full from the start
-  std::array<PlannedEntry, stepEntries> entries;
+  std::array<PlannedEntry, plannedEntries> entries;
 };
 
 } // namespace kvrm

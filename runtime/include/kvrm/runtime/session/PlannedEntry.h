@@ -6,8 +6,9 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// The planner and the descriptor of an entry, and the rows of its next step: a
-// step is to fill in rows and tokens, and to run.
+// The planner and the descriptor of an entry's batch, and the rows of its next
+// step: a step is to fill in rows and tokens, to plan, and to run. A mixed step
+// plans two and runs once.
 //
 //===----------------------------------------------------------------------===//
 
@@ -37,10 +38,17 @@ public:
     descriptor->setTokens(row, tokens);
   }
 
-  /// Plans the rows and runs the step. `logits` is where those go, null if they
-  /// are not wanted of a backend that chooses tokens; only there `outputs.next`
-  /// is set. Adds to `stats` what the plan and the backend tell. Errors: the
-  /// backend's.
+  /// Plans the rows. `sampling` is theirs, null if no token is to be chosen.
+  /// Adds to `stats` what the plan tells.
+  void plan(const BlockPager &pager, const kvrm_sampling *sampling,
+            StepStats &stats);
+  /// What is planned.
+  StepDescriptor &planned() { return *descriptor; }
+
+  /// Plans the rows and runs a step of them alone. `logits` is where those go,
+  /// null if they are not wanted of a backend that chooses tokens; only there
+  /// `outputs.next` is set. Adds to `stats` what the plan and the backend tell.
+  /// Errors: the backend's.
   Status run(Backend &backend, const BlockPager &pager, int32_t schedule,
              const StepOutputs &outputs, float *logits, StepStats &stats);
 
@@ -50,6 +58,10 @@ private:
   std::optional<StepDescriptor> descriptor;
   std::vector<PlanRow> planRows;
 };
+
+/// Runs a step whose batches are planned, and adds to `stats` what the backend
+/// tells. Errors: the backend's.
+Status runPlanned(Backend &backend, const BackendStep &step, StepStats &stats);
 
 } // namespace kvrm
 

@@ -50,12 +50,12 @@ struct SessionShape {
   int32_t keptHistories = 0; ///< besides the slots'
   int32_t parkingPlaces = 0;
   /// `shares` are the backend's.
-  std::array<PlanShape, stepEntries> entries;
+  std::array<PlanShape, plannedEntries> entries;
 };
 
 class Session final : public Decoder {
 public:
-  using Policies = std::array<SchedulePolicy, stepEntries>;
+  using Policies = std::array<SchedulePolicy, plannedEntries>;
 
   /// `policies` choose among the backend's schedules, an entry each; without
   /// constants they take the work queue. Errors: InvalidArgument,
@@ -69,6 +69,9 @@ public:
                  const StepOutputs &outputs) override;
   Status decode(std::span<const int32_t> tokens,
                 const StepOutputs &outputs) override;
+  Status mixedStep(std::span<const int32_t> tokens, int32_t slot,
+                   std::span<const int32_t> prompt,
+                   const StepOutputs &outputs) override;
   void expect(int32_t slot, int32_t tokens) override;
   Status release(int32_t history) override;
   /// With far history pages collapse when tokens are appended, no more than
@@ -119,12 +122,17 @@ private:
                       PageCopy &copy, const StepOutputs &outputs,
                       StepStats &stats);
   void undoPrefill(int32_t slot, int32_t before, const PageCopy &copy);
-  Status decodeRequests(std::span<const int32_t> tokens,
-                        std::span<const PageCopy> needed,
-                        const StepOutputs &outputs, StepStats &stats);
+  void addDecodeRequests(std::span<const int32_t> tokens);
+  Status appendRequests(std::span<PageCopy> &copied);
+  void undoRequests(std::span<const PageCopy> copied);
+  void fillDecodeRows(std::span<const int32_t> tokens);
+  Status runMixed(const StepOutputs &outputs, StepStats &stats);
   Status copyPages(std::span<const PageCopy> needed, StepStats &stats);
   Status runEntry(Entry &entry, const StepOutputs &outputs, StepStats &stats);
   int32_t chooseSchedule(Entry &entry);
+  void chooseActive(std::span<const PlanRow> rows, const float *logits,
+                    const StepOutputs &outputs) const;
+  void noteCollapses(StepStats &stats);
   Status movePages(int32_t history, int32_t place, MoveDirection direction);
 
   // Far history, in SessionFarHistory.cpp. Without it nothing is done.
@@ -149,7 +157,7 @@ private:
   /// Since the last step that ran.
   int32_t collapsedPages = 0;
   int64_t collapseNanoseconds = 0;
-  std::array<Entry, stepEntries> entries;
+  std::array<Entry, plannedEntries> entries;
   /// [slots][vocabulary], of a backend that cannot do without.
   std::vector<float> spareLogits;
   std::vector<AppendRequest> requests;

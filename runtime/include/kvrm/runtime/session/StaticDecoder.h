@@ -92,7 +92,7 @@ private:
   DecoderShape bounds;
   std::vector<int32_t> lengths;
   std::vector<float> unwanted;
-  std::array<StepRows, stepEntries> rows;
+  std::array<StepRows, plannedEntries> rows;
   StepStats last;
 };
 
