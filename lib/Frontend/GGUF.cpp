@@ -8,6 +8,8 @@
 
 #include "kvrm/Frontend/GGUF.h"
 
+#include "kvrm/runtime/support/OneLine.h"
+
 #include "llvm/ADT/Twine.h"
 #include "llvm/Support/Endian.h"
 #include "llvm/Support/FormatVariadic.h"
@@ -33,11 +35,7 @@ static constexpr uint64_t defaultAlignment = 32;
 static constexpr uint64_t maxAlignment = 1 << 20;
 
 Error kvrm::ggufError(StringRef file, const Twine &message) {
-  std::string text = (file + ": " + message).str();
-  for (char &c : text)
-    if (static_cast<unsigned char>(c) < ' ' || c == '\x7f')
-      c = '?';
-  return llvm::createStringError(text);
+  return llvm::createStringError(oneLine((file + ": " + message).str()));
 }
 
 static Error failure(StringRef file, const Twine &message) {

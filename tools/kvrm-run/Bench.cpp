@@ -102,7 +102,7 @@ static void printHead(const Arguments &arguments, const Manifest &m,
     products.insert(0, ", products ");
   std::printf("%s: %s, %s, %d of %d slots, %d threads, %d steps, reserved KV "
               "%.1f MiB%s\n",
-              arguments.common.package.c_str(), m.modelName.c_str(),
+              arguments.common.package.c_str(), oneLine(m.modelName).c_str(),
               m.isPaged ? "paged" : "static", arguments.bench.active, m.slots,
               arguments.common.session.workers(), arguments.bench.steps,
               static_cast<double>(session.reservedKvBytes()) / (1 << 20),

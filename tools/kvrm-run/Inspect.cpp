@@ -131,9 +131,9 @@ static double mebibytes(int64_t bytes) {
 }
 
 static void printHead(const std::string &package, const Manifest &m) {
-  std::printf("%s: %s (%s), %s, by %s\n", package.c_str(), m.modelName.c_str(),
-              m.architecture.c_str(), m.isPaged ? "paged" : "static",
-              m.producer.c_str());
+  std::printf("%s: %s (%s), %s, by %s\n", package.c_str(),
+              oneLine(m.modelName).c_str(), m.architecture.c_str(),
+              m.isPaged ? "paged" : "static", m.producer.c_str());
   if (m.target == TargetKind::NVPTX)
     std::printf("  target   %s", m.arch.c_str());
   else

@@ -239,7 +239,7 @@ static void printWork(const Report &report) {
               static_cast<long long>(work.clippedTokens));
   std::printf("%s: KV budget %.2f MiB, %lld bytes a token, requests up to %d "
               "tokens, %d threads\n",
-              report.set.modelName.c_str(),
+              oneLine(report.set.modelName).c_str(),
               static_cast<double>(report.set.budgetBytes) / mebibyte,
               static_cast<long long>(report.results.front().tokenKvBytes),
               report.set.capacity, report.threads);

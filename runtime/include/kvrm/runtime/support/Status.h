@@ -17,6 +17,7 @@
 #define KVRM_RUNTIME_SUPPORT_STATUS_H
 
 #include "kvrm/runtime/support/Check.h"
+#include "kvrm/runtime/support/OneLine.h"
 
 #include <cstdint>
 #include <string>
@@ -70,17 +71,13 @@ void appendPart(std::string &text, Integer part) {
 } // namespace detail
 
 /// A failed Status whose message is the parts, strings and integers, in a row.
-/// Parts may come from a file: what would break the line, or command a
-/// terminal, is shown as '?'.
+/// Parts may come from a file: see oneLine().
 template <typename... Parts>
 Status makeError(StatusCode code, const Parts &...parts) {
   KVRM_CHECK(code != StatusCode::Ok, "an error needs a code");
   std::string text;
   (detail::appendPart(text, parts), ...);
-  for (char &c : text)
-    if (static_cast<unsigned char>(c) < ' ' || c == '\x7f')
-      c = '?';
-  return {code, std::move(text)};
+  return {code, oneLine(std::move(text))};
 }
 
 template <typename... Parts> Status invalidArgument(const Parts &...parts) {
@@ -100,7 +97,8 @@ template <typename T> class [[nodiscard]] Expected {
 public:
   Expected(T value) : storage(std::in_place_index<0>, std::move(value)) {}
   Expected(Status status) : storage(std::in_place_index<1>, std::move(status)) {
-    KVRM_CHECK(!std::get<1>(storage).isOk(), "an Ok status is not a value");
+    KVRM_CHECK(!std::get_if<1>(&storage)->isOk(),
+               "an Ok status is not a value");
   }
 
   explicit operator bool() const { return storage.index() == 0; }
@@ -114,7 +112,8 @@ public:
 
   /// Ok when there is a value.
   Status status() const {
-    return storage.index() == 0 ? Status() : std::get<1>(storage);
+    const Status *failed = std::get_if<1>(&storage);
+    return failed ? *failed : Status();
   }
 
 private:
