@@ -51,6 +51,9 @@ public:
                tensor.data + static_cast<uint64_t>(begin) * rowBytes,
                (end - begin) * cols(), out);
   }
+  std::string origin(int64_t) const override {
+    return (file->name() + ": tensor '" + tensor.name + "'").str();
+  }
 
 private:
   FilePtr file; ///< keeps the mapping
@@ -109,6 +112,15 @@ public:
       }
       first += part->rows();
     }
+  }
+
+  std::string origin(int64_t row) const override {
+    for (const auto &part : parts) {
+      if (row < part->rows())
+        return part->origin(row);
+      row -= part->rows();
+    }
+    return {};
   }
 
 private:

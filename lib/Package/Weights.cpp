@@ -354,6 +354,25 @@ private:
 };
 } // namespace
 
+/// Names the tensor that the first bad row of a piece is of: a weight may be of
+/// several.
+static Error notFinite(const Piece &piece, Packer &packer) {
+  WeightLayout row = *piece.layout;
+  row.rowPanel = 0;
+  std::vector<char> packed(
+      static_cast<size_t>(row.cols * kvrm::sizeOf(row.type)));
+  std::string who = "weight '" + row.name + "'";
+  for (int64_t i = piece.begin; i < std::min(piece.end, row.rows); ++i) {
+    if (packer.pack(*piece.source, row, i, i + 1, packed.data()))
+      continue;
+    if (std::string origin = piece.source->origin(i); !origin.empty())
+      who = std::move(origin);
+    break;
+  }
+  return llvm::createStringError(who + ": a value is not finite in " +
+                                 nameOf(row.type));
+}
+
 Error kvrm::writeWeights(StringRef path, const DecoderModel &model,
                          ArrayRef<WeightLayout> layouts, unsigned threads) {
   if (Error error = checkLayouts(model, layouts))
@@ -393,10 +412,7 @@ Error kvrm::writeWeights(StringRef path, const DecoderModel &model,
     packed.resize(static_cast<size_t>((piece.end - piece.begin) * rowBytes));
     if (!packer.pack(*piece.source, layout, piece.begin, piece.end,
                      packed.data()))
-      return llvm::createStringError(
-          path + formatv(": weight '{0}': a value is not finite in {1}",
-                         layout.name, nameOf(layout.type))
-                     .str());
+      return notFinite(piece, packer);
     return file.write(packed,
                       headerBytes + layout.offset + piece.begin * rowBytes);
   };

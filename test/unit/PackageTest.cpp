@@ -289,7 +289,7 @@ TEST(Weights, ValueTooLargeForItsType) {
       {"a", 100, 10, WeightType::F16, /*rowPanel=*/8, /*offset=*/0}};
   std::string path = folder.at("w");
   EXPECT_EQ(llvm::toString(writeWeights(path, model, layouts)),
-            path + ": weight 'a': a value is not finite in F16");
+            "weight 'a': a value is not finite in F16");
 }
 
 //===----------------------------------------------------------------------===//

@@ -75,6 +75,8 @@ public:
   /// Writes rows [begin, end), row-major, to `out`. Several threads may call
   /// this at once.
   virtual void readRows(int64_t begin, int64_t end, float *out) const = 0;
+  /// What a user knows a row by: its file and tensor; empty if it has none.
+  virtual std::string origin(int64_t /*row*/) const { return {}; }
   /// What makes the values, row after row, if a seed does; else null.
   virtual const SeededValues *seededValues() const { return nullptr; }
 };
