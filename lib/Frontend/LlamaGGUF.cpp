@@ -66,20 +66,14 @@ private:
 /// Model.h. Scores are sums over a head, and so do not see it.
 class HalfSplitSource final : public TensorSource {
 public:
-  HalfSplitSource(FilePtr file, const GGUFTensor &tensor, int64_t headDim,
-                  int64_t ropeDim)
-      : TensorSource(std::move(file), tensor), headDim(headDim),
-        ropeDim(ropeDim) {}
+  HalfSplitSource(FilePtr file, const GGUFTensor &tensor, int64_t headDim)
+      : TensorSource(std::move(file), tensor), headDim(headDim) {}
 
   void readRows(int64_t begin, int64_t end, float *out) const override {
     for (int64_t row = begin; row < end; ++row, out += cols()) {
       int64_t element = row % headDim;
-      int64_t half = ropeDim / 2;
-      int64_t old = element;
-      if (element < half)
-        old = 2 * element;
-      else if (element < ropeDim)
-        old = 2 * (element - half) + 1;
+      int64_t half = headDim / 2;
+      int64_t old = element < half ? 2 * element : 2 * (element - half) + 1;
       int64_t from = row - element + old;
       TensorSource::readRows(from, from + 1, out);
     }
@@ -87,7 +81,6 @@ public:
 
 private:
   int64_t headDim;
-  int64_t ropeDim;
 };
 
 /// Matrices of one width, one below the other.
@@ -253,10 +246,9 @@ Error LlamaReader::readHead() {
           },
       }))
     return error;
-  // Before tables of this size are made.
-  if (c.ropeDim > c.headDim)
-    return fail(formatv("metadata 'llama.rope.dimension_count': {0} is more "
-                        "than the key length {1}",
+  if (c.ropeDim != c.headDim)
+    return fail(formatv("metadata 'llama.rope.dimension_count': {0} is not the "
+                        "key length {1}; heads are rotated as a whole",
                         c.ropeDim, c.headDim)
                     .str());
   if (valueDim != c.headDim)
@@ -376,7 +368,7 @@ Error LlamaReader::readLayer(int64_t layer) {
       return found.takeError();
     if (rotated)
       parts.push_back(std::make_unique<HalfSplitSource>(file, **found,
-                                                        c.headDim, c.ropeDim));
+                                                        c.headDim));
     else
       parts.push_back(std::make_unique<TensorSource>(file, **found));
     return Error::success();

@@ -151,17 +151,6 @@ TEST(LlamaGGUF, RopeTables) {
             "tensor 'rope_freqs.weight': factor 0.00 is not positive");
 }
 
-TEST(LlamaGGUF, PartialRope) {
-  GGUFBuilder b = llama();
-  b.addInt("llama.rope.dimension_count", 2);
-  llvm::Expected<DecoderModel> model = openBytes(b.build());
-  ASSERT_TRUE(bool(model));
-  EXPECT_EQ(model->lookup("rope_cos")->cols(), 1);
-  std::vector<float> q = rowsOf(*model->lookup("blk.0.attn_qkv"), 0, 4);
-  for (size_t row = 0; row < 4; ++row)
-    EXPECT_EQ(q[row * 8], 1000.0f + 8.0f * float(row));
-}
-
 TEST(LlamaGGUF, Tokenizer) {
   llvm::Expected<DecoderModel> model = openBytes(llama().build());
   ASSERT_TRUE(bool(model));
@@ -242,8 +231,8 @@ TEST(LlamaGGUF, Refusals) {
             "metadata 'llama.embedding_length': 8 is not a multiple of "
             "'llama.attention.head_count', 3");
   EXPECT_EQ(withInt("llama.rope.dimension_count", 0x7ffffffe),
-            "metadata 'llama.rope.dimension_count': 2147483646 is more than "
-            "the key length 4");
+            "metadata 'llama.rope.dimension_count': 2147483646 is not the key "
+            "length 4; heads are rotated as a whole");
   EXPECT_EQ(with([](GGUFBuilder &b) {
               b.addTensor("a\n\x1b[31mb", {8}, [](uint64_t) { return 0.0f; });
             }),
