@@ -7,6 +7,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "GGUFLookup.h"
+#include "GGUFParts.h"
 #include "GGUFTokenizer.h"
 
 #include "kvrm/Frontend/GGUF.h"
@@ -27,7 +28,9 @@ using llvm::formatv;
 using llvm::StringRef;
 using llvm::Twine;
 
-using FilePtr = std::shared_ptr<const GGUFFile>;
+using FilePtr = GGUFParts::FilePtr;
+
+static constexpr int64_t maxFeedForward = 1 << 22;
 
 static Error failure(const GGUFFile &file, const Twine &message) {
   return ggufError(file.name(), message);
@@ -129,7 +132,8 @@ private:
 namespace {
 class LlamaReader {
 public:
-  explicit LlamaReader(FilePtr file) : file(std::move(file)) {}
+  explicit LlamaReader(const GGUFParts &parts)
+      : parts(parts), file(parts.first()) {}
 
   Expected<DecoderModel> read();
 
@@ -151,14 +155,15 @@ private:
 
   /// The tensor `name`, which must have the shape [rows][cols], or [cols] if
   /// `rows` is 0.
-  Expected<const GGUFTensor *> tensor(const Twine &name, int64_t rows,
-                                      int64_t cols);
+  Expected<GGUFParts::Found> tensor(const Twine &name, int64_t rows,
+                                    int64_t cols);
   Error addTensor(const Twine &name, const Twine &tensorName, int64_t rows,
                   int64_t cols);
 
   Error fail(const Twine &message) const { return failure(*file, message); }
 
-  FilePtr file;
+  const GGUFParts &parts;
+  FilePtr file; ///< with the metadata
   DecoderModel model;
   llvm::StringSet<> used; ///< tensors that the decoder has a place for
 };
@@ -261,7 +266,7 @@ Error LlamaReader::readHead() {
 
 Error LlamaReader::readVocabulary() {
   DecoderConfig &c = model.config;
-  const GGUFTensor *embedding = file->tensor("token_embd.weight");
+  const GGUFTensor *embedding = parts.tensor("token_embd.weight").tensor;
   if (!embedding)
     return fail("tensor 'token_embd.weight' is missing");
   c.vocabulary = embedding->rows();
@@ -329,48 +334,51 @@ Error LlamaReader::checkUnsupported() {
 // Weights
 //===----------------------------------------------------------------------===//
 
-Expected<const GGUFTensor *> LlamaReader::tensor(const Twine &name,
-                                                 int64_t rows, int64_t cols) {
+Expected<GGUFParts::Found> LlamaReader::tensor(const Twine &name, int64_t rows,
+                                               int64_t cols) {
   std::string text = name.str();
-  const GGUFTensor *found = file->tensor(text);
-  if (!found)
+  GGUFParts::Found found = parts.tensor(text);
+  if (!found.tensor)
     return fail("tensor '" + text + "' is missing");
   llvm::SmallVector<int64_t, 4> wanted = {cols};
   if (rows > 0)
     wanted.push_back(rows);
-  if (ArrayRef(found->dims) != ArrayRef(wanted))
-    return fail(
-        formatv("tensor '{0}': dimensions [{1:$[, ]}], expected "
-                "[{2:$[, ]}]",
-                text, llvm::make_range(found->dims.begin(), found->dims.end()),
-                llvm::make_range(wanted.begin(), wanted.end()))
-            .str());
+  const auto &dims = found.tensor->dims;
+  if (ArrayRef(dims) != ArrayRef(wanted))
+    return failure(*found.file,
+                   formatv("tensor '{0}': dimensions [{1:$[, ]}], expected "
+                           "[{2:$[, ]}]",
+                           text, llvm::make_range(dims.begin(), dims.end()),
+                           llvm::make_range(wanted.begin(), wanted.end()))
+                       .str());
   used.insert(text);
   return found;
 }
 
 Error LlamaReader::addTensor(const Twine &name, const Twine &tensorName,
                              int64_t rows, int64_t cols) {
-  Expected<const GGUFTensor *> found = tensor(tensorName, rows, cols);
+  Expected<GGUFParts::Found> found = tensor(tensorName, rows, cols);
   if (!found)
     return found.takeError();
-  model.set(name.str(), std::make_shared<TensorSource>(file, **found));
+  model.set(name.str(),
+            std::make_shared<TensorSource>(found->file, *found->tensor));
   return Error::success();
 }
 
 Error LlamaReader::readLayer(int64_t layer) {
   DecoderConfig &c = model.config;
   std::string prefix = "blk." + std::to_string(layer) + ".";
-  auto part = [&](std::vector<std::unique_ptr<WeightSource>> &parts,
+  auto part = [&](std::vector<std::unique_ptr<WeightSource>> &sources,
                   StringRef name, int64_t rows, bool rotated) -> Error {
-    Expected<const GGUFTensor *> found = tensor(prefix + name, rows, c.hidden);
+    Expected<GGUFParts::Found> found = tensor(prefix + name, rows, c.hidden);
     if (!found)
       return found.takeError();
     if (rotated)
-      parts.push_back(std::make_unique<HalfSplitSource>(file, **found,
-                                                        c.headDim));
+      sources.push_back(std::make_unique<HalfSplitSource>(
+          found->file, *found->tensor, c.headDim));
     else
-      parts.push_back(std::make_unique<TensorSource>(file, **found));
+      sources.push_back(
+          std::make_unique<TensorSource>(found->file, *found->tensor));
     return Error::success();
   };
   std::vector<std::unique_ptr<WeightSource>> qkv;
@@ -411,13 +419,13 @@ Error LlamaReader::readLayer(int64_t layer) {
 Error LlamaReader::readRopeTables() {
   const DecoderConfig &c = model.config;
   std::vector<float> factors;
-  if (file->tensor("rope_freqs.weight")) {
-    Expected<const GGUFTensor *> found =
+  if (parts.tensor("rope_freqs.weight").tensor) {
+    Expected<GGUFParts::Found> found =
         tensor("rope_freqs.weight", 0, c.ropeDim / 2);
     if (!found)
       return found.takeError();
     factors.resize(static_cast<size_t>(c.ropeDim / 2));
-    TensorSource(file, **found).readRows(0, 1, factors.data());
+    TensorSource(found->file, *found->tensor).readRows(0, 1, factors.data());
     for (float factor : factors)
       if (!(factor > 0.0f))
         return fail(formatv("tensor 'rope_freqs.weight': factor {0} is not "
@@ -431,10 +439,11 @@ Error LlamaReader::readRopeTables() {
 
 /// A tensor without a place (a bias, an expert) would change the result.
 Error LlamaReader::checkAllUsed() {
-  for (const GGUFTensor &tensor : file->tensors())
-    if (!used.contains(tensor.name))
-      return fail("tensor '" + tensor.name +
-                  "' has no place in a plain Llama decoder");
+  for (const FilePtr &part : parts.all())
+    for (const GGUFTensor &tensor : part->tensors())
+      if (!used.contains(tensor.name))
+        return failure(*part, "tensor '" + tensor.name +
+                                  "' has no place in a plain Llama decoder");
   return Error::success();
 }
 
@@ -445,7 +454,7 @@ Error LlamaReader::readWeights() {
     return error;
   if (Error error = addTensor("output_norm", "output_norm.weight", 0, c.hidden))
     return error;
-  c.tiedEmbeddings = !file->tensor("output.weight");
+  c.tiedEmbeddings = !parts.tensor("output.weight").tensor;
   if (c.tiedEmbeddings)
     model.share("output", "token_embd");
   else if (Error error =
@@ -460,6 +469,8 @@ Error LlamaReader::readWeights() {
 }
 
 Expected<DecoderModel> LlamaReader::read() {
+  for (const FilePtr &part : parts.all())
+    model.files.push_back(part->name().str());
   if (Error error = firstOf({[&] { return readConfig(); },
                              [&] { return checkUnsupported(); },
                              [&] { return readWeights(); },
@@ -470,8 +481,8 @@ Expected<DecoderModel> LlamaReader::read() {
 }
 
 Expected<DecoderModel> kvrm::openGGUF(StringRef path) {
-  Expected<FilePtr> file = GGUFFile::open(path);
-  if (!file)
-    return file.takeError();
-  return LlamaReader(std::move(*file)).read();
+  Expected<GGUFParts> parts = GGUFParts::open(path);
+  if (!parts)
+    return parts.takeError();
+  return LlamaReader(*parts).read();
 }

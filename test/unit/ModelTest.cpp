@@ -247,6 +247,103 @@ TEST(LlamaGGUF, Refusals) {
             "tensor 'blk.1.attn_norm.weight' is missing");
 }
 
+namespace {
+/// A model in three parts, in a folder of its own.
+class SplitGGUF : public testing::Test {
+protected:
+  void SetUp() override {
+    ASSERT_FALSE(llvm::sys::fs::createUniqueDirectory("kvrm-split", folder));
+    parts.assign(3, GGUFBuilder());
+    parts[0] = llama();
+    for (int part = 0; part < 3; ++part) {
+      parts[size_t(part)].addInt("split.no", uint32_t(part));
+      parts[size_t(part)].addInt("split.count", 3);
+    }
+    // Each third tensor to a part; the first keeps the others.
+    std::vector<TestTensor> all = std::move(parts[0].tensors);
+    parts[0].tensors.clear();
+    for (size_t i = 0; i < all.size(); ++i)
+      parts[i % 3].tensors.push_back(all[i]);
+  }
+  void TearDown() override { (void)llvm::sys::fs::remove_directories(folder); }
+
+  std::string pathOf(int part) const {
+    return (folder + "/m-0000" + std::to_string(part) + "-of-00003.gguf").str();
+  }
+  void write() {
+    for (int part = 1; part <= 3; ++part) {
+      std::error_code code;
+      llvm::raw_fd_ostream(pathOf(part), code)
+          << parts[size_t(part - 1)].build();
+      ASSERT_FALSE(code);
+    }
+  }
+  std::string errorOf(int part) const {
+    llvm::Expected<DecoderModel> model = openGGUF(pathOf(part));
+    return model ? "" : llvm::toString(model.takeError());
+  }
+
+  llvm::SmallString<128> folder;
+  std::vector<GGUFBuilder> parts;
+};
+} // namespace
+
+TEST_F(SplitGGUF, IsReadAsOneModel) {
+  write();
+  llvm::Expected<DecoderModel> split = openGGUF(pathOf(1));
+  ASSERT_TRUE(bool(split)) << llvm::toString(split.takeError());
+  llvm::Expected<DecoderModel> whole = openBytes(llama().build());
+  ASSERT_TRUE(bool(whole));
+  for (const char *name :
+       {"token_embd", "output", "blk.0.attn_qkv", "blk.0.attn_output",
+        "blk.0.ffn_gate_up", "blk.0.ffn_down", "output_norm"}) {
+    const WeightSource *a = split->lookup(name);
+    const WeightSource *b = whole->lookup(name);
+    ASSERT_EQ(a->rows(), b->rows());
+    EXPECT_EQ(rowsOf(*a, 0, a->rows()), rowsOf(*b, 0, b->rows())) << name;
+  }
+  EXPECT_EQ(split->files,
+            (std::vector<std::string>{pathOf(1), pathOf(2), pathOf(3)}));
+  // A row says which file it is of.
+  EXPECT_EQ(split->lookup("blk.0.ffn_gate_up")->origin(7),
+            pathOf(1) + ": tensor 'blk.0.ffn_up.weight'");
+}
+
+TEST_F(SplitGGUF, PartsThatAreNotOneModel) {
+  write();
+  EXPECT_EQ(errorOf(2), pathOf(2) + ": is part 2 of 3: name the first, which "
+                                    "ends with '-00001-of-00003.gguf'");
+  parts[2].addTensor("token_embd.weight", {8}, [](uint64_t) { return 0.0f; });
+  write();
+  EXPECT_EQ(errorOf(1), pathOf(3) +
+                            ": tensor 'token_embd.weight' is in another "
+                            "part, too");
+  parts[2].remove("split.no");
+  parts[2].addInt("split.no", 1);
+  write();
+  EXPECT_EQ(errorOf(1),
+            pathOf(3) + ": says to be part 2 of 3, not part 3 of 3");
+  ASSERT_FALSE(llvm::sys::fs::remove(pathOf(3)));
+  EXPECT_EQ(errorOf(1), pathOf(1) + ": is part 1 of 3: " + pathOf(3) +
+                            ": cannot open: No such file or directory");
+  parts[0].remove("split.no");
+  parts[0].addInt("split.no", 3);
+  write();
+  EXPECT_EQ(errorOf(1), pathOf(1) + ": metadata 'split.no', 3, and "
+                                    "'split.count', 3, name no part");
+}
+
+TEST(LlamaGGUF, APartWithoutItsNameHasNoOthers) {
+  GGUFBuilder b = llama();
+  b.addInt("split.no", 0);
+  b.addInt("split.count", 2);
+  EXPECT_EQ(errorOf(b), "is part 1 of 2, whose name has to end with "
+                        "'-00001-of-00002.gguf' for the others to be found");
+  b = llama();
+  b.addInt("split.count", 1);
+  EXPECT_EQ(errorOf(b), "");
+}
+
 // A changed byte anywhere is an error or another model, never a crash.
 TEST(LlamaGGUF, SurvivesEveryChangedByte) {
   GGUFBuilder b = llama();

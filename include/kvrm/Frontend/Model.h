@@ -108,6 +108,8 @@ public:
   std::optional<TokenizerData> tokenizer;
   /// Why there is no tokenizer, for a note to the user.
   std::string tokenizerNote;
+  /// What the weights are read from.
+  std::vector<std::string> files;
 
   /// The source of the weight `name`, or null.
   const WeightSource *lookup(llvm::StringRef name) const;
@@ -128,8 +130,8 @@ private:
   llvm::StringMap<std::shared_ptr<const WeightSource>> weights;
 };
 
-/// Opens a GGUF file with a Llama decoder in it. The file stays mapped as long
-/// as the model lives.
+/// Opens a GGUF file with a Llama decoder in it, or the first of several parts
+/// of one. Files stay mapped as long as the model lives.
 llvm::Expected<DecoderModel> openGGUF(llvm::StringRef path);
 
 struct SynthOptions {
