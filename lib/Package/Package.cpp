@@ -8,7 +8,10 @@
 
 #include "kvrm/Package/Package.h"
 
+#include "kvrm/runtime/support/Links.h"
+
 #include "llvm/ADT/SmallString.h"
+#include "llvm/ADT/StringSet.h"
 #include "llvm/ADT/Twine.h"
 #include "llvm/Support/Errno.h"
 #include "llvm/Support/FileSystem.h"
@@ -93,33 +96,72 @@ void kvrm::writeTokenizer(llvm::raw_ostream &os,
 // PackageWriter
 //===----------------------------------------------------------------------===//
 
-/// Whether `path` may be replaced: a package of ours or an empty folder.
-static bool isReplaceable(StringRef path) {
-  if (!fs::is_directory(path))
-    return false;
-  std::error_code code;
-  fs::directory_iterator first(path, code);
-  if (!code && first == fs::directory_iterator())
-    return true;
+/// The names that the manifest of the package at `path` lists; none if it has
+/// no such manifest.
+static std::optional<llvm::StringSet<>> filesOfPackage(StringRef path) {
   SmallString<256> manifest(path);
   llvm::sys::path::append(manifest, "manifest.json");
   auto text = llvm::MemoryBuffer::getFile(manifest);
-  return text && (*text)->getBuffer().contains("\"kvrm-package\"");
+  if (!text)
+    return std::nullopt;
+  Expected<json::Value> parsed = json::parse((*text)->getBuffer());
+  if (!parsed) {
+    llvm::consumeError(parsed.takeError());
+    return std::nullopt;
+  }
+  const json::Object *root = parsed->getAsObject();
+  if (!root || root->getString("format") != "kvrm-package")
+    return std::nullopt;
+  llvm::StringSet<> names;
+  names.insert("manifest.json");
+  if (const json::Array *files = root->getArray("files"))
+    for (const json::Value &file : *files)
+      if (const json::Object *fields = file.getAsObject())
+        if (std::optional<StringRef> name = fields->getString("name"))
+          names.insert(*name);
+  return names;
+}
+
+/// Refuses to replace what is no package of ours: a user's folder, or a package
+/// with something of theirs in it. An empty folder may be replaced.
+static Error checkReplaceable(StringRef path, StringRef requested) {
+  if (!fs::exists(path))
+    return Error::success();
+  if (!fs::is_directory(path))
+    return failure(requested, "exists and is not a kvrm package");
+  std::error_code code;
+  fs::directory_iterator entry(path, code);
+  if (!code && entry == fs::directory_iterator())
+    return Error::success();
+  std::optional<llvm::StringSet<>> names = filesOfPackage(path);
+  if (!names)
+    return failure(requested, "exists and is not a kvrm package");
+  for (; !code && entry != fs::directory_iterator(); entry.increment(code)) {
+    StringRef name = llvm::sys::path::filename(entry->path());
+    if (entry->type() != fs::file_type::regular_file || !names->erase(name))
+      return failure(requested, "is not replaced: '" + name +
+                                    "' in it is no file of the package");
+  }
+  if (code)
+    return failure(requested, code.message());
+  if (!names->empty())
+    return failure(requested, "is not replaced: it is not a whole package, '" +
+                                  names->begin()->getKey() + "' is missing");
+  return Error::success();
 }
 
 Expected<PackageWriter> PackageWriter::create(StringRef requested) {
-  SmallString<256> path(requested);
   if (requested.empty())
     return llvm::createStringError("the path of the package is empty");
+  SmallString<256> path(requested);
   if (std::error_code code = fs::make_absolute(path))
     return failure(requested, code.message());
-  // Replace what a link points to, not the link.
-  if (SmallString<256> real; !fs::real_path(path, real))
-    path = real;
   while (path.size() > 1 && path.back() == '/')
     path.pop_back();
-  if (fs::exists(path) && !isReplaceable(path))
-    return failure(requested, "exists and is not a kvrm package");
+  // Replace what a link points to, not the link.
+  path = withoutLinks(std::string(path));
+  if (Error error = checkReplaceable(path, requested))
+    return error;
 
   SmallString<256> temporary;
   std::error_code code;
@@ -169,24 +211,24 @@ Error PackageWriter::addWritten(StringRef name) {
 }
 
 /// Writes a file by `print`.
-static Error writeFile(StringRef file,
-                       llvm::function_ref<void(llvm::raw_ostream &)> print) {
+Error PackageWriter::writeFile(
+    StringRef name, llvm::function_ref<void(llvm::raw_ostream &)> print) {
   std::error_code code;
-  llvm::raw_fd_ostream os(file, code);
+  llvm::raw_fd_ostream os(pathOf(name), code);
+  if (!code) {
+    print(os);
+    os.close();
+    code = os.error();
+    os.clear_error();
+  }
   if (code)
-    return failure(file, "cannot write: " + code.message());
-  print(os);
-  os.close();
-  code = os.error();
-  os.clear_error();
-  if (code)
-    return failure(file, "cannot write: " + code.message());
+    return failure(path, name + ": cannot write: " + code.message());
   return Error::success();
 }
 
 Error PackageWriter::addFile(StringRef name, StringRef contents) {
-  if (Error error = writeFile(pathOf(name),
-                              [&](llvm::raw_ostream &os) { os << contents; }))
+  if (Error error =
+          writeFile(name, [&](llvm::raw_ostream &os) { os << contents; }))
     return error;
   return addWritten(name);
 }
@@ -202,9 +244,8 @@ Error PackageWriter::addWeights(const DecoderModel &model,
 
 Error PackageWriter::addTokenizer(const TokenizerData &tokenizer) {
   StringRef name = "tokenizer.json";
-  if (Error error = writeFile(pathOf(name), [&](llvm::raw_ostream &os) {
-        writeTokenizer(os, tokenizer);
-      }))
+  if (Error error = writeFile(
+          name, [&](llvm::raw_ostream &os) { writeTokenizer(os, tokenizer); }))
     return error;
   return addWritten(name);
 }
@@ -239,14 +280,13 @@ static std::error_code moveInto(const std::string &from,
 
 Error PackageWriter::commit(PackageManifest manifest) {
   manifest.files = files;
-  if (Error error =
-          writeFile(pathOf("manifest.json"), [&](llvm::raw_ostream &os) {
-            writeManifest(os, manifest);
-          }))
+  if (Error error = writeFile("manifest.json", [&](llvm::raw_ostream &os) {
+        writeManifest(os, manifest);
+      }))
     return error;
   // What is there may have changed since `create`.
-  if (fs::exists(path) && !isReplaceable(path))
-    return failure(path, "exists and is not a kvrm package");
+  if (Error error = checkReplaceable(path, path))
+    return error;
   if (std::error_code code = moveInto(temporary, path))
     return failure(path,
                    "cannot move the package into place: " + code.message());

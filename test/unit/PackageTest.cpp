@@ -389,6 +389,51 @@ TEST(Package, RefusesWhatIsNoPackage) {
                                 "file or directory");
 }
 
+TEST(Package, RefusesAPackageWithMoreOrLessInIt) {
+  TemporaryFolder folder;
+  std::string path = folder.at("p.kvrm");
+  ASSERT_EQ(writePackage(path, "old"), "");
+  auto put = [&](const std::string &name) {
+    std::error_code code;
+    llvm::raw_fd_ostream(path + "/" + name, code) << "mine";
+    ASSERT_FALSE(code);
+  };
+  put("notes.txt");
+  EXPECT_EQ(writePackage(path, "new"),
+            path + ": is not replaced: 'notes.txt' in it is no file of the "
+                   "package");
+  ASSERT_FALSE(fs::remove(path + "/notes.txt"));
+  ASSERT_FALSE(fs::create_directory(path + "/sub"));
+  EXPECT_EQ(writePackage(path, "new"),
+            path + ": is not replaced: 'sub' in it is no file of the package");
+  ASSERT_FALSE(fs::remove(path + "/sub"));
+  ASSERT_FALSE(fs::remove(path + "/code.so"));
+  EXPECT_EQ(writePackage(path, "new"),
+            path + ": is not replaced: it is not a whole package, 'code.so' is "
+                   "missing");
+  put("code.so");
+  EXPECT_EQ(writePackage(path, "new"), "");
+  EXPECT_EQ(readFile(path + "/code.so"), "new");
+
+  // What only says the word is none.
+  std::string fake = folder.at("fake");
+  ASSERT_FALSE(fs::create_directory(fake));
+  std::error_code code;
+  llvm::raw_fd_ostream(fake + "/manifest.json", code)
+      << R"({"about": "kvrm-package"})";
+  EXPECT_EQ(writePackage(fake, "new"),
+            fake + ": exists and is not a kvrm package");
+  EXPECT_EQ(folder.list(), (std::vector<std::string>{"fake", "p.kvrm"}));
+}
+
+TEST(Package, ALinkMayPointToWhatIsNotThereYet) {
+  TemporaryFolder folder;
+  ASSERT_FALSE(fs::create_link("made.kvrm", folder.at("link.kvrm")));
+  ASSERT_EQ(writePackage(folder.at("link.kvrm"), "new"), "");
+  EXPECT_EQ(readFile(folder.at("made.kvrm") + "/code.so"), "new");
+  EXPECT_TRUE(fs::is_symlink_file(folder.at("link.kvrm")));
+}
+
 // A limit on the size of files stands for a full disk.
 TEST(Package, FailureLeavesTheOldPackageAlone) {
   TemporaryFolder folder;

@@ -11,6 +11,7 @@
 #include "CalibrationFit.h"
 #include "Commands.h"
 #include "kvrm/runtime/paging/Calibration.h"
+#include "kvrm/runtime/support/ReplaceFile.h"
 
 #include <algorithm>
 #include <cmath>
@@ -134,6 +135,9 @@ static Status report(const PolicyShape &shape, const Setting &setting,
 Status run::calibrate(const CalibrateOptions &options) {
   if (options.output.empty())
     return invalidArgument("nothing to write to: give -o FILE");
+  KVRM_TRY(checkOutput(options.output, {{options.kernels}}));
+  Expected<UnfinishedFile> output = UnfinishedFile::create(options.output);
+  KVRM_TRY(output.status());
   Expected<std::shared_ptr<const Package>> kernels =
       Package::load(options.kernels);
   KVRM_TRY(kernels.status());
@@ -174,5 +178,6 @@ Status run::calibrate(const CalibrateOptions &options) {
     KVRM_TRY(report(calibration.shape, setting, most));
     calibration.settings.push_back(setting.costs);
   }
-  return saveCalibration(options.output, calibration);
+  KVRM_TRY(output->write(formatCalibration(calibration)));
+  return output->commit();
 }

@@ -9,6 +9,7 @@
 #include "Commands.h"
 
 #include "kvrm/runtime/serving/Engine.h"
+#include "kvrm/runtime/support/StandardStreams.h"
 #include "kvrm/text/Chat.h"
 #include "kvrm/text/Tokenizer.h"
 #include "measure/Percentile.h"
@@ -264,6 +265,9 @@ static Status serve(Engine &engine, const std::vector<RequestSpec> &specs,
   }
   while (!engine.isIdle()) {
     KVRM_TRY(engine.step());
+    // Nobody is left to generate for, be the text printed now or at the end.
+    if (std::ferror(stdout) || !hasReader())
+      return makeError(StatusCode::IoError, "cannot write to standard output");
     const RoundStats &round = engine.lastRound();
     timing.prefillNanoseconds += round.prefillNanoseconds;
     if (round.decodeTokens > 0)

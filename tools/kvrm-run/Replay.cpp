@@ -185,11 +185,14 @@ static Status closeTimeline(replay::Timeline &timeline,
 }
 
 static Status writeReport(const replay::Report &report,
-                          const Arguments &arguments) {
-  if (arguments.common.isJson || !arguments.output.empty()) {
+                          const Arguments &arguments,
+                          std::optional<UnfinishedFile> &output) {
+  if (arguments.common.isJson || output) {
     std::string text = replay::toJson(report);
-    if (!arguments.output.empty())
-      KVRM_TRY(replaceFile(arguments.output, text));
+    if (output) {
+      KVRM_TRY(output->write(text));
+      KVRM_TRY(output->commit());
+    }
     if (arguments.common.isJson)
       std::fwrite(text.data(), 1, text.size(), stdout);
   }
@@ -198,10 +201,30 @@ static Status writeReport(const replay::Report &report,
   return Status::ok();
 }
 
+/// Outputs against what the replay reads, and against each other.
+static Status checkOutputs(const Arguments &arguments) {
+  const replay::Options &options = arguments.options;
+  std::vector<std::string> inputs = options.buckets;
+  inputs.insert(inputs.end(),
+                {arguments.common.package, options.trace, options.staticPackage,
+                 arguments.common.session.calibration});
+  KVRM_TRY(checkOutput(arguments.output, inputs));
+  inputs.push_back(arguments.output);
+  return checkOutput(arguments.timeline, inputs);
+}
+
 static Status runReplay(const Arguments &arguments) {
   KVRM_TRY(checkPackage(arguments.common));
   Expected<replay::Options> options = makeOptions(arguments);
   KVRM_TRY(options.status());
+  // A replay may take hours: outputs are refused before it.
+  KVRM_TRY(checkOutputs(arguments));
+  std::optional<UnfinishedFile> output;
+  if (!arguments.output.empty()) {
+    Expected<UnfinishedFile> created = UnfinishedFile::create(arguments.output);
+    KVRM_TRY(created.status());
+    output.emplace(created.take());
+  }
   std::unique_ptr<replay::Timeline> timeline;
   if (!arguments.timeline.empty()) {
     Expected<std::unique_ptr<replay::Timeline>> created =
@@ -215,7 +238,7 @@ static Status runReplay(const Arguments &arguments) {
   KVRM_TRY(report.status());
   if (timeline)
     KVRM_TRY(closeTimeline(*timeline, arguments));
-  KVRM_TRY(writeReport(*report, arguments));
+  KVRM_TRY(writeReport(*report, arguments, output));
   return replay::verdict(*report);
 }
 

@@ -8,6 +8,7 @@
 
 #include "Commands.h"
 
+#include "kvrm/runtime/support/ReplaceFile.h"
 #include "measure/Scorer.h"
 
 #include <CLI/CLI.hpp>
@@ -189,6 +190,8 @@ static Status score(const Arguments &arguments) {
   Expected<std::shared_ptr<const Package>> package =
       Package::load(common.package);
   KVRM_TRY(package.status());
+  KVRM_TRY(checkOutput(arguments.logits,
+                       {{common.package, common.session.calibration}}));
   const Manifest &m = (*package)->manifest();
   std::vector<Sequence> sequences;
   KVRM_TRY(readSequences(arguments, m, sequences));

@@ -9,8 +9,12 @@
 #include "Commands.h"
 
 #include "kvrm/runtime/kvrm.h"
+#include "kvrm/runtime/support/OneLine.h"
+#include "kvrm/runtime/support/StandardStreams.h"
+#include "kvrm/runtime/support/Unfinished.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 
@@ -18,11 +22,10 @@ using namespace kvrm;
 
 /// Every failure is one line on standard error.
 static int fail(const std::string &message) {
+  pauseIfEnding();
   std::string line = message;
-  for (char &c : line)
-    if (c == '\n')
-      c = ' ';
-  std::fprintf(stderr, "kvrm-run: error: %s\n", line.c_str());
+  std::ranges::replace(line, '\n', ' ');
+  std::fprintf(stderr, "kvrm-run: error: %s\n", oneLine(line).c_str());
   return 1;
 }
 
@@ -56,6 +59,8 @@ static int runMain(int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
+  openStandardStreams();
+  removeUnfinishedAtEnd();
   try {
     return runMain(argc, argv);
   } catch (const std::exception &error) {

@@ -12,13 +12,13 @@
 
 #include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
 #include "kvrm/InitAll.h"
+#include "kvrm/runtime/support/OneLine.h"
+#include "kvrm/runtime/support/ReplaceFile.h"
 
 #include "mlir/Dialect/MLProgram/IR/MLProgram.h"
 #include "mlir/IR/Diagnostics.h"
 #include "mlir/InitAllDialects.h"
-#include "llvm/Support/FileSystem.h"
 #include "llvm/Support/Format.h"
-#include "llvm/Support/ToolOutputFile.h"
 #include "llvm/Support/raw_ostream.h"
 
 #include <chrono>
@@ -28,6 +28,7 @@ using namespace mlir::kvrm;
 using namespace kvrmc;
 using ::kvrm::PackageManifest;
 using ::kvrm::PackageWriter;
+using ::kvrm::UnfinishedFile;
 using ::kvrm::WeightLayout;
 using ::kvrm::WeightType;
 
@@ -37,9 +38,10 @@ using Clock = std::chrono::steady_clock;
 
 class Compiler {
 public:
-  Compiler(Source source, Target &target, const Output &output)
-      : source(std::move(source)), target(target), output(output),
-        context(makeRegistry()) {
+  Compiler(Source source, Target &target, const Output &output,
+           UnfinishedFile *file, PackageWriter *package)
+      : source(std::move(source)), target(target), output(output), file(file),
+        package(package), context(makeRegistry()) {
     // The first diagnostic is the error; the rest would only repeat it.
     context.getDiagEngine().registerHandler([this](Diagnostic &diagnostic) {
       if (diagnostic.getSeverity() == DiagnosticSeverity::Error &&
@@ -80,6 +82,8 @@ private:
   Source source;
   Target &target;
   const Output &output;
+  UnfinishedFile *file;   ///< for text; else null
+  PackageWriter *package; ///< else null
   MLIRContext context;
   OwningOpRef<ModuleOp> module;
   std::string firstError;
@@ -96,16 +100,19 @@ llvm::Error Compiler::runPasses(void (Target::*build)(OpPassManager &) const) {
                                     : failure("a pass failed");
 }
 
+static llvm::Error toError(const ::kvrm::Status &status) {
+  return status.isOk() ? llvm::Error::success()
+                       : llvm::createStringError(status.message());
+}
+
 llvm::Error
 Compiler::emitText(llvm::function_ref<void(llvm::raw_ostream &)> print) {
-  std::error_code code;
-  llvm::ToolOutputFile file(output.path.empty() ? "-" : output.path, code,
-                            llvm::sys::fs::OF_Text);
-  if (code)
-    return llvm::createFileError(output.path, code);
-  print(file.os());
-  file.keep();
-  return llvm::Error::success();
+  std::string text;
+  llvm::raw_string_ostream os(text);
+  print(os);
+  if (::kvrm::Status written = file->write(text); !written.isOk())
+    return toError(written);
+  return toError(file->commit());
 }
 
 /// The weights as kvrm-pack-weights placed them.
@@ -170,26 +177,23 @@ llvm::Expected<PackageManifest> Compiler::makeManifest() {
 
 llvm::Error Compiler::writePackage(llvm::Module &code, PackageManifest manifest,
                                    ArrayRef<WeightLayout> layouts) {
-  llvm::Expected<PackageWriter> writer = PackageWriter::create(output.path);
-  if (!writer)
-    return writer.takeError();
   progress("generating code for " + target.name());
-  if (llvm::Error error = target.writeCode(code, *writer))
+  if (llvm::Error error = target.writeCode(code, *package))
     return error;
   if (source.model) {
     progress("writing weights");
     if (llvm::Error error =
-            source.isSeeded ? writer->addSeededWeights(*source.model, layouts)
-                            : writer->addWeights(*source.model, layouts))
+            source.isSeeded ? package->addSeededWeights(*source.model, layouts)
+                            : package->addWeights(*source.model, layouts))
       return error;
     if (source.model->tokenizer) {
-      if (llvm::Error error = writer->addTokenizer(*source.model->tokenizer))
+      if (llvm::Error error = package->addTokenizer(*source.model->tokenizer))
         return error;
     } else if (!source.model->tokenizerNote.empty()) {
       progress("no tokenizer: " + source.model->tokenizerNote);
     }
   }
-  if (llvm::Error error = writer->commit(std::move(manifest)))
+  if (llvm::Error error = package->commit(std::move(manifest)))
     return error;
   progress("wrote " + output.path);
   return llvm::Error::success();
@@ -199,7 +203,7 @@ llvm::Error Compiler::writePackage(llvm::Module &code, PackageManifest manifest,
 llvm::Error Compiler::toKernels(bool &isDone) {
   auto printModule = [&](llvm::raw_ostream &os) { module->print(os); };
   isDone = true;
-  progress("building " + source.config.name);
+  progress("building " + ::kvrm::oneLine(source.config.name));
   llvm::Expected<OwningOpRef<ModuleOp>> built = source.build(context);
   if (!built)
     return built.takeError();
@@ -259,10 +263,46 @@ llvm::Error Compiler::run() {
   return writePackage(**code, std::move(*manifest), *layouts);
 }
 
-llvm::Error kvrmc::compile(Source source, Target &target,
-                           const Output &output) {
-  if (output.emit == Emit::Package && output.path.empty())
+static llvm::Error compileToText(Source source, Target &target,
+                                 const Output &output) {
+  const std::string path = output.path.empty() ? "-" : output.path;
+  if (llvm::Error error = toError(::kvrm::checkOutput(path, output.inputs)))
+    return error;
+  ::kvrm::Expected<UnfinishedFile> file = UnfinishedFile::create(path);
+  if (!file)
+    return toError(file.status());
+  return Compiler(std::move(source), target, output, &*file, nullptr).run();
+}
+
+/// Says where a package is to be, for where it is while it is written.
+static llvm::Error withName(llvm::Error error, const std::string &folder,
+                            const std::string &name) {
+  if (!error)
+    return error;
+  std::string text = llvm::toString(std::move(error));
+  for (size_t at; (at = text.find(folder)) != std::string::npos;)
+    text.replace(at, folder.size(), name);
+  return llvm::createStringError(text);
+}
+
+static llvm::Error compileToPackage(Source source, Target &target,
+                                    const Output &output) {
+  if (output.path.empty() || output.path == "-")
     return llvm::createStringError("no output: say where the package goes, "
                                    "-o NAME.kvrm");
-  return Compiler(std::move(source), target, output).run();
+  llvm::Expected<PackageWriter> package = PackageWriter::create(output.path);
+  if (!package)
+    return package.takeError();
+  const std::string folder = package->folder();
+  ::kvrm::UnfinishedPath removal(folder);
+  return withName(
+      Compiler(std::move(source), target, output, nullptr, &*package).run(),
+      folder, output.path);
+}
+
+llvm::Error kvrmc::compile(Source source, Target &target,
+                           const Output &output) {
+  if (output.emit == Emit::Package)
+    return compileToPackage(std::move(source), target, output);
+  return compileToText(std::move(source), target, output);
 }

@@ -52,12 +52,14 @@ struct Source {
 };
 
 struct Output {
-  std::string path; ///< package, or file; empty: standard output
+  std::string path;                ///< package, or file; empty: standard output
+  std::vector<std::string> inputs; ///< files that are read meanwhile
   Emit emit = Emit::Package;
   bool isQuiet = false;
 };
 
-/// The one way from a graph to a package, whatever the target.
+/// The one way from a graph to a package, whatever the target. An output that
+/// cannot be written is refused before there is work.
 llvm::Error compile(Source source, Target &target, const Output &output);
 
 } // namespace kvrmc

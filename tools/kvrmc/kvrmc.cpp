@@ -22,14 +22,20 @@
 #include "kvrm/Frontend/DecoderBuilder.h"
 #include "kvrm/Frontend/GGUF.h"
 #include "kvrm/runtime/abi/pool.h"
+#include "kvrm/runtime/support/OneLine.h"
+#include "kvrm/runtime/support/StandardStreams.h"
+#include "kvrm/runtime/support/Unfinished.h"
 
+#include "llvm/Config/llvm-config.h"
 #include "llvm/Support/CommandLine.h"
+#include "llvm/Support/ErrorHandling.h"
 #include "llvm/Support/InitLLVM.h"
 #include "llvm/Support/Path.h"
 #include "llvm/Support/raw_ostream.h"
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <unistd.h>
 
 using namespace kvrmc;
@@ -279,7 +285,7 @@ llvm::Error runAttention() {
   options.isQuiet = attentionQuiet;
   GPUTarget gpu(std::move(*machine), options);
   return compile(std::move(*source), gpu,
-                 {attentionOutput, attentionEmit, attentionQuiet});
+                 {attentionOutput, {}, attentionEmit, attentionQuiet});
 }
 
 bool isForGPU() { return target == "nvptx"; }
@@ -473,26 +479,22 @@ llvm::Error run() {
   llvm::Expected<kvrm::DecoderModel> decoder = openModel();
   if (!decoder)
     return decoder.takeError();
-  if (emit == Emit::Package && output.empty())
-    return llvm::createStringError("no output: say where the package goes, "
-                                   "-o NAME.kvrm");
   llvm::Expected<std::unique_ptr<Target>> machine =
       isForGPU() ? gpuTarget() : cpuTarget(decoder->config);
   if (!machine)
     return machine.takeError();
   return compile(decoderSource(*decoder, *shape), **machine,
-                 {output, emit, quiet});
+                 {output, decoder->files, emit, quiet});
 }
 
 } // namespace
 
 /// Every failure is one line on standard error.
 static int fail(llvm::StringRef message) {
+  kvrm::pauseIfEnding();
   std::string line = message.str();
-  for (char &c : line)
-    if (c == '\n')
-      c = ' ';
-  llvm::errs() << "kvrmc: error: " << line << "\n";
+  std::replace(line.begin(), line.end(), '\n', ' ');
+  llvm::errs() << "kvrmc: error: " << kvrm::oneLine(std::move(line)) << "\n";
   return 1;
 }
 
@@ -520,8 +522,24 @@ static bool parseCommandLine(int argc, char **argv, std::string &message) {
   return isParsed;
 }
 
+/// What LLVM calls fatal is a failure like any other: of the input or of the
+/// machine, and one line.
+[[noreturn]] static void onFatalError(void *, const char *reason, bool) {
+  std::exit(fail(reason));
+}
+
+static void printVersion(llvm::raw_ostream &os) {
+  os << "kvrmc " KVRM_VERSION ", with LLVM " LLVM_VERSION_STRING "\n";
+}
+
 int main(int argc, char **argv) {
+  kvrm::openStandardStreams();
+  // Before LLVM sets handlers of its own, which let ours follow: it cannot be
+  // told afterwards which signals are ignored.
+  kvrm::removeUnfinishedAtEnd();
   llvm::InitLLVM init(argc, argv);
+  llvm::install_fatal_error_handler(onFatalError);
+  cl::SetVersionPrinter(printVersion);
   cl::HideUnrelatedOptions(category);
   cl::HideUnrelatedOptions(category, synthCommand);
   std::string message;

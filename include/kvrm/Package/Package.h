@@ -110,14 +110,17 @@ void writeTokenizer(llvm::raw_ostream &os, const TokenizerData &tokenizer);
 
 class PackageWriter {
 public:
-  /// Makes the temporary folder. Refuses a `path` that exists and is not a
-  /// kvrm package or an empty folder.
+  /// Makes the temporary folder. Refuses a `path` that is there and is neither
+  /// an empty folder nor a package: what its manifest lists, all of that, and
+  /// nothing else. Links are followed.
   static llvm::Expected<PackageWriter> create(llvm::StringRef path);
   PackageWriter(PackageWriter &&other) noexcept;
   PackageWriter &operator=(PackageWriter &&) = delete;
   /// Removes the temporary folder unless the package was committed.
   ~PackageWriter();
 
+  /// The temporary folder.
+  const std::string &folder() const { return temporary; }
   /// Path of a file of the package while it is being written.
   std::string pathOf(llvm::StringRef name) const;
 
@@ -141,6 +144,8 @@ public:
 private:
   PackageWriter(std::string path, std::string temporary)
       : path(std::move(path)), temporary(std::move(temporary)) {}
+  llvm::Error writeFile(llvm::StringRef name,
+                        llvm::function_ref<void(llvm::raw_ostream &)> print);
 
   std::string path;
   std::string temporary; ///< empty once committed or moved from

@@ -9,6 +9,7 @@
 #include "kvrm/Codegen/HostTarget.h"
 
 #include "../Optimize.h"
+#include "../RunTool.h"
 
 #include "mlir/Target/LLVMIR/Dialect/Builtin/BuiltinToLLVMIRTranslation.h"
 #include "mlir/Target/LLVMIR/Dialect/LLVMIR/LLVMToLLVMIRTranslation.h"
@@ -154,15 +155,10 @@ llvm::Error HostTarget::writeSharedLibrary(llvm::Module &module,
       return llvm::createFileError(object, code);
     }
   }
-  std::string message;
   SmallVector<StringRef> args = {*linker, "-shared", "-Bsymbolic",
                                  "-o",    path,      object};
-  int status = llvm::sys::ExecuteAndWait(*linker, args, std::nullopt, {},
-                                         /*SecondsToWait=*/60,
-                                         /*MemoryLimit=*/0, &message);
+  llvm::Error failed =
+      runTool(*linker, args, object, path, /*seconds=*/60).takeError();
   (void)llvm::sys::fs::remove(object);
-  if (status != 0)
-    return llvm::createStringError(*linker + " failed with status " +
-                                   llvm::Twine(status) + " " + message);
-  return llvm::Error::success();
+  return failed;
 }

@@ -9,6 +9,7 @@
 #include "kvrm/Codegen/NVPTXTarget.h"
 
 #include "../Optimize.h"
+#include "../RunTool.h"
 
 #include "mlir/Target/LLVMIR/Dialect/Builtin/BuiltinToLLVMIRTranslation.h"
 #include "mlir/Target/LLVMIR/Dialect/GPU/GPUToLLVMIRTranslation.h"
@@ -112,26 +113,8 @@ llvm::Expected<std::optional<std::string>> NVPTXTarget::findAssembler() {
 llvm::Expected<std::string> NVPTXTarget::assemble(StringRef assembler,
                                                   StringRef ptxPath,
                                                   StringRef cubinPath) const {
-  SmallString<128> logPath;
-  if (std::error_code code =
-          llvm::sys::fs::createTemporaryFile("kvrm-ptxas", "log", logPath))
-    return llvm::createFileError("ptxas log", code);
-  std::string message;
   std::string archOption = "-arch=" + arch;
   SmallVector<StringRef> args = {assembler, archOption, "-O3",    "-v",
                                  ptxPath,   "-o",       cubinPath};
-  std::optional<StringRef> redirects[] = {std::nullopt, StringRef(logPath),
-                                          StringRef(logPath)};
-  int status = llvm::sys::ExecuteAndWait(assembler, args, std::nullopt,
-                                         redirects, /*SecondsToWait=*/120,
-                                         /*MemoryLimit=*/0, &message);
-  std::string log;
-  if (auto buffer = llvm::MemoryBuffer::getFile(logPath))
-    log = (*buffer)->getBuffer().str();
-  (void)llvm::sys::fs::remove(logPath);
-  if (status != 0)
-    return llvm::createStringError(assembler + " failed with status " +
-                                   llvm::Twine(status) + ": " + message +
-                                   StringRef(log).take_front(400));
-  return log;
+  return runTool(assembler, args, ptxPath, cubinPath, /*seconds=*/120);
 }
