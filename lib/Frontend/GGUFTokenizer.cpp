@@ -68,7 +68,9 @@ private:
   Error readTypes();
   Error readSettings();
   Error addTokens();
+  Error checkToken(size_t id, StringRef token, TokenizerData::Kind kind) const;
   Error addMerges();
+  Error checkIds() const;
   Expected<TokenizerData::Kind> kindOf(size_t id) const;
 
   Error fail(const Twine &message) const {
@@ -155,17 +157,59 @@ Expected<TokenizerData::Kind> TokenizerReader::kindOf(size_t id) const {
   }
 }
 
+/// Whether `text`, which is UTF-8, has only the characters that stand for bytes
+/// in GPT-2's alphabet: visible ones of Latin-1 for themselves, and those from
+/// U+0100 on for the other 68.
+static bool isInByteAlphabet(StringRef text) {
+  const char *at = text.begin();
+  while (at != text.end()) {
+    auto first = static_cast<unsigned char>(*at++);
+    unsigned character = first;
+    if (first >= 0x80) {
+      if (first >= 0xe0)
+        return false;
+      character = (first & 0x1fu) << 6 | (static_cast<unsigned>(*at++) & 0x3fu);
+    }
+    bool isVisible = (character >= '!' && character <= '~') ||
+                     (character >= 0xa1 && character <= 0xff);
+    bool isSoftHyphen = character == 0xad;
+    bool isStandIn = character >= 0x100 && character < 0x100 + 68;
+    if (!(isVisible && !isSoftHyphen) && !isStandIn)
+      return false;
+  }
+  return true;
+}
+
+/// What the runtime could not read.
+Error TokenizerReader::checkToken(size_t id, StringRef token,
+                                  TokenizerData::Kind kind) const {
+  auto refuse = [&](const char *why) {
+    return fail(
+        formatv("metadata 'tokenizer.ggml.tokens': token {0} {1}", id, why)
+            .str());
+  };
+  if (!llvm::json::isUTF8(token))
+    return refuse("is not UTF-8");
+  if (kind == TokenizerData::Kind::Unused)
+    return Error::success();
+  if (token.empty())
+    return refuse("is empty");
+  if (kind == TokenizerData::Kind::Normal && !isInByteAlphabet(token))
+    return fail(formatv("metadata 'tokenizer.ggml.tokens': token {0}, '{1}', "
+                        "is not in the GPT-2 byte alphabet",
+                        id, token)
+                    .str());
+  return Error::success();
+}
+
 Error TokenizerReader::addTokens() {
   llvm::StringSet<> seen;
   for (auto [id, token] : llvm::enumerate(tokens)) {
-    if (!llvm::json::isUTF8(token))
-      return fail(formatv("metadata 'tokenizer.ggml.tokens': token {0} is not "
-                          "UTF-8",
-                          id)
-                      .str());
     Expected<TokenizerData::Kind> kind = kindOf(id);
     if (!kind)
       return kind.takeError();
+    if (Error error = checkToken(id, token, *kind))
+      return error;
     if (*kind != TokenizerData::Kind::Unused && !seen.insert(token).second)
       return fail(formatv("metadata 'tokenizer.ggml.tokens': token {0}, '{1}', "
                           "occurs twice",
@@ -178,6 +222,10 @@ Error TokenizerReader::addTokens() {
 }
 
 Error TokenizerReader::addMerges() {
+  llvm::StringSet<> words;
+  for (auto [token, kind] : llvm::zip_equal(data.tokens, data.kinds))
+    if (kind == TokenizerData::Kind::Normal)
+      words.insert(token);
   for (auto [rank, merge] : llvm::enumerate(merges)) {
     size_t space = merge.find(' ');
     if (space == 0 || space == StringRef::npos || space + 1 == merge.size() ||
@@ -186,15 +234,35 @@ Error TokenizerReader::addMerges() {
                           "'left right'",
                           rank)
                       .str());
+    auto [left, right] = merge.split(' ');
+    if (!words.contains(left) || !words.contains(right) ||
+        !words.contains((left + right).str()))
+      return fail(formatv("metadata 'tokenizer.ggml.merges': merge {0}, '{1}', "
+                          "is of tokens that are not in "
+                          "'tokenizer.ggml.tokens'",
+                          rank, merge)
+                      .str());
     data.merges.push_back(merge.str());
   }
+  return Error::success();
+}
+
+/// An unused token has no text, and is no token to the runtime.
+Error TokenizerReader::checkIds() const {
+  for (auto [id, key] : {std::pair(data.bos, "tokenizer.ggml.bos_token_id"),
+                         std::pair(data.eos, "tokenizer.ggml.eos_token_id")})
+    if (id >= 0 &&
+        data.kinds[static_cast<size_t>(id)] == TokenizerData::Kind::Unused)
+      return fail(
+          formatv("metadata '{0}': token {1} is unused", key, id).str());
   return Error::success();
 }
 
 Expected<TokenizerData> TokenizerReader::read() {
   if (Error error =
           firstOf({[&] { return readLists(); }, [&] { return readSettings(); },
-                   [&] { return addTokens(); }, [&] { return addMerges(); }}))
+                   [&] { return addTokens(); }, [&] { return addMerges(); },
+                   [&] { return checkIds(); }}))
     return error;
   return std::move(data);
 }

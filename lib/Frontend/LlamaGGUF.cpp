@@ -12,13 +12,15 @@
 
 #include "kvrm/Frontend/GGUF.h"
 #include "kvrm/Frontend/Model.h"
+#include "kvrm/runtime/abi/limits.h"
+#include "kvrm/runtime/abi/model.h"
 
 #include "llvm/ADT/StringSet.h"
 #include "llvm/ADT/Twine.h"
 #include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/JSON.h"
 
-#include <limits>
+#include <cmath>
 
 using namespace kvrm;
 using llvm::ArrayRef;
@@ -149,9 +151,10 @@ private:
   Error readRopeTables();
   Error checkAllUsed();
 
-  /// The integer at `key`, 1 or more.
-  Error positive(int64_t &place, StringRef key) const;
-  Error positiveOr(int64_t &place, StringRef key, int64_t absent) const;
+  /// The integer at `key`, in [1, limit].
+  Error positive(int64_t &place, StringRef key, int64_t limit) const;
+  Error positiveOr(int64_t &place, StringRef key, int64_t limit,
+                   int64_t absent) const;
 
   /// The tensor `name`, which must have the shape [rows][cols], or [cols] if
   /// `rows` is 0.
@@ -169,19 +172,21 @@ private:
 };
 } // namespace
 
-Error LlamaReader::positive(int64_t &place, StringRef key) const {
+Error LlamaReader::positive(int64_t &place, StringRef key,
+                            int64_t limit) const {
   if (Error error = assign(place, file->getInt(key)))
     return error;
-  if (place < 1 || place > std::numeric_limits<int32_t>::max())
+  if (place < 1 || place > limit)
     return fail(
-        formatv("metadata '{0}': {1} is not in [1, 2^31)", key, place).str());
+        formatv("metadata '{0}': {1} is not in [1, {2}]", key, place, limit)
+            .str());
   return Error::success();
 }
 
-Error LlamaReader::positiveOr(int64_t &place, StringRef key,
+Error LlamaReader::positiveOr(int64_t &place, StringRef key, int64_t limit,
                               int64_t absent) const {
   if (file->has(key))
-    return positive(place, key);
+    return positive(place, key, limit);
   place = absent;
   return Error::success();
 }
@@ -198,23 +203,47 @@ Error LlamaReader::readName() {
     return error;
   if (!llvm::json::isUTF8(c.name))
     return fail("metadata 'general.name' is not UTF-8");
+  if (c.name.size() > KVRM_MAX_NAME_BYTES)
+    return fail(formatv("metadata 'general.name': {0} bytes are more than the "
+                        "limit {1}",
+                        c.name.size(), int64_t(KVRM_MAX_NAME_BYTES))
+                    .str());
   return Error::success();
 }
 
 Error LlamaReader::readSizes() {
   DecoderConfig &c = model.config;
   if (Error error = firstOf({
-          [&] { return positive(c.layers, "llama.block_count"); },
-          [&] { return positive(c.context, "llama.context_length"); },
-          [&] { return positive(c.hidden, "llama.embedding_length"); },
-          [&] { return positive(c.feedForward, "llama.feed_forward_length"); },
-          [&] { return positive(c.heads, "llama.attention.head_count"); },
+          [&] {
+            return positive(c.layers, "llama.block_count", KVRM_MAX_LAYERS);
+          },
+          [&] {
+            return positive(c.context, "llama.context_length",
+                            KVRM_MAX_CONTEXT);
+          },
+          [&] {
+            return positive(c.hidden, "llama.embedding_length",
+                            KVRM_MAX_HIDDEN);
+          },
+          [&] {
+            return positive(c.feedForward, "llama.feed_forward_length",
+                            maxFeedForward);
+          },
+          [&] {
+            return positive(c.heads, "llama.attention.head_count",
+                            KVRM_MAX_HEADS);
+          },
           [&] {
             return positiveOr(c.kvHeads, "llama.attention.head_count_kv",
-                              c.heads);
+                              KVRM_MAX_KV_HEADS, c.heads);
           },
       }))
     return error;
+  if (c.heads % c.kvHeads != 0)
+    return fail(formatv("metadata 'llama.attention.head_count': {0} is not a "
+                        "multiple of 'llama.attention.head_count_kv', {1}",
+                        c.heads, c.kvHeads)
+                    .str());
   // Needed for the default of the head dimension.
   if (!file->has("llama.attention.key_length") && c.hidden % c.heads != 0)
     return fail(formatv("metadata 'llama.embedding_length': {0} is not a "
@@ -230,15 +259,15 @@ Error LlamaReader::readHead() {
   if (Error error = firstOf({
           [&] {
             return positiveOr(c.headDim, "llama.attention.key_length",
-                              c.hidden / c.heads);
+                              KVRM_MAX_HEAD_DIM, c.hidden / c.heads);
           },
           [&] {
             return positiveOr(valueDim, "llama.attention.value_length",
-                              c.headDim);
+                              KVRM_MAX_HEAD_DIM, c.headDim);
           },
           [&] {
             return positiveOr(c.ropeDim, "llama.rope.dimension_count",
-                              c.headDim);
+                              KVRM_MAX_HEAD_DIM, c.headDim);
           },
           [&] {
             return assign(c.ropeTheta,
@@ -256,6 +285,19 @@ Error LlamaReader::readHead() {
                         "key length {1}; heads are rotated as a whole",
                         c.ropeDim, c.headDim)
                     .str());
+  if (c.ropeDim % 2 != 0)
+    return fail(
+        formatv("metadata 'llama.rope.dimension_count': {0} is odd", c.ropeDim)
+            .str());
+  if (!std::isfinite(c.ropeTheta) || c.ropeTheta <= 0)
+    return fail(formatv("metadata 'llama.rope.freq_base': {0} is not positive",
+                        c.ropeTheta)
+                    .str());
+  if (!std::isfinite(c.normEpsilon) || c.normEpsilon < 0)
+    return fail(formatv("metadata 'llama.attention.layer_norm_rms_epsilon': "
+                        "{0} is not a number of 0 or more",
+                        c.normEpsilon)
+                    .str());
   if (valueDim != c.headDim)
     return fail(formatv("metadata 'llama.attention.value_length': {0} is not "
                         "the key length {1}",
@@ -271,7 +313,8 @@ Error LlamaReader::readVocabulary() {
     return fail("tensor 'token_embd.weight' is missing");
   c.vocabulary = embedding->rows();
   int64_t vocabulary = 0;
-  if (Error error = positiveOr(vocabulary, "llama.vocab_size", c.vocabulary))
+  if (Error error = positiveOr(vocabulary, "llama.vocab_size",
+                               KVRM_MAX_VOCABULARY, c.vocabulary))
     return error;
   if (vocabulary != c.vocabulary)
     return fail(formatv("metadata 'llama.vocab_size': {0} is not the number of "

@@ -9,6 +9,7 @@
 #include "kvrm/Frontend/Model.h"
 
 #include "kvrm/runtime/abi/limits.h"
+#include "kvrm/runtime/abi/model.h"
 
 #include "llvm/ADT/Twine.h"
 #include "llvm/Support/FormatVariadic.h"
@@ -87,16 +88,15 @@ static Error verifyConfig(const DecoderConfig &config, StringRef origin) {
     int64_t value;
     int64_t limit;
   };
-  constexpr int64_t maxInt32 = INT32_MAX;
   const Range ranges[] = {
       {"layers", config.layers, KVRM_MAX_LAYERS},
       {"kv heads", config.kvHeads, KVRM_MAX_KV_HEADS},
-      {"heads", config.heads, 65536},
+      {"heads", config.heads, KVRM_MAX_HEADS},
       {"head dim", config.headDim, KVRM_MAX_HEAD_DIM},
-      {"hidden", config.hidden, 1 << 20},
+      {"hidden", config.hidden, KVRM_MAX_HIDDEN},
       {"feed forward", config.feedForward, 1 << 22},
-      {"vocabulary", config.vocabulary, 1 << 24},
-      {"context", config.context, maxInt32},
+      {"vocabulary", config.vocabulary, KVRM_MAX_VOCABULARY},
+      {"context", config.context, KVRM_MAX_CONTEXT},
       {"rope dim", config.ropeDim, config.headDim},
   };
   for (const Range &range : ranges)

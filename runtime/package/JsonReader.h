@@ -13,6 +13,7 @@
 #ifndef KVRM_RUNTIME_PACKAGE_JSONREADER_H
 #define KVRM_RUNTIME_PACKAGE_JSONREADER_H
 
+#include "kvrm/runtime/abi/model.h"
 #include "kvrm/runtime/package/Package.h"
 
 #include <algorithm>
@@ -24,7 +25,7 @@ namespace kvrm {
 
 /// Sizes beyond these are a damaged manifest, not a large model.
 constexpr int64_t maxFileBytes = int64_t(1) << 44;
-constexpr size_t maxManifestString = 1024;
+constexpr size_t maxManifestString = KVRM_MAX_NAME_BYTES;
 constexpr size_t maxManifestList = 64;
 
 /// Reads fields of one JSON object and keeps the first error.

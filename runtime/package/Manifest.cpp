@@ -69,11 +69,6 @@ std::vector<const EntryInfo *> Manifest::entries() const {
   return there;
 }
 
-/// Sizes beyond these are a damaged manifest, not a large model.
-static constexpr int64_t maxVocabulary = 1 << 24;
-static constexpr int64_t maxHidden = 1 << 20;
-static constexpr int64_t maxHeads = 4096;
-static constexpr int64_t maxContext = 1 << 28;
 /// GPUs have less.
 static constexpr int64_t maxSharedBytes = 1 << 20;
 /// Of kernels.ptx, kernels.cubin and programs.
@@ -132,10 +127,11 @@ static void readModel(ObjectReader &model, Manifest &manifest) {
   manifest.modelName = model.string("name");
   manifest.architecture = model.string("architecture");
   manifest.vocabulary =
-      model.integer32("vocabulary", isDevice ? 0 : 1, maxVocabulary);
-  manifest.hidden = model.integer32("hidden", isDevice ? 0 : 1, maxHidden);
+      model.integer32("vocabulary", isDevice ? 0 : 1, KVRM_MAX_VOCABULARY);
+  manifest.hidden =
+      model.integer32("hidden", isDevice ? 0 : 1, KVRM_MAX_HIDDEN);
   manifest.layers = model.integer32("layers", 1, KVRM_MAX_LAYERS);
-  manifest.heads = model.integer32("heads", 1, maxHeads);
+  manifest.heads = model.integer32("heads", 1, KVRM_MAX_HEADS);
   manifest.kvHeads = model.integer32("kv_heads", 1, KVRM_MAX_KV_HEADS);
   if (model.isOk() && manifest.heads % manifest.kvHeads != 0)
     model.fail("heads", std::to_string(manifest.heads) +
@@ -146,7 +142,7 @@ static void readModel(ObjectReader &model, Manifest &manifest) {
     model.fail("head_dim", std::to_string(manifest.headDim) +
                                " is none of " KVRM_HEAD_SHAPES_TEXT
                                ", which GPU kernels take");
-  manifest.context = model.integer32("context", 1, maxContext);
+  manifest.context = model.integer32("context", 1, KVRM_MAX_CONTEXT);
   manifest.bos = model.integer32("bos", -1, manifest.vocabulary - 1);
   manifest.eos = model.integer32("eos", -1, manifest.vocabulary - 1);
 }

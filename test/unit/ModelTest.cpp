@@ -188,6 +188,48 @@ TEST(LlamaGGUF, Tokenizer) {
             "metadata 'tokenizer.ggml.merges': merge 1 is not 'left right'");
 }
 
+// What the runtime's tokenizer refuses is refused here, where it has a name.
+TEST(LlamaGGUF, TokenizersThatCannotBeLoaded) {
+  auto withTokens = [](const std::vector<std::string> &tokens) {
+    GGUFBuilder b = llama();
+    b.remove("tokenizer.ggml.tokens");
+    b.addStrings("tokenizer.ggml.tokens", tokens);
+    return errorOf(b);
+  };
+  for (const char *merge : {"a c", "c b", "b a", "<s> a"}) {
+    GGUFBuilder b = llama();
+    b.remove("tokenizer.ggml.merges");
+    b.addStrings("tokenizer.ggml.merges", {"a b", merge});
+    EXPECT_EQ(errorOf(b), std::string("metadata 'tokenizer.ggml.merges': merge "
+                                      "1, '") +
+                              merge +
+                              "', is of tokens that are not in "
+                              "'tokenizer.ggml.tokens'");
+  }
+  EXPECT_EQ(withTokens({"<s>", "a", "b", "ab", ""}),
+            "metadata 'tokenizer.ggml.tokens': token 4 is empty");
+  // Those at the ends of the alphabet are in it.
+  for (std::string text :
+       {"!~", "\xc2\xa1\xc2\xac", "\xc2\xae\xc3\xbf", "\xc4\x80\xc5\x83"}) {
+    GGUFBuilder whole = llama();
+    whole.remove("tokenizer.ggml.tokens");
+    whole.addStrings("tokenizer.ggml.tokens", {"<s>", "a", "b", "ab", text});
+    whole.remove("tokenizer.ggml.token_type");
+    whole.addInts("tokenizer.ggml.token_type", {3, 1, 1, 1, 1});
+    EXPECT_EQ(errorOf(whole), "") << text;
+  }
+  for (std::string text : {" ", "\n", "\xc2\xad", "\xc5\x84", "\xe2\x82\xac"})
+    EXPECT_EQ(withTokens({"<s>", text, "b", "ab", "x"}),
+              "metadata 'tokenizer.ggml.tokens': token 1, '" +
+                  (text == "\n" ? "?" : text) +
+                  "', is not in the GPT-2 byte alphabet");
+  GGUFBuilder b = llama();
+  b.remove("tokenizer.ggml.token_type");
+  b.addInts("tokenizer.ggml.token_type", {5, 1, 1, 1, 4});
+  EXPECT_EQ(errorOf(b),
+            "metadata 'tokenizer.ggml.bos_token_id': token 0 is unused");
+}
+
 TEST(LlamaGGUF, Refusals) {
   auto with = [](auto change) {
     GGUFBuilder b = llama();
@@ -226,13 +268,40 @@ TEST(LlamaGGUF, Refusals) {
   EXPECT_EQ(withInt("llama.expert_count", 8),
             "metadata 'llama.expert_count': 8.00 is not supported (only 0 is)");
   EXPECT_EQ(withInt("llama.embedding_length", 0),
-            "metadata 'llama.embedding_length': 0 is not in [1, 2^31)");
+            "metadata 'llama.embedding_length': 0 is not in [1, 1048576]");
   EXPECT_EQ(withInt("llama.attention.head_count", 3),
             "metadata 'llama.embedding_length': 8 is not a multiple of "
             "'llama.attention.head_count', 3");
   EXPECT_EQ(withInt("llama.rope.dimension_count", 0x7ffffffe),
-            "metadata 'llama.rope.dimension_count': 2147483646 is not the key "
-            "length 4; heads are rotated as a whole");
+            "metadata 'llama.rope.dimension_count': 2147483646 is not in [1, "
+            "512]");
+  EXPECT_EQ(withInt("llama.rope.dimension_count", 6),
+            "metadata 'llama.rope.dimension_count': 6 is not the key length 4; "
+            "heads are rotated as a whole");
+  EXPECT_EQ(withInt("llama.attention.key_length", 3),
+            "metadata 'llama.rope.dimension_count': 3 is odd");
+  for (float epsilon : {-1.0f, std::nanf("")})
+    EXPECT_EQ(
+        with([&](GGUFBuilder &b) {
+          b.remove("llama.attention.layer_norm_rms_epsilon");
+          b.addFloat("llama.attention.layer_norm_rms_epsilon", epsilon);
+        }),
+        std::string("metadata 'llama.attention.layer_norm_rms_epsilon': ") +
+            (epsilon < 0 ? "-1.00" : "nan") + " is not a number of 0 or more");
+  // What a manifest may not say.
+  EXPECT_EQ(withInt("llama.attention.head_count", 4097),
+            "metadata 'llama.attention.head_count': 4097 is not in [1, 4096]");
+  EXPECT_EQ(withInt("llama.attention.head_count_kv", 3),
+            "metadata 'llama.attention.head_count': 2 is not a multiple of "
+            "'llama.attention.head_count_kv', 3");
+  EXPECT_EQ(withInt("llama.context_length", (1 << 28) + 1),
+            "metadata 'llama.context_length': 268435457 is not in [1, "
+            "268435456]");
+  EXPECT_EQ(with([](GGUFBuilder &b) {
+              b.remove("general.name");
+              b.addString("general.name", std::string(1025, 'x'));
+            }),
+            "metadata 'general.name': 1025 bytes are more than the limit 1024");
   EXPECT_EQ(with([](GGUFBuilder &b) {
               b.addTensor("a\n\x1b[31mb", {8}, [](uint64_t) { return 0.0f; });
             }),

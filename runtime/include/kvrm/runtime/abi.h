@@ -30,6 +30,7 @@
 #include "kvrm/runtime/abi/device.h"
 #include "kvrm/runtime/abi/host.h"
 #include "kvrm/runtime/abi/limits.h"
+#include "kvrm/runtime/abi/model.h"
 #include "kvrm/runtime/abi/partial.h"
 #include "kvrm/runtime/abi/pool.h"
 #include "kvrm/runtime/abi/program.h"
