@@ -548,6 +548,15 @@ Expected<std::vector<int64_t>> GGUFFile::getInts(StringRef key) const {
   return wrongType(key, **value, "an array of integers below 2^63");
 }
 
+std::vector<StringRef> GGUFFile::keys(StringRef prefix) const {
+  std::vector<StringRef> found;
+  for (StringRef key : metadata.keys())
+    if (key.starts_with(prefix))
+      found.push_back(key);
+  llvm::sort(found);
+  return found;
+}
+
 Expected<int64_t> GGUFFile::getInt(StringRef key, int64_t absent) const {
   return has(key) ? getInt(key) : Expected<int64_t>(absent);
 }

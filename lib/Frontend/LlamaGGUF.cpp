@@ -15,6 +15,7 @@
 #include "kvrm/runtime/abi/limits.h"
 #include "kvrm/runtime/abi/model.h"
 
+#include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/StringSet.h"
 #include "llvm/ADT/Twine.h"
 #include "llvm/Support/FormatVariadic.h"
@@ -146,6 +147,7 @@ private:
   Error readHead();
   Error readVocabulary();
   Error checkUnsupported();
+  Error checkRopeKeys();
   Error readWeights();
   Error readLayer(int64_t layer);
   Error readRopeTables();
@@ -351,25 +353,58 @@ Error LlamaReader::checkUnsupported() {
   if (scaling != "none")
     return fail("metadata 'llama.rope.scaling.type': '" + scaling +
                 "' is not supported (only 'none' is)");
-  double linear = 1.0;
-  if (Error error =
-          assign(linear, file->getFloat("llama.rope.scale_linear", 1.0)))
-    return error;
-  if (linear != 1.0)
-    return fail(formatv("metadata 'llama.rope.scale_linear': {0} is not "
-                        "supported (only 1 is)",
-                        linear)
-                    .str());
-  for (StringRef key : {"llama.expert_count", "llama.attention.sliding_window",
-                        "llama.attention.clamp_kqv"}) {
-    double value = 0.0;
-    if (Error error = assign(value, file->getFloat(key, 0.0)))
+  // Keys, and what they say that changes nothing.
+  struct Neutral {
+    StringRef key;
+    double value;
+  };
+  for (auto [key, neutral] : {
+           Neutral{"llama.rope.scale_linear", 1},
+           {"llama.rope.scaling.factor", 1},
+           {"llama.rope.scaling.attn_factor", 1},
+           {"llama.logit_scale", 1},
+           {"llama.embedding_scale", 1},
+           {"llama.residual_scale", 1},
+           {"llama.attention.scale", 0},
+           {"llama.expert_count", 0},
+           {"llama.attention.sliding_window", 0},
+           {"llama.attention.clamp_kqv", 0},
+       }) {
+    double value = neutral;
+    if (Error error = assign(value, file->getFloat(key, neutral)))
       return error;
-    if (value != 0.0)
-      return fail(formatv("metadata '{0}': {1} is not supported (only 0 is)",
-                          key, value)
+    if (value != neutral)
+      return fail(formatv("metadata '{0}': {1} is not supported (only {2} is)",
+                          key, value, static_cast<int>(neutral))
                       .str());
   }
+  bool isCausal = true;
+  if (Error error =
+          assign(isCausal, file->getBool("llama.attention.causal", true)))
+    return error;
+  if (!isCausal)
+    return fail("metadata 'llama.attention.causal': false is not supported "
+                "(only true is)");
+  return checkRopeKeys();
+}
+
+/// A key that is not known here may turn angles, and numbers would be wrong
+/// without a word.
+Error LlamaReader::checkRopeKeys() {
+  static constexpr StringRef known[] = {
+      "llama.rope.dimension_count",
+      "llama.rope.freq_base",
+      "llama.rope.scale_linear",
+      "llama.rope.scaling.attn_factor",
+      "llama.rope.scaling.factor",
+      "llama.rope.scaling.type",
+      // Of what came before, and for scaling that is refused.
+      "llama.rope.scaling.finetuned",
+      "llama.rope.scaling.original_context_length",
+  };
+  for (StringRef key : file->keys("llama.rope."))
+    if (!llvm::is_contained(known, key))
+      return fail("metadata '" + key + "' is not supported");
   return Error::success();
 }
 

@@ -267,6 +267,30 @@ TEST(LlamaGGUF, Refusals) {
             "'none' is)");
   EXPECT_EQ(withInt("llama.expert_count", 8),
             "metadata 'llama.expert_count': 8.00 is not supported (only 0 is)");
+  auto withFloat = [&](const char *key, float value) {
+    return with([&](GGUFBuilder &b) { b.addFloat(key, value); });
+  };
+  for (std::string key :
+       {"llama.rope.scale_linear", "llama.rope.scaling.factor",
+        "llama.rope.scaling.attn_factor", "llama.logit_scale",
+        "llama.embedding_scale", "llama.residual_scale"}) {
+    EXPECT_EQ(withFloat(key.c_str(), 1), "");
+    EXPECT_EQ(withFloat(key.c_str(), 4),
+              "metadata '" + key + "': 4.00 is not supported (only 1 is)");
+  }
+  EXPECT_EQ(withFloat("llama.attention.scale", 0.5),
+            "metadata 'llama.attention.scale': 0.50 is not supported (only 0 "
+            "is)");
+  EXPECT_EQ(withInt("llama.rope.scaling.original_context_length", 16), "");
+  EXPECT_EQ(
+      with([](GGUFBuilder &b) { b.addBool("llama.attention.causal", false); }),
+      "metadata 'llama.attention.causal': false is not supported (only true "
+      "is)");
+  for (std::string key :
+       {"llama.rope.scaling.yarn_log_multiplier", "llama.rope.freq_base_swa",
+        "llama.rope.scaling.not_heard_of_yet"})
+    EXPECT_EQ(withFloat(key.c_str(), 1),
+              "metadata '" + key + "' is not supported");
   EXPECT_EQ(withInt("llama.embedding_length", 0),
             "metadata 'llama.embedding_length': 0 is not in [1, 1048576]");
   EXPECT_EQ(withInt("llama.attention.head_count", 3),

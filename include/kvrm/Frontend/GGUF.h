@@ -82,6 +82,8 @@ public:
   const GGUFTensor *tensor(llvm::StringRef tensorName) const;
 
   bool has(llvm::StringRef key) const { return metadata.contains(key); }
+  /// The metadata keys that start with `prefix`, in alphabetical order.
+  std::vector<llvm::StringRef> keys(llvm::StringRef prefix) const;
 
   // Lookups that fail if the key is absent or of another type. Any integer
   // type serves as an integer, any number as a float.
