@@ -267,6 +267,20 @@ Expected<TokenizerData> TokenizerReader::read() {
   return std::move(data);
 }
 
+/// Chat forms close every turn with a mark of their own, which the file may
+/// name nowhere: eos is often the end of a text, not of a turn.
+static void addEndMarks(const TokenizerData &data, DecoderConfig &config) {
+  static constexpr StringRef marks[] = {"<|im_end|>", "<|eot_id|>",
+                                        "<|eom_id|>"};
+  auto isAdded = [](TokenizerData::Kind kind) {
+    return kind == TokenizerData::Kind::Special ||
+           kind == TokenizerData::Kind::UserDefined;
+  };
+  for (auto [id, token, kind] : llvm::enumerate(data.tokens, data.kinds))
+    if (isAdded(kind) && llvm::is_contained(marks, StringRef(token)))
+      config.addEnd(static_cast<int32_t>(id));
+}
+
 Error kvrm::readTokenizer(const GGUFFile &file, DecoderModel &model) {
   StringRef kind;
   if (Error error = assign(kind, file.getString("tokenizer.ggml.model", "")))
@@ -291,6 +305,10 @@ Error kvrm::readTokenizer(const GGUFFile &file, DecoderModel &model) {
         ("pre-tokenizer '" + pre + "' is not supported").str();
     return Error::success();
   }
-  return assign(model.tokenizer,
-                TokenizerReader(file, model.config, *preTokenizer).read());
+  if (Error error =
+          assign(model.tokenizer,
+                 TokenizerReader(file, model.config, *preTokenizer).read()))
+    return error;
+  addEndMarks(*model.tokenizer, model.config);
+  return Error::success();
 }

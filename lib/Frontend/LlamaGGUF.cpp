@@ -334,9 +334,17 @@ Error LlamaReader::readVocabulary() {
     place = static_cast<int32_t>(id);
     return Error::success();
   };
-  return firstOf(
-      {[&] { return tokenId(c.bos, "tokenizer.ggml.bos_token_id"); },
-       [&] { return tokenId(c.eos, "tokenizer.ggml.eos_token_id"); }});
+  auto endId = [&](StringRef key) -> Error {
+    int32_t id = -1;
+    Error error = tokenId(id, key);
+    c.addEnd(id);
+    return error;
+  };
+  return firstOf({[&] { return tokenId(c.bos, "tokenizer.ggml.bos_token_id"); },
+                  [&] { return tokenId(c.eos, "tokenizer.ggml.eos_token_id"); },
+                  [&] { return endId("tokenizer.ggml.eos_token_id"); },
+                  [&] { return endId("tokenizer.ggml.eot_token_id"); },
+                  [&] { return endId("tokenizer.ggml.eom_token_id"); }});
 }
 
 Error LlamaReader::readConfig() {

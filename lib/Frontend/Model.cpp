@@ -11,6 +11,7 @@
 #include "kvrm/runtime/abi/limits.h"
 #include "kvrm/runtime/abi/model.h"
 
+#include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/Twine.h"
 #include "llvm/Support/FormatVariadic.h"
 
@@ -24,6 +25,11 @@ using llvm::StringRef;
 using llvm::Twine;
 
 WeightSource::~WeightSource() = default;
+
+void DecoderConfig::addEnd(int32_t token) {
+  if (token >= 0 && !llvm::is_contained(ends, token))
+    ends.push_back(token);
+}
 
 const WeightSource *DecoderModel::lookup(StringRef name) const {
   auto it = weights.find(name);

@@ -62,6 +62,10 @@ static void writeModel(json::OStream &out, const DecoderConfig &model) {
     out.attribute("context", model.context);
     out.attribute("bos", model.bos);
     out.attribute("eos", model.eos);
+    out.attributeArray("ends", [&] {
+      for (int32_t end : model.ends)
+        out.value(end);
+    });
   });
 }
 

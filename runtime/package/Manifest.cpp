@@ -12,6 +12,7 @@
 #include "kvrm/runtime/abi/pool.h"
 #include "kvrm/runtime/abi/version.h"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 
@@ -122,6 +123,26 @@ static void readTarget(ObjectReader &target, Manifest &manifest) {
 // Model and cache
 //===----------------------------------------------------------------------===//
 
+/// A package without a list has the one end.
+static void readEnds(ObjectReader &model, Manifest &manifest) {
+  if (manifest.eos >= 0)
+    manifest.ends.push_back(manifest.eos);
+  const json *ends =
+      model.has("ends") ? model.list("ends", 0, KVRM_MAX_ENDS) : nullptr;
+  if (!ends)
+    return;
+  for (const json &end : *ends) {
+    bool isToken =
+        end.is_number_integer() && end >= 0 && end < manifest.vocabulary;
+    if (!isToken)
+      return model.fail("ends", "is not a list of tokens below " +
+                                    std::to_string(manifest.vocabulary));
+    if (std::ranges::find(manifest.ends, end.get<int32_t>()) ==
+        manifest.ends.end())
+      manifest.ends.push_back(end.get<int32_t>());
+  }
+}
+
 static void readModel(ObjectReader &model, Manifest &manifest) {
   bool isDevice = manifest.target == TargetKind::NVPTX;
   manifest.modelName = model.string("name");
@@ -145,6 +166,7 @@ static void readModel(ObjectReader &model, Manifest &manifest) {
   manifest.context = model.integer32("context", 1, KVRM_MAX_CONTEXT);
   manifest.bos = model.integer32("bos", -1, manifest.vocabulary - 1);
   manifest.eos = model.integer32("eos", -1, manifest.vocabulary - 1);
+  readEnds(model, manifest);
 }
 
 static void readFarHistory(ObjectReader &cache, Manifest &manifest) {

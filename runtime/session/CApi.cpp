@@ -118,6 +118,8 @@ kvrm_status kvrm_package_get_info(const kvrm_package *package,
   info->page_tokens = m.pageTokens;
   info->bos = m.bos;
   info->eos = m.eos;
+  info->ends = m.ends.data();
+  info->end_count = m.ends.size();
   return KVRM_OK;
 }
 

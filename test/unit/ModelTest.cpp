@@ -230,6 +230,37 @@ TEST(LlamaGGUF, TokenizersThatCannotBeLoaded) {
             "metadata 'tokenizer.ggml.bos_token_id': token 0 is unused");
 }
 
+TEST(LlamaGGUF, EndsOfATurn) {
+  auto endsOf = [](const GGUFBuilder &b) {
+    llvm::Expected<DecoderModel> model = openBytes(b.build());
+    EXPECT_TRUE(bool(model));
+    return model ? model->config.ends : std::vector<int32_t>();
+  };
+  EXPECT_EQ(endsOf(llama()), std::vector<int32_t>{0});
+  GGUFBuilder b = llama();
+  b.addInt("tokenizer.ggml.eot_token_id", 3);
+  b.addInt("tokenizer.ggml.eom_token_id", 4);
+  EXPECT_EQ(endsOf(b), (std::vector<int32_t>{0, 3, 4}));
+  b.remove("tokenizer.ggml.eos_token_id");
+  EXPECT_EQ(endsOf(b), (std::vector<int32_t>{3, 4}));
+  b.remove("tokenizer.ggml.eom_token_id");
+  b.addInt("tokenizer.ggml.eom_token_id", 5);
+  EXPECT_EQ(errorOf(b),
+            "metadata 'tokenizer.ggml.eom_token_id': 5 is not below "
+            "the vocabulary 5");
+  // Marks of chat forms, which no key names; not words that look like them.
+  for (const char *mark : {"<|im_end|>", "<|eot_id|>", "<|eom_id|>"})
+    for (int32_t type : {3, 4, 1}) {
+      GGUFBuilder form = llama();
+      form.remove("tokenizer.ggml.tokens");
+      form.addStrings("tokenizer.ggml.tokens", {"<s>", "a", "b", "ab", mark});
+      form.remove("tokenizer.ggml.token_type");
+      form.addInts("tokenizer.ggml.token_type", {3, 1, 1, 1, type});
+      EXPECT_EQ(endsOf(form), type == 1 ? std::vector<int32_t>{0}
+                                        : (std::vector<int32_t>{0, 4}));
+    }
+}
+
 TEST(LlamaGGUF, Refusals) {
   auto with = [](auto change) {
     GGUFBuilder b = llama();

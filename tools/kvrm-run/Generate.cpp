@@ -122,11 +122,9 @@ static Expected<std::vector<int32_t>> encodePrompt(const Tokenizer &tokenizer,
 static std::vector<int32_t>
 stopTokens(const Manifest &manifest, const std::optional<Tokenizer> &tokenizer,
            const Arguments &arguments) {
-  std::vector<int32_t> stops;
   if (arguments.ignoresEos)
-    return stops;
-  if (manifest.eos >= 0)
-    stops.push_back(manifest.eos);
+    return {};
+  std::vector<int32_t> stops = manifest.ends;
   if (tokenizer && tokenizer->eos() >= 0)
     stops.push_back(tokenizer->eos());
   return stops;

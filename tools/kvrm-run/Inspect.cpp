@@ -87,7 +87,8 @@ static json modelJson(const Manifest &m) {
           {"head_dim", m.headDim},
           {"context", m.context},
           {"bos", m.bos},
-          {"eos", m.eos}};
+          {"eos", m.eos},
+          {"ends", m.ends}};
 }
 
 static json cacheJson(const Manifest &m) {

@@ -63,7 +63,12 @@ struct DecoderConfig {
   int64_t ropeDim = 0;
   int32_t bos = -1; ///< -1: the model has none
   int32_t eos = -1; ///< -1: the model has none
+  /// Tokens that end a turn: eos, then others, each once.
+  std::vector<int32_t> ends;
   bool tiedEmbeddings = false;
+
+  /// Adds `token` to `ends` unless it is there; -1 is none.
+  void addEnd(int32_t token);
 };
 
 /// Where a weight's values come from.

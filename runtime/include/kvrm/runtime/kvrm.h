@@ -73,7 +73,7 @@ kvrm_status kvrm_package_open(const char *path, kvrm_package **package);
 /* Null is allowed. */
 void kvrm_package_close(kvrm_package *package);
 
-/* What a package is. Strings live as long as the package. */
+/* What a package is. Strings and lists live as long as the package. */
 typedef struct kvrm_package_info {
   const char *name;
   const char *architecture;
@@ -88,6 +88,10 @@ typedef struct kvrm_package_info {
   int32_t page_tokens;
   int32_t bos; /* -1 = none */
   int32_t eos; /* -1 = none */
+  /* Tokens that end a turn, for kvrm_request.stop_tokens: eos if there is one,
+   * and others that the model names or its chat form writes. */
+  const int32_t *ends;
+  size_t end_count;
 } kvrm_package_info;
 
 kvrm_status kvrm_package_get_info(const kvrm_package *package,

@@ -111,6 +111,8 @@ struct Manifest {
   int32_t context = 0;
   int32_t bos = -1; ///< -1 = none
   int32_t eos = -1; ///< -1 = none
+  /// Tokens that end a turn: eos, then others, each once.
+  std::vector<int32_t> ends;
 
   int32_t slots = 0;
   int32_t capacity = 0; ///< tokens a slot
