@@ -260,7 +260,7 @@ Command run::addBench(CLI::App &app) {
                    "of contexts")
       ->delimiter(',')
       ->allow_extra_args(false);
-  command->add_option("--seed", options.seed, "Seed of the histories");
+  addSeedOption(*command, "--seed", options.seed, "Seed of the histories");
   Command attention = addAttentionBench(*command);
   Command parking = addParkingBench(*command);
   return {command, [arguments, attention, parking] {

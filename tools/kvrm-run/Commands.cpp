@@ -45,6 +45,21 @@ void run::setRepeatable(CLI::Option &option) {
   option.expected(1)->allow_extra_args(false)->take_all();
 }
 
+void run::addSeedOption(CLI::App &command, const std::string &name,
+                        uint64_t &seed, const std::string &help) {
+  command.add_option_function<std::string>(
+      name,
+      [&seed, name](const std::string &text) {
+        const char *end = text.data() + text.size();
+        auto [stop, error] = std::from_chars(text.data(), end, seed);
+        if (error != std::errc() || stop != end)
+          throw CLI::ValidationError(name, "'" + text +
+                                               "' is not a number in 0.." +
+                                               std::to_string(UINT64_MAX));
+      },
+      help);
+}
+
 Expected<std::vector<int32_t>> run::parseIds(const std::string &text) {
   std::vector<int32_t> ids;
   const char *at = text.data();

@@ -66,6 +66,11 @@ Status checkPackage(const CommonOptions &common);
 void setRepeatable(CLI::Option &option);
 
 /// Parses "1,2,3", the value of --token-ids.
+/// Adds an option for a seed: a number below 2^64, and nothing that only looks
+/// like one after it was cut.
+void addSeedOption(CLI::App &command, const std::string &name, uint64_t &seed,
+                   const std::string &help);
+
 Expected<std::vector<int32_t>> parseIds(const std::string &text);
 
 //===----------------------------------------------------------------------===//

@@ -413,7 +413,7 @@ Command run::addGenerate(CLI::App &app) {
                       "Keep so many of the likeliest tokens; 0 = all");
   command->add_option("--top-p", sampling.topP,
                       "Probability mass to sample from");
-  command->add_option("--seed", sampling.seed, "Seed of sampling");
+  addSeedOption(*command, "--seed", sampling.seed, "Seed of sampling");
   command->add_flag("--chat", arguments->isChat,
                     "Put prompts into the model's chat form");
   command->add_option("--system", arguments->system,

@@ -32,7 +32,7 @@ Command run::addAttentionBench(CLI::App &bench) {
                       "What `calibrate` wrote, for the policy");
   command->add_option("--pages", options->pages,
                       "State of the pool: fresh, holes, scattered");
-  command->add_option("--seed", options->seed, "Seed of the rows");
+  addSeedOption(*command, "--seed", options->seed, "Seed of the rows");
   command->add_option("--seeds", options->seeds, "Seeds of --serving, e.g. 2,3")
       ->delimiter(',')
       ->allow_extra_args(false);

@@ -102,7 +102,7 @@ static void addServingOptions(CLI::App &command, Arguments &arguments) {
   command.add_option("--verify", arguments.verify,
                      "Run so many requests, or all, again alone and compare "
                      "their tokens");
-  command.add_option("--seed", options.seed, "Seed of prompt tokens");
+  addSeedOption(command, "--seed", options.seed, "Seed of prompt tokens");
   command.add_option("--warm-up", options.warmupSeconds,
                      "Most seconds to touch memory in before a run (3)");
   command.add_option("-o,--output", arguments.output, "File to write JSON to");
