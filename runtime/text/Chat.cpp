@@ -29,36 +29,109 @@ static std::string defaultSystem(const std::string &chatTemplate) {
   return {};
 }
 
-static std::string chatMLPrompt(const std::string &chatTemplate,
-                                const std::string &system,
-                                const std::string &prompt) {
-  std::string text;
+static ChatPart mark(const char *text) { return {text, /*isMark=*/true}; }
+static ChatPart plain(std::string text) {
+  return {std::move(text), /*isMark=*/false};
+}
+
+static std::vector<ChatPart> chatMLPrompt(const std::string &chatTemplate,
+                                          const std::string &system,
+                                          const std::string &prompt) {
+  std::vector<ChatPart> parts;
+  auto add = [&](const std::string &role, const std::string &content) {
+    parts.insert(parts.end(),
+                 {mark("<|im_start|>"), plain(role + "\n" + content),
+                  mark("<|im_end|>"), plain("\n")});
+  };
   std::string first = system.empty() ? defaultSystem(chatTemplate) : system;
   if (!first.empty())
-    text = "<|im_start|>system\n" + first + "<|im_end|>\n";
-  return text + "<|im_start|>user\n" + prompt +
-         "<|im_end|>\n<|im_start|>assistant\n";
+    add("system", first);
+  add("user", prompt);
+  parts.insert(parts.end(), {mark("<|im_start|>"), plain("assistant\n")});
+  return parts;
 }
 
-static std::string llama3Prompt(const std::string &system,
-                                const std::string &prompt) {
-  auto message = [](const std::string &role, const std::string &content) {
-    return "<|start_header_id|>" + role + "<|end_header_id|>\n\n" + content +
-           "<|eot_id|>";
+static std::vector<ChatPart> llama3Prompt(const std::string &system,
+                                          const std::string &prompt) {
+  std::vector<ChatPart> parts;
+  auto open = [&](const std::string &role, const std::string &content) {
+    parts.insert(parts.end(),
+                 {mark("<|start_header_id|>"), plain(role),
+                  mark("<|end_header_id|>"), plain("\n\n" + content)});
   };
-  std::string text;
+  auto add = [&](const std::string &role, const std::string &content) {
+    open(role, content);
+    parts.push_back(mark("<|eot_id|>"));
+  };
   if (!system.empty())
-    text = message("system", system);
-  return text + message("user", prompt) +
-         "<|start_header_id|>assistant<|end_header_id|>\n\n";
+    add("system", system);
+  add("user", prompt);
+  open("assistant", "");
+  return parts;
 }
 
-std::optional<std::string> kvrm::chatPrompt(const std::string &chatTemplate,
-                                            const std::string &system,
-                                            const std::string &prompt) {
+std::optional<std::vector<ChatPart>>
+kvrm::chatPrompt(const std::string &chatTemplate, const std::string &system,
+                 const std::string &prompt) {
   if (chatTemplate.find("<|im_start|>") != std::string::npos)
     return chatMLPrompt(chatTemplate, system, prompt);
   if (chatTemplate.find("<|start_header_id|>") != std::string::npos)
     return llama3Prompt(system, prompt);
   return std::nullopt;
+}
+
+//===----------------------------------------------------------------------===//
+// Tokens
+//===----------------------------------------------------------------------===//
+
+/// Puts BOS in front, unless somebody has.
+static std::vector<int32_t> withBos(const Tokenizer &tokenizer,
+                                    std::vector<int32_t> ids) {
+  int32_t bos = tokenizer.bos();
+  if (bos >= 0 && (ids.empty() || ids.front() != bos))
+    ids.insert(ids.begin(), bos);
+  return ids;
+}
+
+Expected<std::vector<int32_t>> kvrm::encodePrompt(const Tokenizer &tokenizer,
+                                                  std::string_view prompt) {
+  Expected<std::vector<int32_t>> ids = tokenizer.encode(prompt);
+  if (!ids || !tokenizer.addBos())
+    return ids;
+  return withBos(tokenizer, ids.take());
+}
+
+/// Templates name BOS, or write its text.
+static bool writesBos(const Tokenizer &tokenizer) {
+  const std::string &form = tokenizer.chatTemplate();
+  std::string_view text = tokenizer.bytesOf(tokenizer.bos());
+  return form.find("bos_token") != std::string::npos ||
+         (!text.empty() && form.find(text) != std::string::npos);
+}
+
+Expected<std::vector<int32_t>> kvrm::encodeChat(const Tokenizer &tokenizer,
+                                                const std::string &system,
+                                                const std::string &prompt) {
+  std::optional<std::vector<ChatPart>> parts =
+      chatPrompt(tokenizer.chatTemplate(), system, prompt);
+  if (!parts)
+    return invalidArgument("the package has no chat template of a form that "
+                           "kvrm-run knows (ChatML, Llama 3)");
+  std::vector<int32_t> all;
+  for (const ChatPart &part : *parts) {
+    if (part.isMark) {
+      int32_t id = tokenizer.addedToken(part.text);
+      if (id < 0)
+        return invalidArgument("the package's chat form writes '", part.text,
+                               "', which is no token of its vocabulary");
+      all.push_back(id);
+      continue;
+    }
+    Expected<std::vector<int32_t>> ids =
+        tokenizer.encode(part.text, /*parseSpecial=*/false);
+    KVRM_TRY(ids.status());
+    all.insert(all.end(), ids->begin(), ids->end());
+  }
+  bool hasBos = tokenizer.addBos() || writesBos(tokenizer);
+  return hasBos ? withBos(tokenizer, std::move(all)) : all;
 }

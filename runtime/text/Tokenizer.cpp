@@ -67,6 +67,16 @@ bool Tokenizer::isSpecial(int32_t id) const {
   return id >= 0 && id < size() && state->special[static_cast<size_t>(id)];
 }
 
+int32_t Tokenizer::addedToken(std::string_view content) const {
+  if (content.empty())
+    return -1;
+  for (const AddedToken &token :
+       state->added[static_cast<unsigned char>(content[0])])
+    if (token.content == content)
+      return token.id;
+  return -1;
+}
+
 int32_t Tokenizer::size() const {
   return static_cast<int32_t>(state->bytes.size());
 }

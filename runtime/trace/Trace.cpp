@@ -41,6 +41,9 @@ static Expected<std::string> readText(const std::string &path) {
   }
   if (std::ferror(file.get()))
     return failed("cannot read");
+  // A byte-order mark says what the file is, and is none of the trace.
+  if (text.starts_with("\xef\xbb\xbf"))
+    text.erase(0, 3);
   return text;
 }
 

@@ -24,6 +24,7 @@
 #include <numeric>
 #include <optional>
 #include <unistd.h>
+#include <utility>
 
 using namespace kvrm;
 using namespace kvrm::run;
@@ -58,7 +59,11 @@ static Status readPrompts(const std::string &path,
   if (!file)
     return makeError(StatusCode::NotFound, path, ": cannot open");
   std::string line;
+  bool isFirst = true;
   while (std::getline(file, line)) {
+    // A byte-order mark says what the file is, and is none of the prompt.
+    if (std::exchange(isFirst, false) && line.starts_with("\xef\xbb\xbf"))
+      line.erase(0, 3);
     if (!line.empty() && line.back() == '\r')
       line.pop_back();
     if (!line.empty())
@@ -100,22 +105,15 @@ loadTokenizer(const Package &package, const Arguments &arguments) {
   return std::optional<Tokenizer>();
 }
 
-static Expected<std::vector<int32_t>> encodePrompt(const Tokenizer &tokenizer,
-                                                   const Arguments &arguments,
-                                                   const std::string &prompt) {
-  std::string text = prompt;
-  if (arguments.isChat) {
-    std::optional<std::string> chat =
-        chatPrompt(tokenizer.chatTemplate(), arguments.system, prompt);
-    if (!chat)
-      return invalidArgument("--chat: the package has no chat template of a "
-                             "form that kvrm-run knows (ChatML, Llama 3)");
-    text = std::move(*chat);
-  }
-  Expected<std::vector<int32_t>> ids = tokenizer.encode(text);
-  KVRM_TRY(ids.status());
-  if (tokenizer.addBos() && tokenizer.bos() >= 0)
-    ids->insert(ids->begin(), tokenizer.bos());
+static Expected<std::vector<int32_t>> promptIds(const Tokenizer &tokenizer,
+                                                const Arguments &arguments,
+                                                const std::string &prompt) {
+  if (!arguments.isChat)
+    return encodePrompt(tokenizer, prompt);
+  Expected<std::vector<int32_t>> ids =
+      encodeChat(tokenizer, arguments.system, prompt);
+  if (!ids)
+    return makeError(ids.status().code(), "--chat: ", ids.status().message());
   return ids;
 }
 
@@ -149,7 +147,7 @@ makeRequests(const Manifest &manifest,
     return Status::ok();
   };
   for (const std::string &prompt : arguments.prompts)
-    KVRM_TRY(add(encodePrompt(*tokenizer, arguments, prompt)));
+    KVRM_TRY(add(promptIds(*tokenizer, arguments, prompt)));
   for (const std::string &list : arguments.tokenIds)
     KVRM_TRY(add(parseIds(list)));
   return specs;

@@ -297,6 +297,21 @@ TEST(SyntheticTrace, Refuses) {
 // Files
 //===----------------------------------------------------------------------===//
 
+TEST(LoadTrace, AByteOrderMarkIsNoneOfIt) {
+  std::string path = testing::TempDir() + "trace-bom.csv";
+  FILE *file = std::fopen(path.c_str(), "wb");
+  ASSERT_NE(file, nullptr);
+  std::fputs("\xef\xbb\xbfTIMESTAMP,ContextTokens,GeneratedTokens\r\n"
+             "2023-11-16 18:15:46,9,7\r\n",
+             file);
+  std::fclose(file);
+  Expected<Trace> trace = loadTrace(path, TraceFormat::Auto);
+  std::remove(path.c_str());
+  ASSERT_TRUE(trace.status().isOk()) << trace.status().message();
+  EXPECT_EQ(trace->format, "azure");
+  EXPECT_EQ(trace->requests.size(), 1u);
+}
+
 TEST(LoadTrace, FindsTheFormat) {
   EXPECT_EQ(loadTrace("nowhere.csv", TraceFormat::Auto).status().code(),
             StatusCode::NotFound);

@@ -9,19 +9,45 @@
 #ifndef KVRM_TEXT_CHAT_H
 #define KVRM_TEXT_CHAT_H
 
+#include "kvrm/runtime/support/Status.h"
+#include "kvrm/text/Tokenizer.h"
+
+#include <cstdint>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <vector>
 
 namespace kvrm {
+
+/// A part of a prompt: a mark of the form, which is one token, or plain text
+/// between two marks.
+struct ChatPart {
+  std::string text;
+  bool isMark;
+};
 
 /// Puts a conversation of one message into the form of a model's template.
 /// Templates are Jinja programs, which are not run; the two common forms,
 /// ChatML and Llama 3, are known by their marks. Nothing for another form.
 /// Without `system` ChatML has the system message that the template starts
 /// with, if there is one.
-std::optional<std::string> chatPrompt(const std::string &chatTemplate,
-                                      const std::string &system,
-                                      const std::string &prompt);
+std::optional<std::vector<ChatPart>> chatPrompt(const std::string &chatTemplate,
+                                                const std::string &system,
+                                                const std::string &prompt);
+
+/// The tokens of a prompt as it is, with one BOS in front if the model expects
+/// it, whether `prompt` has it or not. Errors: of Tokenizer::encode().
+Expected<std::vector<int32_t>> encodePrompt(const Tokenizer &tokenizer,
+                                            std::string_view prompt);
+
+/// The tokens of chatPrompt(). What looks like a mark in `system` or `prompt`
+/// is text; there is one BOS in front if the model or its template wants it.
+/// Errors: InvalidArgument for a form that is not known, or that writes what
+/// the vocabulary has no tokens for.
+Expected<std::vector<int32_t>> encodeChat(const Tokenizer &tokenizer,
+                                          const std::string &system,
+                                          const std::string &prompt);
 
 } // namespace kvrm
 

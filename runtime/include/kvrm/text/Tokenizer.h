@@ -50,6 +50,8 @@ public:
   /// The bytes that a token stands for. Empty for an id without a text.
   std::string_view bytesOf(int32_t id) const;
   bool isSpecial(int32_t id) const;
+  /// The id of the added token that reads `content`; -1 if there is none.
+  int32_t addedToken(std::string_view content) const;
   /// One more than the greatest id.
   int32_t size() const;
   int32_t bos() const; ///< -1: none

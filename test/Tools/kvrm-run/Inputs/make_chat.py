@@ -1,0 +1,110 @@
+# Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+# See LICENSE for licence information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""Writes a model that says "hi", ends its turn, and would go on with "z".
+
+    make_chat.py FORM FILE
+
+FORM is llama3 or chatml: how its chat template looks, and which special tokens
+it has. Tokens 0 to 255 are the bytes; special ones follow, BOS first. Nothing in
+the file names the mark that ends a turn: eos is another token.
+"""
+
+import random
+import struct
+import sys
+
+UINT32, FLOAT32, STRING, ARRAY, INT32 = 4, 6, 8, 9, 5
+HIDDEN = 64
+FORMS = {
+    "llama3": (
+        ["<s>", "</s>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"],
+        "{{ bos_token }}{{ '<|start_header_id|>' }}",
+        "<|eot_id|>",
+    ),
+    "chatml": (["<s>", "</s>", "<|im_start|>", "<|im_end|>"], "<|im_start|>", "<|im_end|>"),
+}
+
+
+def text(value):
+    data = value.encode()
+    return struct.pack("<Q", len(data)) + data
+
+
+def strings(values):
+    return struct.pack("<IQ", STRING, len(values)) + b"".join(map(text, values))
+
+
+def byte_alphabet():
+    visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = iter(range(256, 512))
+    return [chr(b) if b in visible else chr(next(hidden)) for b in range(256)]
+
+
+def main():
+    specials, template, end = FORMS[sys.argv[1]]
+    tokens = byte_alphabet() + specials
+    types = [1] * 256 + [3] * len(specials)
+    metadata = [
+        ("general.architecture", STRING, text("llama")),
+        ("general.name", STRING, text("says\x1b[31m hi")),
+        ("tokenizer.ggml.model", STRING, text("gpt2")),
+        ("tokenizer.ggml.pre", STRING, text("gpt-2")),
+        ("tokenizer.ggml.tokens", ARRAY, strings(tokens)),
+        (
+            "tokenizer.ggml.token_type",
+            ARRAY,
+            struct.pack(f"<IQ{len(types)}i", INT32, len(types), *types),
+        ),
+        ("tokenizer.ggml.merges", ARRAY, strings([])),
+        ("tokenizer.ggml.bos_token_id", UINT32, struct.pack("<I", 256)),
+        ("tokenizer.ggml.eos_token_id", UINT32, struct.pack("<I", 257)),
+        ("tokenizer.chat_template", STRING, text(template)),
+        ("llama.attention.layer_norm_rms_epsilon", FLOAT32, struct.pack("<f", 1e-5)),
+    ]
+    for key, value in {
+        "block_count": 1,
+        "context_length": 128,
+        "embedding_length": HIDDEN,
+        "feed_forward_length": 32,
+        "attention.head_count": 1,
+        "attention.head_count_kv": 1,
+    }.items():
+        metadata.append(("llama." + key, UINT32, struct.pack("<I", value)))
+
+    # The residual is the last token's embedding, as nothing is added to it; the
+    # row of the token that follows points the same way.
+    generator = random.Random(1)
+    embedding = [[generator.choice((-1.0, 1.0)) for _ in range(HIDDEN)] for _ in tokens]
+    output = [[0.0] * HIDDEN for _ in tokens]
+    chain = [ord("\n"), ord("h"), ord("i"), tokens.index(end), ord("z"), ord("\n")]
+    for last, following in zip(chain, chain[1:]):
+        output[following] = embedding[last]
+    zero = [0.0]
+    tensors = {
+        "token_embd.weight": ([HIDDEN, len(tokens)], sum(embedding, [])),
+        "output.weight": ([HIDDEN, len(tokens)], sum(output, [])),
+        "output_norm.weight": ([HIDDEN], [1.0] * HIDDEN),
+        "blk.0.attn_norm.weight": ([HIDDEN], [1.0] * HIDDEN),
+        "blk.0.ffn_norm.weight": ([HIDDEN], [1.0] * HIDDEN),
+        "blk.0.ffn_gate.weight": ([HIDDEN, 32], zero * 32 * HIDDEN),
+        "blk.0.ffn_up.weight": ([HIDDEN, 32], zero * 32 * HIDDEN),
+        "blk.0.ffn_down.weight": ([32, HIDDEN], zero * 32 * HIDDEN),
+    }
+    for name in ("q", "k", "v", "output"):
+        tensors[f"blk.0.attn_{name}.weight"] = ([HIDDEN, HIDDEN], zero * HIDDEN * HIDDEN)
+
+    out = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(metadata))
+    for key, kind, payload in metadata:
+        out += text(key) + struct.pack("<I", kind) + payload
+    data = b""
+    for name, (dims, values) in tensors.items():
+        out += text(name) + struct.pack(f"<I{len(dims)}Q", len(dims), *dims)
+        out += struct.pack("<IQ", 0, len(data))
+        data += struct.pack(f"<{len(values)}f", *values)  # whole alignments
+    out += b"\0" * (-len(out) % 32)
+    with open(sys.argv[2], "wb") as file:
+        file.write(out + data)
+
+
+main()
