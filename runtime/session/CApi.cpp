@@ -14,6 +14,7 @@
 #include <cstdio>
 #include <exception>
 #include <new>
+#include <unistd.h>
 
 using namespace kvrm;
 
@@ -21,8 +22,22 @@ struct kvrm_package {
   std::shared_ptr<const Package> package;
 };
 
+namespace {
+
+/// What a session and its engine share. Whichever handle is destroyed last
+/// takes it along.
+struct SharedDecoder {
+  std::unique_ptr<Decoder> decoder;
+  pid_t process = ::getpid();
+  bool hasEngine = false;
+};
+
+} // namespace
+
 struct kvrm_session {
-  std::unique_ptr<Decoder> session;
+  std::shared_ptr<SharedDecoder> shared;
+
+  Decoder &decoder() const { return *shared->decoder; }
 };
 
 /// Fixed room, so that an error can be told when memory is what is missing.
@@ -41,6 +56,23 @@ static kvrm_status answer(const Status &status) {
 
 static kvrm_status nullArgument(const char *name) {
   return answer(invalidArgument(name, " is null"));
+}
+
+/// The threads of a session, and a GPU's context, are not in a child of fork().
+static Status checkProcess(const SharedDecoder &shared) {
+  if (shared.process == ::getpid())
+    return Status::ok();
+  return invalidArgument("the session is of process ", shared.process,
+                         "; a child that fork() makes has to open its own");
+}
+
+/// For calls that change histories.
+static Status checkOwner(const kvrm_session &session) {
+  KVRM_TRY(checkProcess(*session.shared));
+  if (session.shared->hasEngine)
+    return invalidArgument("the session is its engine's, which keeps its "
+                           "histories until kvrm_engine_destroy");
+  return Status::ok();
 }
 
 /// Runs `body`, which returns a Status, and lets no exception out.
@@ -145,12 +177,24 @@ kvrm_status kvrm_session_create(kvrm_package *package,
     Expected<std::unique_ptr<Decoder>> made =
         createDecoder(package->package, options);
     KVRM_TRY(made.status());
-    *session = new kvrm_session{made.take()};
+    auto shared = std::make_shared<SharedDecoder>();
+    shared->decoder = made.take();
+    *session = new kvrm_session{std::move(shared)};
     return Status::ok();
   });
 }
 
-void kvrm_session_destroy(kvrm_session *session) { delete session; }
+/// In another process there is nobody to end the threads: they are left.
+static void release(std::shared_ptr<SharedDecoder> &shared) {
+  if (!checkProcess(*shared).isOk())
+    new std::shared_ptr<SharedDecoder>(std::move(shared));
+}
+
+void kvrm_session_destroy(kvrm_session *session) {
+  if (session)
+    release(session->shared);
+  delete session;
+}
 
 kvrm_status kvrm_prefill(kvrm_session *session, int32_t slot,
                          const int32_t *tokens, size_t count, float *logits) {
@@ -158,8 +202,10 @@ kvrm_status kvrm_prefill(kvrm_session *session, int32_t slot,
     return nullArgument("session");
   if (!tokens)
     return nullArgument("tokens");
-  return guarded(
-      [&] { return session->session->prefill(slot, {tokens, count}, logits); });
+  return guarded([&]() -> Status {
+    KVRM_TRY(checkOwner(*session));
+    return session->decoder().prefill(slot, {tokens, count}, logits);
+  });
 }
 
 kvrm_status kvrm_decode(kvrm_session *session, const int32_t *tokens,
@@ -168,8 +214,9 @@ kvrm_status kvrm_decode(kvrm_session *session, const int32_t *tokens,
     return nullArgument("session");
   if (!tokens)
     return nullArgument("tokens");
-  Decoder &target = *session->session;
-  return guarded([&] {
+  Decoder &target = session->decoder();
+  return guarded([&]() -> Status {
+    KVRM_TRY(checkOwner(*session));
     return target.decode({tokens, static_cast<size_t>(target.slots())}, logits);
   });
 }
@@ -177,21 +224,29 @@ kvrm_status kvrm_decode(kvrm_session *session, const int32_t *tokens,
 kvrm_status kvrm_release(kvrm_session *session, int32_t slot) {
   if (!session)
     return nullArgument("session");
-  return guarded([&] { return session->session->release(slot); });
+  return guarded([&]() -> Status {
+    KVRM_TRY(checkOwner(*session));
+    return session->decoder().release(slot);
+  });
 }
 
 kvrm_status kvrm_alias(kvrm_session *session, int32_t target, int32_t source,
                        int32_t tokens) {
   if (!session)
     return nullArgument("session");
-  return guarded(
-      [&] { return session->session->alias(target, source, tokens); });
+  return guarded([&]() -> Status {
+    KVRM_TRY(checkOwner(*session));
+    return session->decoder().alias(target, source, tokens);
+  });
 }
 
 kvrm_status kvrm_trim(kvrm_session *session, int32_t slot, int32_t length) {
   if (!session)
     return nullArgument("session");
-  return guarded([&] { return session->session->trim(slot, length); });
+  return guarded([&]() -> Status {
+    KVRM_TRY(checkOwner(*session));
+    return session->decoder().trim(slot, length);
+  });
 }
 
 kvrm_status kvrm_length(kvrm_session *session, int32_t slot, int32_t *length) {
@@ -199,7 +254,7 @@ kvrm_status kvrm_length(kvrm_session *session, int32_t slot, int32_t *length) {
     return nullArgument("session");
   if (!length)
     return nullArgument("length");
-  const Decoder &target = *session->session;
+  const Decoder &target = session->decoder();
   if (slot < 0 || slot >= target.slots())
     return answer(
         invalidArgument("slot ", slot, " is outside 0..", target.slots() - 1));
@@ -213,7 +268,7 @@ kvrm_status kvrm_session_get_stats(const kvrm_session *session,
     return nullArgument("session");
   if (!stats)
     return nullArgument("stats");
-  const Decoder &source = *session->session;
+  const Decoder &source = session->decoder();
   const StepStats &last = source.lastStep();
   stats->active_rows = last.activeRows;
   stats->groups = last.groups;
@@ -293,10 +348,39 @@ public:
 } // namespace
 
 struct kvrm_engine {
+  explicit kvrm_engine(std::shared_ptr<SharedDecoder> shared)
+      : shared(std::move(shared)) {}
+
+  std::shared_ptr<SharedDecoder> shared;
   CallerClock clock;
   CallerObserver observer;
   std::unique_ptr<Engine> engine;
+  bool isRunning = false; ///< inside a call, which may be in a callback
+  bool isDoomed = false;  ///< destroyed by a callback
 };
+
+static void destroy(kvrm_engine *engine) {
+  engine->engine.reset(); // empties the session, which is its user's again
+  engine->shared->hasEngine = false;
+  delete engine;
+}
+
+/// Runs `body`, which changes the engine, unless a callback of another such
+/// call asks for it: what that one works on would change under it.
+template <typename Body>
+static kvrm_status driven(kvrm_engine *engine, Body body) {
+  if (engine->isRunning)
+    return answer(invalidArgument("the engine is in the middle of a call: a "
+                                  "callback cannot change it"));
+  if (Status status = checkProcess(*engine->shared); !status.isOk())
+    return answer(status);
+  engine->isRunning = true;
+  kvrm_status status = guarded(body);
+  engine->isRunning = false;
+  if (engine->isDoomed)
+    destroy(engine);
+  return status;
+}
 
 kvrm_status kvrm_engine_create(kvrm_session *session,
                                const kvrm_engine_config *config,
@@ -307,7 +391,8 @@ kvrm_status kvrm_engine_create(kvrm_session *session,
   if (!session)
     return nullArgument("session");
   return guarded([&]() -> Status {
-    auto made = std::make_unique<kvrm_engine>();
+    KVRM_TRY(checkOwner(*session));
+    auto made = std::make_unique<kvrm_engine>(session->shared);
     EngineConfig options;
     if (config) {
       if (config->preemption < KVRM_PREEMPT_CHEAPER ||
@@ -325,15 +410,29 @@ kvrm_status kvrm_engine_create(kvrm_session *session,
       options.sharesPrefixes = config->shares_prefixes != 0;
     }
     Expected<std::unique_ptr<Engine>> inner = Engine::create(
-        *session->session, made->clock, options, &made->observer);
+        session->decoder(), made->clock, options, &made->observer);
     KVRM_TRY(inner.status());
     made->engine = inner.take();
+    session->shared->hasEngine = true;
     *engine = made.release();
     return Status::ok();
   });
 }
 
-void kvrm_engine_destroy(kvrm_engine *engine) { delete engine; }
+void kvrm_engine_destroy(kvrm_engine *engine) {
+  if (!engine)
+    return;
+  if (engine->isRunning) {
+    // What it is in the middle of ends first, and tells nobody any more.
+    engine->isDoomed = true;
+    engine->observer.config = {};
+    engine->clock.callback = nullptr;
+    return;
+  }
+  // In a child of fork() the engine is its parent's.
+  if (checkProcess(*engine->shared).isOk())
+    destroy(engine);
+}
 
 kvrm_status kvrm_engine_submit(kvrm_engine *engine, const kvrm_request *spec,
                                int64_t *request) {
@@ -347,7 +446,7 @@ kvrm_status kvrm_engine_submit(kvrm_engine *engine, const kvrm_request *spec,
     return nullArgument("prompt");
   if (!spec->stop_tokens && spec->stop_count > 0)
     return nullArgument("stop_tokens");
-  return guarded([&]() -> Status {
+  return driven(engine, [&]() -> Status {
     RequestSpec own;
     own.prompt.assign(spec->prompt, spec->prompt + spec->prompt_count);
     own.maxTokens = spec->max_tokens;
@@ -367,13 +466,13 @@ kvrm_status kvrm_engine_submit(kvrm_engine *engine, const kvrm_request *spec,
 kvrm_status kvrm_engine_cancel(kvrm_engine *engine, int64_t request) {
   if (!engine)
     return nullArgument("engine");
-  return guarded([&] { return engine->engine->cancel(request); });
+  return driven(engine, [&] { return engine->engine->cancel(request); });
 }
 
 kvrm_status kvrm_engine_step(kvrm_engine *engine) {
   if (!engine)
     return nullArgument("engine");
-  return guarded([&] { return engine->engine->step(); });
+  return driven(engine, [&] { return engine->engine->step(); });
 }
 
 int32_t kvrm_engine_is_idle(const kvrm_engine *engine) {

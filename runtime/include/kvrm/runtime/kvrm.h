@@ -13,8 +13,10 @@
 // calling thread.
 //
 // Ownership: a handle belongs to who made it and is destroyed with its own
-// function; a session keeps its package alive. Arrays belong to the caller.
-// A session is used by one thread at a time, a package by any.
+// function; a session keeps its package alive, an engine what it needs of its
+// session. Arrays belong to the caller. A session is used by one thread at a
+// time, a package by any. A child of fork() has none of the threads: calls that
+// would run there answer KVRM_INVALID_ARGUMENT, and destroying does nothing.
 //
 //   kvrm_package *package;
 //   kvrm_session *session;
@@ -29,8 +31,9 @@
 //
 //   kvrm_engine_create(session, NULL, &engine);
 //   kvrm_engine_submit(engine, &request, &id);
-//   while (!kvrm_engine_is_idle(engine))
-//     kvrm_engine_step(engine);   // calls on_token and on_finish
+//   while (!kvrm_engine_is_idle(engine) &&
+//          kvrm_engine_step(engine) == KVRM_OK)
+//     ;                           // it calls on_token and on_finish
 //
 //===----------------------------------------------------------------------===//
 
@@ -202,7 +205,10 @@ typedef struct kvrm_result {
 } kvrm_result;
 
 /* All zeros is the default. Callbacks may be null; they are called inside
- * kvrm_engine_step and kvrm_engine_cancel and may not call the engine. */
+ * kvrm_engine_step and kvrm_engine_cancel, `now` inside kvrm_engine_submit too.
+ * What they ask of the engine, or of its session, that would change either is
+ * refused with KVRM_INVALID_ARGUMENT; an engine that a callback destroys is
+ * gone when the call that it is inside returns, and calls back no more. */
 typedef struct kvrm_engine_config {
   int32_t queue_limit; /* requests that may wait; 0 = 256 */
   /* Prefill between two decode steps, in decode steps: at least one chunk is
@@ -230,12 +236,14 @@ typedef struct kvrm_request {
   uint64_t seed;
 } kvrm_request;
 
-/* An engine has its session to itself, whose slots must be empty; destroy it
- * before the session. On failure *engine is null. */
+/* An engine has its session to itself, whose slots must be empty. As long as
+ * there is one, calls that would change the session's histories, or make a
+ * second engine, answer KVRM_INVALID_ARGUMENT. On failure *engine is null. */
 kvrm_status kvrm_engine_create(kvrm_session *session,
                                const kvrm_engine_config *config,
                                kvrm_engine **engine);
-/* Forgets all requests without a callback. Null is allowed. */
+/* Forgets all requests without a callback; the session is empty after. Null is
+ * allowed. */
 void kvrm_engine_destroy(kvrm_engine *engine);
 
 /* Queues a request; `request` gets its number. KVRM_RESOURCE_EXHAUSTED when the
