@@ -8,9 +8,13 @@
 
 #include "kvrm/runtime/host/ThreadPool.h"
 #include "kvrm/runtime/abi/limits.h"
+#include "kvrm/runtime/host/CpuQuota.h"
 
 #include <algorithm>
 #include <chrono>
+#include <fstream>
+#include <iterator>
+#include <optional>
 #include <sched.h>
 #include <system_error>
 
@@ -47,13 +51,22 @@ static bool spin(int32_t nanoseconds, Predicate isDone) {
   return false;
 }
 
-int32_t kvrm::usableCpus() {
+/// By the affinity mask, or all.
+static int32_t allowedCpus() {
   cpu_set_t set;
   CPU_ZERO(&set);
   if (sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) > 0)
-    return std::min<int32_t>(CPU_COUNT(&set), KVRM_MAX_THREADS);
-  unsigned count = std::thread::hardware_concurrency();
-  return std::clamp<int32_t>(static_cast<int32_t>(count), 1, KVRM_MAX_THREADS);
+    return CPU_COUNT(&set);
+  return static_cast<int32_t>(std::thread::hardware_concurrency());
+}
+
+int32_t kvrm::usableCpus() {
+  std::ifstream membership("/proc/self/cgroup");
+  std::string text{std::istreambuf_iterator<char>(membership), {}};
+  int32_t cpus = allowedCpus();
+  if (std::optional<int> quota = quotaCpus(text, "/sys/fs/cgroup"))
+    cpus = std::min(cpus, *quota);
+  return std::clamp<int32_t>(cpus, 1, KVRM_MAX_THREADS);
 }
 
 Expected<std::unique_ptr<ThreadPool>> ThreadPool::create(int32_t workers) {

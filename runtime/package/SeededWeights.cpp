@@ -9,6 +9,7 @@
 #include "SeededWeights.h"
 
 #include "JsonReader.h"
+#include "kvrm/runtime/host/ThreadPool.h"
 
 #include <algorithm>
 #include <atomic>
@@ -209,8 +210,7 @@ Expected<AlignedBuffer> kvrm::growWeights(const WeightSeeds &seeds,
     for (size_t i = next++; i < pieces.size(); i = next++)
       growPiece(pieces[i], base);
   };
-  size_t threads = std::clamp<size_t>(std::thread::hardware_concurrency(), 1,
-                                      KVRM_MAX_THREADS);
+  auto threads = static_cast<size_t>(usableCpus());
   std::vector<std::jthread> helpers;
   for (size_t i = 1; i < std::min(threads, pieces.size()); ++i)
     helpers.emplace_back(work);

@@ -7,11 +7,15 @@
 //===----------------------------------------------------------------------===//
 
 #include "kvrm/runtime/host/ThreadPool.h"
+#include "kvrm/runtime/host/CpuQuota.h"
 
 #include <chrono>
+#include <filesystem>
+#include <fstream>
 #include <gtest/gtest.h>
 #include <numeric>
 #include <thread>
+#include <unistd.h>
 
 using namespace kvrm;
 
@@ -27,6 +31,34 @@ TEST(ThreadPool, RefusesNumbersOutOfRange) {
   EXPECT_EQ(ThreadPool::create(257).status().message(),
             "threads: 257 is outside 0..256");
   EXPECT_GE(makePool(0)->workers(), 1);
+}
+
+// A tree of control groups as a kernel shows it.
+TEST(CpuQuota, IsTheLeastOnTheWayUp) {
+  std::string mount =
+      testing::TempDir() + "cgroup" + std::to_string(::getpid());
+  auto write = [&](const std::string &file, const char *text) {
+    std::filesystem::path path = mount + file;
+    std::filesystem::create_directories(path.parent_path());
+    std::ofstream(path) << text << "\n";
+  };
+  EXPECT_EQ(quotaCpus("0::/a/b\n", mount), std::nullopt);
+  write("/a/b/cpu.max", "max 100000");
+  EXPECT_EQ(quotaCpus("0::/a/b\n", mount), std::nullopt);
+  write("/a/cpu.max", "350000 100000");
+  EXPECT_EQ(quotaCpus("0::/a/b\n", mount), 3);
+  EXPECT_EQ(quotaCpus("0::/other\n", mount), std::nullopt);
+  write("/a/b/cpu.max", "50000 100000");
+  EXPECT_EQ(quotaCpus("0::/a/b\n", mount), 1) << "half a CPU is one worker";
+
+  write("/cpu,cpuacct/c/cpu.cfs_quota_us", "-1");
+  write("/cpu,cpuacct/c/cpu.cfs_period_us", "100000");
+  std::string legacy = "5:cpuset:/\n4:cpu,cpuacct:/c\n1:name=systemd:/\n";
+  EXPECT_EQ(quotaCpus(legacy, mount), std::nullopt);
+  write("/cpu,cpuacct/c/cpu.cfs_quota_us", "200000");
+  EXPECT_EQ(quotaCpus(legacy, mount), 2);
+  EXPECT_EQ(quotaCpus(legacy + "0::/a/b\n", mount), 1);
+  std::filesystem::remove_all(mount);
 }
 
 TEST(ThreadPool, EveryWorkerRunsOnceAFork) {

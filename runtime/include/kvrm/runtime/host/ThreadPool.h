@@ -26,7 +26,8 @@
 
 namespace kvrm {
 
-/// CPUs that this process may run on, 1..KVRM_MAX_THREADS.
+/// CPUs that this process may run on, and its control groups grant,
+/// 1..KVRM_MAX_THREADS.
 int32_t usableCpus();
 
 class ThreadPool {
