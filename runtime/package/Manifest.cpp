@@ -290,7 +290,7 @@ static void readTiles(ObjectReader &reader, const Manifest &manifest,
     entry.qTile = reader.integer32("q_tile", 1, KVRM_MAX_QUERIES);
   entry.kvTile = manifest.pageTokens;
   if (isNeeded("kv_tile"))
-    entry.kvTile = reader.integer32("kv_tile", 1, 1 << 16);
+    entry.kvTile = reader.integer32("kv_tile", 1, KVRM_MAX_KV_TILE);
   bool isWhole = entry.kvTile % manifest.pageTokens == 0;
   if (manifest.target == TargetKind::NVPTX) {
     if (reader.isOk() && !isWhole && manifest.pageTokens % entry.kvTile != 0)

@@ -21,6 +21,7 @@
 
 #include "kvrm/Frontend/DecoderBuilder.h"
 #include "kvrm/Frontend/GGUF.h"
+#include "kvrm/runtime/abi/model.h"
 #include "kvrm/runtime/abi/pool.h"
 #include "kvrm/runtime/support/OneLine.h"
 #include "kvrm/runtime/support/StandardStreams.h"
@@ -258,7 +259,19 @@ llvm::Expected<kvrm::DecoderModel> openModel() {
   return kvrm::synthModel(options);
 }
 
+/// What a package may not say is refused before it is compiled, which takes
+/// longer the larger a tile is.
+llvm::Error checkTile(int64_t tokens) {
+  if (tokens > KVRM_MAX_KV_TILE)
+    return llvm::createStringError("--kv-tile: %lld is over the limit %d",
+                                   static_cast<long long>(tokens),
+                                   int(KVRM_MAX_KV_TILE));
+  return llvm::Error::success();
+}
+
 llvm::Error runAttention() {
+  if (llvm::Error error = checkTile(attentionKvTile))
+    return error;
   llvm::Expected<bool> isBF16Cache = isBF16("cache-type", attentionElement);
   if (!isBF16Cache)
     return isBF16Cache.takeError();
@@ -469,6 +482,8 @@ llvm::Error run() {
   if (llvm::Error error = checkFarHistory())
     return error;
   if (llvm::Error error = checkMixed())
+    return error;
+  if (llvm::Error error = checkTile(kvTile))
     return error;
   if (isForGPU())
     if (llvm::Error error = checkGPUOptions())

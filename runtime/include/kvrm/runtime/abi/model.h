@@ -19,6 +19,7 @@ enum {
   KVRM_MAX_HIDDEN = 1 << 20,
   KVRM_MAX_VOCABULARY = 1 << 24,
   KVRM_MAX_CONTEXT = 1 << 28, ///< tokens that the model was made for
+  KVRM_MAX_KV_TILE = 1 << 16, ///< tokens of a tile of cached ones
   KVRM_MAX_ENDS = 64,         ///< tokens that end a turn
   KVRM_MAX_NAME_BYTES = 1024  ///< of any string in a manifest
 };
