@@ -10,6 +10,7 @@
 
 #include "kvrm/Codegen/Passes.h"
 #include "kvrm/Conversion/Passes.h"
+#include "kvrm/Dialect/Foreign/Foreign.h"
 #include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
 #include "kvrm/Dialect/KVRM/Transforms/BufferizableOpInterfaceImpl.h"
 #include "kvrm/Dialect/KVRM/Transforms/Passes.h"
@@ -17,6 +18,7 @@
 
 void mlir::kvrm::registerAllKVRMDialects(DialectRegistry &registry) {
   registry.insert<KVRMDialect>();
+  registerForeignDialects(registry);
   registerBufferizableOpInterfaceExternalModels(registry);
 }
 
