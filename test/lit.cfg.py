@@ -27,7 +27,13 @@ config.environment["PATH"] = os.pathsep.join(
     [tools, llvm, config.environment.get("PATH", "")]
 )
 config.environment["FILECHECK_OPTS"] = "--enable-var-scope --dump-input-filter=error"
-for name in ("KVRM_SMOLLM2_GGUF", "ASAN_OPTIONS", "UBSAN_OPTIONS", "TSAN_OPTIONS"):
+for name in (
+    "KVRM_SMOLLM2_GGUF",
+    "KVRM_GRAPHS",
+    "ASAN_OPTIONS",
+    "UBSAN_OPTIONS",
+    "TSAN_OPTIONS",
+):
     if name in os.environ:
         config.environment[name] = os.environ[name]
 
@@ -81,6 +87,9 @@ if config.kvrm_sanitize:
     features.add("sanitizer")
 if os.path.isfile(os.environ.get("KVRM_SMOLLM2_GGUF", "")):
     features.add("smollm2")
+# A folder of decode steps that other frontends exported.
+if os.path.isdir(os.environ.get("KVRM_GRAPHS", "")):
+    features.add("graphs")
 try:
     subprocess.run(
         [config.kvrm_python or "python3", "-c", "import numpy"],

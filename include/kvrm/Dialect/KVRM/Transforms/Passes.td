@@ -11,6 +11,39 @@
 
 include "mlir/Pass/PassBase.td"
 
+def RaiseStaticCachePass : Pass<"kvrm-raise-static-cache", "::mlir::ModuleOp"> {
+  let summary = "Recognise attention over static caches in other graphs";
+  let description = [{
+    Takes a decode step that another frontend wrote, in linalg, tensor and
+    arith, to phase 1: each layer's attention over its static cache becomes a
+    `kvrm.cached_attention`, and the function a `kvrm.step`. docs/raising.md
+    says what is recognised, what has to be proved and what is assumed.
+
+    The pass looks at what elements of tensors are, not at the ops that make
+    them, so that a cache may be written and read in any spelling. All layers of
+    a function are raised, or none. What stops the pass is a remark at its op,
+    with the obligation that failed and the expression that was seen.
+
+    The caches leave the signature for one pair of `[layers, rows, kv_heads,
+    capacity, head_dim]`, the last arguments and results. The position becomes
+    an i32 for each row, where it was. Other arguments and results stay.
+  }];
+  let options = [
+    Option<"narrow", "narrow", "std::string", /*default=*/"\"\"",
+           "Make caches of f32 f16 or bf16, which rounds what they hold; a "
+           "step with such caches is not raised else">,
+    Option<"analyseOnly", "analyse-only", "bool", /*default=*/"false",
+           "Change nothing; a remark at each layer says what was found">,
+  ];
+  let statistics = [
+    Statistic<"numRaised", "layers-raised", "Number of layers raised">,
+  ];
+  let dependentDialects = [
+    "::mlir::kvrm::KVRMDialect", "::mlir::arith::ArithDialect",
+    "::mlir::linalg::LinalgDialect", "::mlir::tensor::TensorDialect",
+  ];
+}
+
 def PageCachePass : Pass<"kvrm-page-cache", "::mlir::ModuleOp"> {
   let summary = "Replace static KV caches by a paged session";
   let description = [{

@@ -1,0 +1,359 @@
+//===- StepRewrite.cpp - A static step in the form of phase 1 -------------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "StepRewrite.h"
+
+#include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "mlir/Dialect/Utils/ReshapeOpsUtils.h"
+#include "mlir/IR/ImplicitLocOpBuilder.h"
+
+using namespace mlir;
+using namespace mlir::kvrm;
+using namespace mlir::kvrm::raise;
+
+namespace {
+
+class StepRewriter {
+public:
+  StepRewriter(func::FuncOp func, const RaisableStep &step, FloatType element)
+      : func(func), step(step), element(element),
+        b(func.getLoc(), OpBuilder::atBlockBegin(&func.getBody().front())) {}
+
+  LogicalResult run();
+
+private:
+  LogicalResult addArguments();
+  void replacePosition();
+  void replaceLayer(const AttentionLayer &layer, int64_t number);
+  void replaceResults();
+  LogicalResult eraseTheOld();
+
+  /// A tensor `[rows, 1, heads, columns]` of what `expr` is at each point.
+  Value materialise(const AttentionLayer &layer, const Expr *expr,
+                    const Expr *head, int64_t heads, Type type);
+  /// `[rows, 1, heads, columns]` as the contraction's result.
+  Value layOut(const AttentionLayer &layer, Value output);
+  Value cast(Value tensor, Type type);
+  Value convert(OpBuilder &nested, Location loc, Value scalar, Type type);
+  Value index(OpBuilder &nested, Location loc, const Expr *expr,
+              const llvm::SmallDenseMap<const Expr *, int64_t> &loops);
+  Value elementwise(ArrayRef<int64_t> shape, Type type, Value input,
+                    AffineMap map,
+                    function_ref<Value(OpBuilder &, Location, Value)> body);
+
+  func::FuncOp func;
+  const RaisableStep &step;
+  FloatType element;
+  ImplicitLocOpBuilder b;
+  RankedTensorType cacheType;
+  Value positions, keyCache, valueCache;
+};
+
+} // namespace
+
+static const Expr *withoutRounding(const Expr *expr) {
+  while (expr->is(ExprKind::Round))
+    expr = expr->operand(0);
+  return expr;
+}
+
+/// The element of a layer's queries, keys and values: theirs, or f32 to hold
+/// them all.
+static Type activationType(const AttentionLayer &layer) {
+  auto typeOf = [](const Expr *expr) {
+    return getElementTypeOrSelf(withoutRounding(expr)->tensor.getType());
+  };
+  Type query = typeOf(layer.query);
+  bool isNarrow = query.isF16() || query.isBF16();
+  if (isNarrow && typeOf(layer.key) == query && typeOf(layer.value) == query &&
+      getElementTypeOrSelf(layer.op->getResult(0).getType()) == query)
+    return query;
+  return Float32Type::get(query.getContext());
+}
+
+LogicalResult StepRewriter::addArguments() {
+  const AttentionLayer &first = step.layers.front();
+  cacheType = RankedTensorType::get(
+      {static_cast<int64_t>(step.layers.size()), first.rows, first.kvHeads,
+       first.capacity, first.headDim},
+      element);
+  auto positionsType = RankedTensorType::get({first.rows}, b.getI32Type());
+  unsigned at = step.position.getArgNumber();
+  // Behind the old one, which is erased later; its attributes stay.
+  DictionaryAttr attributes = func.getArgAttrDict(at);
+  if (failed(func.insertArgument(at + 1, positionsType, attributes,
+                                 step.position.getLoc())))
+    return failure();
+  positions = func.getArgument(at + 1);
+  for (Value *cache : {&keyCache, &valueCache}) {
+    if (failed(func.insertArgument(func.getNumArguments(), cacheType, {},
+                                   func.getLoc())))
+      return failure();
+    *cache = func.getArguments().back();
+  }
+  return success();
+}
+
+Value StepRewriter::elementwise(
+    ArrayRef<int64_t> shape, Type type, Value input, AffineMap map,
+    function_ref<Value(OpBuilder &, Location, Value)> body) {
+  SmallVector<utils::IteratorType> loops(shape.size(),
+                                         utils::IteratorType::parallel);
+  Value init = tensor::EmptyOp::create(b, shape, type);
+  SmallVector<Value> inputs;
+  SmallVector<AffineMap> maps;
+  if (input) {
+    inputs.push_back(input);
+    maps.push_back(map);
+  }
+  maps.push_back(b.getMultiDimIdentityMap(shape.size()));
+  return linalg::GenericOp::create(
+             b, TypeRange{init.getType()}, inputs, ValueRange{init}, maps,
+             loops,
+             [&](OpBuilder &nested, Location loc, ValueRange args) {
+               linalg::YieldOp::create(nested, loc,
+                                       body(nested, loc, args.front()));
+             })
+      .getResult(0);
+}
+
+Value StepRewriter::convert(OpBuilder &nested, Location loc, Value scalar,
+                            Type type) {
+  unsigned from = scalar.getType().getIntOrFloatBitWidth();
+  unsigned to = type.getIntOrFloatBitWidth();
+  if (scalar.getType() == type)
+    return scalar;
+  if (to > from)
+    return arith::ExtFOp::create(nested, loc, type, scalar);
+  return arith::TruncFOp::create(nested, loc, type, scalar);
+}
+
+Value StepRewriter::cast(Value tensor, Type type) {
+  auto from = mlir::cast<RankedTensorType>(tensor.getType());
+  if (from.getElementType() == type)
+    return tensor;
+  return elementwise(from.getShape(), type, tensor,
+                     b.getMultiDimIdentityMap(from.getRank()),
+                     [&](OpBuilder &nested, Location loc, Value scalar) {
+                       return convert(nested, loc, scalar, type);
+                     });
+}
+
+/// Old uses see the position as they did, of the first row where it was one for
+/// all.
+void StepRewriter::replacePosition() {
+  Type oldType = step.position.getType();
+  Type scalarType = getElementTypeOrSelf(oldType);
+  auto widen = [&](OpBuilder &nested, Location loc, Value scalar) -> Value {
+    if (scalarType.isIndex())
+      return arith::IndexCastOp::create(nested, loc, scalarType, scalar);
+    if (scalarType.isInteger(64))
+      return arith::ExtSIOp::create(nested, loc, scalarType, scalar);
+    return scalar;
+  };
+  Value replacement = positions;
+  auto tensorType = dyn_cast<RankedTensorType>(oldType);
+  if (!tensorType) {
+    Value zero = arith::ConstantIndexOp::create(b, 0);
+    Value scalar =
+        tensor::ExtractOp::create(b, positions, ValueRange{zero});
+    replacement = widen(b, b.getLoc(), scalar);
+  } else {
+    if (!scalarType.isInteger(32))
+      replacement = elementwise(
+          mlir::cast<RankedTensorType>(positions.getType()).getShape(),
+          scalarType, positions, b.getMultiDimIdentityMap(1), widen);
+    SmallVector<ReassociationIndices> group;
+    if (tensorType.getRank() == 0) {
+      replacement = tensor::CollapseShapeOp::create(b, tensorType, replacement,
+                                                    group);
+    } else if (tensorType.getRank() > 1) {
+      group.push_back(
+          llvm::to_vector(llvm::seq<int64_t>(0, tensorType.getRank())));
+      replacement =
+          tensor::ExpandShapeOp::create(b, tensorType, replacement, group);
+    }
+  }
+  Value(step.position).replaceAllUsesWith(replacement);
+}
+
+/// An index as ops on the loops' indices.
+Value StepRewriter::index(
+    OpBuilder &nested, Location loc, const Expr *expr,
+    const llvm::SmallDenseMap<const Expr *, int64_t> &loops) {
+  auto constant = [&](int64_t value) -> Value {
+    return arith::ConstantIndexOp::create(nested, loc, value);
+  };
+  if (expr->is(ExprKind::Integer))
+    return constant(expr->number);
+  if (auto loop = loops.find(expr); loop != loops.end())
+    return linalg::IndexOp::create(nested, loc, loop->second);
+  if (expr->is(ExprKind::Linear)) {
+    Value sum = constant(expr->number);
+    for (auto [operand, coefficient] :
+         llvm::zip_equal(expr->operands, expr->coefficients)) {
+      Value term = arith::MulIOp::create(
+          nested, loc, index(nested, loc, operand, loops),
+          constant(coefficient));
+      sum = arith::AddIOp::create(nested, loc, sum, term);
+    }
+    return sum;
+  }
+  Value operand = index(nested, loc, expr->operand(0), loops);
+  if (expr->is(ExprKind::FloorDiv))
+    return arith::FloorDivSIOp::create(nested, loc, operand,
+                                       constant(expr->number));
+  assert(expr->is(ExprKind::Mod) && "the analysis lets no other index pass");
+  return arith::RemSIOp::create(nested, loc, operand, constant(expr->number));
+}
+
+Value StepRewriter::materialise(const AttentionLayer &layer, const Expr *expr,
+                                const Expr *head, int64_t heads, Type type) {
+  expr = withoutRounding(expr);
+  // Rows, the one token, heads, columns.
+  llvm::SmallDenseMap<const Expr *, int64_t> loops;
+  loops[layer.row] = 0;
+  loops[head] = 2;
+  loops[layer.column] = 3;
+  SmallVector<AffineExpr> exprs;
+  for (const Expr *at : expr->operands) {
+    auto loop = loops.find(at);
+    if (at->is(ExprKind::Integer))
+      exprs.push_back(b.getAffineConstantExpr(at->number));
+    else if (loop != loops.end())
+      exprs.push_back(b.getAffineDimExpr(loop->second));
+  }
+  int64_t shape[] = {layer.rows, 1, heads, layer.headDim};
+  bool isPermutation =
+      exprs.size() == expr->operands.size() &&
+      llvm::all_of(expr->operands, [](const Expr *at) {
+        return !at->is(ExprKind::Integer) || at->number == 0;
+      });
+  if (isPermutation)
+    return elementwise(shape, type, expr->tensor,
+                       AffineMap::get(4, 0, exprs, b.getContext()),
+                       [&](OpBuilder &nested, Location loc, Value scalar) {
+                         return convert(nested, loc, scalar, type);
+                       });
+  return elementwise(
+      shape, type, Value(), AffineMap(),
+      [&](OpBuilder &nested, Location loc, Value) {
+        SmallVector<Value> indices;
+        for (const Expr *at : expr->operands)
+          indices.push_back(index(nested, loc, at, loops));
+        Value scalar =
+            tensor::ExtractOp::create(nested, loc, expr->tensor, indices);
+        return convert(nested, loc, scalar, type);
+      });
+}
+
+Value StepRewriter::layOut(const AttentionLayer &layer, Value output) {
+  auto resultType =
+      mlir::cast<RankedTensorType>(layer.op->getResult(0).getType());
+  output = cast(output, resultType.getElementType());
+  // Rows and heads in one dim, then in those of the result, in the order that
+  // counts through them; then in the result's own order.
+  SmallVector<int64_t> ordered;
+  for (unsigned dim : layer.outputOrder)
+    ordered.push_back(resultType.getDimSize(dim));
+  ordered.push_back(layer.headDim);
+  SmallVector<ReassociationIndices> groups = {{0, 1, 2}, {3}};
+  if (layer.outputOrder.empty())
+    groups = {{0, 1, 2, 3}};
+  output = tensor::CollapseShapeOp::create(b, output, groups);
+  if (layer.outputOrder.size() > 1) {
+    auto rank = static_cast<int64_t>(ordered.size());
+    groups = {llvm::to_vector(llvm::seq<int64_t>(0, rank - 1)), {rank - 1}};
+    output = tensor::ExpandShapeOp::create(
+        b, RankedTensorType::get(ordered, resultType.getElementType()), output,
+        groups);
+  }
+  SmallVector<int64_t> permutation(ordered.size(),
+                                   static_cast<int64_t>(ordered.size()) - 1);
+  for (auto [at, dim] : llvm::enumerate(layer.outputOrder))
+    permutation[dim] = static_cast<int64_t>(at);
+  if (llvm::is_sorted(permutation))
+    return output;
+  Value init = tensor::EmptyOp::create(b, resultType.getShape(),
+                                       resultType.getElementType());
+  return linalg::TransposeOp::create(b, output, init, permutation)
+      ->getResult(0);
+}
+
+void StepRewriter::replaceLayer(const AttentionLayer &layer, int64_t number) {
+  b.setInsertionPoint(layer.op);
+  b.setLoc(layer.op->getLoc());
+  Type type = activationType(layer);
+  Value query = materialise(layer, layer.query, layer.head, layer.heads, type);
+  Value key =
+      materialise(layer, layer.key, layer.kvHead, layer.kvHeads, type);
+  Value value =
+      materialise(layer, layer.value, layer.kvHead, layer.kvHeads, type);
+  auto attention = CachedAttentionOp::create(
+      b, TypeRange{query.getType(), cacheType, cacheType}, query, key, value,
+      keyCache, valueCache, positions, /*counts=*/Value(), /*slots=*/Value(),
+      b.getI64IntegerAttr(number),
+      b.getF32FloatAttr(static_cast<float>(layer.scale)));
+  keyCache = attention.getNewKeyCache();
+  valueCache = attention.getNewValueCache();
+  layer.op->getResult(0).replaceAllUsesWith(
+      layOut(layer, attention.getOutput()));
+}
+
+void StepRewriter::replaceResults() {
+  auto ret = mlir::cast<func::ReturnOp>(func.getBody().front().getTerminator());
+  ret->eraseOperands(step.cacheResults);
+  ret->insertOperands(ret->getNumOperands(), {keyCache, valueCache});
+}
+
+LogicalResult StepRewriter::eraseTheOld() {
+  Block &body = func.getBody().front();
+  for (Operation &op : llvm::make_early_inc_range(llvm::reverse(body)))
+    if (op.use_empty() && isRemovable(&op))
+      op.erase();
+  llvm::BitVector old = step.cacheArguments;
+  old.resize(func.getNumArguments());
+  // The new positions stand behind the old one, and caches behind that moved.
+  for (unsigned i = old.size() - 1; i > step.position.getArgNumber() + 1; --i)
+    old[i] = i - 1 < step.cacheArguments.size() && step.cacheArguments[i - 1];
+  old.reset(step.position.getArgNumber() + 1);
+  old.set(step.position.getArgNumber());
+  for (unsigned i : old.set_bits())
+    if (!func.getArgument(i).use_empty())
+      return func.emitError("argument ")
+             << i << " of a raised step is still used";
+  if (failed(func.eraseArguments(old)) ||
+      failed(func.eraseResults(step.cacheResults)))
+    return failure();
+  for (int i = 0; i < 2; ++i)
+    if (failed(func.insertResult(func.getNumResults(), cacheType, {})))
+      return failure();
+  return success();
+}
+
+LogicalResult StepRewriter::run() {
+  if (failed(addArguments()))
+    return failure();
+  replacePosition();
+  for (auto [layer, number] : llvm::zip_equal(step.layers, step.layerNumbers))
+    replaceLayer(layer, number);
+  replaceResults();
+  if (failed(eraseTheOld()))
+    return failure();
+  func->setAttr(KVRMDialect::getStepAttrName(), b.getUnitAttr());
+  return success();
+}
+
+LogicalResult mlir::kvrm::raise::rewriteStep(func::FuncOp func,
+                                             const RaisableStep &step,
+                                             FloatType element) {
+  return StepRewriter(func, step, element).run();
+}

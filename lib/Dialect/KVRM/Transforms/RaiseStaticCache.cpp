@@ -1,0 +1,110 @@
+//===- RaiseStaticCache.cpp - Static caches to kvrm.cached_attention ------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "Raise/StepAnalysis.h"
+#include "Raise/StepRewrite.h"
+
+#include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
+#include "kvrm/Dialect/KVRM/Transforms/Passes.h"
+
+#include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Func/IR/FuncOps.h"
+#include "mlir/Dialect/Linalg/IR/Linalg.h"
+#include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "llvm/Support/Format.h"
+
+namespace mlir::kvrm {
+#define GEN_PASS_DEF_RAISESTATICCACHEPASS
+#include "kvrm/Dialect/KVRM/Transforms/Passes.h.inc"
+} // namespace mlir::kvrm
+
+using namespace mlir;
+using namespace mlir::kvrm;
+using raise::AttentionLayer;
+using raise::RaisableStep;
+
+/// What was found, a remark a layer.
+static void report(const RaisableStep &step) {
+  for (auto [layer, number] : llvm::zip_equal(step.layers, step.layerNumbers)) {
+    std::string scale;
+    llvm::raw_string_ostream(scale) << llvm::format("%.6g", layer.scale);
+    layer.op->emitRemark("layer ")
+        << number << ": caches " << layer.keyCache.getArgNumber() << " and "
+        << layer.valueCache.getArgNumber() << ", position "
+        << raise::toString(layer.position) << ", scale "
+        << scale << ", " << layer.heads
+        << " heads on " << layer.kvHeads << " of " << layer.headDim
+        << ", capacity " << layer.capacity
+        << (layer.hasFiniteMask ? ", finite mask" : "")
+        << (layer.isOneHot ? ", one-hot write" : "");
+  }
+}
+
+namespace {
+class RaiseStaticCachePass
+    : public kvrm::impl::RaiseStaticCachePassBase<RaiseStaticCachePass> {
+public:
+  using RaiseStaticCachePassBase::RaiseStaticCachePassBase;
+
+  void runOnOperation() override {
+    if (narrow != "" && narrow != "f16" && narrow != "bf16") {
+      getOperation().emitError("narrow is '")
+          << narrow << "', neither f16 nor bf16";
+      return signalPassFailure();
+    }
+    for (func::FuncOp func : getOperation().getOps<func::FuncOp>()) {
+      if (func.isExternal() || !func.getBody().hasOneBlock() ||
+          func->hasAttr(KVRMDialect::getStepAttrName()))
+        continue;
+      FailureOr<RaisableStep> step = raise::analyseStep(func);
+      if (failed(step))
+        continue;
+      if (analyseOnly) {
+        report(*step);
+        continue;
+      }
+      FloatType element = cacheElement(func, *step);
+      if (!element)
+        continue;
+      if (failed(raise::rewriteStep(func, *step, element)))
+        return signalPassFailure();
+      numRaised += step->layers.size();
+    }
+  }
+
+private:
+  /// The element of the raised step's caches; null if there is none, and then a
+  /// remark said so.
+  FloatType cacheElement(func::FuncOp func, const RaisableStep &step) {
+    const AttentionLayer &first = step.layers.front();
+    if (step.hasCommonPosition) {
+      func.emitRemark("not raised: its ")
+          << first.rows << " rows share one position, argument "
+          << step.position.getArgNumber()
+          << "; export it with a position for each row";
+      return {};
+    }
+    auto element =
+        cast<FloatType>(getElementTypeOrSelf(first.keyCache.getType()));
+    if (element.isF16() || element.isBF16())
+      return element;
+    if (!element.isF32()) {
+      func.emitRemark("not raised: caches of ") << element;
+      return {};
+    }
+    if (narrow == "") {
+      func.emitRemark("not raised: its caches are f32, which a pool is not; "
+                      "narrow=f16 or narrow=bf16 makes them that, and rounds "
+                      "what they hold");
+      return {};
+    }
+    return narrow == "f16" ? FloatType(Float16Type::get(&getContext()))
+                           : FloatType(BFloat16Type::get(&getContext()));
+  }
+};
+} // namespace

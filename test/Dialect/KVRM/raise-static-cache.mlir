@@ -1,0 +1,44 @@
+// One layer with a position for each row.
+
+// RUN: kvrm-opt %S/Inputs/decode-layer.mlir --kvrm-raise-static-cache | FileCheck %s
+// RUN: kvrm-opt %S/Inputs/decode-layer.mlir --kvrm-raise-static-cache --kvrm-page-cache \
+// RUN:   | FileCheck %s --check-prefix=PAGED
+// RUN: kvrm-opt %S/Inputs/decode-layer.mlir --kvrm-raise-static-cache=analyse-only 2>&1 \
+// RUN:   | FileCheck %s --check-prefix=FOUND
+
+// FOUND: remark: layer 0: caches 4 and 5, position arg3[b], scale 0.125,
+// FOUND-SAME: 4 heads on 2 of 4, capacity 16{{$}}
+// FOUND: func.func @step(
+// FOUND-NOT: kvrm.
+
+// CHECK: func.func @step(
+// CHECK-SAME: tensor<3xi32>, %[[KEYS:[a-z0-9]+]]: tensor<1x3x2x16x4xf16>, %[[VALUES:[a-z0-9]+]]: tensor<1x3x2x16x4xf16>)
+// CHECK-SAME: -> (tensor<3x2x2x4xf32>, tensor<1x3x2x16x4xf16>, tensor<1x3x2x16x4xf16>)
+// CHECK-SAME: attributes {kvrm.step}
+// CHECK-NOT: math.exp
+// CHECK: kvrm.cached_attention
+// CHECK-SAME: %[[KEYS]], %[[VALUES]] at %arg3 {layer = 0 : i64, scale = 1.250000e-01 : f32}
+// CHECK-SAME: tensor<3x1x4x4xf32>, tensor<3x1x2x4xf32>
+// CHECK-NOT: math.exp
+// CHECK: return %{{.*}}, %newKeyCache, %newValueCache
+
+// PAGED: func.func @step({{.*}}, %[[SESSION:.*]]: !session) -> tensor<3x2x2x4xf32>
+// PAGED: kvrm.append {{.*}}%[[SESSION]]
+// PAGED: kvrm.attend
+
+// A mask of a large negative number is one, too.
+// RUN: sed -e 's/0xFF800000/-1.0e9/' %S/Inputs/decode-layer.mlir \
+// RUN:   | kvrm-opt --kvrm-raise-static-cache=analyse-only 2>&1 \
+// RUN:   | FileCheck %s --check-prefix=FINITE
+// FINITE: remark: layer 0: {{.*}} capacity 16, finite mask{{$}}
+
+// Caches of f32 are narrowed only where that is asked for.
+// RUN: sed -e '/arith.truncf/d; /arith.extf/d; s/%%rounded, %%old : f16/%%new, %%old : f32/' \
+// RUN:   -e 's/%%wide : f32/%%right : f32/; s/f16/f32/g' %S/Inputs/decode-layer.mlir > %t.f32.mlir
+// RUN: kvrm-opt %t.f32.mlir --kvrm-raise-static-cache 2>&1 | FileCheck %s --check-prefix=WIDE
+// RUN: kvrm-opt %t.f32.mlir --kvrm-raise-static-cache=narrow=bf16 | FileCheck %s --check-prefix=NARROW
+// RUN: not kvrm-opt %t.f32.mlir --kvrm-raise-static-cache=narrow=f64 2>&1 | FileCheck %s --check-prefix=NO-SUCH
+// WIDE: remark: not raised: its caches are f32, which a pool is not; narrow=f16 or narrow=bf16 makes them that
+// WIDE-NOT: kvrm.cached_attention
+// NARROW: kvrm.cached_attention {{.*}} tensor<1x3x2x16x4xbf16>
+// NO-SUCH: error: narrow is 'f64', neither f16 nor bf16
