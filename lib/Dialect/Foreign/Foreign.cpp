@@ -37,21 +37,21 @@ void stablehlo::StableHLODialect::initialize() {
                 stablehlo::ReturnOp>();
 }
 
-Attribute stablehlo::StableHLODialect::parseAttribute(
-    DialectAsmParser &parser, Type type) const {
+Attribute stablehlo::StableHLODialect::parseAttribute(DialectAsmParser &parser,
+                                                      Type type) const {
   return OpaqueAttr::get(StringAttr::get(getContext(), getNamespace()),
                          parser.getFullSymbolSpec(),
                          type ? type : NoneType::get(getContext()));
 }
 
-void stablehlo::StableHLODialect::printAttribute(
-    Attribute, DialectAsmPrinter &) const {
+void stablehlo::StableHLODialect::printAttribute(Attribute,
+                                                 DialectAsmPrinter &) const {
   llvm_unreachable("an opaque attribute prints itself");
 }
 
 void mlir::kvrm::registerForeignDialects(DialectRegistry &registry) {
   auto insert = [&](auto dialect) {
-    using DialectType = typename decltype(dialect)::type;
+    using DialectType = decltype(dialect)::type;
     if (!registry.getDialectAllocator(DialectType::getDialectNamespace()))
       registry.insert<DialectType>();
   };

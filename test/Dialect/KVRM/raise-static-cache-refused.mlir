@@ -63,6 +63,6 @@
 // ORDER: remark: not raised: caches are returned in another order than they are taken in
 // READ: remark: not raised: something other than attention needs argument 4, which is a cache
 
-// One position for three rows.
-// RUN: sed -e 's/tensor<3xi32>/tensor<1xi32>/g; s/-> (b)>/-> (0)>/' %{layer} | %{raise}=COMMON
-// COMMON: remark: not raised: its 3 rows share one position, argument 3
+// A step that is called: its callers would have to change.
+// RUN: sed -e '$r %S/Inputs/call-decode-layer.mlir' %{layer} | %{raise}=CALLED
+// CALLED: remark: not raised: it is called, and callers would have to change; inline it first

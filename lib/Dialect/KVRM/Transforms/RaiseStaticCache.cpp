@@ -30,16 +30,16 @@ using raise::RaisableStep;
 
 /// What was found, a remark a layer.
 static void report(const RaisableStep &step) {
+  StringRef shared = step.hasCommonPosition ? " of all rows" : "";
   for (auto [layer, number] : llvm::zip_equal(step.layers, step.layerNumbers)) {
     std::string scale;
     llvm::raw_string_ostream(scale) << llvm::format("%.6g", layer.scale);
     layer.op->emitRemark("layer ")
         << number << ": caches " << layer.keyCache.getArgNumber() << " and "
         << layer.valueCache.getArgNumber() << ", position "
-        << raise::toString(layer.position) << ", scale "
-        << scale << ", " << layer.heads
-        << " heads on " << layer.kvHeads << " of " << layer.headDim
-        << ", capacity " << layer.capacity
+        << raise::toString(layer.position) << shared << ", scale " << scale
+        << ", " << layer.heads << " heads on " << layer.kvHeads << " of "
+        << layer.headDim << ", capacity " << layer.capacity
         << (layer.hasFiniteMask ? ", finite mask" : "")
         << (layer.isOneHot ? ", one-hot write" : "");
   }
@@ -64,6 +64,11 @@ public:
       FailureOr<RaisableStep> step = raise::analyseStep(func);
       if (failed(step))
         continue;
+      if (!SymbolTable::symbolKnownUseEmpty(func, getOperation())) {
+        func.emitRemark("not raised: it is called, and callers would have to "
+                        "change; inline it first");
+        continue;
+      }
       if (analyseOnly) {
         report(*step);
         continue;
@@ -71,9 +76,10 @@ public:
       FloatType element = cacheElement(func, *step);
       if (!element)
         continue;
-      if (failed(raise::rewriteStep(func, *step, element)))
+      FailureOr<bool> isRaised = raise::rewriteStep(func, *step, element);
+      if (failed(isRaised))
         return signalPassFailure();
-      numRaised += step->layers.size();
+      numRaised += *isRaised ? step->layers.size() : 0;
     }
   }
 
@@ -82,13 +88,6 @@ private:
   /// remark said so.
   FloatType cacheElement(func::FuncOp func, const RaisableStep &step) {
     const AttentionLayer &first = step.layers.front();
-    if (step.hasCommonPosition) {
-      func.emitRemark("not raised: its ")
-          << first.rows << " rows share one position, argument "
-          << step.position.getArgNumber()
-          << "; export it with a position for each row";
-      return {};
-    }
     auto element =
         cast<FloatType>(getElementTypeOrSelf(first.keyCache.getType()));
     if (element.isF16() || element.isBF16())

@@ -138,8 +138,7 @@ AttentionMatcher::candidateOf(Operation *op) {
   if (!type || !type.hasStaticShape() || !isa<FloatType>(type.getElementType()))
     return std::nullopt;
   for (auto [dim, size] : llvm::enumerate(type.getShape()))
-    candidate.index.push_back(
-        pool.symbol(size, ("o" + Twine(dim)).str()));
+    candidate.index.push_back(pool.symbol(size, ("o" + Twine(dim)).str()));
   candidate.sum =
       evaluator.step(evaluator.at(candidate.output, candidate.index));
   if (!candidate.sum->is(ExprKind::Reduce) ||
@@ -273,25 +272,20 @@ LogicalResult AttentionMatcher::matchShape(const Candidate &candidate) {
            });
   };
   if (isRow(second) && !isRow(first))
-    return tryShape(candidate, second, first, *columnDim);
+    return tryShape(candidate, second, first);
   AttentionLayer empty = layer;
-  if (succeeded(tryShape(candidate, first, second, *columnDim)))
+  if (succeeded(tryShape(candidate, first, second)))
     return success();
   // Heads before rows tell apart from rows before heads by the head map alone.
   if (!first || isRow(first))
     return failure();
-  Refusal known = refusal;
   layer = empty;
-  if (succeeded(tryShape(candidate, second, first, *columnDim)))
-    return success();
-  refusal = known;
-  return failure();
+  return tryShape(candidate, second, first);
 }
 
 LogicalResult AttentionMatcher::tryShape(const Candidate &candidate,
                                          std::optional<unsigned> rowDim,
-                                         std::optional<unsigned> headDim,
-                                         unsigned columnDim) {
+                                         std::optional<unsigned> headDim) {
   const CacheRead &read = candidate.values;
   auto shape = cast<RankedTensorType>(candidate.output.getType()).getShape();
   layer.rows = rowDim ? read.size(*rowDim) : 1;
@@ -340,6 +334,9 @@ LogicalResult AttentionMatcher::matchValues(const Candidate &candidate) {
   mask = pool.truth(true);
   maskFactor = layer.scale = 1;
   token = sum->symbols().front();
+  if (token->range.high + 1 != layer.capacity)
+    return refuse("sums over " + Twine(token->range.high + 1) +
+                  " tokens of a cache of " + Twine(layer.capacity));
   const Expr *product = sum->operand(0);
   std::optional<CacheRead> read =
       readCache(product->operand(candidate.cacheOperand));
@@ -367,8 +364,10 @@ LogicalResult AttentionMatcher::matchWritten(const CacheRead &read,
                                              const Expr *&written,
                                              StringRef what) {
   if (dependsOn(read.written, token))
-    return refuse("the " + what + " that is written depends on the token's "
-                  "place", read.written);
+    return refuse("the " + what +
+                      " that is written depends on the token's "
+                      "place",
+                  read.written);
   PointEvaluator::Substitution map;
   map[layer.head] = pool.scale(layer.kvHead, layer.heads / layer.kvHeads);
   map[column] = layer.column;
@@ -382,8 +381,10 @@ LogicalResult AttentionMatcher::matchWritten(const CacheRead &read,
       rounded->key == element.getAsOpaquePointer())
     rounded = rounded->operand(0);
   if (!rounded->is(ExprKind::Element))
-    return refuse("the " + what + " that is written is not an element of a "
-                  "tensor", written);
+    return refuse("the " + what +
+                      " that is written is not an element of a "
+                      "tensor",
+                  written);
   return success();
 }
 
@@ -402,7 +403,8 @@ const Expr *AttentionMatcher::skipDeadRows(const Expr *probability) {
       break;
     if (condition->is(ExprKind::Reduce) &&
         condition->reduction == Reduction::All &&
-        condition->operand(1)->isNumber(1) && condition->symbols().size() == 1) {
+        condition->operand(1)->isNumber(1) &&
+        condition->symbols().size() == 1) {
       const Expr *compared = condition->operand(0);
       const Expr *over = condition->symbols().front();
       if (over->range.high + 1 != layer.capacity ||
@@ -448,8 +450,7 @@ const Expr *AttentionMatcher::denominatorOf(const Expr *quotient,
 /// Whether `sum` is that of `numerator` over all tokens.
 bool AttentionMatcher::sumsSame(const Expr *sum, const Expr *numerator) {
   if (!sum->is(ExprKind::Reduce) || sum->reduction != Reduction::Sum ||
-      sum->symbols().size() != 1 ||
-      evaluator.constant(sum->operand(1)) != 0.0)
+      sum->symbols().size() != 1 || evaluator.constant(sum->operand(1)) != 0.0)
     return false;
   const Expr *over = sum->symbols().front();
   if (over->range.high + 1 != layer.capacity)
@@ -466,7 +467,8 @@ LogicalResult AttentionMatcher::matchProbability(const Expr *probability) {
     return refuse("what values are weighted with is no softmax", quotient);
   if (!sumsSame(denominator, numerator))
     return refuse("the softmax divides by another sum than that of its "
-                  "exponentials over all tokens", denominator);
+                  "exponentials over all tokens",
+                  denominator);
   const Expr *exponent = strip(numerator->operand(0));
   const Expr *scores = exponent;
   if (exponent->isApply("arith.subf")) {
@@ -585,7 +587,8 @@ LogicalResult AttentionMatcher::matchScores(const Expr *scores) {
     if (!splitConstant(scores, number, rest))
       return refuse("scores are no scaled product of queries and keys", scores);
     if (!(number > 0))
-      return refuse("scores are scaled by a factor that is not positive", scores);
+      return refuse("scores are scaled by a factor that is not positive",
+                    scores);
     layer.scale *= number;
     maskFactor *= number;
     scores = rest;
@@ -654,7 +657,8 @@ LogicalResult AttentionMatcher::matchProduct(const Expr *product) {
   const Expr *value = factors[query].value;
   if (!value->is(ExprKind::Element) || dependsOn(value, token))
     return refuse("queries are not elements of a tensor, or depend on the "
-                  "token", value);
+                  "token",
+                  value);
   layer.query = evaluator.substitute(value, column, layer.column);
   if (failed(matchPosition(*keys)) ||
       failed(matchWritten(*keys, column, layer.key, "key")))
@@ -681,8 +685,8 @@ LogicalResult AttentionMatcher::matchMask() {
   for (const Expr *part : conjuncts(mask)) {
     isCausal |= part == causal;
     if (part != causal && !part->isNumber(1))
-      return refuse("the mask is not token <= position (" + toString(causal) +
-                        ")", part);
+      return refuse(
+          "the mask is not token <= position (" + toString(causal) + ")", part);
   }
   if (!isCausal)
     return refuse("no mask hides the tokens behind the position");

@@ -110,7 +110,7 @@ private:
   LogicalResult matchShape(const Candidate &candidate);
   LogicalResult tryShape(const Candidate &candidate,
                          std::optional<unsigned> rowDim,
-                         std::optional<unsigned> headDim, unsigned columnDim);
+                         std::optional<unsigned> headDim);
   LogicalResult matchValues(const Candidate &candidate);
   LogicalResult matchProbability(const Expr *probability);
   LogicalResult matchScores(const Expr *scores);

@@ -65,8 +65,7 @@ ConstantTable::ConstantTable(ElementsAttr attr) : attr(attr) {
       integers.push_back(valueOf(value));
   } else if (auto resource = dyn_cast<DenseResourceElementsAttr>(attr)) {
     unsigned width = element.isIndex() ? 64 : element.getIntOrFloatBitWidth();
-    integers =
-        integersOf(resource.getData(), width, type.getNumElements());
+    integers = integersOf(resource.getData(), width, type.getNumElements());
   }
   if (!integers.empty() && !isAffine())
     isTriangle();
@@ -88,9 +87,9 @@ bool ConstantTable::isAffine() {
     auto expected = static_cast<uint64_t>(integers[0]);
     for (auto [size, stride, coefficient] :
          llvm::zip_equal(shape, strides, found))
-      expected += static_cast<uint64_t>(static_cast<int64_t>(flat) / stride %
-                                        size) *
-                  static_cast<uint64_t>(coefficient);
+      expected +=
+          static_cast<uint64_t>(static_cast<int64_t>(flat) / stride % size) *
+          static_cast<uint64_t>(coefficient);
     if (static_cast<int64_t>(expected) != value)
       return false;
   }

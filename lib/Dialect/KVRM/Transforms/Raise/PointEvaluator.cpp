@@ -69,8 +69,7 @@ const Expr *PointEvaluator::at(Value tensor, Index index) {
       (!assumption.argument || assumption.argument == tensor) &&
       assumption.range.within(range))
     range = assumption.range;
-  const Expr *element =
-      pool.element(tensor, index, isIntegral(tensor), range);
+  const Expr *element = pool.element(tensor, index, isIntegral(tensor), range);
   if (const Expr *known = resolved.lookup(element))
     return known;
   const Expr *result = resolve(element);
@@ -138,8 +137,8 @@ const Expr *PointEvaluator::defineTensorOp(Operation *op, Index index,
     return defineAttention(op, index);
   return llvm::TypeSwitch<Operation *, Result>(op)
       .Case([&](linalg::LinalgOp linalgOp) {
-        return defineLinalg(
-            linalgOp, cast<OpResult>(tensor).getResultNumber(), index);
+        return defineLinalg(linalgOp, cast<OpResult>(tensor).getResultNumber(),
+                            index);
       })
       .Case([&](arith::ConstantOp) { return defineConstant(tensor, index); })
       .Case([&](tensor::CastOp cast) -> Result {
@@ -218,7 +217,8 @@ const Expr *PointEvaluator::defineConcat(Operation *op, Index index) {
   for (Value piece : llvm::reverse(concat.getInputs())) {
     if (!isStatic(piece))
       return nullptr;
-    int64_t begin = end - cast<RankedTensorType>(piece.getType()).getDimSize(dim);
+    int64_t begin =
+        end - cast<RankedTensorType>(piece.getType()).getDimSize(dim);
     const Expr *within = pool.lessOrEqual(index[dim], pool.integer(end - 1));
     const Expr *behind = pool.lessOrEqual(pool.integer(begin), index[dim]);
     end = begin;
@@ -239,8 +239,8 @@ const Expr *PointEvaluator::defineInsertSlice(Operation *op, Index index) {
     return nullptr;
   const Expr *inside = pool.truth(true);
   SmallVector<const Expr *> inner;
-  for (auto [dim, mixed, size] : llvm::enumerate(
-           insert.getMixedOffsets(), insert.getStaticSizes())) {
+  for (auto [dim, mixed, size] :
+       llvm::enumerate(insert.getMixedOffsets(), insert.getStaticSizes())) {
     const Expr *offset = offsetOf(mixed);
     const Expr *relative = pool.subtract(index[dim], offset);
     if (size == 1) {
@@ -249,9 +249,8 @@ const Expr *PointEvaluator::defineInsertSlice(Operation *op, Index index) {
     } else {
       const Expr *last = pool.integer(size - 1);
       inside = pool.conjunction(
-          inside,
-          pool.conjunction(pool.lessOrEqual(pool.integer(0), relative),
-                           pool.lessOrEqual(relative, last)));
+          inside, pool.conjunction(pool.lessOrEqual(pool.integer(0), relative),
+                                   pool.lessOrEqual(relative, last)));
     }
     if (!dropped.test(dim))
       inner.push_back(relative);
@@ -319,8 +318,8 @@ PointEvaluator::loopsAt(linalg::LinalgOp op, unsigned result, Index index) {
       return failure();
     point.loops[dim.getPosition()] = at;
   }
-  for (auto [loop, extent, iterator] : llvm::zip_equal(
-           point.loops, extents, op.getIteratorTypesArray())) {
+  for (auto [loop, extent, iterator] :
+       llvm::zip_equal(point.loops, extents, op.getIteratorTypesArray())) {
     if (ShapedType::isDynamic(extent))
       return failure();
     if (loop)
@@ -372,8 +371,8 @@ const Expr *PointEvaluator::defineReduction(linalg::LinalgOp op,
         operandAt(*operand, op, point);
   SmallVector<const Expr *> soFar;
   for (BlockArgument argument : op.getRegionOutputArgs()) {
-    soFar.push_back(pool.unknown(isIntegral(argument),
-                                 rangeOfType(argument.getType())));
+    soFar.push_back(
+        pool.unknown(isIntegral(argument), rangeOfType(argument.getType())));
     scalars[argument] = soFar.back();
   }
   const Expr *next =
@@ -390,7 +389,8 @@ const Expr *PointEvaluator::defineReduction(linalg::LinalgOp op,
         term = pool.conjunction(term, part);
   } else if (next->is(ExprKind::Apply) && next->operands.size() == 2 &&
              llvm::is_contained(next->operands, accumulator)) {
-    bool isMax = next->isApply("arith.maximumf") || next->isApply("arith.maxnumf");
+    bool isMax =
+        next->isApply("arith.maximumf") || next->isApply("arith.maxnumf");
     if (!isMax && !next->isApply("arith.addf"))
       return nullptr;
     reduction = isMax ? Reduction::Max : Reduction::Sum;
@@ -448,12 +448,11 @@ const Expr *PointEvaluator::defineAttention(Operation *op, Index index) {
   const Expr *other = pool.symbol(tokens, "s");
   const Expr *numerator = exponential(token);
   // Both are the same exponential: the columns that they sum over, too.
-  const Expr *denominator =
-      pool.reduce(Reduction::Sum, substitute(numerator, token, other),
-                  pool.real(0), other);
+  const Expr *denominator = pool.reduce(
+      Reduction::Sum, substitute(numerator, token, other), pool.real(0), other);
   const Expr *probability = apply("arith.divf", {numerator, denominator});
-  const Expr *weighted = apply(
-      "arith.mulf", {probability, at(value, point(token, index.back()))});
+  const Expr *weighted =
+      apply("arith.mulf", {probability, at(value, point(token, index.back()))});
   return pool.reduce(Reduction::Sum, weighted, pool.real(0), token);
 }
 

@@ -10,6 +10,7 @@
 
 #include "mlir/IR/BuiltinTypes.h"
 #include "mlir/IR/Operation.h"
+#include "mlir/IR/TypeUtilities.h"
 #include "llvm/ADT/DenseSet.h"
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/Support/Format.h"
@@ -194,10 +195,10 @@ bool ExprPool::joinDigits(Sum &sum) {
       continue;
     Sum rest = sumOf(scale(value, low.coefficient));
     sum.terms.erase(high);
-    llvm::erase_if(sum.terms,
-                   [&](const Term &term) { return term.atom->is(ExprKind::Mod) &&
-                                                  term.atom->operand(0) == value &&
-                                                  term.atom->number == divisor; });
+    llvm::erase_if(sum.terms, [&](const Term &term) {
+      return term.atom->is(ExprKind::Mod) && term.atom->operand(0) == value &&
+             term.atom->number == divisor;
+    });
     sum.terms.append(rest.terms);
     sum.constant = saturatingAdd(sum.constant, rest.constant);
     return true;
@@ -265,9 +266,9 @@ const Expr *ExprPool::scale(const Expr *value, int64_t factor) {
   return add(integer(0), value, factor);
 }
 
-void ExprPool::splitMultiples(Sum sum, int64_t divisor, Sum &multiples,
+void ExprPool::splitMultiples(const Sum &sum, int64_t divisor, Sum &multiples,
                               Sum &rest) {
-  for (Term term : sum.terms) {
+  for (const Term &term : sum.terms) {
     if (term.coefficient % divisor == 0)
       multiples.terms.push_back({term.atom, term.coefficient / divisor});
     else
@@ -413,8 +414,7 @@ const Expr *ExprPool::negate(const Expr *condition) {
   return unique(expr);
 }
 
-SmallVector<const Expr *>
-mlir::kvrm::raise::conjuncts(const Expr *condition) {
+SmallVector<const Expr *> mlir::kvrm::raise::conjuncts(const Expr *condition) {
   if (condition->is(ExprKind::And))
     return llvm::to_vector(condition->operands);
   return {condition};
@@ -483,8 +483,7 @@ const Expr *ExprPool::select(const Expr *condition, const Expr *ifTrue,
 const Expr *ExprPool::toReal(const Expr *value) {
   // Every integer up to 2^53 is a double.
   constexpr int64_t exact = int64_t{1} << 53;
-  if (value->is(ExprKind::Integer) &&
-      value->range.within({-exact, exact}))
+  if (value->is(ExprKind::Integer) && value->range.within({-exact, exact}))
     return real(static_cast<double>(value->number));
   Expr expr;
   expr.kind = ExprKind::ToReal;

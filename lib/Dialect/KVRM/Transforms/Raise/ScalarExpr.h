@@ -85,6 +85,7 @@ public:
   ArrayRef<const Expr *> operands;
   ArrayRef<int64_t> coefficients;
 
+  // NOLINTNEXTLINE(readability-identifier-naming): FoldingSet calls it so
   void Profile(llvm::FoldingSetNodeID &node) const;
 
   bool is(ExprKind other) const { return kind == other; }
@@ -161,7 +162,7 @@ private:
   /// Puts x / n * n and x % n together where both are terms.
   bool joinDigits(Sum &sum);
   /// Splits a sum into what `divisor` divides and the rest.
-  static void splitMultiples(Sum sum, int64_t divisor, Sum &multiples,
+  static void splitMultiples(const Sum &sum, int64_t divisor, Sum &multiples,
                              Sum &rest);
   /// For a sum k * t + rest with 0 <= rest < k and k a divisor of `divisor`:
   /// gives t, rest and k.

@@ -48,9 +48,8 @@ const Expr *PointEvaluator::lookUp(Value value, Scalars &scalars) {
   return known ? known : scalar(value);
 }
 
-SmallVector<const Expr *> PointEvaluator::evaluateBlock(Block &block,
-                                                        Scalars &scalars,
-                                                        Index loops) {
+SmallVector<const Expr *>
+PointEvaluator::evaluateBlock(Block &block, Scalars &scalars, Index loops) {
   for (Operation &op : block.without_terminator())
     for (OpResult result : op.getResults())
       scalars[result] =
@@ -159,8 +158,8 @@ const Expr *PointEvaluator::unlessItWraps(Operation *op, Index operands,
   Type type = op->getResult(0).getType();
   IntRange range = rangeOfType(type);
   // A sum that may leave 64 bits has the end of them as its bound.
-  bool mayLeave = value->range.low == range.low ||
-                  value->range.high == range.high;
+  bool mayLeave =
+      value->range.low == range.low || value->range.high == range.high;
   bool isWide = type.isIndex() || type.getIntOrFloatBitWidth() == 64;
   if (!value->range.within(range) || (isWide && mayLeave))
     return opaque(op, operands);
@@ -201,9 +200,8 @@ const Expr *PointEvaluator::integerOp(Operation *op, Index operands) {
                    : opaque(op, operands);
       })
       .Case<arith::ExtSIOp>([&](arith::ExtSIOp cast) {
-        return isTruthType(cast.getIn().getType())
-                   ? pool.scale(operands[0], -1)
-                   : operands[0];
+        return isTruthType(cast.getIn().getType()) ? pool.scale(operands[0], -1)
+                                                   : operands[0];
       })
       .Case<arith::ExtUIOp, arith::IndexCastUIOp>([&](auto) {
         return !isTruth && isNatural(operands[0]) &&
@@ -217,10 +215,9 @@ const Expr *PointEvaluator::integerOp(Operation *op, Index operands) {
                                        pool.add(operands[0], operands[1]));
       })
       .Case<arith::SubIOp>([&](auto) {
-        return isTruth
-                   ? opaque(op, operands)
-                   : unlessItWraps(op, operands,
-                                   pool.subtract(operands[0], operands[1]));
+        return isTruth ? opaque(op, operands)
+                       : unlessItWraps(op, operands,
+                                       pool.subtract(operands[0], operands[1]));
       })
       .Case<arith::MulIOp>([&](auto) -> Result {
         if (!isTruth)
@@ -278,7 +275,8 @@ const Expr *PointEvaluator::compareIntegers(Operation *op, Index operands) {
     return pool.equal(lhs, rhs);
   if (predicate == Predicate::ne)
     return pool.negate(pool.equal(lhs, rhs));
-  bool isUnsigned = predicate == Predicate::ult || predicate == Predicate::ule ||
+  bool isUnsigned = predicate == Predicate::ult ||
+                    predicate == Predicate::ule ||
                     predicate == Predicate::ugt || predicate == Predicate::uge;
   // Unsigned and signed agree where nothing is negative; one bit is, signed.
   if (isUnsigned ? lhs->range.low < 0 || rhs->range.low < 0
@@ -305,8 +303,8 @@ const Expr *PointEvaluator::compareReals(Operation *op, Index operands) {
   const Expr *lhs = head(operands[0]);
   std::optional<double> rhs = constant(operands[1]);
   using Predicate = arith::CmpFPredicate;
-  bool isTruth = lhs->is(ExprKind::ToReal) &&
-                 lhs->operand(0)->range.within({0, 1});
+  bool isTruth =
+      lhs->is(ExprKind::ToReal) && lhs->operand(0)->range.within({0, 1});
   if (isTruth && rhs == 0) {
     switch (compare.getPredicate()) {
     case Predicate::ONE:

@@ -102,8 +102,8 @@ static FailureOr<ScatterForm> formOfDimensionMap(Operation *op) {
   form.columns.assign(map.asArrayRef().begin(), map.asArrayRef().end());
   int64_t indexRank = form.rank(form.indices);
   // A single column need not have a dim of its own.
-  form.vectorDim = indexRank == 1 && form.columns.size() == 1 ? indexRank
-                                                              : indexRank - 1;
+  form.vectorDim =
+      indexRank == 1 && form.columns.size() == 1 ? indexRank : indexRank - 1;
   for (int64_t dim = 0; dim < form.vectorDim; ++dim)
     form.batch.push_back(dim);
   SmallVector<int64_t> kept;
@@ -230,8 +230,8 @@ static const Expr *solveByWeight(ExprPool &pool, const Expr *symbol,
   for (const Equation &equation : equations) {
     if (!equation.column->is(ExprKind::Linear))
       continue;
-    for (auto [atom, weight] : llvm::zip_equal(
-             equation.column->operands, equation.column->coefficients)) {
+    for (auto [atom, weight] : llvm::zip_equal(equation.column->operands,
+                                               equation.column->coefficients)) {
       if (atom != symbol || weight <= 1)
         continue;
       const Expr *rest = pool.add(equation.column, symbol, -weight);

@@ -194,8 +194,8 @@ LogicalResult StepAnalyser::checkPosition() {
     if (at == first.row && !at->is(ExprKind::Integer) && !isPerRow)
       isPerRow = true;
     else if (!at->isNumber(0))
-      return refuse(first.op, "the position of a row is " +
-                                  toString(first.position));
+      return refuse(first.op,
+                    "the position of a row is " + toString(first.position));
   }
   if (count != (isPerRow ? first.rows : 1))
     return refuse(first.op, "the argument of positions has " + Twine(count) +
@@ -238,8 +238,8 @@ LogicalResult StepAnalyser::numberLayers() {
                                     Twine(layersOf[cache]) +
                                     " of them with an attention");
     }
-    step.layerNumbers.push_back(
-        isStacked ? layer.keyDims.layerIndex : static_cast<int64_t>(number));
+    step.layerNumbers.push_back(isStacked ? layer.keyDims.layerIndex
+                                          : static_cast<int64_t>(number));
   }
   for (const AttentionLayer &layer : step.layers)
     for (const AttentionLayer &other : step.layers)
@@ -308,8 +308,8 @@ LogicalResult StepAnalyser::checkReturned(const AttentionLayer &layer,
 
 LogicalResult StepAnalyser::checkReturned() {
   for (const AttentionLayer &layer : step.layers)
-    if (failed(checkReturned(layer, layer.keyCache, layer.keyDims,
-                             layer.key)) ||
+    if (failed(
+            checkReturned(layer, layer.keyCache, layer.keyDims, layer.key)) ||
         failed(checkReturned(layer, layer.valueCache, layer.valueDims,
                              layer.value)))
       return failure();
@@ -352,8 +352,7 @@ LogicalResult StepAnalyser::checkUnattended() {
 
 /// The op to name for a use of a cache: the first that does not just move it.
 static Operation *
-firstReader(Value cache,
-            const llvm::DenseMap<Value, Operation *> &liveUser) {
+firstReader(Value cache, const llvm::DenseMap<Value, Operation *> &liveUser) {
   Operation *reader = liveUser.lookup(cache);
   while (isa<tensor::TensorDialect>(reader->getDialect()) ||
          reader->getName().getStringRef().ends_with(".scatter") ||
@@ -406,8 +405,7 @@ LogicalResult StepAnalyser::checkReaders() {
         step.cacheArguments.test(argument.getArgNumber()))
       return refuse(firstReader(value, liveUser),
                     "something other than attention needs argument " +
-                        Twine(argument.getArgNumber()) +
-                        ", which is a cache");
+                        Twine(argument.getArgNumber()) + ", which is a cache");
     if (!argument && !outputs.contains(value))
       useOperands(value.getDefiningOp());
   }

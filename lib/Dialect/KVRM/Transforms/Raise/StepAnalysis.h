@@ -38,8 +38,8 @@ struct RaisableStep {
 /// function without anything like a cache gets none.
 FailureOr<RaisableStep> analyseStep(func::FuncOp func);
 
-/// Whether `op` may be erased where nobody uses its results. An assertion in its
-/// body is about indices, and goes with it.
+/// Whether `op` may be erased where nobody uses its results. An assertion in
+/// its body is about indices, and goes with it.
 bool isRemovable(Operation *op);
 
 } // namespace mlir::kvrm::raise

@@ -8,6 +8,8 @@
 
 #include "StepRewrite.h"
 
+#include "RowPositions.h"
+
 #include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
@@ -27,11 +29,17 @@ public:
       : func(func), step(step), element(element),
         b(func.getLoc(), OpBuilder::atBlockBegin(&func.getBody().front())) {}
 
-  LogicalResult run();
+  FailureOr<bool> run();
 
 private:
   LogicalResult addArguments();
-  void replacePosition();
+  /// Positions of rows in the type of the old argument.
+  Value asBefore(Value rowPositions);
+  /// What rows share to the positions of each.
+  LogicalResult spreadPositions();
+  LogicalResult takeBack();
+  /// The tensor that `expr` is an element of.
+  Value tensorOf(const AttentionLayer &layer, const Expr *expr);
   void replaceLayer(const AttentionLayer &layer, int64_t number);
   void replaceResults();
   LogicalResult eraseTheOld();
@@ -55,6 +63,7 @@ private:
   ImplicitLocOpBuilder b;
   RankedTensorType cacheType;
   Value positions, keyCache, valueCache;
+  std::unique_ptr<RowPositions> rowPositions;
 };
 
 } // namespace
@@ -81,10 +90,10 @@ static Type activationType(const AttentionLayer &layer) {
 
 LogicalResult StepRewriter::addArguments() {
   const AttentionLayer &first = step.layers.front();
-  cacheType = RankedTensorType::get(
-      {static_cast<int64_t>(step.layers.size()), first.rows, first.kvHeads,
-       first.capacity, first.headDim},
-      element);
+  cacheType = RankedTensorType::get({static_cast<int64_t>(step.layers.size()),
+                                     first.rows, first.kvHeads, first.capacity,
+                                     first.headDim},
+                                    element);
   auto positionsType = RankedTensorType::get({first.rows}, b.getI32Type());
   unsigned at = step.position.getArgNumber();
   // Behind the old one, which is erased later; its attributes stay.
@@ -147,9 +156,7 @@ Value StepRewriter::cast(Value tensor, Type type) {
                      });
 }
 
-/// Old uses see the position as they did, of the first row where it was one for
-/// all.
-void StepRewriter::replacePosition() {
+Value StepRewriter::asBefore(Value rowPositions) {
   Type oldType = step.position.getType();
   Type scalarType = getElementTypeOrSelf(oldType);
   auto widen = [&](OpBuilder &nested, Location loc, Value scalar) -> Value {
@@ -159,30 +166,77 @@ void StepRewriter::replacePosition() {
       return arith::ExtSIOp::create(nested, loc, scalarType, scalar);
     return scalar;
   };
-  Value replacement = positions;
   auto tensorType = dyn_cast<RankedTensorType>(oldType);
   if (!tensorType) {
     Value zero = arith::ConstantIndexOp::create(b, 0);
-    Value scalar =
-        tensor::ExtractOp::create(b, positions, ValueRange{zero});
-    replacement = widen(b, b.getLoc(), scalar);
-  } else {
-    if (!scalarType.isInteger(32))
-      replacement = elementwise(
-          mlir::cast<RankedTensorType>(positions.getType()).getShape(),
-          scalarType, positions, b.getMultiDimIdentityMap(1), widen);
-    SmallVector<ReassociationIndices> group;
-    if (tensorType.getRank() == 0) {
-      replacement = tensor::CollapseShapeOp::create(b, tensorType, replacement,
-                                                    group);
-    } else if (tensorType.getRank() > 1) {
-      group.push_back(
-          llvm::to_vector(llvm::seq<int64_t>(0, tensorType.getRank())));
-      replacement =
-          tensor::ExpandShapeOp::create(b, tensorType, replacement, group);
+    Value scalar = tensor::ExtractOp::create(b, rowPositions, ValueRange{zero});
+    return widen(b, b.getLoc(), scalar);
+  }
+  if (!scalarType.isInteger(32))
+    rowPositions = elementwise(
+        mlir::cast<RankedTensorType>(rowPositions.getType()).getShape(),
+        scalarType, rowPositions, b.getMultiDimIdentityMap(1), widen);
+  if (tensorType.getRank() == 1)
+    return rowPositions;
+  SmallVector<ReassociationIndices> group;
+  if (tensorType.getRank() == 0)
+    return tensor::CollapseShapeOp::create(b, tensorType, rowPositions, group);
+  group.push_back(llvm::to_vector(llvm::seq<int64_t>(0, tensorType.getRank())));
+  return tensor::ExpandShapeOp::create(b, tensorType, rowPositions, group);
+}
+
+/// The dim of an element's tensor that is indexed by the row.
+static std::optional<unsigned> rowDimOf(const AttentionLayer &layer,
+                                        const Expr *element) {
+  for (auto [dim, at] : llvm::enumerate(element->operands))
+    if (at == layer.row)
+      return dim;
+  return std::nullopt;
+}
+
+Value StepRewriter::tensorOf(const AttentionLayer &layer, const Expr *expr) {
+  if (!rowPositions)
+    return expr->tensor;
+  std::optional<unsigned> dim = rowDimOf(layer, expr);
+  return dim ? rowPositions->spread(expr->tensor, *dim) : Value();
+}
+
+LogicalResult StepRewriter::spreadPositions() {
+  SmallVector<Value> ofRows;
+  for (int64_t row = 0; row < step.layers.front().rows; ++row) {
+    Value slice = tensor::ExtractSliceOp::create(
+        b, RankedTensorType::get({1}, b.getI32Type()), positions, ValueRange(),
+        ValueRange(), ValueRange(), ArrayRef<int64_t>{row},
+        ArrayRef<int64_t>{1}, ArrayRef<int64_t>{1});
+    ofRows.push_back(asBefore(slice));
+  }
+  rowPositions = std::make_unique<RowPositions>(func, step, ofRows);
+  for (const AttentionLayer &layer : step.layers) {
+    for (const Expr *expr : {layer.query, layer.key, layer.value}) {
+      if (tensorOf(layer, withoutRounding(expr)))
+        continue;
+      Operation *op = rowPositions->getUnknown();
+      (op ? op : layer.op)
+          ->emitRemark("not raised: the rows of the step share a position, and "
+                       "what this makes of it is not known to have rows");
+      return failure();
     }
   }
-  Value(step.position).replaceAllUsesWith(replacement);
+  // All else sees the first row's.
+  Value(step.position).replaceAllUsesWith(ofRows.front());
+  return success();
+}
+
+/// Takes arguments and ops back that were added in vain.
+LogicalResult StepRewriter::takeBack() {
+  rowPositions->undo();
+  Block &body = func.getBody().front();
+  while (&body.front() != &*b.getInsertionPoint())
+    std::prev(b.getInsertionPoint())->erase();
+  llvm::BitVector added(func.getNumArguments());
+  added.set(step.position.getArgNumber() + 1);
+  added.set(func.getNumArguments() - 2, func.getNumArguments());
+  return func.eraseArguments(added);
 }
 
 /// An index as ops on the loops' indices.
@@ -200,9 +254,9 @@ Value StepRewriter::index(
     Value sum = constant(expr->number);
     for (auto [operand, coefficient] :
          llvm::zip_equal(expr->operands, expr->coefficients)) {
-      Value term = arith::MulIOp::create(
-          nested, loc, index(nested, loc, operand, loops),
-          constant(coefficient));
+      Value term =
+          arith::MulIOp::create(nested, loc, index(nested, loc, operand, loops),
+                                constant(coefficient));
       sum = arith::AddIOp::create(nested, loc, sum, term);
     }
     return sum;
@@ -218,6 +272,7 @@ Value StepRewriter::index(
 Value StepRewriter::materialise(const AttentionLayer &layer, const Expr *expr,
                                 const Expr *head, int64_t heads, Type type) {
   expr = withoutRounding(expr);
+  Value tensor = tensorOf(layer, expr);
   // Rows, the one token, heads, columns.
   llvm::SmallDenseMap<const Expr *, int64_t> loops;
   loops[layer.row] = 0;
@@ -232,27 +287,25 @@ Value StepRewriter::materialise(const AttentionLayer &layer, const Expr *expr,
       exprs.push_back(b.getAffineDimExpr(loop->second));
   }
   int64_t shape[] = {layer.rows, 1, heads, layer.headDim};
-  bool isPermutation =
-      exprs.size() == expr->operands.size() &&
-      llvm::all_of(expr->operands, [](const Expr *at) {
-        return !at->is(ExprKind::Integer) || at->number == 0;
-      });
+  bool isPermutation = exprs.size() == expr->operands.size() &&
+                       llvm::all_of(expr->operands, [](const Expr *at) {
+                         return !at->is(ExprKind::Integer) || at->number == 0;
+                       });
   if (isPermutation)
-    return elementwise(shape, type, expr->tensor,
+    return elementwise(shape, type, tensor,
                        AffineMap::get(4, 0, exprs, b.getContext()),
                        [&](OpBuilder &nested, Location loc, Value scalar) {
                          return convert(nested, loc, scalar, type);
                        });
-  return elementwise(
-      shape, type, Value(), AffineMap(),
-      [&](OpBuilder &nested, Location loc, Value) {
-        SmallVector<Value> indices;
-        for (const Expr *at : expr->operands)
-          indices.push_back(index(nested, loc, at, loops));
-        Value scalar =
-            tensor::ExtractOp::create(nested, loc, expr->tensor, indices);
-        return convert(nested, loc, scalar, type);
-      });
+  return elementwise(shape, type, Value(), AffineMap(),
+                     [&](OpBuilder &nested, Location loc, Value) {
+                       SmallVector<Value> indices;
+                       for (const Expr *at : expr->operands)
+                         indices.push_back(index(nested, loc, at, loops));
+                       Value scalar = tensor::ExtractOp::create(
+                           nested, loc, tensor, indices);
+                       return convert(nested, loc, scalar, type);
+                     });
 }
 
 Value StepRewriter::layOut(const AttentionLayer &layer, Value output) {
@@ -293,8 +346,7 @@ void StepRewriter::replaceLayer(const AttentionLayer &layer, int64_t number) {
   b.setLoc(layer.op->getLoc());
   Type type = activationType(layer);
   Value query = materialise(layer, layer.query, layer.head, layer.heads, type);
-  Value key =
-      materialise(layer, layer.key, layer.kvHead, layer.kvHeads, type);
+  Value key = materialise(layer, layer.key, layer.kvHead, layer.kvHeads, type);
   Value value =
       materialise(layer, layer.value, layer.kvHead, layer.kvHeads, type);
   auto attention = CachedAttentionOp::create(
@@ -339,21 +391,27 @@ LogicalResult StepRewriter::eraseTheOld() {
   return success();
 }
 
-LogicalResult StepRewriter::run() {
+FailureOr<bool> StepRewriter::run() {
   if (failed(addArguments()))
     return failure();
-  replacePosition();
+  if (!step.hasCommonPosition) {
+    Value(step.position).replaceAllUsesWith(asBefore(positions));
+  } else if (failed(spreadPositions())) {
+    if (failed(takeBack()))
+      return failure();
+    return false;
+  }
   for (auto [layer, number] : llvm::zip_equal(step.layers, step.layerNumbers))
     replaceLayer(layer, number);
   replaceResults();
   if (failed(eraseTheOld()))
     return failure();
   func->setAttr(KVRMDialect::getStepAttrName(), b.getUnitAttr());
-  return success();
+  return true;
 }
 
-LogicalResult mlir::kvrm::raise::rewriteStep(func::FuncOp func,
-                                             const RaisableStep &step,
-                                             FloatType element) {
+FailureOr<bool> mlir::kvrm::raise::rewriteStep(func::FuncOp func,
+                                               const RaisableStep &step,
+                                               FloatType element) {
   return StepRewriter(func, step, element).run();
 }

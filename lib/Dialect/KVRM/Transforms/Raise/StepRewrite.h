@@ -13,11 +13,12 @@
 
 namespace mlir::kvrm::raise {
 
-/// Puts `kvrm.cached_attention` in the place of every layer of `func`. Its
-/// caches become one pair of `element`, the last arguments and results; its
-/// position becomes an i32 for each row, where the old one was.
-LogicalResult rewriteStep(func::FuncOp func, const RaisableStep &step,
-                          FloatType element);
+/// Puts `kvrm.cached_attention` in the place of every layer of `func`; false if
+/// it was refused, and a remark said why. Its caches become one pair of
+/// `element`, the last arguments and results; its position becomes an i32 for
+/// each row, where the old one was.
+FailureOr<bool> rewriteStep(func::FuncOp func, const RaisableStep &step,
+                            FloatType element);
 
 } // namespace mlir::kvrm::raise
 
