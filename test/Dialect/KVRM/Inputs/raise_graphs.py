@@ -10,7 +10,13 @@ folder, command = pathlib.Path(os.environ["KVRM_GRAPHS"]), sys.argv[1:]
 counts = {"raised": 0, "refused": 0, "wrong": 0}
 for path in sorted(folder.glob("*.mlir")):
     run = subprocess.run(
-        [*command, str(path), "--kvrm-raise-static-cache=narrow=f16", "--kvrm-page-cache"],
+        [
+            *command,
+            str(path),
+            "--kvrm-import-graph",
+            "--kvrm-raise-static-cache=narrow=f16",
+            "--kvrm-page-cache",
+        ],
         capture_output=True,
         text=True,
         timeout=120,

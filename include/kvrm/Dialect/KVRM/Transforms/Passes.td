@@ -11,6 +11,25 @@
 
 include "mlir/Pass/PassBase.td"
 
+def ImportGraphPass : Pass<"kvrm-import-graph"> {
+  let summary = "Make graphs of other frontends straight-line tensor code";
+  let description = [{
+    Unrolls loops that carry tensors: `scf.for` with constant bounds, and
+    `stablehlo.while` with a condition that constants decide, which is how a
+    scan over layers arrives. Assertions go, so that what they assert, indices
+    within bounds, becomes an assumption. `tensor.concat` becomes slices.
+
+    A loop of which it is not known how often it runs stays, with a remark.
+  }];
+  let statistics = [
+    Statistic<"numUnrolled", "loops-unrolled", "Number of loops unrolled">,
+    Statistic<"numAssertions", "assertions-dropped",
+              "Number of assertions dropped">,
+  ];
+  let dependentDialects = ["::mlir::arith::ArithDialect",
+                           "::mlir::tensor::TensorDialect"];
+}
+
 def RaiseStaticCachePass : Pass<"kvrm-raise-static-cache", "::mlir::ModuleOp"> {
   let summary = "Recognise attention over static caches in other graphs";
   let description = [{

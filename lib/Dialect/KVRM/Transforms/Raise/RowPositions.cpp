@@ -73,8 +73,7 @@ Value RowPositions::stack(Value tensor) {
         !value.getDefiningOp()->isBeforeInBlock(&*b.getInsertionPoint()))
       b.setInsertionPointAfterValue(value);
   Location loc = tensor.getLoc();
-  Value result =
-      tensor::EmptyOp::create(b, loc, shape, type.getElementType());
+  Value result = tensor::EmptyOp::create(b, loc, shape, type.getElementType());
   keep(result.getDefiningOp());
   for (auto [row, value] : llvm::enumerate(values)) {
     SmallVector<OpFoldResult> offsets(shape.size(), b.getIndexAttr(0));
@@ -124,7 +123,7 @@ Value RowPositions::spreadOp(Operation *op, Value tensor, unsigned rowDim) {
   int64_t extent = cast<RankedTensorType>(tensor.getType()).getDimSize(rowDim);
   return llvm::TypeSwitch<Operation *, Value>(op)
       .Case([&](linalg::LinalgOp linalgOp) {
-        return spreadLinalg(linalgOp, tensor, rowDim);
+        return spreadLinalg(linalgOp, rowDim);
       })
       .Case([&](tensor::ExpandShapeOp expand) -> Value {
         for (auto [dim, group] :
@@ -191,8 +190,8 @@ Value RowPositions::cloneSpread(
   return clone->getResult(0);
 }
 
-/// What the body of `op` extracts from tensors that depend on the position; none
-/// if it takes anything else that does.
+/// What the body of `op` extracts from tensors that depend on the position;
+/// none if it takes anything else that does.
 std::optional<SmallVector<RowPositions::BodyRead>>
 RowPositions::spreadReads(linalg::LinalgOp op, unsigned rowLoop) {
   SmallVector<BodyRead> reads;
@@ -224,8 +223,7 @@ RowPositions::spreadReads(linalg::LinalgOp op, unsigned rowLoop) {
   return reads;
 }
 
-Value RowPositions::spreadLinalg(linalg::LinalgOp op, Value tensor,
-                                 unsigned rowDim) {
+Value RowPositions::spreadLinalg(linalg::LinalgOp op, unsigned rowDim) {
   if (op->getNumResults() != 1 || !op.hasPureTensorSemantics())
     return {};
   AffineMap resultMap = op.getIndexingMapMatchingResult(op->getResult(0));
@@ -270,16 +268,16 @@ Value RowPositions::spreadLinalg(linalg::LinalgOp op, Value tensor,
       if (!producer->isBeforeInBlock(&*b.getInsertionPoint()))
         b.setInsertionPointAfter(producer);
   auto inputs = ArrayRef(values).take_front(op.getNumDpsInputs());
-  auto generic = linalg::GenericOp::create(
-      b, op.getLoc(), op->getResultTypes(), inputs,
-      ArrayRef(values).drop_front(inputs.size()), maps,
-      op.getIteratorTypesArray());
+  auto generic =
+      linalg::GenericOp::create(b, op.getLoc(), op->getResultTypes(), inputs,
+                                ArrayRef(values).drop_front(inputs.size()),
+                                maps, op.getIteratorTypesArray());
   keep(generic);
   IRMapping mapping;
   op->getRegion(0).cloneInto(&generic.getRegion(), mapping);
   for (BodyRead &read : *reads) {
-    auto clone = mapping.lookup(read.op.getResult())
-                     .getDefiningOp<tensor::ExtractOp>();
+    auto clone =
+        mapping.lookup(read.op.getResult()).getDefiningOp<tensor::ExtractOp>();
     clone.getTensorMutable().assign(read.tensor);
     if (!read.isStack)
       continue;

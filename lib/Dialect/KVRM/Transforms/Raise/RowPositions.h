@@ -8,8 +8,8 @@
 //
 // Many frontends have one position for all rows of a batch. Phase 1 has one for
 // each, so what a row's queries and keys make of the position, a rotary
-// embedding mostly, has to be that of the row: row r of them becomes what it was
-// where the common position is r's.
+// embedding mostly, has to be that of the row: row r of them becomes what it
+// was where the common position is r's.
 //
 // What has no rows, such as sines and cosines, is computed once a row and
 // stacked; what has rows is computed once, of the stacks.
@@ -33,8 +33,8 @@ public:
   RowPositions(func::FuncOp func, const RaisableStep &step,
                ArrayRef<Value> positions);
 
-  /// `tensor`, whose dim `rowDim` is that of rows, with each row's position. Null
-  /// if an op on the way is one that this does not know.
+  /// `tensor`, whose dim `rowDim` is that of rows, with each row's position.
+  /// Null if an op on the way is one that this does not know.
   Value spread(Value tensor, unsigned rowDim);
   /// The first op that was not known.
   Operation *getUnknown() const { return unknown; }
@@ -51,7 +51,7 @@ private:
   };
 
   Value spreadOp(Operation *op, Value tensor, unsigned rowDim);
-  Value spreadLinalg(linalg::LinalgOp op, Value tensor, unsigned rowDim);
+  Value spreadLinalg(linalg::LinalgOp op, unsigned rowDim);
   std::optional<SmallVector<BodyRead>> spreadReads(linalg::LinalgOp op,
                                                    unsigned rowLoop);
   /// Clones an op that has rows, with `operands` spread along their dims.

@@ -46,6 +46,7 @@ public:
   void explainNothingFound();
 
 private:
+  void explainNoResult();
   LogicalResult matchLayers();
   LogicalResult checkAgreement();
   LogicalResult checkPosition();
@@ -123,12 +124,29 @@ void StepAnalyser::explainNothingFound() {
     if (seen->is(ExprKind::Select))
       break;
   }
-  if (!shown)
+  if (!shown) {
+    explainNoResult();
     return;
+  }
   func.emitRemark("not raised: no attention over a cache that a token was "
                   "written to; result ")
       << result << " is " << toString(shown)
       << (evaluator.isExhausted() ? " (the graph was too deep to follow)" : "");
+}
+
+/// Says of an exported function that takes what may be a cache and returns
+/// nothing like it that somebody else would have to write it.
+void StepAnalyser::explainNoResult() {
+  for (BlockArgument argument : func.getArguments()) {
+    auto type = dyn_cast<RankedTensorType>(argument.getType());
+    if (!func.isPublic() || !mayBeCache(argument.getType()) ||
+        type.getRank() < 4)
+      continue;
+    func.emitRemark("not raised: argument ")
+        << argument.getArgNumber()
+        << " may be a cache, but is not returned with a token written";
+    return;
+  }
 }
 
 LogicalResult StepAnalyser::matchLayers() {

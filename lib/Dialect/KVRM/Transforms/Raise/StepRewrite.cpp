@@ -269,34 +269,54 @@ Value StepRewriter::index(
   return arith::RemSIOp::create(nested, loc, operand, constant(expr->number));
 }
 
+/// What `head` is divided by in indices of groups and of heads in a group, if
+/// one number serves all; 1 if nothing is divided.
+static int64_t groupSize(const Expr *element, const Expr *head) {
+  int64_t size = 1;
+  for (const Expr *at : element->operands) {
+    if (!at->is(ExprKind::FloorDiv) && !at->is(ExprKind::Mod))
+      continue;
+    if (at->operand(0) != head || (size != 1 && size != at->number))
+      return 1;
+    size = at->number;
+  }
+  return size;
+}
+
 Value StepRewriter::materialise(const AttentionLayer &layer, const Expr *expr,
                                 const Expr *head, int64_t heads, Type type) {
   expr = withoutRounding(expr);
   Value tensor = tensorOf(layer, expr);
-  // Rows, the one token, heads, columns.
+  // Loops over rows, the one token, groups of heads, heads of a group, columns.
+  int64_t group = groupSize(expr, head);
+  SmallVector<AffineExpr> exprs;
+  for (const Expr *at : expr->operands) {
+    if (at->isNumber(0))
+      exprs.push_back(b.getAffineConstantExpr(0));
+    else if (at == layer.row)
+      exprs.push_back(b.getAffineDimExpr(0));
+    else if (at->is(ExprKind::FloorDiv) ? group > 1 : at == head && group == 1)
+      exprs.push_back(b.getAffineDimExpr(2));
+    else if (at->is(ExprKind::Mod) && group > 1)
+      exprs.push_back(b.getAffineDimExpr(3));
+    else if (at == layer.column)
+      exprs.push_back(b.getAffineDimExpr(4));
+  }
+  if (exprs.size() == expr->operands.size()) {
+    int64_t shape[] = {layer.rows, 1, heads / group, group, layer.headDim};
+    Value grouped = elementwise(
+        shape, type, tensor, AffineMap::get(5, 0, exprs, b.getContext()),
+        [&](OpBuilder &nested, Location loc, Value scalar) {
+          return convert(nested, loc, scalar, type);
+        });
+    ReassociationIndices merged[] = {{0}, {1}, {2, 3}, {4}};
+    return tensor::CollapseShapeOp::create(b, grouped, ArrayRef(merged));
+  }
   llvm::SmallDenseMap<const Expr *, int64_t> loops;
   loops[layer.row] = 0;
   loops[head] = 2;
   loops[layer.column] = 3;
-  SmallVector<AffineExpr> exprs;
-  for (const Expr *at : expr->operands) {
-    auto loop = loops.find(at);
-    if (at->is(ExprKind::Integer))
-      exprs.push_back(b.getAffineConstantExpr(at->number));
-    else if (loop != loops.end())
-      exprs.push_back(b.getAffineDimExpr(loop->second));
-  }
   int64_t shape[] = {layer.rows, 1, heads, layer.headDim};
-  bool isPermutation = exprs.size() == expr->operands.size() &&
-                       llvm::all_of(expr->operands, [](const Expr *at) {
-                         return !at->is(ExprKind::Integer) || at->number == 0;
-                       });
-  if (isPermutation)
-    return elementwise(shape, type, tensor,
-                       AffineMap::get(4, 0, exprs, b.getContext()),
-                       [&](OpBuilder &nested, Location loc, Value scalar) {
-                         return convert(nested, loc, scalar, type);
-                       });
   return elementwise(shape, type, Value(), AffineMap(),
                      [&](OpBuilder &nested, Location loc, Value) {
                        SmallVector<Value> indices;
