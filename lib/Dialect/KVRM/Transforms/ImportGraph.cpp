@@ -48,7 +48,8 @@ static SmallVector<Value> cloneRegion(OpBuilder &b, Region &region,
       [&](Value value) { return mapping.lookupOrDefault(value); });
 }
 
-/// Whether the condition of a loop holds for `values`; none if they do not tell.
+/// Whether the condition of a loop holds for `values`; none if they do not
+/// tell.
 static std::optional<bool> holds(OpBuilder &b, Region &condition,
                                  ValueRange values) {
   SmallVector<Operation *> made;
@@ -125,9 +126,8 @@ private:
       bool carriesTensors = llvm::any_of(op->getResultTypes(), [](Type type) {
         return isa<RankedTensorType>(type);
       });
-      if (carriesTensors &&
-          (isa<scf::ForOp>(op) ||
-           op->getName().getStringRef() == "stablehlo.while"))
+      if (carriesTensors && (isa<scf::ForOp>(op) ||
+                             op->getName().getStringRef() == "stablehlo.while"))
         loops.push_back(op);
     });
     for (Operation *op : loops) {

@@ -61,7 +61,10 @@ public:
       if (func.isExternal() || !func.getBody().hasOneBlock() ||
           func->hasAttr(KVRMDialect::getStepAttrName()))
         continue;
-      FailureOr<RaisableStep> step = raise::analyseStep(func);
+      std::optional<SmallVector<Value>> masks = masksOf(func);
+      if (!masks)
+        return signalPassFailure();
+      FailureOr<RaisableStep> step = raise::analyseStep(func, *masks);
       if (failed(step))
         continue;
       if (!SymbolTable::symbolKnownUseEmpty(func, getOperation())) {
@@ -84,6 +87,27 @@ public:
   }
 
 private:
+  /// The arguments that the option names.
+  std::optional<SmallVector<Value>> masksOf(func::FuncOp func) {
+    SmallVector<Value> masks;
+    for (unsigned number : causalMasks) {
+      auto type =
+          number < func.getNumArguments()
+              ? dyn_cast<RankedTensorType>(func.getArgument(number).getType())
+              : RankedTensorType();
+      if (!type || !type.hasStaticShape() || type.getRank() == 0 ||
+          !(isa<FloatType>(type.getElementType()) ||
+            type.getElementType().isInteger(1))) {
+        func.emitError("argument ")
+            << number << " is no tensor of floating point or truth values, as "
+            << "a mask is";
+        return std::nullopt;
+      }
+      masks.push_back(func.getArgument(number));
+    }
+    return masks;
+  }
+
   /// The element of the raised step's caches; null if there is none, and then a
   /// remark said so.
   FloatType cacheElement(func::FuncOp func, const RaisableStep &step) {

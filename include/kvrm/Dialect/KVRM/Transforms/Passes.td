@@ -51,6 +51,9 @@ def RaiseStaticCachePass : Pass<"kvrm-raise-static-cache", "::mlir::ModuleOp"> {
     Option<"narrow", "narrow", "std::string", /*default=*/"\"\"",
            "Make caches of f32 f16 or bf16, which rounds what they hold; a "
            "step with such caches is not raised else">,
+    ListOption<"causalMasks", "causal-masks", "unsigned",
+               "Numbers of arguments that are causal masks, by contract: their "
+               "last dim is the token, which they let be up to the position">,
     Option<"analyseOnly", "analyse-only", "bool", /*default=*/"false",
            "Change nothing; a remark at each layer says what was found">,
   ];

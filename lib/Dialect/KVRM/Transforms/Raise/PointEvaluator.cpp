@@ -28,7 +28,7 @@ IntRange mlir::kvrm::raise::rangeOfType(Type type) {
 }
 
 PointEvaluator::PointEvaluator(ExprPool &pool, Assumption assumption)
-    : pool(pool), assumption(assumption) {}
+    : pool(pool), assumption(std::move(assumption)) {}
 
 PointEvaluator::~PointEvaluator() = default;
 
@@ -115,12 +115,35 @@ const Expr *PointEvaluator::define(const Expr *element) {
     return nullptr;
   }
   Operation *op = element->tensor.getDefiningOp();
+  if (llvm::is_contained(assumption.causalMasks, element->tensor))
+    return defineMask(element->tensor, element->operands);
   if (!op || !isStatic(element->tensor))
     return nullptr;
   ++depth;
   const Expr *result = defineTensorOp(op, element->operands, element->tensor);
   --depth;
   return result;
+}
+
+const Expr *PointEvaluator::defineMask(Value mask, Index index) {
+  auto type = cast<RankedTensorType>(mask.getType());
+  // The position of the mask's row: its first dim of as many as there are.
+  SmallVector<const Expr *> point;
+  if (auto positions =
+          dyn_cast<RankedTensorType>(assumption.argument.getType())) {
+    for (int64_t size : positions.getShape()) {
+      const auto *dim = llvm::find(type.getShape().drop_back(), size);
+      if (size != 1 && dim == type.getShape().drop_back().end())
+        return nullptr;
+      point.push_back(size == 1 ? pool.integer(0)
+                                : index[dim - type.getShape().begin()]);
+    }
+  }
+  const Expr *isSeen =
+      pool.lessOrEqual(index.back(), at(assumption.argument, point));
+  if (isIntegral(mask))
+    return isSeen;
+  return pool.select(isSeen, pool.real(0), pool.real(-INFINITY));
 }
 
 //===----------------------------------------------------------------------===//

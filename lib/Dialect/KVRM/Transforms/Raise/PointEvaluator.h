@@ -39,6 +39,9 @@ public:
     /// Take the limits of clamps for granted, which is not sound: to find out
     /// which argument the position is.
     bool trustsClamps = false;
+    /// Arguments that mask the tokens behind `argument`, the position: their
+    /// last dim is the token.
+    SmallVector<Value> causalMasks;
   };
 
   PointEvaluator(ExprPool &pool, Assumption assumption);
@@ -79,6 +82,8 @@ private:
   using Scalars = llvm::SmallDenseMap<Value, const Expr *, 16>;
 
   const Expr *resolve(const Expr *element);
+  /// An element of a mask that is known by assumption.
+  const Expr *defineMask(Value mask, Index index);
   /// One op back from an element, or null.
   const Expr *define(const Expr *element);
   const Expr *defineTensorOp(Operation *op, Index index, Value tensor);

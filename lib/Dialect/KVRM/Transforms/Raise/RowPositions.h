@@ -36,6 +36,8 @@ public:
   /// `tensor`, whose dim `rowDim` is that of rows, with each row's position.
   /// Null if an op on the way is one that this does not know.
   Value spread(Value tensor, unsigned rowDim);
+  /// Whether `value` is computed from the position, but not through attention.
+  bool isDependent(Value value) const { return dependent.contains(value); }
   /// The first op that was not known.
   Operation *getUnknown() const { return unknown; }
   /// Erases all ops that were made.
@@ -64,10 +66,8 @@ private:
     made.push_back(op);
     return op;
   }
-  bool isDependent(Value value) const { return dependent.contains(value); }
 
   OpBuilder b;
-  /// What is computed from the position, but not through attention.
   llvm::DenseSet<Value> dependent;
   SmallVector<IRMapping> rows;
   llvm::DenseMap<std::pair<Value, unsigned>, Value> spreads;

@@ -179,6 +179,14 @@ LogicalResult StepAnalyser::checkAgreement() {
     if (layer.rows != first.rows || layer.kvHeads != first.kvHeads ||
         layer.capacity != first.capacity || layer.headDim != first.headDim)
       return refuse(layer.op, "has caches of another shape than the first");
+    for (const Expr *expr : {layer.query, layer.key, layer.value}) {
+      while (expr->is(ExprKind::Round))
+        expr = expr->operand(0);
+      Type type = getElementTypeOrSelf(expr->tensor.getType());
+      if (!type.isF32() && !type.isF16() && !type.isBF16())
+        return refuse(layer.op, "queries, keys or values are neither f32, f16 "
+                                "nor bf16");
+    }
     for (BlockArgument cache : {layer.keyCache, layer.valueCache})
       if (getElementTypeOrSelf(cache.getType()) != element)
         return refuse(layer.op, "has a cache of another element than the "
@@ -444,7 +452,8 @@ FailureOr<RaisableStep> StepAnalyser::run() {
   return std::move(step);
 }
 
-FailureOr<RaisableStep> mlir::kvrm::raise::analyseStep(func::FuncOp func) {
+FailureOr<RaisableStep>
+mlir::kvrm::raise::analyseStep(func::FuncOp func, ArrayRef<Value> causalMasks) {
   // First, which argument is the position? Indices of a cache are small.
   PointEvaluator::Assumption small;
   small.range = {0, 1 << 20};
@@ -458,10 +467,12 @@ FailureOr<RaisableStep> mlir::kvrm::raise::analyseStep(func::FuncOp func) {
   // Then the proof, which assumes that this argument is within the capacity.
   PointEvaluator::Assumption inCapacity;
   inCapacity.range = {0, read->size(read->tokenDim) - 1};
-  if (read->position->is(ExprKind::Element))
+  if (read->position->is(ExprKind::Element)) {
     inCapacity.argument = read->position->tensor;
-  else
+    inCapacity.causalMasks = llvm::to_vector(causalMasks);
+  } else {
     inCapacity.range = {};
+  }
   StepAnalyser analyser(func, inCapacity);
   if (!analyser.findCandidate()) {
     analyser.explainNothingFound();

@@ -35,8 +35,10 @@ struct RaisableStep {
 };
 
 /// The step that `func` is. Where it is none, remarks at its ops say why; a
-/// function without anything like a cache gets none.
-FailureOr<RaisableStep> analyseStep(func::FuncOp func);
+/// function without anything like a cache gets none. `causalMasks` are
+/// arguments that hide the tokens behind the position, by contract.
+FailureOr<RaisableStep> analyseStep(func::FuncOp func,
+                                    ArrayRef<Value> causalMasks = {});
 
 /// Whether `op` may be erased where nobody uses its results. An assertion in
 /// its body is about indices, and goes with it.

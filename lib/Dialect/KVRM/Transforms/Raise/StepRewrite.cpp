@@ -37,6 +37,7 @@ private:
   Value asBefore(Value rowPositions);
   /// What rows share to the positions of each.
   LogicalResult spreadPositions();
+  LogicalResult checkSharedResults();
   LogicalResult takeBack();
   /// The tensor that `expr` is an element of.
   Value tensorOf(const AttentionLayer &layer, const Expr *expr);
@@ -74,15 +75,15 @@ static const Expr *withoutRounding(const Expr *expr) {
   return expr;
 }
 
-/// The element of a layer's queries, keys and values: theirs, or f32 to hold
-/// them all.
-static Type activationType(const AttentionLayer &layer) {
+/// The element of a layer's queries, keys and values: the cache's if it is
+/// theirs, or f32 to hold them all.
+static Type activationType(const AttentionLayer &layer, Type cache) {
   auto typeOf = [](const Expr *expr) {
     return getElementTypeOrSelf(withoutRounding(expr)->tensor.getType());
   };
   Type query = typeOf(layer.query);
-  bool isNarrow = query.isF16() || query.isBF16();
-  if (isNarrow && typeOf(layer.key) == query && typeOf(layer.value) == query &&
+  if (query == cache && typeOf(layer.key) == query &&
+      typeOf(layer.value) == query &&
       getElementTypeOrSelf(layer.op->getResult(0).getType()) == query)
     return query;
   return Float32Type::get(query.getContext());
@@ -201,6 +202,25 @@ Value StepRewriter::tensorOf(const AttentionLayer &layer, const Expr *expr) {
   return dim ? rowPositions->spread(expr->tensor, *dim) : Value();
 }
 
+/// A number that is made of the position may be that of the first row; what has
+/// rows must not be.
+LogicalResult StepRewriter::checkSharedResults() {
+  Operation *ret = func.getBody().front().getTerminator();
+  for (auto [number, value] : llvm::enumerate(ret->getOperands())) {
+    if (step.cacheResults.test(number) || !rowPositions->isDependent(value))
+      continue;
+    auto type = dyn_cast<RankedTensorType>(value.getType());
+    if (getElementTypeOrSelf(value.getType()).isIntOrIndex() &&
+        (!type || type.getNumElements() == 1))
+      continue;
+    ret->emitRemark("not raised: the rows of the step share a position, and "
+                    "result ")
+        << number << " depends on it other than through attention";
+    return failure();
+  }
+  return success();
+}
+
 LogicalResult StepRewriter::spreadPositions() {
   SmallVector<Value> ofRows;
   for (int64_t row = 0; row < step.layers.front().rows; ++row) {
@@ -222,7 +242,9 @@ LogicalResult StepRewriter::spreadPositions() {
       return failure();
     }
   }
-  // All else sees the first row's.
+  // All else sees the first row's, which must do.
+  if (failed(checkSharedResults()))
+    return failure();
   Value(step.position).replaceAllUsesWith(ofRows.front());
   return success();
 }
@@ -364,7 +386,7 @@ Value StepRewriter::layOut(const AttentionLayer &layer, Value output) {
 void StepRewriter::replaceLayer(const AttentionLayer &layer, int64_t number) {
   b.setInsertionPoint(layer.op);
   b.setLoc(layer.op->getLoc());
-  Type type = activationType(layer);
+  Type type = activationType(layer, element);
   Value query = materialise(layer, layer.query, layer.head, layer.heads, type);
   Value key = materialise(layer, layer.key, layer.kvHead, layer.kvHeads, type);
   Value value =
