@@ -40,6 +40,7 @@ using namespace mlir;
 static const char *const allPasses[] = {
 #include "Passes.inc" // each pass, with its options' defaults
     "kvrm-page-cache{page=32 transport=staged layout=swizzled}",
+    "kvrm-raise-static-cache{narrow=f16}",
     "kvrm-select-schedule{schedule=split splits=8 kv-tile=32}",
     "kvrm-to-host",
     "kvrm-to-host{transport=staged schedule=workqueue lanes=8}",

@@ -65,6 +65,8 @@ private:
   RankedTensorType cacheType;
   Value positions, keyCache, valueCache;
   std::unique_ptr<RowPositions> rowPositions;
+  /// What stands for the results of contractions that were replaced.
+  llvm::DenseMap<Value, Value> outputs;
 };
 
 } // namespace
@@ -196,6 +198,9 @@ static std::optional<unsigned> rowDimOf(const AttentionLayer &layer,
 }
 
 Value StepRewriter::tensorOf(const AttentionLayer &layer, const Expr *expr) {
+  // What an earlier layer gave comes from its op by now.
+  if (Value output = outputs.lookup(expr->tensor))
+    return output;
   if (!rowPositions)
     return expr->tensor;
   std::optional<unsigned> dim = rowDimOf(layer, expr);
@@ -398,8 +403,9 @@ void StepRewriter::replaceLayer(const AttentionLayer &layer, int64_t number) {
       b.getF32FloatAttr(static_cast<float>(layer.scale)));
   keyCache = attention.getNewKeyCache();
   valueCache = attention.getNewValueCache();
-  layer.op->getResult(0).replaceAllUsesWith(
-      layOut(layer, attention.getOutput()));
+  Value output = layOut(layer, attention.getOutput());
+  outputs[layer.op->getResult(0)] = output;
+  layer.op->getResult(0).replaceAllUsesWith(output);
 }
 
 void StepRewriter::replaceResults() {
