@@ -68,10 +68,20 @@ static std::optional<bool> holds(OpBuilder &b, Region &condition,
   return result;
 }
 
+/// Whether a region is one block that takes what the loop carries.
+static bool takesCarried(Region &region, Operation *loop) {
+  return region.hasOneBlock() && !region.front().empty() &&
+         region.front().back().hasTrait<OpTrait::IsTerminator>() &&
+         llvm::equal(region.getArgumentTypes(), loop->getOperandTypes());
+}
+
 /// Unrolls stablehlo.while, if its condition tells each time.
 static LogicalResult unrollWhile(Operation *loop) {
-  if (loop->getNumRegions() != 2 || !loop->getRegion(0).hasOneBlock() ||
-      !loop->getRegion(1).hasOneBlock())
+  if (loop->getNumRegions() != 2 || !takesCarried(loop->getRegion(0), loop) ||
+      !takesCarried(loop->getRegion(1), loop) ||
+      !llvm::equal(loop->getRegion(1).front().back().getOperandTypes(),
+                   loop->getOperandTypes()) ||
+      !llvm::equal(loop->getResultTypes(), loop->getOperandTypes()))
     return failure();
   OpBuilder b(loop);
   SmallVector<Value> values(loop->getOperands());

@@ -608,7 +608,8 @@ AttentionMatcher::Scaled AttentionMatcher::peelScale(const Expr *expr) {
     }
     double number = 1;
     const Expr *rest = nullptr;
-    if (!splitConstant(seen, number, rest))
+    if (!splitConstant(seen, number, rest) ||
+        (!rest->is(ExprKind::Element) && !rest->is(ExprKind::Select)))
       return scaled;
     roundedTo.insert(rounded.begin(), rounded.end());
     scaled.number *= number;

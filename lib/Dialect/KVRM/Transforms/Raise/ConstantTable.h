@@ -28,7 +28,6 @@ public:
   const Expr *at(ExprPool &pool, ArrayRef<const Expr *> index) const;
 
 private:
-  void findLaw();
   bool isAffine();
   bool isTriangle();
 

@@ -11,7 +11,6 @@
 #include "ConstantTable.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
-#include "mlir/Dialect/Func/IR/FuncOps.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
 #include "llvm/ADT/TypeSwitch.h"
 
@@ -174,7 +173,8 @@ const Expr *PointEvaluator::defineTensorOp(Operation *op, Index index,
         for (auto [at, size] :
              llvm::zip_equal(index, elements.getType().getShape()))
           flat = pool.add(at, flat, size);
-        return flat->is(ExprKind::Integer)
+        auto count = static_cast<int64_t>(elements.getElements().size());
+        return flat->is(ExprKind::Integer) && flat->range.within({0, count - 1})
                    ? scalar(elements.getElements()[flat->number])
                    : nullptr;
       })
@@ -436,12 +436,20 @@ const Expr *PointEvaluator::defineAttention(Operation *op, Index index) {
   Value query = op->getOperand(0), key = op->getOperand(1);
   Value value = op->getOperand(2);
   Value mask = op->getNumOperands() == 5 ? op->getOperand(3) : Value();
-  auto keyType = cast<RankedTensorType>(key.getType());
-  if (static_cast<size_t>(keyType.getRank()) != index.size())
+  auto shapeOf = [](Value tensor) {
+    return cast<RankedTensorType>(tensor.getType()).getShape();
+  };
+  if (index.size() < 2 || llvm::any_of(op->getOperands(), [&](Value operand) {
+        return shapeOf(operand).size() != index.size();
+      }))
     return nullptr;
   Index batch = index.drop_back(2);
-  int64_t width = keyType.getShape().back();
-  int64_t tokens = keyType.getDimSize(keyType.getRank() - 2);
+  int64_t width = shapeOf(key).back();
+  int64_t tokens = shapeOf(key).drop_back().back();
+  if (shapeOf(query).back() != width ||
+      shapeOf(value).drop_back().back() != tokens ||
+      (mask && shapeOf(mask).back() != tokens))
+    return nullptr;
   auto point = [&](const Expr *token, const Expr *column) {
     SmallVector<const Expr *> result(batch);
     result.append({token, column});

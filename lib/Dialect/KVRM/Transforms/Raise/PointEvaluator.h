@@ -114,8 +114,6 @@ private:
   const Expr *compareIntegers(Operation *op, Index operands);
   const Expr *compareReals(Operation *op, Index operands);
   const Expr *minOrMax(Operation *op, Index operands);
-  const Expr *select(const Expr *condition, const Expr *ifTrue,
-                     const Expr *ifFalse);
   const Expr *opaque(Operation *op, Index operands, unsigned result = 0);
   /// `value` if the machine's type holds it, else an opaque result of `op`.
   const Expr *unlessItWraps(Operation *op, Index operands, const Expr *value);

@@ -92,9 +92,6 @@ public:
   bool isNumber(int64_t value) const {
     return kind == ExprKind::Integer && number == value;
   }
-  bool isReal(double value) const {
-    return kind == ExprKind::Real && real == value;
-  }
   bool isApply(StringRef op) const {
     return kind == ExprKind::Apply && name == op;
   }

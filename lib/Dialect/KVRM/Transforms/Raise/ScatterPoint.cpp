@@ -93,7 +93,7 @@ static FailureOr<SmallVector<int64_t>> listIn(StringRef text, StringRef name) {
 /// tm_tensor.scatter and iree_linalg_ext.scatter: updates, indices, old.
 static FailureOr<ScatterForm> formOfDimensionMap(Operation *op) {
   auto map = op->getAttrOfType<DenseI64ArrayAttr>("dimension_map");
-  if (!map || op->getNumOperands() != 3 || !keepsUpdate(op, 0))
+  if (!map || !keepsUpdate(op, 0))
     return failure();
   ScatterForm form;
   form.updates = op->getOperand(0);
@@ -125,7 +125,7 @@ static FailureOr<ScatterForm> formOfDimensionMap(Operation *op) {
 /// stablehlo.scatter: old, indices, updates.
 static FailureOr<ScatterForm> formOfStableHLO(Operation *op) {
   Attribute numbers = op->getAttr("scatter_dimension_numbers");
-  if (!numbers || op->getNumOperands() != 3 || !keepsUpdate(op, 1))
+  if (!numbers || !keepsUpdate(op, 1))
     return failure();
   std::string text;
   llvm::raw_string_ostream(text) << numbers;
@@ -168,7 +168,10 @@ static FailureOr<ScatterForm> formOf(Operation *op) {
     auto tensor = dyn_cast<RankedTensorType>(type);
     return tensor && tensor.hasStaticShape();
   });
-  if (!isStatic)
+  // All of them write to one tensor and give what became of it.
+  unsigned old = op->getName().getStringRef() == "stablehlo.scatter" ? 0 : 2;
+  if (!isStatic || op->getNumOperands() != 3 || op->getNumResults() != 1 ||
+      op->getResult(0).getType() != op->getOperand(old).getType())
     return failure();
   StringRef name = op->getName().getStringRef();
   if (name == "stablehlo.scatter")
@@ -244,14 +247,41 @@ static const Expr *solveByWeight(ExprPool &pool, const Expr *symbol,
   return nullptr;
 }
 
+/// The dialects that are read here verify nothing.
+static bool isConsistent(const ScatterForm &form) {
+  int64_t oldRank = form.rank(form.old), indexRank = form.rank(form.indices);
+  auto isDim = [](int64_t dim, int64_t rank) { return dim >= 0 && dim < rank; };
+  if (form.vectorDim < 0 || form.vectorDim > indexRank)
+    return false;
+  bool hasVector = form.vectorDim < indexRank;
+  auto columns = static_cast<int64_t>(form.columns.size());
+  if (columns != (hasVector ? form.size(form.indices, form.vectorDim) : 1) ||
+      static_cast<int64_t>(form.batch.size()) !=
+          indexRank - (hasVector ? 1 : 0))
+    return false;
+  return llvm::all_of(form.columns,
+                      [&](int64_t dim) { return isDim(dim, oldRank); }) &&
+         llvm::all_of(form.batch,
+                      [&](int64_t dim) {
+                        return isDim(dim, form.rank(form.updates));
+                      }) &&
+         llvm::all_of(form.together,
+                      [&](auto pair) {
+                        return isDim(pair.first, oldRank) &&
+                               isDim(pair.second, indexRank) &&
+                               pair.second != form.vectorDim;
+                      }) &&
+         llvm::all_of(form.window, [&](auto pair) {
+           return isDim(pair.second, form.rank(form.updates)) &&
+                  !llvm::is_contained(form.batch, pair.second);
+         });
+}
+
 const Expr *PointEvaluator::defineScatter(Operation *op, Index index) {
   FailureOr<ScatterForm> form = formOf(op);
-  if (failed(form))
+  if (failed(form) || !isConsistent(*form))
     return nullptr;
   int64_t indexRank = form->rank(form->indices);
-  if (static_cast<int64_t>(form->batch.size()) !=
-      (form->vectorDim == indexRank ? indexRank : indexRank - 1))
-    return nullptr;
 
   // A symbol for each dim that numbers updates, and the columns at it.
   SmallVector<const Expr *> update(form->rank(form->updates), nullptr);
