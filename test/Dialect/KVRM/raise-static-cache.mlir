@@ -32,6 +32,12 @@
 // RUN:   | FileCheck %s --check-prefix=FINITE
 // FINITE: remark: layer 0: {{.*}} capacity 16, finite mask{{$}}
 
+// A softmax that somebody recognised before.
+// RUN: sed -e '/  \/\/ Softmax\./,/  \/\/ Weighted values\./c\  %%probabilities = linalg.softmax dimension(3) ins(%%scores : tensor<3x2x2x16xf32>) outs(%%empty_scores : tensor<3x2x2x16xf32>) -> tensor<3x2x2x16xf32>' %S/Inputs/decode-layer.mlir \
+// RUN:   | kvrm-opt --kvrm-raise-static-cache=analyse-only 2>&1 \
+// RUN:   | FileCheck %s --check-prefix=SOFTMAX
+// SOFTMAX: remark: layer 0: caches 4 and 5,
+
 // Caches of f32 are narrowed only where that is asked for.
 // RUN: sed -e '/arith.truncf/d; /arith.extf/d; s/%%rounded, %%old : f16/%%new, %%old : f32/' \
 // RUN:   -e 's/%%wide : f32/%%right : f32/; s/f16/f32/g' %S/Inputs/decode-layer.mlir > %t.f32.mlir

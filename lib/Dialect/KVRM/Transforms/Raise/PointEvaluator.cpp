@@ -162,6 +162,9 @@ const Expr *PointEvaluator::defineTensorOp(Operation *op, Index index,
         return defineLinalg(linalgOp, cast<OpResult>(tensor).getResultNumber(),
                             index);
       })
+      .Case([&](linalg::SoftmaxOp softmax) {
+        return defineSoftmax(softmax, index);
+      })
       .Case([&](arith::ConstantOp) { return defineConstant(tensor, index); })
       .Case([&](tensor::CastOp cast) -> Result {
         return isStatic(cast.getSource()) ? at(cast.getSource(), index)
@@ -425,6 +428,24 @@ const Expr *PointEvaluator::defineReduction(linalg::LinalgOp op,
     return nullptr;
   const Expr *initial = at(op.getDpsInitOperand(result)->get(), index);
   return pool.reduce(reduction, term, initial, point.reduced);
+}
+
+const Expr *PointEvaluator::defineSoftmax(linalg::SoftmaxOp op, Index index) {
+  auto type = dyn_cast<RankedTensorType>(op.getInput().getType());
+  if (!type || !type.hasStaticShape())
+    return nullptr;
+  auto dim = static_cast<unsigned>(op.getDimension());
+  auto exponential = [&](const Expr *along) {
+    SmallVector<const Expr *> point(index);
+    point[dim] = along;
+    return pool.apply("math.exp", nullptr, {at(op.getInput(), point)},
+                      /*isInteger=*/false);
+  };
+  const Expr *other = pool.symbol(type.getDimSize(dim), "s");
+  const Expr *sum =
+      pool.reduce(Reduction::Sum, exponential(other), pool.real(0), other);
+  return pool.apply("arith.divf", nullptr, {exponential(index[dim]), sum},
+                    /*isInteger=*/false);
 }
 
 /// softmax(q . k / sqrt(d), masked) . v, for `[batch..., tokens, d]`.

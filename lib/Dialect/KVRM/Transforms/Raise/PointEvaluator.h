@@ -92,6 +92,7 @@ private:
   const Expr *defineConcat(Operation *op, Index index);
   const Expr *defineInsertSlice(Operation *op, Index index);
   const Expr *defineLinalg(linalg::LinalgOp op, unsigned result, Index index);
+  const Expr *defineSoftmax(linalg::SoftmaxOp op, Index index);
   /// tm_tensor.attention, written out.
   const Expr *defineAttention(Operation *op, Index index);
   const Expr *defineScatter(Operation *op, Index index);
