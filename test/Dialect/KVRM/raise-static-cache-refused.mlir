@@ -16,6 +16,10 @@
 // RUN: sed -e 's/%%seen = arith.cmpi sle, %%place, %%p/%%few = arith.trunci %%p : i32 to i4\n%%last = arith.extsi %%few : i4 to i32\n%%seen = arith.cmpi sle, %%place, %%last/' %{layer} | %{raise}=WRAPS
 // WRAPS: remark: not raised: the mask is not token <= position ({{.*}}): (k-arith.trunci(arg3[b]) <= 0)
 
+// Keys and values at positions that lose bits, but not the same.
+// RUN: sed -e 's/%%here = arith.cmpi eq, %%place, %%p : i32 \/\/ keys/%%few = arith.trunci %%p : i32 to i4\n%%wide = arith.extsi %%few : i4 to i32\n%%here = arith.cmpi eq, %%place, %%wide : i32/' -e 's/%%here = arith.cmpi eq, %%place, %%p : i32 \/\/ values/%%few = arith.trunci %%p : i32 to i3\n%%wide = arith.extsi %%few : i3 to i32\n%%here = arith.cmpi eq, %%place, %%wide : i32/' %{layer} | %{raise}=BITS
+// BITS: remark: not raised: keys are written at arith.trunci(arg3[b]), values at arith.trunci(arg3[b])
+
 // No mask at all; one that hides nothing.
 // RUN: sed -e 's/arith.select %%seen, %%scaled, %%lowest/arith.maximumf %%scaled, %%scaled/' %{layer} | %{raise}=UNSCALED
 // RUN: sed -e 's/cmpi sle, %%place, %%p/cmpi sge, %%place, %%place/' %{layer} | %{raise}=OPEN

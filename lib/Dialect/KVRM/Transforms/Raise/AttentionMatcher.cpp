@@ -68,6 +68,9 @@ std::optional<CacheRead> AttentionMatcher::readAt(const Expr *isWritten,
                                           : BlockArgument();
   if (!cache || cache.getOwner() != &func.getBody().front())
     return std::nullopt;
+  auto type = cast<RankedTensorType>(cache.getType());
+  if (!type.hasStaticShape() || llvm::is_contained(type.getShape(), 0))
+    return std::nullopt;
   CacheRead read;
   read.cache = cache;
   read.index = llvm::to_vector(old->operands);
@@ -135,7 +138,9 @@ AttentionMatcher::candidateOf(Operation *op) {
   Candidate candidate;
   candidate.output = op->getResult(0);
   auto type = dyn_cast<RankedTensorType>(candidate.output.getType());
-  if (!type || !type.hasStaticShape() || !isa<FloatType>(type.getElementType()))
+  if (!type || !type.hasStaticShape() ||
+      !isa<FloatType>(type.getElementType()) ||
+      llvm::is_contained(type.getShape(), 0))
     return std::nullopt;
   for (auto [dim, size] : llvm::enumerate(type.getShape()))
     candidate.index.push_back(pool.symbol(size, ("o" + Twine(dim)).str()));

@@ -31,9 +31,11 @@ PointEvaluator::PointEvaluator(ExprPool &pool, Assumption assumption)
 
 PointEvaluator::~PointEvaluator() = default;
 
+/// Whether it is known which elements there are, and there are any.
 static bool isStatic(Value tensor) {
   auto type = dyn_cast<RankedTensorType>(tensor.getType());
-  return type && type.hasStaticShape();
+  return type && type.hasStaticShape() &&
+         !llvm::is_contained(type.getShape(), 0);
 }
 
 static bool isIntegral(Value value) {

@@ -143,11 +143,19 @@ const Expr *PointEvaluator::opaque(Operation *op, Index operands,
     llvm::sort(ordered, [](const Expr *lhs, const Expr *rhs) {
       return lhs->id < rhs->id;
     });
-  // How a sum of real numbers may be rearranged makes no other sum of it.
-  Attribute attributes =
-      isa<FloatType>(type) ? nullptr : Attribute(op->getAttrDictionary());
-  return pool.apply(op->getName().getStringRef(),
-                    attributes.getAsOpaquePointer(), ordered,
+  // Attributes and types tell integer ops of one name apart. Of ops on real
+  // numbers alone they say how to round and what may be rearranged.
+  const void *key = nullptr;
+  if (type.isIntOrIndex() || llvm::any_of(op->getOperandTypes(), [](Type from) {
+        return from.isIntOrIndex();
+      })) {
+    Attribute identity[] = {
+        op->getAttrDictionary(),
+        TypeAttr::get(FunctionType::get(op->getContext(), op->getOperandTypes(),
+                                        op->getResultTypes()))};
+    key = ArrayAttr::get(op->getContext(), identity).getAsOpaquePointer();
+  }
+  return pool.apply(op->getName().getStringRef(), key, ordered,
                     type.isIntOrIndex(), rangeOfType(type));
 }
 
