@@ -10,6 +10,14 @@
 // RESULT: func.func @step(%{{.*}}: tensor<1xi64>, %{{.*}}: tensor<2x1x16x4xf32>, %{{.*}}: tensor<2x1x16x4xf32>)
 // RESULT-NOT: kvrm.
 
+// What a branch reads has no index op of its own.
+// RUN: sed -e 's/%%product = arith.mulf %%x, %%cosine : f32/%%d = linalg.index 3 : index\n%%zero = arith.constant 0 : index\n%%first = arith.cmpi eq, %%d, %%zero : index\n%%either = scf.if %%first -> (f32) {\n%%read = tensor.extract %%cosines[%%d] : tensor<4xf32>\nscf.yield %%read : f32\n} else {\nscf.yield %%cosine : f32\n}\n%%product = arith.mulf %%x, %%either : f32/' %s \
+// RUN:   | kvrm-opt --kvrm-raise-static-cache=narrow=f16 | FileCheck %s --check-prefix=BRANCH
+// BRANCH: %[[ROW:.*]] = linalg.index 0 : index
+// BRANCH: scf.if
+// BRANCH-NEXT: tensor.extract %{{.*}}[%[[ROW]], %{{.*}}] : tensor<2x4xf32>
+// BRANCH: kvrm.cached_attention
+
 #row = affine_map<(b, g, t, s) -> (0)>
 #all = affine_map<(b, g, t, s) -> (b, g, t, s)>
 #column = affine_map<(b, g, t, s) -> (s)>

@@ -281,7 +281,8 @@ Value RowPositions::spreadLinalg(linalg::LinalgOp op, unsigned rowDim) {
     clone.getTensorMutable().assign(read.tensor);
     if (!read.isStack)
       continue;
-    b.setInsertionPoint(clone);
+    // The body's own op: an extract may stand in a branch, where no index may.
+    b.setInsertionPointToStart(generic.getBody());
     Value row = linalg::IndexOp::create(b, op.getLoc(), loop);
     clone->insertOperands(1, row);
   }
