@@ -38,6 +38,14 @@
 // RUN:   | FileCheck %s --check-prefix=SOFTMAX
 // SOFTMAX: remark: layer 0: caches 4 and 5,
 
+// Queries and keys are the front of a larger tensor.
+// RUN: sed -e 's/%%q: tensor<3x2x2x4xf32>, %%k: tensor<3x2x4xf32>/%%heads: tensor<3x2x5x4xf32>, %%k_and_more: tensor<3x5x4xf32>/' \
+// RUN:   -e 's/^  %%zero = /  %%q = tensor.extract_slice %%heads[0, 0, 0, 0] [3, 2, 2, 4] [1, 1, 1, 1] : tensor<3x2x5x4xf32> to tensor<3x2x2x4xf32>\n  %%k = tensor.extract_slice %%k_and_more[0, 0, 0] [3, 2, 4] [1, 1, 1] : tensor<3x5x4xf32> to tensor<3x2x4xf32>\n&/' %S/Inputs/decode-layer.mlir \
+// RUN:   | kvrm-opt --kvrm-raise-static-cache | FileCheck %s --check-prefix=FRONT
+// FRONT: tensor.extract %arg0[{{.*}}] : tensor<3x2x5x4xf32>
+// FRONT: tensor.extract %arg1[{{.*}}] : tensor<3x5x4xf32>
+// FRONT: kvrm.cached_attention {{.*}} tensor<3x1x4x4xf32>, tensor<3x1x2x4xf32>
+
 // Caches of f32 are narrowed only where that is asked for.
 // RUN: sed -e '/arith.truncf/d; /arith.extf/d; s/%%rounded, %%old : f16/%%new, %%old : f32/' \
 // RUN:   -e 's/%%wide : f32/%%right : f32/; s/f16/f32/g' %S/Inputs/decode-layer.mlir > %t.f32.mlir

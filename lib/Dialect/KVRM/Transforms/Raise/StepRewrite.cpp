@@ -191,8 +191,9 @@ Value StepRewriter::asBefore(Value rowPositions) {
 /// The dim of an element's tensor that is indexed by the row.
 static std::optional<unsigned> rowDimOf(const AttentionLayer &layer,
                                         const Expr *element) {
+  auto type = mlir::cast<RankedTensorType>(element->tensor.getType());
   for (auto [dim, at] : llvm::enumerate(element->operands))
-    if (at == layer.row)
+    if (at == layer.row && type.getDimSize(dim) == layer.rows)
       return dim;
   return std::nullopt;
 }
@@ -298,16 +299,28 @@ Value StepRewriter::index(
 
 /// What `head` is divided by in indices of groups and of heads in a group, if
 /// one number serves all; 1 if nothing is divided.
-static int64_t groupSize(const Expr *element, const Expr *head) {
+static int64_t groupSize(const Expr *element, const Expr *head, int64_t heads) {
   int64_t size = 1;
   for (const Expr *at : element->operands) {
     if (!at->is(ExprKind::FloorDiv) && !at->is(ExprKind::Mod))
       continue;
-    if (at->operand(0) != head || (size != 1 && size != at->number))
+    if (at->operand(0) != head || (size != 1 && size != at->number) ||
+        heads % at->number != 0)
       return 1;
     size = at->number;
   }
   return size;
+}
+
+/// Whether loops over `shape` run over all of the dims that they index, as an
+/// indexing map wants it: not over the front of a larger tensor.
+static bool takesAll(Value tensor, ArrayRef<AffineExpr> index,
+                     ArrayRef<int64_t> shape) {
+  auto type = mlir::cast<RankedTensorType>(tensor.getType());
+  return llvm::all_of(llvm::enumerate(index), [&](auto at) {
+    auto loop = dyn_cast<AffineDimExpr>(at.value());
+    return !loop || type.getDimSize(at.index()) == shape[loop.getPosition()];
+  });
 }
 
 Value StepRewriter::materialise(const AttentionLayer &layer, const Expr *expr,
@@ -315,7 +328,8 @@ Value StepRewriter::materialise(const AttentionLayer &layer, const Expr *expr,
   expr = withoutRounding(expr);
   Value tensor = tensorOf(layer, expr);
   // Loops over rows, the one token, groups of heads, heads of a group, columns.
-  int64_t group = groupSize(expr, head);
+  int64_t group = groupSize(expr, head, heads);
+  int64_t shape[] = {layer.rows, 1, heads / group, group, layer.headDim};
   SmallVector<AffineExpr> exprs;
   for (const Expr *at : expr->operands) {
     if (at->isNumber(0))
@@ -329,8 +343,7 @@ Value StepRewriter::materialise(const AttentionLayer &layer, const Expr *expr,
     else if (at == layer.column)
       exprs.push_back(b.getAffineDimExpr(4));
   }
-  if (exprs.size() == expr->operands.size()) {
-    int64_t shape[] = {layer.rows, 1, heads / group, group, layer.headDim};
+  if (exprs.size() == expr->operands.size() && takesAll(tensor, exprs, shape)) {
     Value grouped = elementwise(
         shape, type, tensor, AffineMap::get(5, 0, exprs, b.getContext()),
         [&](OpBuilder &nested, Location loc, Value scalar) {
@@ -343,8 +356,8 @@ Value StepRewriter::materialise(const AttentionLayer &layer, const Expr *expr,
   loops[layer.row] = 0;
   loops[head] = 2;
   loops[layer.column] = 3;
-  int64_t shape[] = {layer.rows, 1, heads, layer.headDim};
-  return elementwise(shape, type, Value(), AffineMap(),
+  int64_t flat[] = {layer.rows, 1, heads, layer.headDim};
+  return elementwise(flat, type, Value(), AffineMap(),
                      [&](OpBuilder &nested, Location loc, Value) {
                        SmallVector<Value> indices;
                        for (const Expr *at : expr->operands)
