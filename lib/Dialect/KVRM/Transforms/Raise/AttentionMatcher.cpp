@@ -68,8 +68,8 @@ std::optional<CacheRead> AttentionMatcher::readAt(const Expr *isWritten,
                                           : BlockArgument();
   if (!cache || cache.getOwner() != &func.getBody().front())
     return std::nullopt;
-  auto type = cast<RankedTensorType>(cache.getType());
-  if (!type.hasStaticShape() || llvm::is_contained(type.getShape(), 0))
+  auto type = dyn_cast<RankedTensorType>(cache.getType());
+  if (!type || !type.hasStaticShape() || llvm::is_contained(type.getShape(), 0))
     return std::nullopt;
   CacheRead read;
   read.cache = cache;
@@ -129,6 +129,20 @@ std::optional<CacheRead> AttentionMatcher::readCache(const Expr *expr) {
     return read;
   }
   return std::nullopt;
+}
+
+std::optional<CacheRead> AttentionMatcher::readUnrounded(const Expr *expr) {
+  roundedTo.clear();
+  std::optional<CacheRead> read = readCache(expr);
+  if (!read)
+    return std::nullopt;
+  Type element = getElementTypeOrSelf(read->cache.getType());
+  for (const void *key : roundedTo) {
+    Type type = Type::getFromOpaquePointer(key);
+    if (type != element && !type.isF32() && !type.isF64())
+      return std::nullopt;
+  }
+  return read;
 }
 
 std::optional<AttentionMatcher::Candidate>
@@ -363,6 +377,37 @@ LogicalResult AttentionMatcher::matchValues(const Candidate &candidate) {
   return success();
 }
 
+/// Whether the index of an element is arithmetic on `symbols`, which loops over
+/// them can follow: not read from somewhere, nor clamped. The remainder of a
+/// negative number is not what their ops give.
+static bool isIndexedBy(const Expr *element, ArrayRef<const Expr *> symbols) {
+  return llvm::none_of(element->operands, [&](const Expr *at) {
+    return anyPart(at, [&](const Expr *part) {
+      switch (part->kind) {
+      case ExprKind::Integer:
+      case ExprKind::Linear:
+      case ExprKind::FloorDiv:
+        return false;
+      case ExprKind::Mod:
+        return part->operand(0)->range.low < 0;
+      default:
+        return !llvm::is_contained(symbols, part);
+      }
+    });
+  });
+}
+
+/// Whether the query heads of a group see one thing written, `written`, where
+/// each of them was found to read `seen`.
+bool AttentionMatcher::isOfGroup(const Expr *written, const Expr *seen,
+                                 const Expr *column) {
+  PointEvaluator::Substitution map;
+  map[layer.column] = column;
+  if (!layer.kvHead->is(ExprKind::Integer))
+    map[layer.kvHead] = kvHeadOfHead;
+  return evaluator.same(evaluator.substitute(written, map), seen);
+}
+
 /// What is written, at (row, kvHead, column).
 LogicalResult AttentionMatcher::matchWritten(const CacheRead &read,
                                              const Expr *column,
@@ -379,6 +424,10 @@ LogicalResult AttentionMatcher::matchWritten(const CacheRead &read,
   if (layer.head->is(ExprKind::Integer))
     map.erase(layer.head);
   written = evaluator.substitute(read.written, map);
+  if (!isOfGroup(written, read.written, column))
+    return refuse("the " + what +
+                      " that is written is another for each query head",
+                  read.written);
   // The cache rounds by itself.
   const Expr *rounded = written;
   Type element = getElementTypeOrSelf(read.cache.getType());
@@ -389,6 +438,11 @@ LogicalResult AttentionMatcher::matchWritten(const CacheRead &read,
     return refuse("the " + what +
                       " that is written is not an element of a "
                       "tensor",
+                  written);
+  if (!isIndexedBy(rounded, {layer.row, layer.kvHead, layer.column}))
+    return refuse("the " + what +
+                      " that is written is not indexed by row, "
+                      "head and column alone",
                   written);
   return success();
 }
@@ -646,7 +700,9 @@ LogicalResult AttentionMatcher::matchProduct(const Expr *product) {
                   toString(evaluator.head(factors[0].value)) + " and " +
                   toString(evaluator.head(factors[1].value)));
   layer.scale *= factors[0].number * factors[1].number;
-  if (!(layer.scale > 0) || std::isinf(layer.scale))
+  // As a float, which the op has.
+  auto scale = static_cast<float>(layer.scale);
+  if (!(scale > 0) || std::isinf(scale))
     return refuse("scores are scaled by a factor that is not positive",
                   product);
 
@@ -666,6 +722,9 @@ LogicalResult AttentionMatcher::matchProduct(const Expr *product) {
                   "token",
                   value);
   layer.query = evaluator.substitute(value, column, layer.column);
+  if (!isIndexedBy(layer.query, {layer.row, layer.head, layer.column}))
+    return refuse("queries are not indexed by row, head and column alone",
+                  layer.query);
   if (failed(matchPosition(*keys)) ||
       failed(matchWritten(*keys, column, layer.key, "key")))
     return failure();

@@ -84,6 +84,8 @@ public:
 
   /// `expr` as a point of a cache with a token written.
   std::optional<CacheRead> readCache(const Expr *expr);
+  /// The same, if nothing on the way is rounded to less than the cache is.
+  std::optional<CacheRead> readUnrounded(const Expr *expr);
   /// Symbols that all layers share.
   const Expr *symbol(StringRef name, int64_t extent);
 
@@ -119,6 +121,7 @@ private:
   LogicalResult matchRounding();
   LogicalResult matchWritten(const CacheRead &read, const Expr *column,
                              const Expr *&written, StringRef what);
+  bool isOfGroup(const Expr *written, const Expr *seen, const Expr *column);
   LogicalResult matchPosition(const CacheRead &keys);
   std::optional<CacheDims> dimsOf(const CacheRead &read, const Expr *column);
 

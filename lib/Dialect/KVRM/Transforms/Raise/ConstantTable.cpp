@@ -18,6 +18,12 @@ using namespace mlir::kvrm::raise;
 /// A table with more elements is not looked through.
 static constexpr int64_t maxElements = int64_t{1} << 24;
 
+/// Whether numbers of the type are an int64_t.
+static bool isNarrow(Type element) {
+  return element.isIndex() ||
+         (element.isIntOrIndex() && element.getIntOrFloatBitWidth() <= 64);
+}
+
 static int64_t valueOf(const llvm::APInt &value) {
   return value.getBitWidth() == 1 ? static_cast<int64_t>(value.getZExtValue())
                                   : value.getSExtValue();
@@ -56,7 +62,7 @@ static SmallVector<int64_t> integersOf(ArrayRef<char> data, unsigned width,
 ConstantTable::ConstantTable(ElementsAttr attr) : attr(attr) {
   ShapedType type = attr.getShapedType();
   Type element = type.getElementType();
-  if (!element.isIntOrIndex() || !type.hasStaticShape() ||
+  if (!isNarrow(element) || !type.hasStaticShape() ||
       type.getNumElements() > maxElements ||
       (isa<DenseElementsAttr>(attr) && attr.isSplat()))
     return;
@@ -134,7 +140,7 @@ const Expr *ConstantTable::at(ExprPool &pool,
     return pool.real(value.convertToDouble());
   }
   if (auto dense = dyn_cast<DenseIntElementsAttr>(attr);
-      dense && dense.isSplat())
+      dense && dense.isSplat() && isNarrow(element))
     return pool.integer(valueOf(dense.getSplatValue<llvm::APInt>()));
   if (!coefficients.empty()) {
     const Expr *value = pool.integer(integers[0]);

@@ -338,9 +338,16 @@ PointEvaluator::loopsAt(linalg::LinalgOp op, unsigned result, Index index) {
   SmallVector<int64_t> extents = op.getStaticLoopRanges();
   point.loops.assign(extents.size(), nullptr);
   AffineMap map = op.getIndexingMapMatchingResult(op->getResult(result));
-  for (auto [expr, at] : llvm::zip_equal(map.getResults(), index)) {
-    if (isa<AffineConstantExpr>(expr))
+  auto shape =
+      cast<RankedTensorType>(op->getResult(result).getType()).getShape();
+  for (auto [expr, at, size] :
+       llvm::zip_equal(map.getResults(), index, shape)) {
+    // Elsewhere the op leaves what was there.
+    if (auto constant = dyn_cast<AffineConstantExpr>(expr)) {
+      if (size != 1 && !at->isNumber(constant.getValue()))
+        return failure();
       continue;
+    }
     auto dim = dyn_cast<AffineDimExpr>(expr);
     if (!dim || point.loops[dim.getPosition()])
       return failure();
@@ -467,6 +474,12 @@ const Expr *PointEvaluator::defineAttention(Operation *op, Index index) {
       }))
     return nullptr;
   Index batch = index.drop_back(2);
+  // Its batches are those of all operands; nothing else verifies that.
+  if (llvm::any_of(op->getOperands(), [&](Value operand) {
+        return shapeOf(operand).drop_back(2) !=
+               shapeOf(op->getResult(0)).drop_back(2);
+      }))
+    return nullptr;
   int64_t width = shapeOf(key).back();
   int64_t tokens = shapeOf(key).drop_back().back();
   if (shapeOf(query).back() != width ||

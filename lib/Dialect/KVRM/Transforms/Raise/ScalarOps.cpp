@@ -67,6 +67,9 @@ const Expr *PointEvaluator::evaluateScalarOp(Operation *op, Scalars &scalars,
     return pool.unknown(type.isIntOrIndex(), rangeOfType(type));
   };
   if (auto constant = dyn_cast<arith::ConstantOp>(op)) {
+    if (constant.getType().isIntOrIndex() && !constant.getType().isIndex() &&
+        constant.getType().getIntOrFloatBitWidth() > 64)
+      return notKnown();
     if (auto integer = dyn_cast<IntegerAttr>(constant.getValue()))
       return pool.integer(isTruthType(integer.getType())
                               ? integer.getValue().getZExtValue()
@@ -168,7 +171,7 @@ const Expr *PointEvaluator::unlessItWraps(Operation *op, Index operands,
   // A sum that may leave 64 bits has the end of them as its bound.
   bool mayLeave =
       value->range.low == range.low || value->range.high == range.high;
-  bool isWide = type.isIndex() || type.getIntOrFloatBitWidth() == 64;
+  bool isWide = type.isIndex() || type.getIntOrFloatBitWidth() >= 64;
   if (!value->range.within(range) || (isWide && mayLeave))
     return opaque(op, operands);
   return value;

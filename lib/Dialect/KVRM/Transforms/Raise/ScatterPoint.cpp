@@ -35,6 +35,9 @@ struct ScatterForm {
   int64_t vectorDim = 0;
   /// Pairs of a dim of `old` and a dim of `indices` that run together.
   SmallVector<std::pair<int64_t, int64_t>> together;
+  /// Dims of `old` that no column is a place in, and no window runs along: all
+  /// updates are at their first index.
+  SmallVector<int64_t> first;
   /// Pairs of a dim of `old` and a dim of `updates` that is in the window.
   SmallVector<std::pair<int64_t, int64_t>> window;
 
@@ -151,6 +154,9 @@ static FailureOr<ScatterForm> formOfStableHLO(Operation *op) {
       form.batch.push_back(dim);
   for (auto [old, index] : llvm::zip_equal(*batching, *indexBatching))
     form.together.emplace_back(old, index);
+  for (int64_t dim : *inserted)
+    if (!llvm::is_contained(form.columns, dim))
+      form.first.push_back(dim);
   size_t next = 0;
   for (int64_t dim = 0; dim < form.rank(form.old); ++dim) {
     if (llvm::is_contained(*inserted, dim) ||
@@ -265,6 +271,8 @@ static bool isConsistent(const ScatterForm &form) {
                       [&](int64_t dim) {
                         return isDim(dim, form.rank(form.updates));
                       }) &&
+         llvm::all_of(form.first,
+                      [&](int64_t dim) { return isDim(dim, oldRank); }) &&
          llvm::all_of(form.together,
                       [&](auto pair) {
                         return isDim(pair.first, oldRank) &&
@@ -306,6 +314,8 @@ const Expr *PointEvaluator::defineScatter(Operation *op, Index index) {
   }
   for (auto [old, dim] : form->together)
     equations.push_back({index[old], indexPoint[dim]});
+  for (int64_t dim : form->first)
+    equations.push_back({index[dim], pool.integer(0)});
 
   Substitution solution;
   for (const Expr *symbol : symbols) {

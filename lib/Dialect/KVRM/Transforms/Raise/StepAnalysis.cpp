@@ -38,7 +38,8 @@ public:
   StepAnalyser(func::FuncOp func, PointEvaluator::Assumption assumption)
       : func(func), pool(std::make_unique<ExprPool>()),
         evaluator(*pool, assumption), matcher(evaluator, func),
-        position(dyn_cast_or_null<BlockArgument>(assumption.argument)) {}
+        position(dyn_cast_or_null<BlockArgument>(assumption.argument)),
+        last(assumption.range.high) {}
 
   /// The first cache that a contraction sums the tokens of.
   std::optional<CacheRead> findCandidate();
@@ -69,8 +70,9 @@ private:
   std::unique_ptr<ExprPool> pool;
   PointEvaluator evaluator;
   AttentionMatcher matcher;
-  /// Of which it was assumed that it is within the capacity.
+  /// Of which it was assumed that it is at most `last`.
   BlockArgument position;
+  int64_t last;
   RaisableStep step;
   /// The result that returns an argument.
   llvm::DenseMap<BlockArgument, unsigned> resultOf;
@@ -209,11 +211,20 @@ LogicalResult StepAnalyser::checkPosition() {
   if (argument != position)
     return refuse(first.op, "the position is " + toString(first.position) +
                                 ", which another layer does not write at");
+  // Less was assumed for another cache than holds for this one.
+  if (first.capacity - 1 != last)
+    return refuse(first.op, "the cache has " + Twine(first.capacity) +
+                                " tokens, the first that was found has " +
+                                Twine(last + 1));
   Type type = argument.getType(), element = getElementTypeOrSelf(type);
   int64_t count = 1;
-  if (auto tensor = dyn_cast<RankedTensorType>(type))
+  if (auto tensor = dyn_cast<RankedTensorType>(type)) {
+    if (!tensor.hasStaticShape())
+      return refuse(first.op, "how many positions there are is not known");
     count = tensor.getNumElements();
-  if (!element.isInteger(32) && !element.isInteger(64) && !element.isIndex())
+  }
+  if (!element.isSignlessInteger(32) && !element.isSignlessInteger(64) &&
+      !element.isIndex())
     return refuse(func, "positions are neither i32 nor i64 nor index");
   bool isPerRow = false;
   for (const Expr *at : first.position->operands) {
@@ -304,7 +315,7 @@ std::optional<unsigned> StepAnalyser::findResult(const AttentionLayer &layer,
     if (value.getType() != cache.getType())
       continue;
     std::optional<CacheRead> read =
-        matcher.readCache(evaluator.at(value, index));
+        matcher.readUnrounded(evaluator.at(value, index));
     if (!read || read->cache != cache)
       continue;
     bool isSame = ArrayRef(read->index) == ArrayRef(index) &&
