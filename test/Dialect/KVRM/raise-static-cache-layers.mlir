@@ -8,16 +8,19 @@
 // CHECK: kvrm.cached_attention {{.*}}, %[[KEYS_0]], %[[VALUES_0]] at {{.*}} {layer = 1 : i64
 
 // A layer that is at another position, that reads the caches of the one before,
-// that leaves its caches in another order, or that is soft-capped on the way.
+// that leaves its caches in another order, that writes a cache of the one before,
+// or that has an attribute nobody knows.
 // DEFINE: %{raise} = kvrm-opt --kvrm-raise-static-cache=narrow=f16 2>&1 | FileCheck %s --implicit-check-not='= kvrm.' --check-prefix
 // RUN: sed -e '/keys_1 = /s/%%at/%%other/' -e '/values_1 = /s/%%at/%%other/; /"tm_tensor.attention"(%%output_0/s/%%mask/%%other_mask/' %s | %{raise}=POSITION
 // RUN: sed -e 's/(%%output_0, %%new_keys_1, %%new_values_1/(%%output_0, %%new_keys_0, %%new_values_0/' %s | %{raise}=SHARED
 // RUN: sed -e 's/return %%output_1, %%new_keys_0, %%new_values_0, %%new_keys_1, %%new_values_1/return %%output_1, %%new_keys_1, %%new_values_1, %%new_keys_0, %%new_values_0/' %s | %{raise}=ORDER
 // RUN: sed -e '/new_values_1 = /s/into %%values_1/into %%new_values_0/' %s | %{raise}=TWICE
+// RUN: sed -e 's/array<i32: 4, 1>}>/& {scale = 3.0 : f32}/' %s | %{raise}=ATTRIBUTE
 // POSITION: remark: not raised: is at arg4[0], the first layer at arg3[0]
 // SHARED: remark: not raised: shares argument 5 with another layer
 // ORDER: remark: not raised: caches are returned in another order than they are taken in
 // TWICE: remark: not raised: {{.*}} is argument 7 with a token written, which no attention that was recognised reads
+// ATTRIBUTE: remark: not raised: no attention over a cache that a token was written to
 
 #row = affine_map<(b, t, s) -> (b)>
 #all = affine_map<(b, t, s) -> (b, t, s)>

@@ -459,9 +459,10 @@ const Expr *PointEvaluator::defineSoftmax(linalg::SoftmaxOp op, Index index) {
 
 /// softmax(q . k / sqrt(d), masked) . v, for `[batch..., tokens, d]`.
 const Expr *PointEvaluator::defineAttention(Operation *op, Index index) {
-  // Queries, keys, values, perhaps a mask, and the tensor to write to.
-  if (op->getNumOperands() < 4 || op->getNumOperands() > 5 ||
-      !llvm::all_of(op->getOperands(), isStatic))
+  // Queries, keys, values, perhaps a mask, and the tensor to write to; an
+  // attribute could say anything.
+  if (!op->getDiscardableAttrs().empty() || op->getNumOperands() < 4 ||
+      op->getNumOperands() > 5 || !llvm::all_of(op->getOperands(), isStatic))
     return nullptr;
   Value query = op->getOperand(0), key = op->getOperand(1);
   Value value = op->getOperand(2);
@@ -482,7 +483,10 @@ const Expr *PointEvaluator::defineAttention(Operation *op, Index index) {
     return nullptr;
   int64_t width = shapeOf(key).back();
   int64_t tokens = shapeOf(key).drop_back().back();
+  int64_t rows = shapeOf(op->getResult(0)).drop_back().back();
   if (shapeOf(query).back() != width ||
+      shapeOf(query).drop_back().back() != rows ||
+      (mask && shapeOf(mask).drop_back().back() != rows) ||
       shapeOf(value).drop_back().back() != tokens ||
       (mask && shapeOf(mask).back() != tokens))
     return nullptr;
