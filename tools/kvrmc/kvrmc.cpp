@@ -21,6 +21,7 @@
 
 #include "kvrm/Frontend/DecoderBuilder.h"
 #include "kvrm/Frontend/GGUF.h"
+#include "kvrm/runtime/abi/limits.h"
 #include "kvrm/runtime/abi/model.h"
 #include "kvrm/runtime/abi/pool.h"
 #include "kvrm/runtime/support/OneLine.h"
@@ -346,6 +347,10 @@ llvm::Error checkMixed() {
   if (slots < 2)
     return llvm::createStringError(
         "--mixed: with 1 slot there is nobody to decode beside a prompt");
+  if (slots >= KVRM_MAX_ROWS)
+    return llvm::createStringError(
+        "--mixed: %lld slots and a prompt are more than %d rows",
+        static_cast<long long>(slots), static_cast<int>(KVRM_MAX_ROWS));
   return llvm::Error::success();
 }
 
