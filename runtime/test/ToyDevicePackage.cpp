@@ -225,7 +225,8 @@ json toy::deviceManifestOf(const std::string &folder, bool mixes) {
   }
   json files = json::array();
   for (const std::string &name : names) {
-    std::string path = folder + "/" + name;
+    std::string path = folder + "/";
+    path += name;
     files.push_back({{"name", name},
                      {"bytes", fs::file_size(path)},
                      {"xxh3", checksum(path)}});

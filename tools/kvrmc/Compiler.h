@@ -46,6 +46,8 @@ struct Source {
     int64_t queries = 0;
     /// Entries before it whose batches it has, in their order; none: it has one
     /// of `rows` and `queries`.
+    // Set, so that initializers may leave it out.
+    // NOLINTNEXTLINE(readability-redundant-member-init)
     std::vector<std::string> batches = {};
   };
   std::vector<Entry> entries;

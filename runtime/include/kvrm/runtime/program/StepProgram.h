@@ -41,6 +41,8 @@ struct ProgramBounds {
   bool hasLogits = false;
   int64_t logitBytes = 0; ///< of all rows, if it is
   /// Rows of each batch; may be left out where there is one.
+  // Set, so that initializers may leave it out.
+  // NOLINTNEXTLINE(readability-redundant-member-init)
   std::span<const int32_t> batchRows = {};
 
   size_t batches() const { return batchRows.empty() ? 1 : batchRows.size(); }
