@@ -271,6 +271,24 @@ void Session::fillDecodeRows(std::span<const int32_t> tokens) {
   }
 }
 
+/// Runs the step that `run` makes of requests whose rows are filled in, and
+/// keeps its figures. If it fails, what was appended for it is cut off again.
+template <typename Run>
+Status Session::runRequests(std::span<const PageCopy> copied,
+                            const Stopwatch &watch, Run run) {
+  StepStats stats;
+  Status status = copyPages(copied, stats);
+  if (status.isOk())
+    status = run(stats);
+  if (!status.isOk()) {
+    undoRequests(copied);
+    return status;
+  }
+  stats.stepNanoseconds = watch.nanoseconds();
+  last = stats;
+  return Status::ok();
+}
+
 Status Session::decode(std::span<const int32_t> tokens,
                        const StepOutputs &outputs) {
   Stopwatch watch;
@@ -282,17 +300,9 @@ Status Session::decode(std::span<const int32_t> tokens,
   std::span<PageCopy> copied;
   KVRM_TRY(appendRequests(copied));
   fillDecodeRows(tokens);
-  StepStats stats;
-  Status status = copyPages(copied, stats);
-  if (status.isOk())
-    status = runEntry(entryOf(StepEntry::Decode), outputs, stats);
-  if (!status.isOk()) {
-    undoRequests(copied);
-    return status;
-  }
-  stats.stepNanoseconds = watch.nanoseconds();
-  last = stats;
-  return Status::ok();
+  return runRequests(copied, watch, [&](StepStats &stats) {
+    return runEntry(entryOf(StepEntry::Decode), outputs, stats);
+  });
 }
 
 Status Session::mixedStep(std::span<const int32_t> tokens, int32_t slot,
@@ -310,17 +320,9 @@ Status Session::mixedStep(std::span<const int32_t> tokens, int32_t slot,
   PlannedEntry &prefill = entryOf(StepEntry::Prefill).planned;
   prefill.setTokens(0, prompt);
   prefill.rows()[0] = planRow(slot, length(slot) - count, count);
-  StepStats stats;
-  Status status = copyPages(copied, stats);
-  if (status.isOk())
-    status = runMixed(outputs, stats);
-  if (!status.isOk()) {
-    undoRequests(copied);
-    return status;
-  }
-  stats.stepNanoseconds = watch.nanoseconds();
-  last = stats;
-  return Status::ok();
+  return runRequests(copied, watch, [&](StepStats &stats) {
+    return runMixed(outputs, stats);
+  });
 }
 
 /// Runs a mixed step whose rows and tokens are filled in, as runEntry() does

@@ -29,6 +29,7 @@
 #include "kvrm/runtime/session/Backend.h"
 #include "kvrm/runtime/session/Decoder.h"
 #include "kvrm/runtime/session/PlannedEntry.h"
+#include "kvrm/runtime/support/Clock.h"
 #include "kvrm/runtime/support/Status.h"
 
 #include <array>
@@ -124,6 +125,9 @@ private:
   void undoPrefill(int32_t slot, int32_t before, const PageCopy &copy);
   void addDecodeRequests(std::span<const int32_t> tokens);
   Status appendRequests(std::span<PageCopy> &copied);
+  template <typename Run>
+  Status runRequests(std::span<const PageCopy> copied, const Stopwatch &watch,
+                     Run run);
   void undoRequests(std::span<const PageCopy> copied);
   void fillDecodeRows(std::span<const int32_t> tokens);
   Status runMixed(const StepOutputs &outputs, StepStats &stats);
