@@ -71,6 +71,7 @@ CudaBackend::create(std::shared_ptr<const CudaDevice> device,
   facts.choosesTokens = true;
   // Kernels for older GPUs do not wait for what they overlap with.
   facts.overlapsSteps = m.capability >= 90;
+  facts.stepsAhead = CudaTokens::mostSent - 1;
   facts.mixes = m.hasMixed();
   for (StepEntry which : planned) {
     auto index = static_cast<size_t>(which);
@@ -125,7 +126,7 @@ Status CudaBackend::takePools(const Manifest &manifest,
 Status CudaBackend::takeStepMemory(const Manifest &manifest) {
   int64_t arenaBytes = KVRM_ALIGNMENT;
   int64_t partialFloats = 1;
-  int64_t rows = 1;
+  int64_t rows = 0;
   for (StepEntry which : planned) {
     const EntryInfo &info = infoOf(manifest, which);
     int64_t queryRows = int64_t(info.qTile) * manifest.groupHeads();
@@ -134,19 +135,19 @@ Status CudaBackend::takeStepMemory(const Manifest &manifest) {
                  batchOf(which).room.partials *
                      kvrm_device_partial_floats(queryRows, manifest.headDim));
     arenaBytes = std::max(arenaBytes, info.arenaBytes);
-    rows = std::max<int64_t>(rows, info.rows);
+    rows += info.rows;
   }
-  if (manifest.hasMixed()) {
+  if (manifest.hasMixed())
     arenaBytes = std::max(arenaBytes, manifest.mixed.arenaBytes);
-    rows = manifest.mixed.rows;
-  }
   int64_t logitBytes = rows * vocabulary * int64_t(sizeof(float));
   KVRM_TRY(take(arena, gpu, arenaBytes, "arena"));
   KVRM_TRY(
       take(partials, gpu, partialFloats * int64_t(sizeof(float)), "partials"));
   KVRM_TRY(take(logits, gpu, logitBytes, "logits"));
   KVRM_TRY(take(hostLogits, gpu, logitBytes, "logits"));
-  KVRM_TRY(take(next, gpu, rows * int64_t(sizeof(int32_t)), "next tokens"));
+  Expected<CudaTokens> chosen = CudaTokens::create(gpu, rows);
+  KVRM_TRY(chosen.status());
+  tokens = chosen.take();
   static_assert(KVRM_EMPTY_PARTIAL == 0xffffffffu);
   return queue.fill(partials.span(), 0xff);
 }
@@ -202,8 +203,16 @@ ProgramMemory CudaBackend::memoryOf(StepEntry entry) {
   memory.arena = arena.address();
   memory.weights = weights.address();
   memory.logits = logits.address();
-  memory.next = std::bit_cast<uint64_t>(next.data());
+  memory.next = tokens.address() +
+                static_cast<uint64_t>(firstTokenOf(entry)) * sizeof(int32_t);
   return memory;
+}
+
+/// Where the tokens of an entry's rows begin among all.
+int64_t CudaBackend::firstTokenOf(StepEntry entry) const {
+  return entry == StepEntry::Prefill
+             ? batchOf(StepEntry::Decode).room.limits.rows
+             : 0;
 }
 
 Status CudaBackend::createDescriptor(StepEntry which) {
@@ -251,7 +260,7 @@ CudaBackend::~CudaBackend() {
 
 int64_t CudaBackend::deviceBytes() const {
   int64_t bytes = pool.span().bytes + weights.size() + arena.size() +
-                  partials.size() + logits.size();
+                  partials.size() + logits.size() + tokens.deviceBytes();
   if (products)
     bytes += products->deviceBytes();
   for (const Batch &batch : perBatch)
@@ -319,6 +328,13 @@ activeRows(std::span<StepDescriptor *const> descriptors) {
   return {std::max<int64_t>(first, 0), end};
 }
 
+static size_t rowsOf(std::span<StepDescriptor *const> descriptors) {
+  size_t rows = 0;
+  for (const StepDescriptor *descriptor : descriptors)
+    rows += descriptor->committedRows().size();
+  return rows;
+}
+
 /// Waits for the step and copies the logits of its active rows. They go through
 /// pinned memory, as a copy to other memory is one through pinned memory of the
 /// driver's.
@@ -336,30 +352,38 @@ Status CudaBackend::readLogits(const BackendStep &step) {
   return Status::ok();
 }
 
-Status CudaBackend::runStep(const BackendStep &step, BackendStats &stats) {
+Status CudaBackend::startStep(const BackendStep &step, BackendStats &stats) {
   std::span<Batch> batches = batchesOf(step.entry);
   KVRM_CHECK(step.descriptors.size() == batches.size(),
              "every batch of a step is planned");
-  int64_t rows = 0;
-  BackendStats moved;
   for (size_t i = 0; i < batches.size(); ++i) {
     StepDescriptor &descriptor = *step.descriptors[i];
     KVRM_CHECK(std::memcmp(&descriptor.limits(), &batches[i].room.limits,
                            sizeof(descriptor.limits())) == 0,
                "a batch is planned as its entry is");
-    KVRM_TRY(batches[i].descriptor.send(queue, descriptor));
-    moved.committedBytes += batches[i].descriptor.stats().bytes;
-    moved.commitNanoseconds += batches[i].descriptor.stats().nanoseconds;
-    rows += descriptor.limits().rows;
+    KVRM_TRY(batches[i].descriptor.send(queue, descriptor, tokens.address()));
+    stats.committedBytes += batches[i].descriptor.stats().bytes;
+    stats.commitNanoseconds += batches[i].descriptor.stats().nanoseconds;
   }
   KVRM_TRY(programs[static_cast<size_t>(step.entry)].replay(
       queue, {.cluster = step.schedule}));
   for (Batch &batch : batches)
     batch.descriptor.applied();
-  KVRM_TRY(step.logits ? readLogits(step) : queue.synchronize());
+  return Status::ok();
+}
+
+Status CudaBackend::runStep(const BackendStep &step, BackendStats &stats) {
+  BackendStats moved;
+  KVRM_TRY(startStep(step, moved));
+  if (step.isLater)
+    KVRM_TRY(tokens.send(queue));
+  else if (step.logits)
+    KVRM_TRY(readLogits(step));
+  else if (!step.next)
+    KVRM_TRY(queue.synchronize());
   if (step.next)
-    std::memcpy(step.next, next.data(),
-                static_cast<size_t>(rows) * sizeof(int32_t));
+    KVRM_TRY(tokens.fetch(queue, firstTokenOf(step.entry),
+                          {step.next, rowsOf(step.descriptors)}));
   stats = moved;
   return Status::ok();
 }

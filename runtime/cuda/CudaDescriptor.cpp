@@ -56,7 +56,7 @@ CudaDescriptor::create(const CudaStream &stream,
 }
 
 Status CudaDescriptor::send(const CudaStream &stream,
-                            StepDescriptor &descriptor) {
+                            StepDescriptor &descriptor, uint64_t next) {
   const Stopwatch watch;
   Lap &lap = laps[nextSlot / Lap::slots];
   size_t slot = nextSlot % Lap::slots;
@@ -72,10 +72,12 @@ Status CudaDescriptor::send(const CudaStream &stream,
       static_cast<size_t>(descriptor.deltaCapacity(hasGroups)));
   int32_t count = descriptor.collectDelta(
       words, {.isWhole = isPending, .hasGroups = hasGroups});
-  *header = {static_cast<uint32_t>(count), {0, 0, 0}};
+  int32_t fed = descriptor.collectFed(words.subspan(size_t(count)));
+  KVRM_CHECK(fed == 0 || next != 0, "fed tokens are somewhere");
+  *header = {static_cast<uint32_t>(count), static_cast<uint32_t>(fed), next};
   last = CudaCommitStats();
-  last.words = count;
-  last.bytes = deltaBytes(count);
+  last.words = count + fed;
+  last.bytes = deltaBytes(last.words);
   last.isWhole = isPending;
   isPending = true;
 

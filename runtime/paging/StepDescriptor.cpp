@@ -45,6 +45,7 @@ StepDescriptor::create(const kvrm_descriptor_limits &limits) {
   KVRM_TRY(current.status());
   descriptor.planned = planned.take();
   descriptor.current = current.take();
+  descriptor.fedFrom.resize(static_cast<size_t>(limits.rows), -1);
   descriptor.rowDirty.resize(static_cast<size_t>(limits.rows));
   descriptor.tableDirty.resize(static_cast<size_t>(limits.rows));
   descriptor.biasDirty.resize(static_cast<size_t>(limits.rows));
@@ -82,6 +83,7 @@ void StepDescriptor::setTokens(int32_t index, std::span<const int32_t> tokens) {
   KVRM_CHECK(index >= 0 && index < bounds.rows, "row in range");
   KVRM_CHECK(tokens.size() <= static_cast<size_t>(bounds.queries),
              "a row has room for its tokens");
+  fedFrom[static_cast<size_t>(index)] = -1;
   auto *target = reinterpret_cast<int32_t *>(planned.data() + offsets.tokens);
   int32_t first = index * bounds.queries;
   for (int32_t i = 0; i < bounds.queries; ++i) {
@@ -92,6 +94,12 @@ void StepDescriptor::setTokens(int32_t index, std::span<const int32_t> tokens) {
     target[first + i] = token;
     tokensDirty.add(first + i, first + i + 1);
   }
+}
+
+void StepDescriptor::setFed(int32_t index, int32_t source) {
+  KVRM_CHECK(bounds.queries == 1 && source >= 0, "one token is fed");
+  setTokens(index, {&fedToken, 1});
+  fedFrom[static_cast<size_t>(index)] = source;
 }
 
 void StepDescriptor::setSampling(int32_t index, const kvrm_sampling &value) {
@@ -188,6 +196,9 @@ template <typename Copy> void StepDescriptor::commitRanges(Copy copy) {
 }
 
 int64_t StepDescriptor::commit() {
+  KVRM_CHECK(
+      std::ranges::all_of(fedFrom, [](int32_t from) { return from < 0; }),
+      "only a device feeds tokens");
   int64_t total = 0;
   commitRanges([&](int64_t offset, int64_t bytes) {
     std::memcpy(current.data() + offset, planned.data() + offset,
@@ -210,6 +221,11 @@ int32_t StepDescriptor::collectDelta(std::span<kvrm_delta_word> out,
   };
   uint32_t groupsBegin = indexOf(offsets.groups);
   uint32_t groupsEnd = indexOf(offsets.items);
+  // The device has the token, or had one when the row was last active.
+  auto isFed = [&](uint32_t i) {
+    return i >= indexOf(offsets.tokens) && i < indexOf(offsets.tables) &&
+           from[i] == static_cast<uint32_t>(fedToken);
+  };
   commitRanges([&](int64_t offset, int64_t bytes) {
     uint32_t begin = indexOf(offset);
     uint32_t end = indexOf(offset + bytes);
@@ -229,15 +245,30 @@ int32_t StepDescriptor::collectDelta(std::span<kvrm_delta_word> out,
           continue;
       }
       to[i] = from[i];
-      if (isWritten)
+      if (isWritten && !isFed(i))
         *write++ = {i, from[i]};
     }
   });
   if (options.isWhole) {
     uint32_t words = indexOf(offsets.bytes);
     for (uint32_t i = 0; i < words; ++i)
-      if (options.hasGroups || i < groupsBegin || i >= groupsEnd)
+      if ((options.hasGroups || i < groupsBegin || i >= groupsEnd) && !isFed(i))
         *write++ = {i, to[i]};
   }
   return static_cast<int32_t>(write - out.data());
+}
+
+int32_t StepDescriptor::collectFed(std::span<kvrm_delta_word> out) const {
+  int32_t count = 0;
+  for (int32_t i = 0; i < bounds.rows; ++i) {
+    int32_t source = fedFrom[static_cast<size_t>(i)];
+    if (source < 0 || row(i).count == 0)
+      continue;
+    KVRM_CHECK(static_cast<size_t>(count) < out.size(),
+               "a delta has room for every word");
+    out[static_cast<size_t>(count++)] = {
+        static_cast<uint32_t>(offsets.tokens / int64_t(sizeof(uint32_t)) + i),
+        static_cast<uint32_t>(source)};
+  }
+  return count;
 }

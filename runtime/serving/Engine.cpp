@@ -48,7 +48,11 @@ Engine::Engine(Decoder &decoder, const Clock &clock, const EngineConfig &config,
   placeOwner.assign(static_cast<size_t>(shape.parkingPlaces), -1);
   stepTokens.resize(slots);
   stepSampling.resize(slots + 1);
-  nextTokens.resize(slots + 1);
+  flights.resize(static_cast<size_t>(shape.stepsAhead) + 1);
+  for (Flight &flight : flights) {
+    flight.rows.resize(slots);
+    flight.next.resize(slots + 1);
+  }
   scratchTokens.reserve(static_cast<size_t>(shape.capacity));
   if (config.sharesPrefixes) {
     kept.resize(static_cast<size_t>(shape.histories - shape.slots));
@@ -77,6 +81,8 @@ Expected<std::unique_ptr<Engine>> Engine::create(Decoder &decoder,
 }
 
 Engine::~Engine() {
+  while (underWay > 0 && collect().isOk()) {
+  }
   for (int32_t i = 0; i < decoder.shape().histories; ++i) {
     Status released = decoder.release(i);
     KVRM_CHECK(released.isOk(), "a history can be forgotten");
@@ -203,6 +209,9 @@ Status Engine::step() {
   Status status = prefillSome(leavesChunk);
   if (status.isOk())
     status = leavesChunk ? decodeWithChunk() : decodeAll();
+  // Nobody calls again.
+  if (status.isOk() && requests.empty())
+    status = collectDownTo(0);
   round.nanoseconds = clock.now() - start;
   return status;
 }
@@ -221,6 +230,8 @@ Status Engine::prefillSome(bool &leavesChunk) {
     leavesChunk = isLast && decoder.shape().mixes && sums.running > 1;
     if (leavesChunk)
       return Status::ok();
+    // Tokens that are there are not to wait for a prompt.
+    KVRM_TRY(collectDownTo(0));
     int32_t chunks = round.prefillChunks;
     int64_t start = clock.now();
     KVRM_TRY(prefillChunk(requests.at(prefilling)));
@@ -332,119 +343,39 @@ Status Engine::prefillChunk(Request &request) {
   }
   learn(prefillTokenCost, static_cast<double>(clock.now() - start) /
                               static_cast<double>(chunk.tokens.size()));
-  finishChunk(request, chunk, next);
+  if (chunk.isLast) {
+    prefilling = -1;
+    request.phase = Phase::Decoding;
+  }
+  if (chunk.choosesFirst)
+    request.sampler->advance();
+  finishChunk(request, static_cast<int32_t>(chunk.tokens.size()),
+              chunk.choosesFirst, next);
   return Status::ok();
 }
 
-/// Notes that a chunk is computed; `next` is the token that follows, if it was
-/// to be chosen.
-void Engine::finishChunk(Request &request, const Chunk &chunk, int32_t next) {
-  auto count = static_cast<int32_t>(chunk.tokens.size());
-  round.prefillTokens += count;
+/// Notes that `tokens` tokens of a prompt are computed; `next` is the token
+/// that follows, if it was to be chosen.
+void Engine::finishChunk(Request &request, int32_t tokens, bool choosesFirst,
+                         int32_t next) {
+  round.prefillTokens += tokens;
   ++round.prefillChunks;
-  sums.prefillTokens += count;
+  sums.prefillTokens += tokens;
   if (config.sharesPrefixes)
     addPages(request);
-  if (!chunk.isLast)
-    return;
-  prefilling = -1;
-  request.phase = Phase::Decoding;
-  if (!chunk.choosesFirst)
+  if (!choosesFirst)
     return;
   request.result.firstToken = clock.now();
   emit(request, next);
 }
 
-/// Collects what the requests that decode put into a step. Returns how many
-/// there are.
-int32_t Engine::gatherDecoding() {
-  int32_t active = 0;
-  for (size_t slot = 0; slot < slotOwner.size(); ++slot) {
-    stepTokens[slot] = -1;
-    if (slotOwner[slot] < 0 || slotOwner[slot] == prefilling)
-      continue;
-    const Request &request = requests.at(slotOwner[slot]);
-    stepTokens[slot] = request.result.tokens.back();
-    stepSampling[slot] = request.sampler->next();
-    ++active;
-  }
-  return active;
-}
-
-Status Engine::decodeAll() {
-  int32_t active = 0;
-  int64_t start = clock.now();
-  while (true) {
-    active = gatherDecoding();
-    if (active == 0)
-      return Status::ok();
-    start = clock.now();
-    Status status =
-        decoder.decode(stepTokens, {stepSampling.data(), nextTokens.data()});
-    if (status.isOk())
-      break;
-    if (status.code() != StatusCode::ResourceExhausted || !reclaim(nullptr))
-      return status;
-  }
-  learn(decodeCost, static_cast<double>(clock.now() - start));
-  round.decodeNanoseconds = clock.now() - start;
-  finishDecoding(active);
-  return Status::ok();
-}
-
-/// Decodes, and computes a chunk of the request that prefills in the same step;
-/// in two steps if the pool has no pages for both. What things cost is learnt
-/// from steps that do one of them.
-Status Engine::decodeWithChunk() {
-  Request &request = requests.at(prefilling);
-  int32_t active = gatherDecoding();
-  Chunk chunk = nextChunk(request);
-  size_t row = slotOwner.size();
-  stepSampling[row] =
-      chunk.choosesFirst ? request.sampler->next() : kvrm_sampling{};
-  int64_t start = clock.now();
-  Status status = decoder.mixedStep(stepTokens, request.slot, chunk.tokens,
-                                    {stepSampling.data(), nextTokens.data()});
-  if (status.code() == StatusCode::ResourceExhausted) {
-    KVRM_TRY(prefillChunk(request));
-    round.prefillNanoseconds += clock.now() - start;
-    return decodeAll();
-  }
-  KVRM_TRY(status);
-  round.decodeNanoseconds = clock.now() - start;
-  auto count = static_cast<int32_t>(chunk.tokens.size());
-  round.mixedTokens = count;
-  sums.mixedTokens += count;
-  ++sums.mixedSteps;
-  finishDecoding(active);
-  finishChunk(request, chunk, nextTokens[row]);
-  return Status::ok();
-}
-
-/// Gives each request that took part in a step its next token.
-void Engine::finishDecoding(int32_t active) {
-  round.decodeTokens = active;
-  sums.decodeTokens += active;
-  ++sums.steps;
-  for (size_t slot = 0; slot < slotOwner.size(); ++slot) {
-    if (stepTokens[slot] < 0)
-      continue;
-    Request &request = requests.at(slotOwner[slot]);
-    request.target = decoder.length(request.slot);
-    if (config.sharesPrefixes)
-      addPages(request);
-    emit(request, nextTokens[slot]);
-  }
-}
-
 /// Gives a request its next token, and ends it if that is due.
 void Engine::emit(Request &request, int32_t token) {
-  request.sampler->advance();
   auto at = requests.find(request.result.id);
   if (token < 0) {
     finish(at, FinishReason::Failed,
            "the model's logits are not numbers at position " +
-               std::to_string(decoder.length(request.slot) - 1));
+               std::to_string(known(request) - 1));
     return;
   }
   if (std::ranges::find(request.spec.stopTokens, token) !=
@@ -458,7 +389,7 @@ void Engine::emit(Request &request, int32_t token) {
   if (request.result.tokens.size() >=
       static_cast<size_t>(request.spec.maxTokens))
     finish(at, FinishReason::MaxTokens, {});
-  else if (decoder.length(request.slot) >= decoder.shape().capacity)
+  else if (known(request) >= decoder.shape().capacity)
     finish(at, FinishReason::Capacity, {});
 }
 
@@ -472,6 +403,8 @@ void Engine::leaveSlot(Request &request) {
   if (prefilling == request.result.id)
     prefilling = -1;
   request.slot = -1;
+  request.tokensAhead = 0;
+  request.choicesAhead = 0;
   --sums.running;
 }
 

@@ -35,11 +35,17 @@ Status Engine::checkRequest(RequestId id, const Request &request) const {
   if (request.target != known)
     return broken("request ", id, " has ", known, " tokens to have, not ",
                   request.target);
+  auto chosen =
+      static_cast<int64_t>(request.result.tokens.size()) + request.choicesAhead;
+  int64_t length =
+      static_cast<int64_t>(request.spec.prompt.size()) + chosen - 1;
   if (request.phase == Phase::Decoding &&
-      decoder.length(request.slot) != request.target)
+      decoder.length(request.slot) != length)
     return broken("request ", id, " has a history of ",
-                  decoder.length(request.slot), " tokens, not ",
-                  request.target);
+                  decoder.length(request.slot), " tokens, not ", length);
+  if ((!runs || underWay == 0) &&
+      (request.tokensAhead != 0 || request.choicesAhead != 0))
+    return broken("request ", id, " waits for steps that are not under way");
   return Status::ok();
 }
 
@@ -83,9 +89,16 @@ Status Engine::checkSlots() const {
     if (!config.sharesPrefixes)
       continue;
     int32_t pages = prefixes.pages(history);
-    int32_t whole = decoder.length(history) / decoder.shape().pageTokens;
+    int32_t whole = 0;
+    int32_t ahead = 0;
+    if (slotOwner[slot] >= 0) {
+      const Request &request = requests.at(slotOwner[slot]);
+      whole = known(request) / decoder.shape().pageTokens;
+      ahead = request.tokensAhead;
+    }
     // Pages of a shared start are made known with the first chunk.
-    if (pages != whole && !(pages == 0 && slotOwner[slot] == prefilling))
+    bool hasFirst = slotOwner[slot] != prefilling && ahead == 0;
+    if (pages != whole && (pages != 0 || hasFirst))
       return broken("slot ", slot, " is known by ", pages, " of ", whole,
                     " pages");
   }

@@ -23,7 +23,11 @@ int32_t Engine::sharePrefix(Request &request, int32_t slot) {
   PrefixIndex::Match match = prefixes.find(tokens);
   if (match.history < 0)
     return 0;
-  int32_t most = std::min(request.target - 1, decoder.length(match.history));
+  int32_t there =
+      match.history < decoder.shape().slots
+          ? known(requests.at(slotOwner[static_cast<size_t>(match.history)]))
+          : decoder.length(match.history);
+  int32_t most = std::min(request.target - 1, there);
   int32_t shared = 0;
   while (shared < most && tokens[static_cast<size_t>(shared)] ==
                               historyToken(match.history, shared))
@@ -39,7 +43,7 @@ int32_t Engine::sharePrefix(Request &request, int32_t slot) {
 /// Makes whole pages of a running request known.
 void Engine::addPages(const Request &request) {
   int32_t page = decoder.shape().pageTokens;
-  int32_t pages = decoder.length(request.slot) / page;
+  int32_t pages = known(request) / page;
   for (int32_t i = prefixes.pages(request.slot); i < pages; ++i)
     prefixes.add(request.slot, tokensOf(request, i * page, page));
 }
@@ -78,10 +82,9 @@ bool Engine::reclaim(const Request *beneficiary) {
   return true;
 }
 
-/// Takes the slot from a running request; its tokens are kept.
+/// Takes the slot from a running request; its tokens are kept. No step is under
+/// way.
 void Engine::preempt(Request &request) {
-  ++request.result.preemptions;
-  ++sums.preempted;
   bool isDecoding = request.phase == Phase::Decoding;
   auto place = std::ranges::find(placeOwner, RequestId(-1));
   bool parks = isDecoding && place != placeOwner.end() &&
@@ -103,11 +106,23 @@ void Engine::preempt(Request &request) {
     }
   }
   if (!parks) {
-    ++sums.recomputed;
-    sums.recomputedTokens += decoder.length(request.slot);
+    drop(request);
+    return;
   }
+  ++request.result.preemptions;
+  ++sums.preempted;
   leaveSlot(request);
-  request.phase = parks ? Phase::Parked : Phase::Dropped;
+  request.phase = Phase::Parked;
+}
+
+/// Takes the slot from a running request, whose history is computed again.
+void Engine::drop(Request &request) {
+  ++request.result.preemptions;
+  ++sums.preempted;
+  ++sums.recomputed;
+  sums.recomputedTokens += decoder.length(request.slot);
+  leaveSlot(request);
+  request.phase = Phase::Dropped;
 }
 
 bool Engine::evictKept() {
@@ -129,8 +144,8 @@ bool Engine::evictKept() {
 }
 
 /// Keeps the history of a request that ends, unless an equal one is kept.
-void Engine::keep(const Request &request) {
-  if (kept.empty())
+void Engine::keep(Request &request) {
+  if (kept.empty() || !cutAhead(request))
     return;
   int32_t length = decoder.length(request.slot);
   std::span<const int32_t> tokens = tokensOf(request, 0, length);

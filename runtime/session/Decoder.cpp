@@ -80,11 +80,27 @@ Status Decoder::mixedStep(std::span<const int32_t> tokens, int32_t slot,
   return checkMixed(tokens, slot, prompt, outputs);
 }
 
+Status Decoder::awaitStep(std::span<int32_t>) {
+  KVRM_CHECK(shape().stepsAhead == 0, "a decoder that runs ahead overrides");
+  return invalidArgument("no step is under way");
+}
+
 Status Decoder::checkOutputs(const StepOutputs &outputs) const {
-  if (outputs.next && !outputs.sampling)
+  if (outputs.isLater && shape().stepsAhead == 0)
+    return makeError(StatusCode::Incompatible,
+                     "the decoder's steps are done when their call returns");
+  if (outputs.isLater && (outputs.logits || outputs.next))
+    return invalidArgument("tokens are wanted for later, and others at once");
+  if ((outputs.next || outputs.isLater) && !outputs.sampling)
     return invalidArgument("next tokens are wanted, and it is not said how "
                            "they are chosen");
   return Status::ok();
+}
+
+Status Decoder::checkPrefillOutputs(const StepOutputs &outputs) const {
+  if (outputs.isLater)
+    return invalidArgument("prefill: its token is to be had at once");
+  return checkOutputs(outputs);
 }
 
 void Decoder::choose(int32_t row, const float *logits,
@@ -102,14 +118,15 @@ Status Decoder::checkDecode(std::span<const int32_t> tokens,
   if (tokens.size() != static_cast<size_t>(slots()))
     return invalidArgument("decode: ", tokens.size(), " tokens for ", slots(),
                            " slots");
-  if (!outputs.logits && !outputs.next)
+  if (!outputs.logits && !outputs.next && !outputs.isLater)
     return invalidArgument("decode: neither logits nor tokens are wanted");
   KVRM_TRY(checkOutputs(outputs));
   for (int32_t slot = 0; slot < slots(); ++slot) {
     int32_t token = tokens[static_cast<size_t>(slot)];
     if (token == -1)
       continue;
-    KVRM_TRY(checkToken(token, slot));
+    if (token != followingToken || !isFollowing(slot))
+      KVRM_TRY(checkToken(token, slot));
     if (length(slot) >= capacity())
       return invalidArgument("slot ", slot, ": its history of ", length(slot),
                              " tokens fills the capacity ", capacity());

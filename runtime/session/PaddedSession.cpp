@@ -52,7 +52,8 @@ PaddedSession::create(const SessionShape &shape,
                      .histories = shape.slots,
                      .capacity = shape.capacity,
                      .vocabulary = shape.vocabulary,
-                     .prefillChunk = prefill.queries},
+                     .prefillChunk = prefill.queries,
+                     .stepsAhead = session->runner->info().stepsAhead},
                     /*choosesTokens=*/!session->runner->info().choosesTokens);
   for (StepEntry which : {StepEntry::Decode, StepEntry::Prefill}) {
     auto index = static_cast<size_t>(which);
@@ -79,8 +80,13 @@ void PaddedSession::fillRows(PlannedEntry &entry, const StepRows &rows) {
     if (position + count > capacity())
       continue;
     planned = {.slot = rows.slots[row], .position = position, .count = count};
-    entry.setTokens(static_cast<int32_t>(row),
-                    tokens.subspan(row * queries, static_cast<size_t>(count)));
+    std::span<const int32_t> own =
+        tokens.subspan(row * queries, static_cast<size_t>(count));
+    auto index = static_cast<int32_t>(row);
+    if (own[0] == followingToken)
+      entry.setFed(index, ahead.rowOf(index));
+    else
+      entry.setTokens(index, own);
   }
 }
 

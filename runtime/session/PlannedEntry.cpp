@@ -43,7 +43,8 @@ void PlannedEntry::plan(const BlockPager &pager, const kvrm_sampling *sampling,
 Status PlannedEntry::run(Backend &backend, const BlockPager &pager,
                          int32_t schedule, const StepOutputs &outputs,
                          float *logits, StepStats &stats) {
-  bool isChosenThere = backend.info().choosesTokens && outputs.next;
+  bool isChosenThere =
+      outputs.isLater || (backend.info().choosesTokens && outputs.next);
   stats.clearCounts();
   plan(pager, isChosenThere ? outputs.sampling : nullptr, stats);
   StepDescriptor *planned = &*descriptor;
@@ -52,7 +53,8 @@ Status PlannedEntry::run(Backend &backend, const BlockPager &pager,
                      .descriptors = {&planned, 1},
                      .schedule = schedule,
                      .logits = logits,
-                     .next = isChosenThere ? outputs.next : nullptr},
+                     .next = isChosenThere ? outputs.next : nullptr,
+                     .isLater = outputs.isLater},
                     stats);
 }
 

@@ -56,7 +56,8 @@ Session::create(const SessionShape &shape, std::unique_ptr<Backend> backend,
                      .historyPages = prefill.pagesPerSlot,
                      .window = shape.window,
                      .prefillChunk = prefill.queries,
-                     .mixes = info.mixes};
+                     .mixes = info.mixes,
+                     .stepsAhead = info.stepsAhead};
   for (StepEntry which : {StepEntry::Decode, StepEntry::Prefill}) {
     auto index = static_cast<size_t>(which);
     const PlanShape &plan = shape.entries[index];
@@ -71,6 +72,7 @@ Session::create(const SessionShape &shape, std::unique_ptr<Backend> backend,
     // A mixed step has one row more.
     session->spareLogits.resize(static_cast<size_t>(shape.slots + 1) *
                                 static_cast<size_t>(shape.vocabulary));
+  session->ahead.create(shape.slots, info.stepsAhead);
   session->requests.reserve(static_cast<size_t>(shape.slots));
   session->copies.resize(static_cast<size_t>(shape.slots));
   return session;
@@ -204,8 +206,10 @@ Status Session::prefill(int32_t slot, std::span<const int32_t> tokens,
                         const StepOutputs &outputs) {
   Stopwatch watch;
   KVRM_TRY(checkPrefill(slot, tokens));
-  KVRM_TRY(checkOutputs(outputs));
+  KVRM_TRY(checkPrefillOutputs(outputs));
   KVRM_TRY(reservePrompt(slot, static_cast<int32_t>(tokens.size())));
+  ahead.forget(slot);
+  ahead.promptComputed();
   StepStats stats;
   int32_t before = length(slot);
   PageCopy copy;
@@ -264,7 +268,9 @@ void Session::fillDecodeRows(std::span<const int32_t> tokens) {
   for (int32_t slot = 0; slot < slots(); ++slot) {
     auto row = static_cast<size_t>(slot);
     bool isActive = tokens[row] != -1;
-    if (isActive)
+    if (tokens[row] == followingToken)
+      planned.setFed(slot, ahead.rowOf(slot));
+    else if (isActive)
       planned.setTokens(slot, tokens.subspan(row, 1));
     planned.rows()[row] =
         isActive ? planRow(slot, length(slot) - 1, 1) : PlanRow{};
@@ -281,6 +287,7 @@ Status Session::runRequests(std::span<const PageCopy> copied,
   if (status.isOk())
     status = run(stats);
   if (!status.isOk()) {
+    ahead.failed();
     undoRequests(copied);
     return status;
   }
@@ -293,6 +300,7 @@ Status Session::decode(std::span<const int32_t> tokens,
                        const StepOutputs &outputs) {
   Stopwatch watch;
   KVRM_TRY(checkDecode(tokens, outputs));
+  KVRM_TRY(ahead.check(outputs));
   requests.clear();
   addDecodeRequests(tokens);
   if (requests.empty())
@@ -300,9 +308,11 @@ Status Session::decode(std::span<const int32_t> tokens,
   std::span<PageCopy> copied;
   KVRM_TRY(appendRequests(copied));
   fillDecodeRows(tokens);
-  return runRequests(copied, watch, [&](StepStats &stats) {
+  KVRM_TRY(runRequests(copied, watch, [&](StepStats &stats) {
     return runEntry(entryOf(StepEntry::Decode), outputs, stats);
-  });
+  }));
+  ahead.started(tokens, outputs);
+  return Status::ok();
 }
 
 Status Session::mixedStep(std::span<const int32_t> tokens, int32_t slot,
@@ -310,6 +320,7 @@ Status Session::mixedStep(std::span<const int32_t> tokens, int32_t slot,
                           const StepOutputs &outputs) {
   Stopwatch watch;
   KVRM_TRY(checkMixed(tokens, slot, prompt, outputs));
+  KVRM_TRY(ahead.check(outputs));
   auto count = static_cast<int32_t>(prompt.size());
   requests.clear();
   addDecodeRequests(tokens);
@@ -320,15 +331,18 @@ Status Session::mixedStep(std::span<const int32_t> tokens, int32_t slot,
   PlannedEntry &prefill = entryOf(StepEntry::Prefill).planned;
   prefill.setTokens(0, prompt);
   prefill.rows()[0] = planRow(slot, length(slot) - count, count);
-  return runRequests(copied, watch, [&](StepStats &stats) {
+  KVRM_TRY(runRequests(copied, watch, [&](StepStats &stats) {
     return runMixed(outputs, stats);
-  });
+  }));
+  ahead.started(tokens, outputs, slot);
+  return Status::ok();
 }
 
 /// Runs a mixed step whose rows and tokens are filled in, as runEntry() does
 /// for one batch. The row of the prompt comes last.
 Status Session::runMixed(const StepOutputs &outputs, StepStats &stats) {
-  bool isChosenThere = runner->info().choosesTokens && outputs.next;
+  bool isChosenThere =
+      outputs.isLater || (runner->info().choosesTokens && outputs.next);
   float *logits = outputs.logits;
   if (!logits && !runner->info().choosesTokens)
     logits = spareLogits.data();
@@ -343,7 +357,8 @@ Status Session::runMixed(const StepOutputs &outputs, StepStats &stats) {
                        .descriptors = descriptors,
                        .schedule = SchedulePolicy::workqueue,
                        .logits = logits,
-                       .next = isChosenThere ? outputs.next : nullptr},
+                       .next = isChosenThere ? outputs.next : nullptr,
+                       .isLater = outputs.isLater},
                       stats));
   if (!runner->info().choosesTokens) {
     chooseActive(decode.rows(), logits, outputs);
@@ -374,6 +389,7 @@ void Session::expect(int32_t slot, int32_t tokens) {
 
 Status Session::release(int32_t history) {
   KVRM_TRY(checkHistory(history));
+  ahead.forget(history);
   if (far)
     far->forget(history);
   return pager->release(history);
@@ -381,6 +397,7 @@ Status Session::release(int32_t history) {
 
 Status Session::trim(int32_t history, int32_t newLength) {
   KVRM_TRY(checkHistory(history));
+  ahead.forget(history);
   if (far && newLength == 0)
     return release(history);
   if (far && far->collapsed(history) > 0) {
@@ -447,6 +464,7 @@ Status Session::park(int32_t slot, int32_t place) {
                      parking->freePages(), " of ", parking->limits().pages,
                      " are free");
   KVRM_TRY(status);
+  ahead.forget(slot);
   status = movePages(slot, place, MoveDirection::ToParking);
   // Of the two copies, one is given up.
   Status released =

@@ -18,6 +18,7 @@ void StaticDecoder::setShape(const DecoderShape &shape, bool choosesTokens) {
   bounds = shape;
   auto slotCount = static_cast<size_t>(shape.slots);
   lengths.resize(slotCount);
+  ahead.create(shape.slots, shape.stepsAhead);
   if (choosesTokens)
     unwanted.resize(slotCount * static_cast<size_t>(shape.vocabulary));
   auto prepare = [&](StepEntry which, size_t count, int32_t queries) {
@@ -40,7 +41,9 @@ Status StaticDecoder::prefill(int32_t slot, std::span<const int32_t> tokens,
                               const StepOutputs &outputs) {
   Stopwatch watch;
   KVRM_TRY(checkPrefill(slot, tokens));
-  KVRM_TRY(checkOutputs(outputs));
+  KVRM_TRY(checkPrefillOutputs(outputs));
+  ahead.forget(slot);
+  ahead.promptComputed();
   StepStats stats;
   StepRows &step = rowsOf(StepEntry::Prefill);
   auto count = static_cast<int32_t>(tokens.size());
@@ -68,6 +71,7 @@ Status StaticDecoder::decode(std::span<const int32_t> tokens,
                              const StepOutputs &outputs) {
   Stopwatch watch;
   KVRM_TRY(checkDecode(tokens, outputs));
+  KVRM_TRY(ahead.check(outputs));
   int32_t active = 0;
   StepRows &step = rowsOf(StepEntry::Decode);
   for (int32_t slot = 0; slot < slots(); ++slot) {
@@ -82,7 +86,12 @@ Status StaticDecoder::decode(std::span<const int32_t> tokens,
   if (active == 0)
     return Status::ok();
   StepStats stats;
-  KVRM_TRY(runStep(StepEntry::Decode, step, outputs, stats));
+  Status status = runStep(StepEntry::Decode, step, outputs, stats);
+  if (!status.isOk()) {
+    ahead.failed();
+    return status;
+  }
+  ahead.started(tokens, outputs);
   for (size_t row = 0; row < lengths.size(); ++row)
     lengths[row] += step.counts[row];
   stats.activeRows = active; // which idle ones are not
@@ -109,6 +118,7 @@ int32_t StaticDecoder::length(int32_t slot) const {
 
 Status StaticDecoder::release(int32_t slot) {
   KVRM_TRY(checkHistory(slot));
+  ahead.forget(slot);
   setLength(slot, 0);
   return Status::ok();
 }
@@ -118,6 +128,7 @@ Status StaticDecoder::trim(int32_t slot, int32_t newLength) {
   if (newLength < 0 || newLength > length(slot))
     return invalidArgument("slot ", slot, ": cannot trim to ", newLength,
                            " tokens, outside 0..", length(slot));
+  ahead.forget(slot);
   setLength(slot, newLength);
   return Status::ok();
 }

@@ -86,6 +86,7 @@ void Simulation::makeShape() {
   shape.vocabulary = random.between(2, 40);
   shape.prefillChunk = random.between(1, 16);
   shape.mixes = random.percent(50);
+  shape.stepsAhead = random.below(3);
   int32_t pages = (shape.capacity + shape.pageTokens - 1) / shape.pageTokens;
   // From hardly one request to more than enough for all.
   shape.poolPages =

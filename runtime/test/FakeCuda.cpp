@@ -147,7 +147,7 @@ bool isFailing(const char *name) {
 static void runCommit(const Launch &launch) {
   kvrm_delta_header header;
   std::memcpy(&header, pointer(launch.args.delta), sizeof(header));
-  for (uint32_t i = 0; i < header.words; ++i) {
+  for (uint32_t i = 0; i < header.words + header.fed; ++i) {
     kvrm_delta_word word;
     std::memcpy(&word,
                 pointer(launch.args.delta + sizeof(header) + i * sizeof(word)),
@@ -156,6 +156,16 @@ static void runCommit(const Launch &launch) {
     if (!liesIn(deviceMemory, target, 4)) {
       violate("commit writes outside the descriptor");
       return;
+    }
+    if (i >= header.words) {
+      Address source = header.next + uint64_t(word.value) * 4;
+      if (!liesIn(deviceMemory, source, 4)) {
+        violate("commit reads a token outside those chosen");
+        return;
+      }
+      int32_t token = 0;
+      std::memcpy(&token, pointer(source), 4);
+      word.value = static_cast<uint32_t>(std::max(token, 0));
     }
     std::memcpy(pointer(target), &word.value, 4);
   }

@@ -739,6 +739,57 @@ TEST(Descriptor, CommitsTokensThatChanged) {
   EXPECT_EQ(delta[3].value, 0u);
 }
 
+TEST(Descriptor, FedTokensGoEachTimeAndLeaveNothingStale) {
+  StepDescriptor descriptor =
+      StepDescriptor::create({3, 1, 2, 1, 1, 0, 1, 0}).take();
+  std::vector<kvrm_delta_word> words(size_t(descriptor.deltaCapacity()));
+  auto first = static_cast<uint32_t>(descriptor.layout().tokens / 4);
+  using Word = std::pair<uint32_t, uint32_t>;
+  // What a commit says of tokens: words, then what is fed.
+  auto commit = [&](bool isWhole = false) {
+    std::pair<std::vector<Word>, std::vector<Word>> said;
+    int32_t count = descriptor.collectDelta(words, {.isWhole = isWhole});
+    for (int32_t i = 0; i < count; ++i)
+      if (uint32_t at = words[size_t(i)].index - first; at < 3)
+        said.first.emplace_back(at, words[size_t(i)].value);
+    std::span rest = std::span(words).subspan(size_t(count));
+    int32_t fed = descriptor.collectFed(rest);
+    for (int32_t i = 0; i < fed; ++i)
+      said.second.emplace_back(rest[size_t(i)].index - first,
+                               rest[size_t(i)].value);
+    return said;
+  };
+  auto activate = [&](int32_t row, int32_t count) {
+    kvrm_row value = descriptor.row(row);
+    value.count = count;
+    descriptor.setRow(row, value);
+  };
+  auto set = [&](int32_t row, int32_t token) {
+    descriptor.setTokens(row, {&token, 1});
+  };
+  using Said = std::pair<std::vector<Word>, std::vector<Word>>;
+  for (int32_t row : {0, 1, 2})
+    activate(row, 1);
+  set(0, 7);
+  set(1, 8);
+  EXPECT_EQ(commit(), (Said{{{0, 7}, {1, 8}}, {}}));
+  descriptor.setFed(0, 0);
+  descriptor.setFed(2, 3);
+  EXPECT_EQ(commit(), (Said{{}, {{0, 0}, {2, 3}}}));
+  descriptor.setFed(0, 0);
+  descriptor.setFed(2, 2);
+  EXPECT_EQ(commit(), (Said{{}, {{0, 0}, {2, 2}}})) << "again";
+  set(0, 7);
+  EXPECT_EQ(commit(), (Said{{{0, 7}}, {{2, 2}}}))
+      << "what was there before it was fed is to be sent again";
+  activate(2, 0);
+  EXPECT_EQ(commit(), (Said{{}, {}})) << "idle";
+  EXPECT_EQ(commit(/*isWhole=*/true), (Said{{{0, 7}, {1, 8}}, {}}));
+  activate(2, 1);
+  set(2, 0);
+  EXPECT_EQ(commit(), (Said{{{2, 0}}, {}}));
+}
+
 TEST(Descriptor, CommitsBiasesThatChanged) {
   Expected<StepDescriptor> made =
       StepDescriptor::create({2, 1, 4, 1, 1, 0, 1, 32});

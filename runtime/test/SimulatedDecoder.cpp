@@ -24,7 +24,8 @@ static BlockPager makePager(const PagerLimits &limits) {
 SimulatedDecoder::SimulatedDecoder(const DecoderShape &shape,
                                    int32_t parkingPages, VirtualClock &clock,
                                    uint64_t seed)
-    : bounds(shape), clock(clock), random(seed) {
+    : bounds(shape), clock(clock), random(seed),
+      following(static_cast<size_t>(shape.slots), -1) {
   int32_t pagesPerSlot =
       (shape.capacity + shape.pageTokens - 1) / shape.pageTokens;
   pager.emplace(makePager(
@@ -101,6 +102,7 @@ Status SimulatedDecoder::prefill(int32_t slot, std::span<const int32_t> tokens,
   KVRM_CHECK(slot < bounds.slots, "only slots are stepped");
   KVRM_CHECK(static_cast<int32_t>(tokens.size()) <= bounds.prefillChunk,
              "the engine prefills by chunks");
+  forget(slot);
   if (strikes(faults.allocation))
     return {StatusCode::ResourceExhausted, "injected: no page"};
   PageCopy copied;
@@ -115,6 +117,48 @@ Status SimulatedDecoder::prefill(int32_t slot, std::span<const int32_t> tokens,
   }
   write(slot, tokens);
   compute(slot, 0, outputs);
+  return Status::ok();
+}
+
+void SimulatedDecoder::forget(int32_t history) {
+  if (history < bounds.slots)
+    following[static_cast<size_t>(history)] = -1;
+}
+
+/// The tokens of a step, those that follow looked up.
+std::vector<int32_t>
+SimulatedDecoder::fed(std::span<const int32_t> tokens) const {
+  std::vector<int32_t> known(tokens.begin(), tokens.end());
+  for (size_t slot = 0; slot < known.size(); ++slot)
+    if (known[slot] == followingToken) {
+      KVRM_CHECK(following[slot] >= 0, "a token follows the slot's history");
+      known[slot] = following[slot];
+    }
+  return known;
+}
+
+/// Notes what a step chose for its slots, and the prompt's at the end as
+/// theirs.
+void SimulatedDecoder::start(const StepOutputs &outputs,
+                             std::vector<int32_t> next) {
+  std::ranges::fill(following, -1);
+  if (!outputs.isLater)
+    return;
+  KVRM_CHECK(underWay.size() <= static_cast<size_t>(bounds.stepsAhead),
+             "steps are awaited before others are started");
+  std::copy_n(next.begin(), bounds.slots, following.begin());
+  underWay.push_back(std::move(next));
+}
+
+Status SimulatedDecoder::awaitStep(std::span<int32_t> next) {
+  KVRM_CHECK(!underWay.empty(), "what is awaited is under way");
+  if (strikes(faults.launch)) {
+    underWay.clear();
+    std::ranges::fill(following, -1);
+    return {StatusCode::Internal, "injected: the step failed on its way"};
+  }
+  std::ranges::copy(underWay.front(), next.begin());
+  underWay.pop_front();
   return Status::ok();
 }
 
@@ -138,19 +182,25 @@ Status SimulatedDecoder::append(std::span<const AppendRequest> requests) {
 static std::vector<AppendRequest> requestsOf(std::span<const int32_t> tokens) {
   std::vector<AppendRequest> requests;
   for (size_t slot = 0; slot < tokens.size(); ++slot)
-    if (tokens[slot] >= 0)
+    if (tokens[slot] != -1)
       requests.push_back({static_cast<int32_t>(slot), 1});
   return requests;
 }
 
 Status SimulatedDecoder::decode(std::span<const int32_t> tokens,
                                 const StepOutputs &outputs) {
-  std::vector<AppendRequest> requests = requestsOf(tokens);
+  std::vector<int32_t> known = fed(tokens);
+  std::vector<AppendRequest> requests = requestsOf(known);
   KVRM_TRY(append(requests));
+  std::vector<int32_t> next(static_cast<size_t>(bounds.slots) + 1, -1);
+  StepOutputs wanted = outputs;
+  if (outputs.isLater)
+    wanted.next = next.data();
   for (const AppendRequest &request : requests) {
-    write(request.slot, tokens.subspan(static_cast<size_t>(request.slot), 1));
-    compute(request.slot, request.slot, outputs);
+    write(request.slot, {&known[static_cast<size_t>(request.slot)], 1});
+    compute(request.slot, request.slot, wanted);
   }
+  start(outputs, std::move(next));
   return Status::ok();
 }
 
@@ -159,17 +209,26 @@ Status SimulatedDecoder::mixedStep(std::span<const int32_t> tokens,
                                    std::span<const int32_t> prompt,
                                    const StepOutputs &outputs) {
   KVRM_TRY(checkMixed(tokens, slot, prompt, outputs));
-  std::vector<AppendRequest> requests = requestsOf(tokens);
+  std::vector<int32_t> known = fed(tokens);
+  std::vector<AppendRequest> requests = requestsOf(known);
   requests.push_back({slot, static_cast<int32_t>(prompt.size())});
   KVRM_TRY(append(requests));
   spend(1000 * bounds.prefillChunk);
   requests.pop_back();
+  std::vector<int32_t> next(static_cast<size_t>(bounds.slots) + 1, -1);
+  StepOutputs wanted = outputs;
+  if (outputs.isLater)
+    wanted.next = next.data();
   for (const AppendRequest &request : requests) {
-    write(request.slot, tokens.subspan(static_cast<size_t>(request.slot), 1));
-    compute(request.slot, request.slot, outputs);
+    write(request.slot, {&known[static_cast<size_t>(request.slot)], 1});
+    compute(request.slot, request.slot, wanted);
   }
   write(slot, prompt);
-  compute(slot, bounds.slots, outputs);
+  compute(slot, bounds.slots, wanted);
+  int32_t first = next.back();
+  start(outputs, std::move(next));
+  if (outputs.isLater)
+    following[static_cast<size_t>(slot)] = first;
   return Status::ok();
 }
 
@@ -177,7 +236,13 @@ void SimulatedDecoder::expect(int32_t slot, int32_t tokens) {
   pager->expect(slot, tokens);
 }
 
+Status SimulatedDecoder::trim(int32_t history, int32_t length) {
+  forget(history);
+  return pager->trim(history, length);
+}
+
 Status SimulatedDecoder::release(int32_t history) {
+  forget(history);
   return pager->release(history);
 }
 
@@ -189,6 +254,7 @@ Status SimulatedDecoder::park(int32_t slot, int32_t place) {
   KVRM_CHECK(parking->length(place) == 0, "the place is empty");
   if (strikes(faults.copy))
     return {StatusCode::IoError, "injected: copy to the host failed"};
+  forget(slot);
   PageCopy none;
   KVRM_TRY(parking->append(place, length(slot), none));
   auto page = static_cast<size_t>(bounds.pageTokens);

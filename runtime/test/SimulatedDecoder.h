@@ -10,7 +10,9 @@
 // of a token is the token itself, kept in simulated pages, and its logits are a
 // hash of what attention would read through the block table. A page that was
 // lost, shared too long, moved wrongly or overwritten thus changes a token.
-// Calls take time on a virtual clock and fail when a seed says so.
+// Calls take time on a virtual clock and fail when a seed says so. Steps that
+// are for later are computed at once, and their tokens kept until they are
+// awaited.
 //
 //===----------------------------------------------------------------------===//
 
@@ -23,6 +25,7 @@
 #include "kvrm/runtime/support/SplitMix64.h"
 
 #include <cstdint>
+#include <deque>
 #include <optional>
 #include <vector>
 
@@ -74,11 +77,10 @@ public:
   kvrm::Status mixedStep(std::span<const int32_t> tokens, int32_t slot,
                          std::span<const int32_t> prompt,
                          const kvrm::StepOutputs &outputs) override;
+  kvrm::Status awaitStep(std::span<int32_t> next) override;
   void expect(int32_t slot, int32_t tokens) override;
   kvrm::Status release(int32_t history) override;
-  kvrm::Status trim(int32_t history, int32_t length) override {
-    return pager->trim(history, length);
-  }
+  kvrm::Status trim(int32_t history, int32_t length) override;
   kvrm::Status alias(int32_t target, int32_t source, int32_t tokens) override;
   kvrm::Status park(int32_t slot, int32_t place) override;
   kvrm::Status unpark(int32_t place, int32_t slot) override;
@@ -106,6 +108,12 @@ public:
   int32_t parkedPages() const { return parking ? parking->usedPages() : 0; }
 
 private:
+  bool isFollowing(int32_t slot) const override {
+    return following[static_cast<size_t>(slot)] >= 0;
+  }
+  void forget(int32_t history);
+  std::vector<int32_t> fed(std::span<const int32_t> tokens) const;
+  void start(const kvrm::StepOutputs &outputs, std::vector<int32_t> next);
   kvrm::Status append(std::span<const kvrm::AppendRequest> requests);
   bool strikes(int32_t chance);
   void spend(int64_t nanoseconds);
@@ -123,6 +131,10 @@ private:
   std::optional<kvrm::BlockPager> parking;
   std::vector<int32_t> pool; ///< [pages][pageTokens]
   std::vector<int32_t> host; ///< [parking pages][pageTokens]
+  /// Of steps for later: what they chose, and the last of them a slot, -1 =
+  /// none.
+  std::deque<std::vector<int32_t>> underWay;
+  std::vector<int32_t> following;
   kvrm::StepStats last;
 };
 

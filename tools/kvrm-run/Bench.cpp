@@ -107,15 +107,20 @@ static void printHead(const Arguments &arguments, const Manifest &m,
               arguments.common.session.workers(), arguments.bench.steps,
               static_cast<double>(session.reservedKvBytes()) / (1 << 20),
               products.c_str());
-  std::printf("%8s %10s %9s %9s %9s %10s %10s %7s %7s %8s %9s %8s\n", "context",
-              "prefill/s", "p50 ms", "p99 ms", "max ms", "decode/s", "live MiB",
-              "groups", "items", "plan us", "commit us", "commit B");
+  std::printf("%8s %10s %9s %9s %9s %10s %10s %7s %7s %8s %9s %8s %8s\n",
+              "context", "prefill/s", "p50 ms", "p99 ms", "max ms", "decode/s",
+              "live MiB", "groups", "items", "plan us", "commit us", "commit B",
+              "host us");
 }
 
 static void printRow(const Measurement &result, int32_t active) {
+  char host[32] = "-";
+  if (!result.hostNanoseconds.empty())
+    std::snprintf(host, sizeof(host), "%.2f",
+                  percentile(result.hostNanoseconds, 50) / 1e3);
   std::printf(
       "%8d %10.1f %9.3f %9.3f %9.3f %10.1f %10.1f %7d %7d %8.2f %9.2f "
-      "%8.0f\n",
+      "%8.0f %8s\n",
       result.context, prefillRate(result),
       percentile(result.stepNanoseconds, 50) / 1e6,
       percentile(result.stepNanoseconds, 99) / 1e6,
@@ -123,7 +128,7 @@ static void printRow(const Measurement &result, int32_t active) {
       static_cast<double>(result.liveBytes) / (1 << 20), result.last.groups,
       result.last.items, percentile(result.planNanoseconds, 50) / 1e3,
       percentile(result.commitNanoseconds, 50) / 1e3,
-      percentile(result.commitBytes, 50));
+      percentile(result.commitBytes, 50), host);
   if (!result.mixedNanoseconds.empty())
     std::printf("%8s %d tokens of a prompt: %.3f ms with the step, %.3f ms "
                 "alone\n",
@@ -177,7 +182,10 @@ static json rowJson(const Measurement &result, int32_t active) {
           {"stage_bytes", result.last.stageBytes},
           {"plan_us", medianAndMax(result.planNanoseconds, 1e3)},
           {"commit_us", medianAndMax(result.commitNanoseconds, 1e3)},
-          {"commit_bytes", medianAndMax(result.commitBytes, 1)}};
+          {"commit_bytes", medianAndMax(result.commitBytes, 1)},
+          {"host_us", result.hostNanoseconds.empty()
+                          ? json(nullptr)
+                          : medianAndMax(result.hostNanoseconds, 1e3)}};
 }
 
 static void printJson(const Arguments &arguments, const Decoder &session,

@@ -33,8 +33,11 @@ struct Measurement {
   int32_t context = 0;
   int64_t prefillTokens = 0;
   int64_t prefillNanoseconds = 0;
-  // One value a step:
+  // One value a step. If the session runs ahead, a step takes from when the one
+  // before it had ended until it has, and the host's time is what it takes to
+  // plan, commit and launch one meanwhile; else that is not known apart.
   std::vector<int64_t> stepNanoseconds;
+  std::vector<int64_t> hostNanoseconds;
   std::vector<int64_t> planNanoseconds;
   std::vector<int64_t> commitNanoseconds;
   std::vector<int64_t> commitBytes;
@@ -61,6 +64,9 @@ public:
 private:
   Status fillSlot(int32_t slot, Measurement &out);
   Status step();
+  Status stepPatiently(Measurement &out);
+  Status stepAhead(Measurement &out);
+  void note(Measurement &out) const;
   void drawTokens();
   Status measureMixed(Measurement &out);
   int32_t randomToken();

@@ -17,7 +17,8 @@ using namespace mlir::kvrm;
 /// go of 16 bytes a thread.
 static constexpr int64_t kThreads = 256;
 
-/// Thread i of the grid writes words i, i + threads of the grid, ...
+/// Thread i of the grid writes words i, i + threads of the grid, ..., then fed
+/// words in the same way.
 void kvrm::writeCommitKernel(Location loc, gpu::GPUModuleOp module,
                              const DeviceOptions &options) {
   DeviceKernel kernel(module, loc, deviceKernelName({}, DeviceRole::Commit),
@@ -27,12 +28,29 @@ void kvrm::writeCommitKernel(Location loc, gpu::GPUModuleOp module,
   Value descriptor = kernel.parameter(offsetof(kvrm_device_args, descriptor));
   Value words = b.load(b.getI32Type(),
                        b.at(delta, offsetof(kvrm_delta_header, words)), 4);
+  Value fed =
+      b.load(b.getI32Type(), b.at(delta, offsetof(kvrm_delta_header, fed)), 4);
   Value first = b.add(b.mul(b.blockId(), kThreads), b.threadId());
-  b.forLoop(first, words, b.mul(b.gridSize(), kThreads), [&](Value index) {
+  Value step = b.mul(b.gridSize(), kThreads);
+  auto loadWord = [&](Value index) {
     Value offset = b.add(b.mul(b.widen(index), sizeof(kvrm_delta_word)),
                          sizeof(kvrm_delta_header));
-    SmallVector<Value> word = b.loadWords(b.at(delta, offset), 2);
-    b.store(word[1], b.at(descriptor, b.shiftLeft(b.widen(word[0]), 2)), 4);
+    return b.loadWords(b.at(delta, offset), 2);
+  };
+  auto storeWord = [&](Value index, Value value) {
+    b.store(value, b.at(descriptor, b.shiftLeft(b.widen(index), 2)), 4);
+  };
+  b.forLoop(first, words, step, [&](Value index) {
+    SmallVector<Value> word = loadWord(index);
+    storeWord(word[0], word[1]);
+  });
+  b.forLoop(first, fed, step, [&](Value index) {
+    SmallVector<Value> word = loadWord(b.add(words, index));
+    Value next = b.load(descriptor.getType(),
+                        b.at(delta, offsetof(kvrm_delta_header, next)), 8);
+    Value token =
+        b.load(b.getI32Type(), b.at(next, b.shiftLeft(b.widen(word[1]), 2)), 4);
+    storeWord(word[0], b.max(token, b.i32(0)));
   });
   kernel.finish();
 }

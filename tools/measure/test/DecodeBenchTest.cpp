@@ -7,6 +7,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "measure/DecodeBench.h"
+#include "SimulatedDecoder.h"
 #include "ToyModel.h"
 #include "ToyPackage.h"
 #include "kvrm/runtime/session/CreateDecoder.h"
@@ -100,6 +101,27 @@ TEST_P(DecodeBenchTest, SlotsMayHaveLengthsOfTheirOwn) {
   EXPECT_EQ(session->length(1), 20 + 3);
   EXPECT_EQ(session->length(2), 1 + 3);
   EXPECT_EQ(session->length(3), 0);
+}
+
+TEST(DecodeBenchAhead, TimesStepsThatAreStartedEarly) {
+  DecoderShape shape;
+  shape.slots = shape.histories = 2;
+  shape.pageTokens = 4;
+  shape.poolPages = 20;
+  shape.capacity = 40;
+  shape.vocabulary = 50;
+  shape.prefillChunk = 16;
+  shape.stepsAhead = 1;
+  VirtualClock clock;
+  simulation::SimulatedDecoder decoder(shape, 0, clock, 1);
+  DecodeBench bench(decoder, {.active = 2, .steps = 6, .warmup = 1});
+  Expected<Measurement> result = bench.measure(10);
+  ASSERT_TRUE(result) << result.status().message();
+  EXPECT_EQ(result->stepNanoseconds.size(), 6u);
+  EXPECT_EQ(result->planNanoseconds.size(), 6u);
+  EXPECT_EQ(result->hostNanoseconds.size(), 5u) << "beside a step";
+  EXPECT_EQ(decoder.length(0), 17);
+  EXPECT_EQ(decoder.length(1), 17);
 }
 
 INSTANTIATE_TEST_SUITE_P(Modes, DecodeBenchTest,

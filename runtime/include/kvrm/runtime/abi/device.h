@@ -27,12 +27,15 @@ typedef struct kvrm_delta_word {
   uint32_t value;
 } kvrm_delta_word; // 8 bytes
 
-/// A commit as it travels to a device: this header, then `words` delta words,
-/// each index once. One copy moves it; the commit kernel, first in a captured
-/// step, applies it.
+/// A commit as it travels to a device: this header, then `words` delta words
+/// and `fed` others, each index once. The value of a fed word is an index in
+/// `next`: the descriptor's word becomes the token there, which the step before
+/// chose and the host need not know yet; 0 if it found none. One copy moves the
+/// commit; the commit kernel, first in a captured step, applies it.
 typedef struct kvrm_delta_header {
   uint32_t words;
-  uint32_t reserved[3];
+  uint32_t fed;
+  uint64_t next;     ///< int32_t[], a device address; 0 without fed words
 } kvrm_delta_header; // 16 bytes
 
 /// What a device kernel is launched with. Each field is one 8-byte kernel

@@ -14,8 +14,8 @@
 //
 //   1. one copy to the device: the words of the descriptor that changed;
 //   2. one graph launch: commit, then all that the program has;
-//   3. one copy from the device: the logits;
-//   4. a wait for the stream.
+//   3. one copy from the device: the tokens that were chosen, or logits;
+//   4. a wait for it, at once or, for later, when the next step is started.
 //
 // Pages are copied on the stream too, so that calls take effect in their order
 // while the host goes on; moves to and from parking memory, which is pinned,
@@ -34,6 +34,7 @@
 #include "kvrm/runtime/cuda/CudaPool.h"
 #include "kvrm/runtime/cuda/CudaProducts.h"
 #include "kvrm/runtime/cuda/CudaProgram.h"
+#include "kvrm/runtime/cuda/CudaTokens.h"
 #include "kvrm/runtime/cuda/DeviceCode.h"
 #include "kvrm/runtime/package/Package.h"
 #include "kvrm/runtime/paging/Planner.h"
@@ -84,6 +85,9 @@ public:
   /// Errors: Incompatible, always; sessions do not ask (info().canCollapse).
   Status collapsePage(const PageCollapse &collapse) override;
   Status runStep(const BackendStep &step, BackendStats &stats) override;
+  Status awaitStep(std::span<int32_t> out) override {
+    return tokens.receive(out);
+  }
 
   // For tests and tools.
   const CudaDevice &device() const { return *gpu; }
@@ -118,7 +122,9 @@ private:
   Status createProgram(StepEntry which, const Package &package);
   Status recordClusters();
   Status startMove(const PageRun &run, MoveDirection direction);
+  Status startStep(const BackendStep &step, BackendStats &stats);
   Status readLogits(const BackendStep &step);
+  int64_t firstTokenOf(StepEntry entry) const;
   ProgramMemory memoryOf(StepEntry entry);
 
   std::shared_ptr<const CudaDevice> gpu;
@@ -133,7 +139,9 @@ private:
   DeviceBuffer partials; ///< the same; mailboxes are empty between steps
   DeviceBuffer logits;
   PinnedBuffer hostLogits;
-  PinnedBuffer next; ///< int32_t[rows], written by the device
+  /// Those of decode rows, then of a prompt: steps between two decode steps
+  /// leave alone what the second is fed from.
+  CudaTokens tokens;
   std::unique_ptr<CudaProducts> products; ///< null: kernels stand in
   std::array<Batch, plannedEntries> perBatch;
   // Graphs go before what they name.

@@ -48,8 +48,10 @@ public:
                                          const kvrm_descriptor_limits &limits,
                                          bool hasGroups);
 
-  /// Sends what was planned in `descriptor`, always the same one.
-  Status send(const CudaStream &stream, StepDescriptor &descriptor);
+  /// Sends what was planned in `descriptor`, always the same one. Fed tokens
+  /// are those of `next`, a device address.
+  Status send(const CudaStream &stream, StepDescriptor &descriptor,
+              uint64_t next = 0);
   void applied() { isPending = false; }
 
   const CudaCommitStats &stats() const { return last; }

@@ -80,6 +80,9 @@ public:
   /// Writes the new tokens of a row, at most `queries`, and zeros after them;
   /// marks what differs.
   void setTokens(int32_t index, std::span<const int32_t> tokens);
+  /// The new token of a row of one query is the `source`th that the step before
+  /// chose, which a device knows by itself (collectFed()).
+  void setFed(int32_t index, int32_t source);
   /// Writes and marks how a row's next token is chosen, if that differs.
   void setSampling(int32_t index, const kvrm_sampling &value);
   std::span<int32_t> table(int32_t index) {
@@ -140,6 +143,10 @@ public:
   int32_t collectDelta(std::span<kvrm_delta_word> out) {
     return collectDelta(out, DeltaOptions());
   }
+  /// After collectDelta(): writes the words of active rows whose token is fed,
+  /// each with its source. Returns how many; both together are at most
+  /// deltaCapacity().
+  int32_t collectFed(std::span<kvrm_delta_word> out) const;
   /// Words of the whole descriptor, with the groups section or without.
   int64_t deltaCapacity(bool hasGroups = true) const {
     int64_t bytes = hasGroups
@@ -213,6 +220,10 @@ private:
   kvrm_descriptor_layout offsets{};
   AlignedBuffer planned;
   AlignedBuffer current;
+  /// What stands here for a token that is fed.
+  static constexpr int32_t fedToken = -2;
+
+  std::vector<int32_t> fedFrom; ///< [rows], -1 = not fed
   std::vector<uint8_t> rowDirty;
   DirtyRange tokensDirty;
   std::vector<DirtyRange> tableDirty;

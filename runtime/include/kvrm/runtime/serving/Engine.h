@@ -24,6 +24,11 @@
 // If the decoder has a mixed step, the last of the chunks is computed in the
 // decode step, so that the weights are read once for both.
 //
+// If the decoder runs ahead (DecoderShape::stepsAhead), a round starts its step
+// and then waits for the one before, whose tokens the decoder feeds to the new
+// one by itself: the host's work is done while steps run. Requests get the same
+// tokens: one that ends by a token has begun a step too many, which is dropped.
+//
 // Requests start in order of arrival, preempted ones first, as soon as a slot
 // is free and the pool has pages for the prompt and one more for each request
 // that decodes. If pages run out none the less, kept prefixes go first, then
@@ -201,6 +206,11 @@ private:
     /// Tokens of prompt and result that the history has, or will have when its
     /// prefill is done.
     int32_t target = 0;
+    /// Of steps that are under way: tokens that they append, and results that
+    /// they choose.
+    int32_t tokensAhead = 0;
+    int32_t choicesAhead = 0;
+    /// Of the next token that no step under way chooses.
     std::optional<Sampler> sampler;
   };
 
@@ -230,25 +240,50 @@ private:
     bool choosesFirst = false;       ///< the first token of the result
   };
 
+  /// A decode step that was started, or a mixed one.
+  struct Flight {
+    std::vector<RequestId> rows; ///< [slots], -1 = idle
+    int32_t active = 0;
+    RequestId prompt = -1; ///< whose chunk is computed
+    int32_t chunkTokens = 0;
+    bool choosesFirst = false;
+    int64_t start = 0;
+    std::vector<int32_t> next; ///< [slots], then of the prompt
+  };
+
   Status prefillSome(bool &leavesChunk);
   bool startNext();
   bool startPrefill(Request &request, int32_t slot);
   int32_t sharePrefix(Request &request, int32_t slot);
   Chunk nextChunk(const Request &request);
   Status prefillChunk(Request &request);
-  void finishChunk(Request &request, const Chunk &chunk, int32_t next);
-  int32_t gatherDecoding();
-  Status decodeAll();
-  Status decodeWithChunk();
-  void finishDecoding(int32_t active);
+  void finishChunk(Request &request, int32_t tokens, bool choosesFirst,
+                   int32_t next);
   void addPages(const Request &request);
   void emit(Request &request, int32_t token);
+
+  // Decode steps, in EngineSteps.cpp.
+  int32_t known(const Request &request) const;
+  bool goesOn(const Request &request) const;
+  Flight &gatherDecoding();
+  StepOutputs outputsOf(Flight &flight);
+  void started(Flight &flight);
+  void startedChunk(Flight &flight, Request &request, const Chunk &chunk);
+  Status decodeAll();
+  Status decodeWithChunk();
+  Status collect();
+  Status collectDownTo(size_t underWay);
+  void finishFlight(const Flight &flight);
+  void loseFlights();
+  void loseSteps(Request &request);
+  bool cutAhead(Request &request);
 
   bool makeRoom(int32_t slot, int32_t tokens);
   bool reclaim(const Request *beneficiary);
   void preempt(Request &request);
+  void drop(Request &request);
   bool evictKept();
-  void keep(const Request &request);
+  void keep(Request &request);
   void leaveSlot(Request &request);
   void finish(Requests::iterator at, FinishReason reason, std::string error);
   static void learn(double &mean, double value);
@@ -274,7 +309,10 @@ private:
   // Of a decode step:
   std::vector<int32_t> stepTokens;         ///< [slots]
   std::vector<kvrm_sampling> stepSampling; ///< [slots], then of a prompt
-  std::vector<int32_t> nextTokens;         ///< [slots], then of a prompt
+  std::vector<Flight> flights; ///< a ring: those that can be started
+  size_t firstFlight = 0;
+  size_t underWay = 0;
+  int64_t lastCollected = 0; ///< when
   EngineStats sums;
   RoundStats round;
   // Running means of what things cost, in nanoseconds.

@@ -18,7 +18,7 @@
 //
 // Order. Calls come from one thread at a time, and each takes effect as if it
 // ended before the next began. A backend may start work and return; runStep()
-// returns when what it was asked for is there.
+// returns when what it was asked for is there, unless it is asked for later.
 //
 // Errors. Every call can fail. What a failed call was to write holds anything
 // then; all else is as before: pages that it was to read, and pages that it was
@@ -71,7 +71,10 @@ struct BackendInfo {
   bool canCollapse = false;   ///< collapsePage() is there
   bool choosesTokens = false; ///< BackendStep::next may be wanted
   bool overlapsSteps = false; ///< programmatic dependent launch
-  bool mixes = false;         ///< StepEntry::Mixed is there, as a work queue
+  /// Steps that may be under way when another is started: BackendStep::isLater
+  /// and fed tokens are there unless it is 0.
+  int32_t stepsAhead = 0;
+  bool mixes = false; ///< StepEntry::Mixed is there, as a work queue
   /// What runs products with weights that a library could: its name and
   /// version, or "generated" for kernels of the package. Empty without such.
   std::string products;
@@ -111,6 +114,9 @@ struct BackendStep {
   /// chosen as the descriptor's sampling says, -1 if no logit is finite. Null =
   /// not wanted; always, if the backend chooses none.
   int32_t *next = nullptr;
+  /// runStep() returns when the step is started, and awaitStep() has the
+  /// tokens; `logits` and `next` are null.
+  bool isLater = false;
 };
 
 /// What one step moved.
@@ -148,6 +154,14 @@ public:
   /// token: its logits, the token that follows. Rows that are idle have none.
   /// `stats` is set if the step succeeds.
   virtual Status runStep(const BackendStep &step, BackendStats &stats) = 0;
+
+  /// Waits for the first step that was started for later and not waited for,
+  /// and writes the tokens that it chose, [rows of all batches], to `next`. If
+  /// it fails, so have all started after it, and none is to be waited for.
+  virtual Status awaitStep(std::span<int32_t> /*next*/) {
+    KVRM_CHECK(info().stepsAhead == 0, "who starts steps is awaited");
+    return makeError(StatusCode::Incompatible, "no step is under way");
+  }
 
 protected:
   Backend() = default;

@@ -76,7 +76,14 @@ struct DecoderShape {
                       ///< historyPages and no more; 0 = pages grow with tokens
   int32_t prefillChunk = 0; ///< tokens that one prefill step computes
   bool mixes = false;       ///< mixedStep() is there
+  /// Steps that may be under way when another is started: StepOutputs::later()
+  /// is there unless it is 0.
+  int32_t stepsAhead = 0;
 };
+
+/// In place of a slot's token in decode(): the one that the step started last
+/// chooses for it, which nobody may know yet.
+inline constexpr int32_t followingToken = -2;
 
 /// What is wanted of a step, in the caller's memory; null = nothing.
 struct StepOutputs {
@@ -84,12 +91,20 @@ struct StepOutputs {
   StepOutputs(float *logits) : logits(logits) {}
   StepOutputs(const kvrm_sampling *sampling, int32_t *next)
       : sampling(sampling), next(next) {}
+  /// The tokens that follow, to be had from Decoder::awaitStep(): the step is
+  /// only started. For decode() and mixedStep().
+  static StepOutputs later(const kvrm_sampling *sampling) {
+    StepOutputs outputs(sampling, nullptr);
+    outputs.isLater = true;
+    return outputs;
+  }
 
   float *logits = nullptr;                 ///< [rows][vocabulary]
   const kvrm_sampling *sampling = nullptr; ///< [rows], if `next` is wanted
   /// [rows], the token that follows, chosen by `sampling`; -1 if no logit is a
   /// finite number.
   int32_t *next = nullptr;
+  bool isLater = false;
 };
 
 class Decoder {
@@ -105,7 +120,8 @@ public:
                          const StepOutputs &outputs) = 0;
   /// One decode step: `tokens` has one token a slot, -1 for an idle one.
   /// Outputs have a row a slot; those of idle slots mean nothing. With all
-  /// slots idle nothing is done. Errors as for prefill().
+  /// slots idle nothing is done, nor is anything to be awaited. Errors as for
+  /// prefill().
   virtual Status decode(std::span<const int32_t> tokens,
                         const StepOutputs &outputs) = 0;
 
@@ -117,6 +133,15 @@ public:
   virtual Status mixedStep(std::span<const int32_t> tokens, int32_t slot,
                            std::span<const int32_t> prompt,
                            const StepOutputs &outputs);
+
+  /// Waits for the first step that was started for later and not awaited, at
+  /// most shape().stepsAhead + 1 of them, and writes the tokens that its rows
+  /// chose to `next`, which has room for slots + 1. Other calls may come
+  /// before; they take effect as if the step had ended. If it fails, so have
+  /// all steps started after it, and none of them is to be awaited: what they
+  /// appended is in the histories, with KV that means nothing, and is the
+  /// caller's to trim. Errors: InvalidArgument if no step is under way.
+  virtual Status awaitStep(std::span<int32_t> next);
 
   /// Says that `slot` will grow to `tokens`, so that a run of pages can be
   /// chosen in which it fits. Takes no page.
@@ -164,6 +189,9 @@ public:
   int32_t poolPages() const { return shape().poolPages; }
 
 protected:
+  /// Whether followingToken means something for a slot.
+  virtual bool isFollowing(int32_t /*slot*/) const { return false; }
+
   // What every decoder checks of its arguments.
   Status checkSlot(int32_t slot) const;
   Status checkHistory(int32_t history) const;
@@ -174,6 +202,8 @@ protected:
                     std::span<const int32_t> prompt,
                     const StepOutputs &outputs) const;
   Status checkOutputs(const StepOutputs &outputs) const;
+  /// The same of prefill(), whose outputs are to be had at once.
+  Status checkPrefillOutputs(const StepOutputs &outputs) const;
   /// Chooses the next token of row `row` of a step from its logits, if it is
   /// wanted.
   void choose(int32_t row, const float *logits,

@@ -41,6 +41,9 @@ public:
   static Expected<std::unique_ptr<PaddedSession>>
   create(const SessionShape &shape, std::unique_ptr<Backend> backend);
 
+  Status awaitStep(std::span<int32_t> next) override {
+    return ahead.await(*runner, next);
+  }
   int64_t reservedKvBytes() const override;
   int64_t tokenKvBytes() const override;
   std::string products() const override { return runner->info().products; }

@@ -38,6 +38,10 @@ public:
     descriptor->setTokens(row, tokens);
   }
 
+  /// Sets the token of row `row` of a decode step: the one that row `source` of
+  /// the step before chose.
+  void setFed(int32_t row, int32_t source) { descriptor->setFed(row, source); }
+
   /// Plans the rows. `sampling` is theirs, null if no token is to be chosen.
   /// Adds to `stats` what the plan tells.
   void plan(const BlockPager &pager, const kvrm_sampling *sampling,

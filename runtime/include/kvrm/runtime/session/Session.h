@@ -29,6 +29,7 @@
 #include "kvrm/runtime/session/Backend.h"
 #include "kvrm/runtime/session/Decoder.h"
 #include "kvrm/runtime/session/PlannedEntry.h"
+#include "kvrm/runtime/session/StepsAhead.h"
 #include "kvrm/runtime/support/Clock.h"
 #include "kvrm/runtime/support/Status.h"
 
@@ -73,6 +74,9 @@ public:
   Status mixedStep(std::span<const int32_t> tokens, int32_t slot,
                    std::span<const int32_t> prompt,
                    const StepOutputs &outputs) override;
+  Status awaitStep(std::span<int32_t> next) override {
+    return ahead.await(*runner, next);
+  }
   void expect(int32_t slot, int32_t tokens) override;
   Status release(int32_t history) override;
   /// With far history pages collapse when tokens are appended, no more than
@@ -115,6 +119,9 @@ private:
   Status exhausted(int64_t needed) const;
 
   // Steps.
+  bool isFollowing(int32_t slot) const override {
+    return ahead.rowOf(slot) >= 0;
+  }
   Entry &entryOf(StepEntry which) {
     return entries[static_cast<size_t>(which)];
   }
@@ -164,6 +171,7 @@ private:
   std::array<Entry, plannedEntries> entries;
   /// [slots][vocabulary], of a backend that cannot do without.
   std::vector<float> spareLogits;
+  StepsAhead ahead;
   std::vector<AppendRequest> requests;
   std::vector<PageRun> runs; ///< of movePages()
   std::vector<PageCopy> copies;

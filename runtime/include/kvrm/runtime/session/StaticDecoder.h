@@ -22,6 +22,7 @@
 
 #include "kvrm/runtime/session/Backend.h"
 #include "kvrm/runtime/session/Decoder.h"
+#include "kvrm/runtime/session/StepsAhead.h"
 #include "kvrm/runtime/support/Status.h"
 
 #include <array>
@@ -58,7 +59,8 @@ protected:
   /// overwrite what it writes.
   struct StepRows {
     int32_t queries = 0;
-    std::vector<int32_t> tokens; ///< [rows][queries]
+    /// [rows][queries]; of a decode step, followingToken too.
+    std::vector<int32_t> tokens;
     std::vector<int32_t> positions;
     std::vector<int32_t> counts;
     std::vector<int32_t> slots;
@@ -77,6 +79,10 @@ protected:
   /// Copies the first `tokens` tokens of a slot to another.
   virtual Status copyTokens(int32_t target, int32_t source, int32_t tokens) = 0;
 
+  bool isFollowing(int32_t slot) const override {
+    return ahead.rowOf(slot) >= 0;
+  }
+
   void setLength(int32_t slot, int32_t tokens) {
     lengths[static_cast<size_t>(slot)] = tokens;
   }
@@ -94,6 +100,9 @@ private:
   std::vector<float> unwanted;
   std::array<StepRows, plannedEntries> rows;
   StepStats last;
+
+protected:
+  StepsAhead ahead;
 };
 
 } // namespace kvrm
