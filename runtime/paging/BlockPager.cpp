@@ -150,11 +150,16 @@ Status BlockPager::checkSlot(int32_t slot) const {
   return Status::ok();
 }
 
-Status BlockPager::checkGrowth(int32_t slot, int32_t tokens) const {
+Status BlockPager::checkAppend(int32_t slot, int32_t tokens) const {
   KVRM_TRY(checkSlot(slot));
   if (tokens < 0)
     return invalidArgument("slot ", slot, ": cannot append ", tokens,
                            " tokens");
+  return Status::ok();
+}
+
+Status BlockPager::checkGrowth(int32_t slot, int32_t tokens) const {
+  KVRM_TRY(checkAppend(slot, tokens));
   int64_t capacity = int64_t(bounds.pagesPerSlot) * bounds.pageTokens;
   int64_t length = int64_t(at(slot).length) + tokens;
   if (length > capacity)
@@ -294,7 +299,7 @@ BlockPager::pagesNeeded(std::span<const AppendRequest> requests) {
   int64_t needed = 0;
   size_t checked = 0;
   for (const AppendRequest &request : requests) {
-    status = checkGrowth(request.slot, request.tokens);
+    status = checkAppend(request.slot, request.tokens);
     if (!status.isOk())
       break;
     uint8_t &mark = marked[static_cast<size_t>(request.slot)];
@@ -332,6 +337,8 @@ Status BlockPager::appendAll(std::span<const AppendRequest> requests,
                              std::span<PageCopy> copies, int32_t &copyCount) {
   copyCount = 0;
   KVRM_CHECK(copies.size() >= requests.size(), "one copy a request has room");
+  for (const AppendRequest &request : requests)
+    KVRM_TRY(checkGrowth(request.slot, request.tokens));
   Expected<int64_t> counted = pagesNeeded(requests);
   KVRM_TRY(counted.status());
   [[maybe_unused]] int64_t needed = *counted;

@@ -374,11 +374,13 @@ struct Packages {
 class Pair {
 public:
   Pair(const std::string &schedule, const SessionConfig &config)
-      : out(size_t(toy::slots) * toy::vocabulary) {
+      : out(size_t(toy::slots + 1) * toy::vocabulary) {
     static Packages made;
     std::string &path = made.paths[schedule];
     if (path.empty())
-      path = toy::makePackage({"paged", schedule, "native", 3, true});
+      path = toy::makePackage({.schedule = schedule,
+                               .isFar = true,
+                               .mixes = schedule == "workqueue"});
     Expected<std::shared_ptr<const Package>> package = Package::load(path);
     EXPECT_TRUE(package) << package.status().message();
     Expected<std::unique_ptr<Session>> created =
@@ -432,6 +434,27 @@ public:
       if (tokens[size_t(slot)] >= 0)
         expectNear(references[slot].step({tokens[size_t(slot)]}),
                    out.data() + slot * toy::vocabulary);
+    return true;
+  }
+
+  /// A decode step that takes a chunk of a prompt along.
+  bool mixedStep(const std::vector<int32_t> &tokens, int slot,
+                 const std::vector<int> &prompt) {
+    int32_t free = session->freePages();
+    std::ranges::fill(out, NAN);
+    Status status = session->mixedStep(tokens, slot, prompt, out.data());
+    if (!status.isOk()) {
+      EXPECT_EQ(status.code(), StatusCode::ResourceExhausted)
+          << status.message();
+      EXPECT_EQ(session->freePages(), free) << "nothing has collapsed";
+      return false;
+    }
+    for (int each = 0; each < toy::slots; ++each)
+      if (tokens[size_t(each)] >= 0)
+        expectNear(references[each].step({tokens[size_t(each)]}),
+                   out.data() + each * toy::vocabulary);
+    expectNear(references[slot].step(prompt),
+               out.data() + toy::slots * toy::vocabulary);
     return true;
   }
 
@@ -521,7 +544,19 @@ static void runRandom(const char *schedule, int32_t pages, uint32_t seed) {
       for (int i = 0; i < toy::slots; ++i)
         if (below(4) != 0 && pair.session->length(i) < toy::capacity)
           tokens[size_t(i)] = below(50);
-      refused += !pair.decode(tokens);
+      // With a work queue there is a mixed step.
+      bool joins = pair.session->shape().mixes && below(2) == 0 &&
+                   length + toy::prefillQueries <= toy::capacity;
+      if (joins)
+        tokens[size_t(slot)] = -1;
+      if (!joins || std::ranges::count(tokens, -1) == toy::slots) {
+        refused += !pair.decode(tokens);
+        break;
+      }
+      std::vector<int> prompt(size_t(1 + below(toy::prefillQueries)));
+      for (int &token : prompt)
+        token = below(50);
+      refused += !pair.mixedStep(tokens, slot, prompt);
       break;
     }
     }

@@ -120,8 +120,9 @@ public:
 
   /// Pages that append(slot, tokens) would take now.
   int32_t pagesNeeded(int32_t slot, int32_t tokens) const;
-  /// Pages that appendAll(requests) would take now. Errors: those of
-  /// appendAll() but for ResourceExhausted.
+  /// Pages that appendAll(requests) would take now, if block tables had room:
+  /// a far history may make that first. Errors: those of appendAll() but for
+  /// tables that are full and ResourceExhausted.
   Expected<int64_t> pagesNeeded(std::span<const AppendRequest> requests);
   /// Whether the next token of `slot` would be written into a shared page.
   bool isCopyNeeded(int32_t slot) const;
@@ -183,6 +184,7 @@ private:
                                 bounds.pageTokens);
   }
   Status checkSlot(int32_t slot) const;
+  Status checkAppend(int32_t slot, int32_t tokens) const;
   Status checkGrowth(int32_t slot, int32_t tokens) const;
   void grow(int32_t slot, int32_t pages);
   PageCopy applyAppend(int32_t slot, int32_t tokens);
