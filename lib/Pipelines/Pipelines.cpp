@@ -94,6 +94,9 @@ void kvrm::buildNVVMPagedPipeline(OpPassManager &pm,
   paging.page = options.page;
   paging.layout = "swizzled";
   paging.padded = options.isStatic;
+  paging.window = options.window;
+  paging.summaries = options.summaries;
+  paging.sinks = options.sinks;
   pm.addPass(createPageCachePass(paging));
   pm.addPass(createMergeTransportPass());
   SelectSchedulePassOptions scheduling;

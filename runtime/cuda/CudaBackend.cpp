@@ -116,6 +116,13 @@ Status CudaBackend::takePools(const Manifest &manifest,
             manifest.pageTokens, shape.pages, manifest.element});
   KVRM_TRY(created.status());
   pool = created.take();
+  facts.canCollapse = manifest.window > 0;
+  if (manifest.summaries > 0) {
+    Expected<CudaSummaries> made = CudaSummaries::create(
+        gpu, *code.find(KVRM_ROLE_COLLAPSE), pool.shape(), manifest.summaries);
+    KVRM_TRY(made.status());
+    summaries = made.take();
+  }
   facts.pageBytes = pool.shape().allPageBytes();
   return take(parking, gpu, facts.pageBytes * shape.parkingPages,
               "parking memory");
@@ -260,7 +267,8 @@ CudaBackend::~CudaBackend() {
 
 int64_t CudaBackend::deviceBytes() const {
   int64_t bytes = pool.span().bytes + weights.size() + arena.size() +
-                  partials.size() + logits.size() + tokens.deviceBytes();
+                  partials.size() + logits.size() + tokens.deviceBytes() +
+                  summaries.deviceBytes();
   if (products)
     bytes += products->deviceBytes();
   for (const Batch &batch : perBatch)
@@ -302,11 +310,6 @@ Status CudaBackend::startMove(const PageRun &run, MoveDirection direction) {
                                  .fromPitch = parkingStride,
                                  .width = width,
                                  .height = shape.pageRuns()});
-}
-
-Status CudaBackend::collapsePage(const PageCollapse &) {
-  return makeError(StatusCode::Incompatible,
-                   "far history: a GPU cannot collapse pages");
 }
 
 //===----------------------------------------------------------------------===//

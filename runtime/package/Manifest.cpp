@@ -172,8 +172,6 @@ static void readModel(ObjectReader &model, Manifest &manifest) {
 static void readFarHistory(ObjectReader &cache, Manifest &manifest) {
   if (!manifest.isPaged)
     return cache.fail("far_history", "is not for a static package");
-  if (manifest.target == TargetKind::NVPTX)
-    return cache.fail("far_history", "is not for GPUs");
   ObjectReader far = cache.member("far_history");
   int32_t page = manifest.pageTokens;
   manifest.window = far.integer32("window", page, manifest.capacity - 1);
@@ -274,6 +272,12 @@ static void readKernels(ObjectReader &reader, Manifest &manifest) {
       !manifest.kernel(KVRM_ROLE_ATTEND_STAGED))
     reader.fail("kernels",
                 "has one of stage and attend_workqueue_staged alone");
+  bool collapses = manifest.kernel(KVRM_ROLE_COLLAPSE) != nullptr;
+  if (collapses != (manifest.summaries > 0))
+    reader.fail("kernels", collapses ? "has collapse, and the cache no "
+                                       "entries of far_history"
+                                     : "has no collapse for the entries of "
+                                       "cache.far_history");
 }
 
 //===----------------------------------------------------------------------===//

@@ -111,7 +111,13 @@ TEST_F(DevicePackages, ManifestFieldsAreChecked) {
        "M: cache.pages_per_slot: 63 are not the 64 that a slot can have"},
       {"/cache/far_history",
        {{"window", 16}, {"entries", 16}, {"sinks", 4}},
-       "M: cache.far_history: is not for GPUs"},
+       "M: kernels: has no collapse for the entries of cache.far_history"},
+      {"/kernels/-",
+       {{"role", "collapse"},
+        {"symbol", "c"},
+        {"threads", 64},
+        {"shared_bytes", 0}},
+       "M: kernels: has collapse, and the cache no entries of far_history"},
       {"/cache/element", "f32",
        "M: cache.element: 'f32' is not one of f16, bf16"},
       {"/entries/0/name", "prefill",
@@ -135,7 +141,7 @@ TEST_F(DevicePackages, ManifestFieldsAreChecked) {
       {"/kernels/0/role", "commit2",
        "M: kernels[0].role: 'commit2' is not one of commit, append, "
        "attend_workqueue, attend_cluster, stage, attend_workqueue_staged, "
-       "dense, sample, attend_prompt"},
+       "dense, sample, attend_prompt, collapse"},
       {"/kernels/0/role", "append", "M: kernels: has no commit"},
       {"/kernels/0/symbol", "", "M: kernels[0].symbol: is empty"},
       {"/kernels/1/threads", 1056,

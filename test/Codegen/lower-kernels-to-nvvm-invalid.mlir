@@ -78,16 +78,6 @@ kvrm.kernel @attend heads 4 io f16 tile <q = 1, kv = 16> transport <native>
 
 // -----
 
-// expected-error@+1 {{'kvrm.kernel' op is of a session with far_history; this target attends to exact tokens alone}}
-kvrm.kernel @append heads 4 io f16 tile <q = 1, kv = 64> transport <native>
-    on !kvrm.session<slots = 2, pages = 8, pool = <layers = 2, kv_heads = 2, head_dim = 128, page = 16, element = f16, layout = swizzled>, far_history = <window = 64, entries = 16>>
-    at !kvrm.descriptor<rows = 2, queries = 1, pages = 8> {
-  kvrm.append_rows
-  kvrm.return
-}
-
-// -----
-
 // expected-error@+1 {{'func.func' op has the schedule rows; this target takes workqueue and cluster}}
 func.func @step() attributes {kvrm.step, kvrm.plans = [#kvrm.step_plan<tile = <q = 1, kv = 64>, schedule = <rows>, transport = <native>>]} {
   return

@@ -356,9 +356,6 @@ llvm::Error checkMixed() {
 
 /// What GPUs have not, or not yet.
 llvm::Error checkGPUOptions() {
-  if (window != 0)
-    return llvm::createStringError(
-        "--window: there is far history on the host alone");
   if (schedule != "auto" && schedule != "workqueue")
     return llvm::createStringError(
         "--schedule: '" + schedule +
@@ -471,6 +468,9 @@ llvm::Expected<std::unique_ptr<Target>> gpuTarget() {
     return machine.takeError();
   GPUTarget::Options options;
   options.pipeline.page = gpuPage();
+  options.pipeline.window = window;
+  options.pipeline.summaries = summaries;
+  options.pipeline.sinks = summaries != 0 ? sinks : 0;
   options.pipeline.kvTile = kvTile;
   options.pipeline.isStatic = isStatic;
   options.isDecoder = true;

@@ -20,12 +20,12 @@
 
 namespace mlir::kvrm {
 
-struct HostPipelineOptions : public PassPipelineOptions<HostPipelineOptions> {
-  Option<bool> isStatic{*this, "static",
-                        llvm::cl::desc("Lower to the static baseline"),
-                        llvm::cl::init(false)};
-  Option<int64_t> page{*this, "page", llvm::cl::desc("Tokens a page"),
-                       llvm::cl::init(16)};
+/// What becomes of tokens past a window, on any target.
+template <typename Options>
+struct FarHistoryOptions : public PassPipelineOptions<Options> {
+  template <typename T>
+  using Option = typename PassPipelineOptions<Options>::template Option<T>;
+
   Option<int64_t> window{
       *this, "window",
       llvm::cl::desc("Tokens of a request kept exactly; 0 = all"),
@@ -38,6 +38,14 @@ struct HostPipelineOptions : public PassPipelineOptions<HostPipelineOptions> {
       *this, "sinks",
       llvm::cl::desc("Entries that are a request's first tokens for good"),
       llvm::cl::init(0)};
+};
+
+struct HostPipelineOptions : public FarHistoryOptions<HostPipelineOptions> {
+  Option<bool> isStatic{*this, "static",
+                        llvm::cl::desc("Lower to the static baseline"),
+                        llvm::cl::init(false)};
+  Option<int64_t> page{*this, "page", llvm::cl::desc("Tokens a page"),
+                       llvm::cl::init(16)};
   Option<std::string> transport{*this, "transport",
                                 llvm::cl::desc("native or staged"),
                                 llvm::cl::init("native")};
@@ -57,7 +65,7 @@ struct HostPipelineOptions : public PassPipelineOptions<HostPipelineOptions> {
 };
 
 /// Options of `kvrm-to-nvvm`.
-struct NVVMPipelineOptions : public PassPipelineOptions<NVVMPipelineOptions> {
+struct NVVMPipelineOptions : public FarHistoryOptions<NVVMPipelineOptions> {
   Option<int64_t> page{*this, "page", llvm::cl::desc("Tokens a page"),
                        llvm::cl::init(16)};
   Option<int64_t> kvTile{*this, "kv-tile",

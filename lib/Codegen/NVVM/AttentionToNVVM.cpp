@@ -302,7 +302,7 @@ void AttentionLowering::lowerLoop(const TileLoop &tiles) {
   b.whileLoop([&] { return b.lessThan(nextStrip.get(), end); },
               [&] {
                 attention.attend(range, ring->waitForStrip(), nextStrip.get(),
-                                 tiles.masked);
+                                 tiles);
                 b.syncWarp(); // all lanes have read the stage
                 ring->release();
                 nextStrip.set(ring->stripAfter(nextStrip.get()));

@@ -129,6 +129,8 @@ std::string kvrm::deviceKernelName(StringRef kernel, DeviceRole role) {
     return kernel.str();
   case DeviceRole::Sample:
     return "sample";
+  case DeviceRole::Collapse:
+    return "collapse";
   }
   llvm_unreachable("a role has a name");
 }

@@ -126,6 +126,10 @@ void lowerAppendToNVVM(KernelOp kernel, gpu::GPUModuleOp module,
 void writeStageKernel(KernelOp kernel, gpu::GPUModuleOp module,
                       const DeviceOptions &options);
 
+/// Writes the kernel that makes summaries of a page of far history.
+void writeCollapseKernel(Location loc, PoolType pool, gpu::GPUModuleOp module,
+                         const DeviceOptions &options);
+
 /// Writes the kernel that applies a commit's delta to the descriptor.
 void writeCommitKernel(Location loc, gpu::GPUModuleOp module,
                        const DeviceOptions &options);

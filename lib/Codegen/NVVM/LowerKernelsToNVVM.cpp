@@ -70,9 +70,6 @@ static LogicalResult checkKernel(KernelOp kernel,
     return kernel.emitOpError("has io ")
            << kernel.getIo() << " over a pool of " << pool.getElement()
            << "; this target takes activations of the pool's element";
-  if (kernel.getSessionType().getFarHistory())
-    return kernel.emitOpError("is of a session with far_history; this target "
-                              "attends to exact tokens alone");
   if (pool.getPage() != 16 && pool.getPage() != 32 && pool.getPage() != 64)
     return kernel.emitOpError("has pages of ")
            << pool.getPage() << " tokens; this target takes 16, 32 and 64";
@@ -161,6 +158,9 @@ void LowerKernelsToNVVMPass::runOnOperation() {
   auto device =
       gpu::GPUModuleOp::create(builder, module.getLoc(), "kvrm_kernels");
   writeCommitKernel(module.getLoc(), device, *options);
+  if (kernels.front().getSessionType().getSummaries() > 0)
+    writeCollapseKernel(module.getLoc(), kernels.front().getPool(), device,
+                        *options);
   for (auto [kernel, program] : llvm::zip_equal(kernels, programs)) {
     if (!program.attends()) {
       lowerAppendToNVVM(kernel, device, *options);

@@ -227,19 +227,18 @@ void PromptLowering::consume(const TileProgram &program) {
   Variable index = b.variable(range.begin);
   for (const TileLoop &tiles : program.loops) {
     Value end = range.boundOf(tiles.end);
-    b.whileLoop([&] { return b.lessThan(index.get(), end); },
-                [&] {
-                  Value stage = at.stage.get();
-                  b.waitBarrier(barrier(shared.full, stage), at.parity.get());
-                  attention.attend(range, stageAddress(stage), index.get(),
-                                   tiles.masked);
-                  b.syncWarp(); // all lanes have read the tile
-                  b.ifThen(b.equal(lane, 0), [&] {
-                    b.arriveBarrier(barrier(shared.empty, stage));
-                  });
-                  at.advance(b, stages);
-                  index.set(b.add(index.get(), 1));
-                });
+    b.whileLoop(
+        [&] { return b.lessThan(index.get(), end); },
+        [&] {
+          Value stage = at.stage.get();
+          b.waitBarrier(barrier(shared.full, stage), at.parity.get());
+          attention.attend(range, stageAddress(stage), index.get(), tiles);
+          b.syncWarp(); // all lanes have read the tile
+          b.ifThen(b.equal(lane, 0),
+                   [&] { b.arriveBarrier(barrier(shared.empty, stage)); });
+          at.advance(b, stages);
+          index.set(b.add(index.get(), 1));
+        });
   }
   writeRows();
 }

@@ -57,11 +57,11 @@ Value WarpAttention::sumOfRow(int64_t n, int64_t half) {
 }
 
 void WarpAttention::attend(const StripRange &range, Value address, Value index,
-                           bool masked) {
+                           const TileLoop &tiles) {
   stage = address;
-  score(range, index, masked);
+  score(range, index, tiles);
   updateSoftmax();
-  accumulate(range, index, masked);
+  accumulate(range, index, tiles.masked);
 }
 
 /// Element offset of query row `row` in q and out, for the current item.
@@ -81,6 +81,17 @@ Value kvrm::queryElement(DeviceBuilder &b, KernelOp kernel,
 /// Operand B of the first product: lane 4g + t holds query row 8n + g, at
 /// head_dim 16k + 2t and 16k + 2t + 8.
 void WarpAttention::loadQuery(const WorkItemVariables &item) {
+  if (int64_t entries = kernel.getSessionType().getSummaries()) {
+    DescriptorType descriptor = kernel.getDescriptorType();
+    kvrm_descriptor_layout layout = kvrm_descriptor_layout_of(
+        {static_cast<int32_t>(descriptor.getRows()),
+         static_cast<int32_t>(descriptor.getQueries()),
+         static_cast<int32_t>(descriptor.getPages()), 0, 0, 0, 0,
+         static_cast<int32_t>(entries)});
+    biases = b.at(device.parameter(offsetof(kvrm_device_args, descriptor)),
+                  b.add(b.mul(b.widen(item.row.get()), entries * 4),
+                        layout.summary_biases));
+  }
   query.assign(queryColumns(), {});
   for (int64_t n = 0; n < queryColumns(); ++n) {
     Value row = b.add(laneRow, 8 * n);
@@ -131,7 +142,19 @@ Value WarpAttention::blockOfRow(Value row, int64_t block) {
   return b.add(b.bitXor(row, offset % aligned), offset - offset % aligned);
 }
 
-void WarpAttention::score(const StripRange &range, Value index, bool masked) {
+/// The score of a token that may be a summary.
+Value WarpAttention::addBias(const StripRange &range, Value score,
+                             Value place) {
+  int64_t entries = kernel.getSessionType().getSummaries();
+  Value entry = b.min(place, b.i32(static_cast<int32_t>(entries - 1)));
+  Value bias =
+      b.load(b.getF32Type(), b.at(biases, b.shiftLeft(b.widen(entry), 2)), 4);
+  Value isSummary = b.lessThan(place, range.summaryPlaces);
+  return b.fadd(score, b.select(isSummary, bias, b.f32(0)));
+}
+
+void WarpAttention::score(const StripRange &range, Value index,
+                          const TileLoop &tiles) {
   Value base = swizzledRow(0, b.bitAnd(lane, 15), b.shiftRight(lane, 4));
   scores.assign(tokenBlocks(), {});
   for (int64_t m = 0; m < tokenBlocks(); ++m) {
@@ -157,15 +180,19 @@ void WarpAttention::score(const StripRange &range, Value index, bool masked) {
     for (int64_t n = 0; n < queryColumns(); ++n)
       for (int64_t i = 0; i < 4; ++i) {
         Value score = b.fmul(scores[m][n][i], scale);
-        if (masked) {
-          // Elements 0 and 1 are of token g, 2 and 3 of token g + 8; even ones
-          // of query row 8n + 2t, odd ones of the next.
-          Value token = b.add(b.add(b.mul(index, strip.tokens), laneRow),
-                              16 * m + (i < 2 ? 0 : 8));
+        // Elements 0 and 1 are of token g, 2 and 3 of token g + 8; even ones of
+        // query row 8n + 2t, odd ones of the next.
+        Value token;
+        if (tiles.masked || tiles.summaries)
+          token = b.add(b.add(b.mul(index, strip.tokens), laneRow),
+                        16 * m + (i < 2 ? 0 : 8));
+        if (tiles.summaries)
+          score = addBias(range, score, token);
+        if (tiles.masked) {
           Value row = rowOf(b.add(b.shiftLeft(laneColumn, 1), 8 * n + i % 2));
           Value end =
               b.min(range.visibleEnd,
-                    b.add(b.add(range.firstPosition, b.div(row, group)), 1));
+                    b.add(b.add(range.firstPlace, b.div(row, group)), 1));
           score = b.select(b.lessThan(token, end), score, b.f32(kMaskedScore));
         }
         scores[m][n][i] = score;

@@ -51,9 +51,11 @@ public:
   void loadQuery(const WorkItemVariables &item);
   /// To before any token.
   void initSoftmax();
-  /// Takes in strip `index` of the history, which lies at a shared address.
-  /// With `masked` rows see what `range` and causality let them see.
-  void attend(const StripRange &range, Value address, Value index, bool masked);
+  /// Takes in strip `index` of the history, of tiles of a loop, which lies at a
+  /// shared address. In masked ones rows see what `range` and causality let
+  /// them see; in ones that may hold summaries those have biases.
+  void attend(const StripRange &range, Value address, Value index,
+              const TileLoop &tiles);
 
   /// The sum of weights of row 8n + 2t + half, of all lanes together.
   Value sumOfRow(int64_t n, int64_t half);
@@ -67,7 +69,8 @@ private:
   Value rescale(Value from, Value to) { return b.exp2(b.fsub(from, to)); }
   Value swizzledRow(int64_t half, Value token, Value chunk);
   Value blockOfRow(Value row, int64_t block);
-  void score(const StripRange &range, Value index, bool masked);
+  void score(const StripRange &range, Value index, const TileLoop &tiles);
+  Value addBias(const StripRange &range, Value score, Value place);
   void updateSoftmax();
   void accumulate(const StripRange &range, Value index, bool masked);
 
@@ -80,6 +83,7 @@ private:
   int64_t headDim, group;
   Value lane, firstRow;
   float scoreScale = 0; ///< to base 2
+  Value biases;         ///< of the row's summaries, if the session keeps such
 
   SmallVector<SmallVector<std::array<Value, 2>>> query; ///< [n][k]
   // The strip being attended to.

@@ -18,18 +18,18 @@ PageSlot::PageSlot(DeviceBuilder &b, PoolType pool, const Tables &tables,
     : b(b), pool(pool), strip(pool), tables(tables), row(row) {
   SmallVector<Value> fields =
       b.loadWords(b.at(tables.rows, b.mul(b.widen(row), sizeof(kvrm_row))), 4);
-  static_assert(offsetof(kvrm_row, position) == 4 &&
-                offsetof(kvrm_row, count) == 8);
-  position = b.add(fields[1], token);
+  static_assert(offsetof(kvrm_row, count) == 8 &&
+                offsetof(kvrm_row, length) == 12);
+  place = b.add(b.sub(fields[3], fields[2]), token);
   active = b.lessThan(token, fields[2]);
 }
 
 Value PageSlot::offsetOfChunk(Value chunk) {
   Value entry = b.add(b.mul(b.widen(row), tables.pagesPerSlot),
-                      b.widen(b.div(position, strip.page)));
+                      b.widen(b.div(place, strip.page)));
   Value physical =
       b.load(b.getI32Type(), b.at(tables.tables, b.shiftLeft(entry, 2)), 4);
-  Value inPage = b.rem(position, strip.page);
+  Value inPage = b.rem(place, strip.page);
   Value target = b.add(b.mul(b.widen(physical), pool.getPageBytes()),
                        b.mul(b.widen(inPage), strip.rowBytes()));
   Value swizzled = b.bitXor(chunk, strip.swizzle(b, inPage));
@@ -43,8 +43,9 @@ Value PageSlot::offsetOf(Value index) {
 }
 
 WorkItemVariables::WorkItemVariables(DeviceBuilder &b) {
-  for (Variable *field : {&row, &kvHead, &queryTile, &tileBegin, &tileEnd,
-                          &partial, &segment, &position, &count, &length})
+  for (Variable *field :
+       {&row, &kvHead, &queryTile, &tileBegin, &tileEnd, &partial, &segment,
+        &count, &length, &place, &summaries})
     *field = b.variable(b.getI32Type());
 }
 
@@ -56,9 +57,10 @@ void WorkItemVariables::copy(const WorkItemVariables &other) const {
   tileEnd.set(other.tileEnd.get());
   partial.set(other.partial.get());
   segment.set(other.segment.get());
-  position.set(other.position.get());
   count.set(other.count.get());
   length.set(other.length.get());
+  place.set(other.place.get());
+  summaries.set(other.summaries.get());
 }
 
 ItemReader::ItemReader(DeviceKernel &device, KernelOp kernel,
@@ -85,15 +87,18 @@ void ItemReader::setFields(const WorkItemVariables &item, Value address) {
 }
 
 void ItemReader::setRow(const WorkItemVariables &item) {
-  static_assert(offsetof(kvrm_row, position) == 4 &&
-                offsetof(kvrm_row, count) == 8 &&
-                offsetof(kvrm_row, length) == 12);
-  Value rows = device.parameter(offsetof(kvrm_device_args, rows));
-  SmallVector<Value> words = b.loadWords(
-      b.at(rows, b.mul(b.widen(item.row.get()), sizeof(kvrm_row))), 4);
-  item.position.set(words[1]);
+  static_assert(offsetof(kvrm_row, count) == 8 &&
+                offsetof(kvrm_row, length) == 12 &&
+                offsetof(kvrm_row, summaries) == 24);
+  Value at = b.at(device.parameter(offsetof(kvrm_device_args, rows)),
+                  b.mul(b.widen(item.row.get()), sizeof(kvrm_row)));
+  SmallVector<Value> words = b.loadWords(at, 4);
   item.count.set(words[2]);
   item.length.set(words[3]);
+  item.place.set(b.sub(words[3], words[2]));
+  if (kernel.getSessionType().getSummaries() > 0)
+    item.summaries.set(
+        b.load(b.getI32Type(), b.at(at, offsetof(kvrm_row, summaries)), 4));
 }
 
 std::pair<Value, Value> ItemReader::setFromShare(const WorkItemVariables &item,
@@ -134,10 +139,10 @@ StripRange ItemReader::rangeOf(const WorkItemVariables &item) {
   int64_t perTile = kernel.getTile().getKv() / strip.tokens;
   Value firstToken = b.mul(item.queryTile.get(), queries);
   StripRange range;
-  range.firstPosition = b.add(item.position.get(), firstToken);
+  range.firstPlace = b.add(item.place.get(), firstToken);
   // A query tile past the row's tokens has nothing to see.
   Value none = b.i32(0);
-  Value seen = b.min(b.add(range.firstPosition, queries), item.length.get());
+  Value seen = b.min(b.add(range.firstPlace, queries), item.length.get());
   Value isThere = b.lessThan(firstToken, item.count.get());
   range.visibleEnd = b.select(isThere, seen, none);
   range.readEnd = range.visibleEnd;
@@ -149,16 +154,25 @@ StripRange ItemReader::rangeOf(const WorkItemVariables &item) {
                     b.divUp(range.readEnd, strip.tokens));
   range.end = b.max(range.end, range.begin);
   range.fullEnd =
-      b.min(range.end, b.div(b.add(range.firstPosition, 1), strip.tokens));
-  range.historyEnd = b.min(range.end, b.div(item.position.get(), strip.tokens));
+      b.min(range.end, b.div(b.add(range.firstPlace, 1), strip.tokens));
+  range.historyEnd = b.min(range.end, b.div(item.place.get(), strip.tokens));
+  range.summaryEnd = range.begin;
+  if (int64_t entries = kernel.getSessionType().getSummaries()) {
+    range.summaryPlaces = b.select(b.lessThan(none, item.summaries.get()),
+                                   b.i32(static_cast<int32_t>(entries)), none);
+    range.summaryEnd =
+        b.min(range.fullEnd, b.divUp(range.summaryPlaces, strip.tokens));
+    range.summaryEnd = b.max(range.begin, range.summaryEnd);
+  }
   return range;
 }
 
 Value StripRange::boundOf(TileBound bound) const {
   switch (bound) {
   case TileBound::Begin:
-  case TileBound::SummaryEnd:
     return begin;
+  case TileBound::SummaryEnd:
+    return summaryEnd;
   case TileBound::Full:
     return fullEnd;
   case TileBound::End:

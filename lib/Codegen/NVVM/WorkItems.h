@@ -66,7 +66,7 @@ private:
   PoolType pool;
   StripShape strip;
   Tables tables;
-  Value row, position, active;
+  Value row, place, active;
 };
 
 /// A work item and what its row says.
@@ -76,18 +76,22 @@ struct WorkItemVariables {
   void copy(const WorkItemVariables &other) const;
 
   Variable row, kvHead, queryTile, tileBegin, tileEnd, partial, segment;
-  Variable position, count, length;
+  Variable count, length;
+  Variable place; ///< of the row's first new token
+  Variable summaries;
 };
 
 /// Strips [begin, end) of a history; all query rows see those below fullEnd
-/// whole, and earlier steps wrote those below historyEnd.
+/// whole, of which those below summaryEnd hold summaries, and earlier steps
+/// wrote those below historyEnd. Tokens are said by their places.
 struct StripRange {
-  Value begin, fullEnd, end, historyEnd;
-  Value firstPosition; ///< of the item's first query token
+  Value begin, summaryEnd, fullEnd, end, historyEnd;
+  Value summaryPlaces; ///< that the row's summaries take; none without them
+  Value firstPlace;    ///< of the item's first query token
   Value visibleEnd;    ///< one past the last token that any query row sees
   Value readEnd; ///< the same of those that are read: in a padded session all
 
-  /// Where a loop over tiles begins or ends. No history has summaries here.
+  /// Where a loop over tiles begins or ends.
   Value boundOf(TileBound bound) const;
 };
 

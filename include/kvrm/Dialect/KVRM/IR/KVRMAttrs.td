@@ -177,7 +177,8 @@ def KVRM_DeviceRole : KVRM_I32Enum<"DeviceRole", "what a device kernel does", [
     I32EnumAttrCase<"AttendWorkqueueStaged", 5, "attend_workqueue_staged">,
     I32EnumAttrCase<"Dense", 6, "dense">,
     I32EnumAttrCase<"Sample", 7, "sample">,
-    I32EnumAttrCase<"AttendPrompt", 8, "attend_prompt">]>;
+    I32EnumAttrCase<"AttendPrompt", 8, "attend_prompt">,
+    I32EnumAttrCase<"Collapse", 9, "collapse">]>;
 
 def KVRM_DeviceKernelAttr : KVRM_Attr<"DeviceKernel", "device_kernel"> {
   let summary = "what a device kernel does and how it is launched";

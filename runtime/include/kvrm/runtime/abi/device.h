@@ -38,12 +38,39 @@ typedef struct kvrm_delta_header {
   uint64_t next;     ///< int32_t[], a device address; 0 without fed words
 } kvrm_delta_header; // 16 bytes
 
+/// One entry that a collapsing page makes on a device: the mean of `tokens`
+/// tokens of that page. What the entry was is first merged into another, which
+/// becomes `keep` times itself and `add` times it; not if merge_page is -1.
+/// Entries are said by the pages that they lie in.
+typedef struct kvrm_collapse_write {
+  int32_t page;
+  int32_t token;
+  int32_t first_token;
+  int32_t tokens;
+  int32_t merge_page;
+  int32_t merge_token;
+  float keep;
+  float add;
+} kvrm_collapse_write; // 32 bytes
+
+/// A collapse as it travels to a device: this header, `writes` writes, which
+/// take effect in their order, and int32_t[cleared], pages that are zeroed
+/// before.
+typedef struct kvrm_collapse {
+  int32_t source; ///< page
+  int32_t writes;
+  int32_t cleared;
+  int32_t reserved;
+} kvrm_collapse; // 16 bytes
+
 /// What a device kernel is launched with. Each field is one 8-byte kernel
 /// parameter, in this order, for every kernel alike; pointers are device
 /// addresses. All of it is fixed when a step is captured. Elements of q, out, k
 /// and v are those of the pool.
 typedef struct kvrm_device_args {
-  uint64_t delta;      ///< kvrm_delta_header and its words
+  /// kvrm_delta_header and its words; of a kernel that collapses a page, a
+  /// kvrm_collapse.
+  uint64_t delta;
   uint64_t descriptor; ///< the committed descriptor, and its sections:
   uint64_t rows;       ///< kvrm_row[rows]
   uint64_t tables;     ///< int32_t[rows][pages_per_slot]

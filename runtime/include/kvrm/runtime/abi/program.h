@@ -51,7 +51,11 @@ typedef enum kvrm_kernel_role {
   KVRM_ROLE_DENSE = 6,            ///< any other; a package may have several
   KVRM_ROLE_SAMPLE = 7,           ///< next tokens by sampling.h, a block a row
   KVRM_ROLE_ATTEND_PROMPT = 8,    ///< a block an output tile of many query rows
-  KVRM_KERNEL_ROLES = 9
+  /// Far history's summaries, between steps: a block a KV head of each layer's
+  /// K and V. Of kvrm_device_args it reads delta, k_pool, which is all of the
+  /// pool, and head_stride.
+  KVRM_ROLE_COLLAPSE = 9,
+  KVRM_KERNEL_ROLES = 10
 } kvrm_kernel_role;
 
 /// A role as manifests and IR spell it; null for what is none.
@@ -59,7 +63,8 @@ static inline const char *kvrm_kernel_role_name(int32_t role) {
   static const char *const names[KVRM_KERNEL_ROLES] = {
       "commit",         "append", "attend_workqueue",
       "attend_cluster", "stage",  "attend_workqueue_staged",
-      "dense",          "sample", "attend_prompt"};
+      "dense",          "sample", "attend_prompt",
+      "collapse"};
   return role >= 0 && role < KVRM_KERNEL_ROLES ? names[role] : 0;
 }
 

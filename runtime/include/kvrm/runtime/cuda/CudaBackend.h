@@ -34,6 +34,7 @@
 #include "kvrm/runtime/cuda/CudaPool.h"
 #include "kvrm/runtime/cuda/CudaProducts.h"
 #include "kvrm/runtime/cuda/CudaProgram.h"
+#include "kvrm/runtime/cuda/CudaSummaries.h"
 #include "kvrm/runtime/cuda/CudaTokens.h"
 #include "kvrm/runtime/cuda/DeviceCode.h"
 #include "kvrm/runtime/package/Package.h"
@@ -82,8 +83,10 @@ public:
   /// One copy a run, of all layers, K and V, and heads.
   Status movePages(std::span<const PageRun> runs,
                    MoveDirection direction) override;
-  /// Errors: Incompatible, always; sessions do not ask (info().canCollapse).
-  Status collapsePage(const PageCollapse &collapse) override;
+  Status collapsePage(const PageCollapse &collapse) override {
+    KVRM_CHECK(facts.canCollapse, "sessions ask");
+    return summaries.write(queue, pool, collapse);
+  }
   Status runStep(const BackendStep &step, BackendStats &stats) override;
   Status awaitStep(std::span<int32_t> out) override {
     return tokens.receive(out);
@@ -133,7 +136,8 @@ private:
   CudaStream queue;
   DeviceCode code;
   CudaPool pool;
-  PinnedBuffer parking; ///< laid out like a pool of its own pages
+  CudaSummaries summaries; ///< if the package has far history
+  PinnedBuffer parking;    ///< laid out like a pool of its own pages
   DeviceBuffer weights;
   DeviceBuffer arena;    ///< of the largest entry; one step runs at a time
   DeviceBuffer partials; ///< the same; mailboxes are empty between steps
