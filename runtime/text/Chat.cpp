@@ -34,49 +34,47 @@ static ChatPart plain(std::string text) {
   return {std::move(text), /*isMark=*/false};
 }
 
-static std::vector<ChatPart> chatMLPrompt(const std::string &chatTemplate,
-                                          const std::string &system,
-                                          const std::string &prompt) {
+static std::vector<ChatPart>
+chatMLPrompt(const std::string &chatTemplate,
+             std::span<const ChatMessage> messages) {
   std::vector<ChatPart> parts;
   auto add = [&](const std::string &role, const std::string &content) {
     parts.insert(parts.end(),
                  {mark("<|im_start|>"), plain(role + "\n" + content),
                   mark("<|im_end|>"), plain("\n")});
   };
-  std::string first = system.empty() ? defaultSystem(chatTemplate) : system;
-  if (!first.empty())
-    add("system", first);
-  add("user", prompt);
+  bool hasSystem = !messages.empty() && messages.front().role == "system";
+  if (std::string own = defaultSystem(chatTemplate); !hasSystem && !own.empty())
+    add("system", own);
+  for (const ChatMessage &message : messages)
+    add(message.role, message.content);
   parts.insert(parts.end(), {mark("<|im_start|>"), plain("assistant\n")});
   return parts;
 }
 
-static std::vector<ChatPart> llama3Prompt(const std::string &system,
-                                          const std::string &prompt) {
+static std::vector<ChatPart>
+llama3Prompt(std::span<const ChatMessage> messages) {
   std::vector<ChatPart> parts;
   auto open = [&](const std::string &role, const std::string &content) {
     parts.insert(parts.end(),
                  {mark("<|start_header_id|>"), plain(role),
                   mark("<|end_header_id|>"), plain("\n\n" + content)});
   };
-  auto add = [&](const std::string &role, const std::string &content) {
-    open(role, content);
+  for (const ChatMessage &message : messages) {
+    open(message.role, message.content);
     parts.push_back(mark("<|eot_id|>"));
-  };
-  if (!system.empty())
-    add("system", system);
-  add("user", prompt);
+  }
   open("assistant", "");
   return parts;
 }
 
 std::optional<std::vector<ChatPart>>
-kvrm::chatPrompt(const std::string &chatTemplate, const std::string &system,
-                 const std::string &prompt) {
+kvrm::chatPrompt(const std::string &chatTemplate,
+                 std::span<const ChatMessage> messages) {
   if (chatTemplate.find("<|im_start|>") != std::string::npos)
-    return chatMLPrompt(chatTemplate, system, prompt);
+    return chatMLPrompt(chatTemplate, messages);
   if (chatTemplate.find("<|start_header_id|>") != std::string::npos)
-    return llama3Prompt(system, prompt);
+    return llama3Prompt(messages);
   return std::nullopt;
 }
 
@@ -109,11 +107,11 @@ static bool writesBos(const Tokenizer &tokenizer) {
          (!text.empty() && form.find(text) != std::string::npos);
 }
 
-Expected<std::vector<int32_t>> kvrm::encodeChat(const Tokenizer &tokenizer,
-                                                const std::string &system,
-                                                const std::string &prompt) {
+Expected<std::vector<int32_t>>
+kvrm::encodeChat(const Tokenizer &tokenizer,
+                 std::span<const ChatMessage> messages) {
   std::optional<std::vector<ChatPart>> parts =
-      chatPrompt(tokenizer.chatTemplate(), system, prompt);
+      chatPrompt(tokenizer.chatTemplate(), messages);
   if (!parts)
     return invalidArgument("the package has no chat template of a form that "
                            "kvrm-run knows (ChatML, Llama 3)");

@@ -110,8 +110,11 @@ static Expected<std::vector<int32_t>> promptIds(const Tokenizer &tokenizer,
                                                 const std::string &prompt) {
   if (!arguments.isChat)
     return encodePrompt(tokenizer, prompt);
-  Expected<std::vector<int32_t>> ids =
-      encodeChat(tokenizer, arguments.system, prompt);
+  std::vector<ChatMessage> messages;
+  if (!arguments.system.empty())
+    messages.push_back({"system", arguments.system});
+  messages.push_back({"user", prompt});
+  Expected<std::vector<int32_t>> ids = encodeChat(tokenizer, messages);
   if (!ids)
     return makeError(ids.status().code(), "--chat: ", ids.status().message());
   return ids;

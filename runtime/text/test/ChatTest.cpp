@@ -14,18 +14,34 @@
 using namespace kvrm;
 using nlohmann::json;
 
-/// A prompt as one text.
-static std::optional<std::string> textOf(const std::string &chatTemplate,
-                                         const std::string &system,
+/// A question, after a system message unless that is empty.
+static std::vector<ChatMessage> question(const std::string &system,
                                          const std::string &prompt) {
+  std::vector<ChatMessage> messages;
+  if (!system.empty())
+    messages.push_back({"system", system});
+  messages.push_back({"user", prompt});
+  return messages;
+}
+
+/// A conversation as one text.
+static std::optional<std::string>
+textOf(const std::string &chatTemplate,
+       const std::vector<ChatMessage> &messages) {
   std::optional<std::vector<ChatPart>> parts =
-      chatPrompt(chatTemplate, system, prompt);
+      chatPrompt(chatTemplate, messages);
   if (!parts)
     return std::nullopt;
   std::string text;
   for (const ChatPart &part : *parts)
     text += part.text;
   return text;
+}
+
+static std::optional<std::string> textOf(const std::string &chatTemplate,
+                                         const std::string &system,
+                                         const std::string &prompt) {
+  return textOf(chatTemplate, question(system, prompt));
 }
 
 static const char *chatML =
@@ -62,6 +78,24 @@ TEST(Chat, Llama3) {
   EXPECT_EQ(textOf(form, "Be brief.", "Hi"),
             "<|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|>"
             "<|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>"
+            "<|start_header_id|>assistant<|end_header_id|>\n\n");
+}
+
+TEST(Chat, EarlierTurnsAreInTheirOrder) {
+  const std::vector<ChatMessage> turns = {{"system", "Be brief."},
+                                          {"user", "Hi"},
+                                          {"assistant", "Yes?"},
+                                          {"user", "Go on."}};
+  EXPECT_EQ(textOf(chatML, turns),
+            "<|im_start|>system\nBe brief.<|im_end|>\n"
+            "<|im_start|>user\nHi<|im_end|>\n"
+            "<|im_start|>assistant\nYes?<|im_end|>\n"
+            "<|im_start|>user\nGo on.<|im_end|>\n<|im_start|>assistant\n");
+  EXPECT_EQ(textOf("<|start_header_id|>", turns),
+            "<|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|>"
+            "<|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>"
+            "<|start_header_id|>assistant<|end_header_id|>\n\nYes?<|eot_id|>"
+            "<|start_header_id|>user<|end_header_id|>\n\nGo on.<|eot_id|>"
             "<|start_header_id|>assistant<|end_header_id|>\n\n");
 }
 
@@ -118,7 +152,7 @@ protected:
   }
   static std::string chat(const Tokenizer &tokenizer, const std::string &prompt,
                           const std::string &system = "") {
-    return shown(tokenizer, encodeChat(tokenizer, system, prompt));
+    return shown(tokenizer, encodeChat(tokenizer, question(system, prompt)));
   }
 };
 

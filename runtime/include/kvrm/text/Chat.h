@@ -14,6 +14,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,27 +28,33 @@ struct ChatPart {
   bool isMark;
 };
 
-/// Puts a conversation of one message into the form of a model's template.
-/// Templates are Jinja programs, which are not run; the two common forms,
-/// ChatML and Llama 3, are known by their marks. Nothing for another form.
-/// Without `system` ChatML has the system message that the template starts
-/// with, if there is one.
-std::optional<std::vector<ChatPart>> chatPrompt(const std::string &chatTemplate,
-                                                const std::string &system,
-                                                const std::string &prompt);
+/// A message of a conversation. `role` is one that the template knows: system,
+/// user or assistant.
+struct ChatMessage {
+  std::string role;
+  std::string content;
+};
+
+/// Puts a conversation into the form of a model's template, up to where the
+/// answer starts. Templates are Jinja programs, which are not run; the two
+/// common forms, ChatML and Llama 3, are known by their marks. Nothing for
+/// another form. A conversation that does not start with a system message has,
+/// in ChatML, the one that the template starts with, if there is one.
+std::optional<std::vector<ChatPart>>
+chatPrompt(const std::string &chatTemplate,
+           std::span<const ChatMessage> messages);
 
 /// The tokens of a prompt as it is, with one BOS in front if the model expects
 /// it, whether `prompt` has it or not. Errors: of Tokenizer::encode().
 Expected<std::vector<int32_t>> encodePrompt(const Tokenizer &tokenizer,
                                             std::string_view prompt);
 
-/// The tokens of chatPrompt(). What looks like a mark in `system` or `prompt`
-/// is text; there is one BOS in front if the model or its template wants it.
-/// Errors: InvalidArgument for a form that is not known, or that writes what
-/// the vocabulary has no tokens for.
-Expected<std::vector<int32_t>> encodeChat(const Tokenizer &tokenizer,
-                                          const std::string &system,
-                                          const std::string &prompt);
+/// The tokens of chatPrompt(). What looks like a mark in a message is text;
+/// there is one BOS in front if the model or its template wants it. Errors:
+/// InvalidArgument for a form that is not known, or that writes what the
+/// vocabulary has no tokens for.
+Expected<std::vector<int32_t>>
+encodeChat(const Tokenizer &tokenizer, std::span<const ChatMessage> messages);
 
 } // namespace kvrm
 
