@@ -83,6 +83,8 @@ if has_plugin:
 for name in ("kvrmc", "kvrm-run", "kvrm-lsp-server"):
     if program(tools, name):
         features.add(name)
+if config.kvrm_has_serve:
+    features.add("serve")
 if config.kvrm_sanitize:
     features.add("sanitizer")
 if os.path.isfile(os.environ.get("KVRM_SMOLLM2_GGUF", "")):

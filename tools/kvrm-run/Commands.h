@@ -43,6 +43,8 @@ Command addParkingBench(CLI::App &bench);
 Command addCalibrate(CLI::App &app);
 Command addScore(CLI::App &app);
 Command addReplay(CLI::App &app);
+/// In builds with Boost.
+Command addServe(CLI::App &app);
 
 //===----------------------------------------------------------------------===//
 // Options that commands share

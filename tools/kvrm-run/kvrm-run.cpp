@@ -37,7 +37,11 @@ static int runMain(int argc, char **argv) {
   app.require_subcommand(1);
   const std::vector<run::Command> commands{
       run::addGenerate(app),  run::addInspect(app), run::addBench(app),
-      run::addCalibrate(app), run::addScore(app),   run::addReplay(app)};
+      run::addCalibrate(app), run::addScore(app),   run::addReplay(app),
+#ifdef KVRM_SERVE
+      run::addServe(app),
+#endif
+  };
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp &request) {

@@ -1,0 +1,401 @@
+# Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+# See LICENSE for licence information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""Runs `kvrm-run serve` and asks it what clients ask, and what they should not.
+
+    serve_check.py SYNTH TEXT
+
+SYNTH is a package without a tokenizer, 4 slots and the schedule rows, TEXT the
+chatml model of make_chat.py. Answers are compared with those of `generate`.
+"""
+
+import http.client
+import json
+import os
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+
+class Server:
+    """A running server, at a port of its own."""
+
+    def __init__(self, package, *options):
+        self.process = subprocess.Popen(
+            ["kvrm-run", "serve", package, "--port", "0", "--threads", "1", *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        line = self.process.stdout.readline()
+        self.port = int(line.rsplit(":", 1)[1])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+    def connect(self, timeout=20):
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+
+    def socket(self):
+        made = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return made
+
+    def get(self, path):
+        connection = self.connect()
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return response.status, response.read().decode()
+
+    def ask(self, path, body, connection=None):
+        """The status and the JSON of an answer."""
+        connection = connection or self.connect()
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        connection.request("POST", path, data, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
+
+    def stream(self, path, body):
+        """The events of a stream."""
+        connection = self.connect()
+        connection.request(
+            "POST", path, json.dumps(dict(body, stream=True)), {"Content-Type": "application/json"}
+        )
+        response = connection.getresponse()
+        assert response.status == 200, response.read()
+        assert response.headers["Content-Type"] == "text/event-stream"
+        events = response.read().decode().split("\n\n")
+        assert events[-2:] == ["data: [DONE]", ""], events
+        return [json.loads(event.removeprefix("data: ")) for event in events[:-2]]
+
+    def metrics(self):
+        values = {}
+        for line in self.get("/metrics")[1].splitlines():
+            if not line.startswith("#"):
+                name, value = line.rsplit(" ", 1)
+                values[name] = float(value)
+        return values
+
+    def until(self, condition, seconds=10):
+        """Waits until the metrics say so."""
+        deadline = time.monotonic() + seconds
+        while not condition(self.metrics()):
+            assert time.monotonic() < deadline, self.metrics()
+            time.sleep(0.02)
+
+    def until_free(self):
+        self.until(lambda m: m["kvrm_slots_running"] == 0 and m["kvrm_pages_used"] == 0)
+
+    def end(self, number=signal.SIGTERM, timeout=20):
+        self.process.send_signal(number)
+        assert self.process.wait(timeout) == 0, self.process.stderr.read()
+
+
+def generate(package, ids, most, **sampling):
+    """What `kvrm-run generate` gives alone."""
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in sampling.items()]
+    command = ["kvrm-run", "generate", package, "--json", "--ignore-eos", f"-n{most}"]
+    command += ["--token-ids", ",".join(map(str, ids)), *options]
+    return json.loads(subprocess.check_output(command))["requests"][0]["tokens"]
+
+
+def raw(server, *parts, pause=0.0):
+    """Sends bytes and returns what comes until the server closes."""
+    with server.socket() as client:
+        for part in parts:
+            client.sendall(part)
+            time.sleep(pause)
+        got = b""
+        try:
+            while piece := client.recv(65536):
+                got += piece
+        except ConnectionResetError:
+            pass
+        return got
+
+
+def head(length, path=b"/v1/completions"):
+    return (
+        b"POST %s HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+        b"Content-Length: %d\r\n\r\n" % (path, length)
+    )
+
+
+LONG = {"prompt": [1, 2, 3], "max_tokens": 500, "ignore_eos": True}
+
+
+def check_equal_to_generate(server, package):
+    """Alone, streamed, seeded: the tokens of `generate`. Returns them."""
+    generator = random.Random(os.getpid())
+    expected = []
+    for i in range(10):
+        body = {
+            "prompt": [generator.randrange(512) for _ in range(generator.choice((1, 7, 33, 100)))],
+            "max_tokens": generator.choice((1, 5, 40)),
+            "temperature": (0, 0.7, 1.5)[i % 3],
+            "top_p": (1, 0.9)[i % 2],
+            "top_k": (0, 20)[i % 2],
+            "seed": generator.getrandbits(64),
+        }
+        sampling = {k: body[k] for k in ("temperature", "top_p", "top_k", "seed")}
+        tokens = generate(package, body["prompt"], body["max_tokens"], **sampling)
+        body |= {"ignore_eos": True, "return_token_ids": True}
+        expected.append((body, tokens))
+        status, answer = server.ask("/v1/completions", body)
+        assert status == 200, answer
+        choice = answer["choices"][0]
+        assert choice["token_ids"] == tokens, (body, choice, tokens)
+        assert choice["finish_reason"] == "length"
+        assert answer["usage"]["prompt_tokens"] == len(body["prompt"])
+        assert answer["usage"]["completion_tokens"] == len(tokens)
+        events = server.stream("/v1/completions", body)
+        assert sum((e["choices"][0]["token_ids"] for e in events), []) == tokens
+    print("equal to generate")
+    return expected
+
+
+def check_saturation(server, expected, clients=48, seconds=2.5):
+    """Four times as many clients as slots and queue take."""
+    deadline = time.monotonic() + seconds
+    served, refused, wrong = [0], [0], []
+    lock = threading.Lock()
+
+    def client(seed):
+        generator = random.Random(seed)
+        connection = server.connect()
+        while time.monotonic() < deadline:
+            body, tokens = generator.choice(expected)
+            try:
+                if generator.random() < 0.5:
+                    status, answer = server.ask("/v1/completions", body, connection)
+                    got = status == 200 and answer["choices"][0]["token_ids"]
+                else:
+                    status = 200
+                    events = server.stream("/v1/completions", body)
+                    got = sum((e["choices"][0]["token_ids"] for e in events), [])
+            except AssertionError as error:
+                status, answer = 429, json.loads(error.args[0])
+            with lock:
+                if status == 429:
+                    assert "queue full" in answer["error"]["message"], answer
+                    refused[0] += 1
+                elif status == 200 and got == tokens:
+                    served[0] += 1
+                else:
+                    wrong.append((status, body, tokens))
+
+    threads = [threading.Thread(target=client, args=(i,)) for i in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    assert not wrong, wrong[0]
+    assert served[0] > 0 and refused[0] > 0, (served, refused)
+    server.until_free()
+    server.until(lambda m: m['kvrm_requests_total{outcome="queue_full"}'] == refused[0])
+    assert server.metrics()['kvrm_requests_total{outcome="client_gone"}'] == 0
+    print("saturated")
+
+
+def check_retry_after(server):
+    """A full queue says when to come again."""
+    clients = [server.socket() for _ in range(40)]
+    body = json.dumps(LONG).encode()
+    for client in clients:
+        client.sendall(head(len(body)) + body)
+    answers = [client.recv(400) for client in clients if time.sleep(0.001) is None]
+    assert any(b"429 Too Many Requests" in a and b"Retry-After: 1" in a for a in answers)
+    for client in clients:
+        client.close()
+    server.until_free()
+    print("full queue")
+
+
+def check_client_gone(server):
+    """Slots and pages are free as soon as a client goes, in whichever way."""
+    body = json.dumps(LONG).encode()
+    streamed = json.dumps(dict(LONG, stream=True)).encode()
+    ways = [lambda c: c.close(), lambda c: c.shutdown(socket.SHUT_WR), reset]
+    for data in (body, streamed):
+        for way in ways:
+            before = server.metrics()['kvrm_requests_total{outcome="client_gone"}']
+            client = server.socket()
+            client.sendall(head(len(data)) + data)
+            way(client)
+            server.until(
+                lambda m: m['kvrm_requests_total{outcome="client_gone"}'] == before + 1
+            )
+            server.until_free()
+            client.close()
+    print("clients gone")
+
+
+def reset(client):
+    """Ends a connection without a good-bye."""
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    client.close()
+
+
+def check_bad_bytes(server):
+    """What is no request is refused, and in time."""
+    start = time.monotonic()
+    answer = raw(server, b"GET / HTTP/1.1\r\nHost: ", b"a", b"b", b"c", pause=0.3)
+    assert b"408 Request Timeout" in answer, answer
+    assert time.monotonic() - start < 5
+    assert raw(server) == b""  # nothing said, nothing answered
+    assert b"408" in raw(server, head(100) + b"{", pause=0.1)
+    assert b"431" in raw(server, b"GET / HTTP/1.1\r\nX: " + b"a" * 5000)
+    assert b"431" in raw(server, b"GET / HTTP/1.1\r\n" + b"X: a\r\n" * 1000)
+    assert b"413" in raw(server, head(10**9))
+    assert b"413" in raw(server, head(100001) + b" " * 100001)
+    chunked = head(0).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+    assert b"413" in raw(server, chunked + b"8000\r\n" + b" " * 32768 + b"\r\n" + b"f0000\r\n")
+    both = head(3).replace(b"\r\n\r\n", b"\r\nTransfer-Encoding: chunked\r\n\r\n")
+    assert b"400 Bad Request" in raw(server, both)
+    assert b"400 Bad Request" in raw(server, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
+    noise = random.Random(1).randbytes(3000)
+    assert b"HTTP/1.1 4" in raw(server, noise)
+    for answer in (raw(server, noise), raw(server, both)):
+        assert json.loads(answer.split(b"\r\n\r\n")[1])["error"]["type"] == "invalid_request_error"
+    print("bad bytes")
+
+
+def check_bad_bodies(server):
+    """Each names what is wrong. The request is not run."""
+    ask = lambda body, path="/v1/completions": server.ask(path, body)
+    for body, why in (
+        (b"{", "the body is not valid JSON, at byte 2"),
+        (b'{"prompt": "\xff"}', "the body is not valid UTF-8, at byte 13"),
+        (b"[" * 90000, "the body is nested deeper than 32"),
+        (b"[]", "the body is not a JSON object"),
+        ({}, "prompt: is missing"),
+        ({"prompt": [1], "tempersture": 1}, "tempersture: is no field that is known here"),
+        ({"prompt": [1], "n": 2}, "n: is not supported, but for 1"),
+        ({"prompt": [1], "logprobs": 1}, "logprobs: is not supported, but for false"),
+        ({"prompt": [1], "echo": True}, "echo: is not supported, but for false"),
+        ({"prompt": [1], "temperature": 3}, "temperature: is not a number of 0 to 2"),
+        ({"prompt": [1], "max_tokens": 0}, "max_tokens: is not a whole number of 1 to 2147483647"),
+        ({"prompt": [1], "max_tokens": 501}, "max_tokens: 501 is more than this server's 500"),
+        ({"prompt": [512]}, "token 512 is outside 0..511"),
+        ({"prompt": [1] * 513}, "prompt: 513 tokens exceed the capacity 512"),
+        ({"prompt": [[1], [2]]}, "prompt: has 2 prompts; a request is of one"),
+        ({"prompt": "a"}, "prompt: the package has no tokenizer;"),
+        ({"prompt": [1], "stop": ["a", "b", "c", "d", "e"]}, "stop: is not a text or a list of"),
+    ):
+        status, answer = ask(body)
+        assert status == 400, (body, answer)
+        assert answer["error"]["message"].startswith(why), (answer, why)
+    status, answer = ask({"prompt": [1], "model": "gpt-4"})
+    assert (status, answer["error"]["code"]) == (404, "model_not_found"), answer
+    assert server.get("/nowhere")[0] == 404
+    assert server.get("/v1/completions")[0] == 405
+    connection = server.connect()
+    connection.request("POST", "/v1/completions", b"{}", {"Content-Type": "text/plain"})
+    assert connection.getresponse().status == 415
+    assert server.metrics()['kvrm_tokens_total{kind="prompt"}'] == 0
+    print("bad bodies")
+
+
+def check_slow_reader(package):
+    """One that does not read is cut off; others go on."""
+    with Server(package, "--write-timeout", "0.5") as server:
+        body = json.dumps(dict(LONG, stream=True, return_token_ids=True)).encode()
+        client = socket.socket()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        client.connect(("127.0.0.1", server.port))
+        for _ in range(200):  # the answers to all of them fill what buffers there are
+            client.sendall(head(len(body)) + body)
+        server.until(lambda m: m['kvrm_requests_total{outcome="slow_reader"}'] == 1)
+        server.until_free()
+        assert server.ask("/v1/completions", LONG)[0] == 200
+        server.end()
+    print("slow reader")
+
+
+def check_text(package):
+    """Text: chats, stop texts, what `generate` says."""
+    with Server(package, "--model-name", "says-hi") as server:
+        chat = {"messages": [{"role": "user", "content": "a"}], "temperature": 0}
+        answer = server.ask("/v1/chat/completions", dict(chat, model="says-hi"))[1]
+        assert answer["choices"][0]["message"] == {"role": "assistant", "content": "hi"}
+        assert answer["choices"][0]["finish_reason"] == "stop"
+        events = server.stream(
+            "/v1/chat/completions", dict(chat, stream_options={"include_usage": True})
+        )
+        assert events[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+        assert "".join(e["choices"][0]["delta"].get("content", "") for e in events[:-1]) == "hi"
+        assert events[-1]["usage"]["completion_tokens"] == 2 and events[-1]["choices"] == []
+        on = {"prompt": "a\n", "temperature": 0, "ignore_eos": True, "max_tokens": 9}
+        for stop, text in (("z\nh", "hi"), (["q", "iz"], "h"), ("z\nx", "hiz\nhiz")):
+            answer = server.ask("/v1/completions", dict(on, stop=stop))[1]
+            assert answer["choices"][0]["text"] == text, answer
+            events = server.stream("/v1/completions", dict(on, stop=stop))
+            assert "".join(e["choices"][0]["text"] for e in events) == text, events
+        models = json.loads(server.get("/v1/models")[1])["data"]
+        assert [m["id"] for m in models] == ["says-hi"]
+        assert "<title>" in server.get("/")[1]
+        server.end(signal.SIGINT)
+    print("text")
+
+
+def check_drain(package):
+    """Running requests end, new ones are refused, then the server is gone."""
+    with Server(package) as server:
+        connection = server.connect()
+        body = json.dumps(dict(LONG, stream=True, max_tokens=500))
+        late = server.connect()
+        late.connect()
+        connection.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        response.read(10)
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.02)
+        try:
+            status = server.ask("/v1/completions", LONG, late)[0]
+            assert status == 503, status
+        except (ConnectionError, http.client.HTTPException):
+            pass  # it was done already
+        assert response.read().endswith(b"data: [DONE]\n\n")
+        assert server.process.wait(10) == 0
+    # One that takes too long is cut off, and told.
+    with Server(package, "--drain-timeout", "0") as server:
+        connection = server.connect()
+        connection.request("POST", "/v1/completions", body, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        server.end()
+        rest = response.read()
+        assert b"the server is stopping" in rest or rest.endswith(b"[DONE]\n\n"), rest[-200:]
+    print("drained")
+
+
+def main():
+    synth, text = sys.argv[1:]
+    limits = "--queue-limit=8 --max-tokens=500 --request-timeout=1 --max-header=4096"
+    limits += " --max-body=100000"
+    with Server(synth, *limits.split()) as server:
+        assert server.get("/health") == (200, '{"status":"ok"}\n')
+        check_bad_bodies(server)
+        check_bad_bytes(server)
+        check_client_gone(server)
+    with Server(synth, "--queue-limit=8", "--max-tokens=500") as server:
+        expected = check_equal_to_generate(server, synth)
+        check_saturation(server, expected)
+        check_retry_after(server)
+        server.end()
+    check_slow_reader(synth)
+    check_text(text)
+    check_drain(synth)
+
+
+main()

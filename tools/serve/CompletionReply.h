@@ -1,0 +1,60 @@
+//===- CompletionReply.h - What a client is answered ------------*- C++ -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef KVRM_TOOLS_SERVE_COMPLETIONREPLY_H
+#define KVRM_TOOLS_SERVE_COMPLETIONREPLY_H
+
+#include "CompletionRequest.h"
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace kvrm::serve {
+
+/// Tokens of a request.
+struct Usage {
+  int32_t prompt = 0;
+  int32_t completion = 0;
+};
+
+/// A piece of an answer, or all of it.
+struct ReplyPart {
+  std::string text;
+  std::vector<int32_t> tokens;  ///< said only if they were asked for
+  const char *finish = nullptr; ///< "stop" or "length" in the last; else null
+};
+
+/// Writes JSON in the forms of OpenAI's API.
+class CompletionReply {
+public:
+  /// `request` outlives it.
+  CompletionReply(const CompletionRequest &request, std::string id,
+                  std::string model);
+
+  /// The body of an answer that is not streamed.
+  std::string whole(const ReplyPart &part, const Usage &usage) const;
+
+  // Of one that is, events of text/event-stream:
+  std::string first() const; ///< empty where the form has none
+  std::string next(const ReplyPart &part) const;
+  std::string usage(const Usage &usage) const;
+  static std::string error(const ApiError &error);
+  static std::string done() { return "data: [DONE]\n\n"; }
+
+private:
+  const CompletionRequest &request;
+  std::string id;
+  std::string model;
+  int64_t created; ///< seconds since 1970
+};
+
+} // namespace kvrm::serve
+
+#endif // KVRM_TOOLS_SERVE_COMPLETIONREPLY_H

@@ -1,0 +1,120 @@
+//===- HttpParser.cpp - Requests of HTTP ----------------------------------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "HttpParser.h"
+
+#include <algorithm>
+#include <boost/beast/http/parser.hpp>
+#include <boost/beast/http/string_body.hpp>
+#include <cctype>
+#include <utility>
+
+using namespace kvrm;
+using namespace kvrm::serve;
+namespace http = boost::beast::http;
+
+struct HttpParser::Beast {
+  http::request_parser<http::string_body> parser;
+};
+
+HttpParser::HttpParser(const HttpLimits &limits)
+    : beast(std::make_unique<Beast>()), limits(limits) {
+  beast->parser.header_limit(static_cast<uint32_t>(limits.headerBytes));
+  beast->parser.body_limit(static_cast<uint64_t>(limits.bodyBytes));
+  beast->parser.eager(true);
+}
+
+HttpParser::~HttpParser() = default;
+
+bool HttpParser::hasBegun() const { return hasBytes; }
+
+HttpParser::State HttpParser::refuse(int code, std::string message) {
+  status = code;
+  why = std::move(message);
+  return State::Refused;
+}
+
+HttpParser::State HttpParser::feed(std::string &bytes) {
+  hasBytes |= !bytes.empty();
+  boost::system::error_code error;
+  // A header is taken with the body that has come, or in lines.
+  while (!bytes.empty() && !beast->parser.is_done()) {
+    size_t taken = beast->parser.put({bytes.data(), bytes.size()}, error);
+    bytes.erase(0, taken);
+    if (error || taken == 0)
+      break;
+  }
+  if (error == http::error::header_limit)
+    return refuse(431, "the headers are longer than " +
+                           std::to_string(limits.headerBytes) + " bytes");
+  if (error == http::error::body_limit)
+    return refuse(413, "the body is longer than " +
+                           std::to_string(limits.bodyBytes) + " bytes");
+  if (error && error != http::error::need_more)
+    return refuse(400, "not HTTP/1.1: " + error.message());
+  if (beast->parser.is_done())
+    return State::Done;
+  // What Beast waits for the end of a line in.
+  if (bytes.size() > static_cast<size_t>(limits.headerBytes))
+    return refuse(431, "a line of the headers is longer than " +
+                           std::to_string(limits.headerBytes) + " bytes");
+  return State::NeedsMore;
+}
+
+bool HttpParser::wantsContinue() const {
+  const auto &parser = beast->parser;
+  return parser.is_header_done() && !parser.is_done() &&
+         parser.get().version() == 11 &&
+         boost::beast::iequals(parser.get()[http::field::expect],
+                               "100-continue");
+}
+
+static std::string textOf(boost::beast::string_view text) {
+  return {text.data(), text.size()};
+}
+
+HttpRequest HttpParser::take() {
+  bool keepsAlive = beast->parser.keep_alive();
+  http::request<http::string_body> message = beast->parser.release();
+  HttpRequest request;
+  request.method = textOf(message.method_string());
+  request.path = textOf(message.target());
+  request.path.resize(std::min(request.path.find('?'), request.path.size()));
+  request.contentType = textOf(message[http::field::content_type]);
+  std::string &type = request.contentType;
+  type.resize(std::min(type.find_first_of("; \t"), type.size()));
+  std::ranges::transform(type, type.begin(), [](unsigned char c) {
+    return static_cast<char>(std::tolower(c));
+  });
+  boost::beast::string_view encoding = message[http::field::content_encoding];
+  request.isEncoded =
+      !encoding.empty() && !boost::beast::iequals(encoding, "identity");
+  request.isHttp10 = message.version() < 11;
+  request.keepsAlive = keepsAlive;
+  request.body = std::move(message.body());
+  return request;
+}
+
+const char *serve::httpReason(int status) {
+  switch (status) {
+  case 200:
+  case 400:
+  case 404:
+  case 405:
+  case 408:
+  case 413:
+  case 415:
+  case 429:
+  case 431:
+  case 500:
+  case 503:
+    return http::obsolete_reason(static_cast<http::status>(status)).data();
+  default:
+    return "";
+  }
+}
