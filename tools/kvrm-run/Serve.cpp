@@ -21,6 +21,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <sys/resource.h>
 
 using namespace kvrm;
 using namespace kvrm::run;
@@ -96,8 +97,24 @@ static Status checkArguments(Arguments &arguments) {
   KVRM_TRY(checkSeconds("--request-timeout", arguments.requestSeconds));
   KVRM_TRY(checkSeconds("--write-timeout", arguments.writeSeconds));
   KVRM_TRY(checkSeconds("--drain-timeout", arguments.drainSeconds));
+  KVRM_TRY(checkRange("--connections", arguments.http.connections, 1,
+                      maxConnections));
   limits.request = toMilliseconds(arguments.requestSeconds);
   limits.write = toMilliseconds(arguments.writeSeconds);
+  return Status::ok();
+}
+
+/// Connections take two descriptors each, and the rest a few.
+static Status raiseDescriptorLimit(int32_t connections) {
+  rlim_t wanted = 2 * static_cast<rlim_t>(connections) + 64;
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted)
+    return Status::ok();
+  limit.rlim_cur = wanted;
+  if (wanted > limit.rlim_max || ::setrlimit(RLIMIT_NOFILE, &limit) != 0)
+    return makeError(StatusCode::ResourceExhausted,
+                     "--connections: ", connections, " need ", wanted,
+                     " open files, the system allows ", limit.rlim_max);
   return Status::ok();
 }
 
@@ -141,6 +158,7 @@ static void drain(Service &service, HttpServer &server, EngineThread &engine,
 
 static Status serveUntilSignal(Arguments arguments) {
   KVRM_TRY(checkArguments(arguments));
+  KVRM_TRY(raiseDescriptorLimit(arguments.http.connections));
   EndingSignals signals;
   Expected<std::shared_ptr<const Package>> package =
       Package::load(arguments.common.package);

@@ -41,6 +41,16 @@ static HttpResponse errorResponse(const ApiError &error) {
   return response;
 }
 
+Service::Service(const Served &served, EngineThread &engine, Metrics &metrics)
+    : served(served), engine(engine), metrics(metrics) {
+  if (!served.tokenizer)
+    return;
+  size_t longest = 0;
+  for (int32_t id = 0; id < served.tokenizer->size(); ++id)
+    longest = std::max(longest, served.tokenizer->bytesOf(id).size());
+  mostTextBytes = longest * static_cast<size_t>(engine.shape().capacity);
+}
+
 //===----------------------------------------------------------------------===//
 // Endpoints
 //===----------------------------------------------------------------------===//
@@ -184,33 +194,41 @@ std::optional<ApiError> Service::makeSpec(const CompletionRequest &request,
   return std::nullopt;
 }
 
+/// The tokens of a text. A text that can never fit is not looked at: it takes
+/// memory and time by its length.
+Expected<std::vector<int32_t>>
+Service::encode(const CompletionRequest &request) const {
+  if (!served.tokenizer)
+    return invalidArgument("the package has no tokenizer; it takes token ids "
+                           "as prompt of /v1/completions");
+  size_t bytes = request.prompt.size();
+  for (const ChatMessage &message : request.messages)
+    bytes += message.content.size();
+  if (bytes > mostTextBytes)
+    return makeError(StatusCode::ResourceExhausted, bytes,
+                     " bytes exceed the capacity ", engine.shape().capacity);
+  return request.api == Api::Chat
+             ? encodeChat(*served.tokenizer, request.messages)
+             : encodePrompt(*served.tokenizer, request.prompt);
+}
+
 std::optional<ApiError> Service::setPrompt(const CompletionRequest &request,
                                            RequestSpec &spec) const {
-  bool isChat = request.api == Api::Chat;
-  const char *param = isChat ? "messages" : "prompt";
-  auto refuse = [&](const std::string &why, const char *code) {
-    return ApiError{400, std::string(param) + ": " + why, param, code};
-  };
-  if (request.promptIds) {
-    spec.prompt = *request.promptIds;
-  } else if (!served.tokenizer) {
-    return refuse("the package has no tokenizer; it takes token ids as prompt "
-                  "of /v1/completions",
-                  "unsupported_value");
-  } else {
-    Expected<std::vector<int32_t>> ids =
-        isChat ? encodeChat(*served.tokenizer, request.messages)
-               : encodePrompt(*served.tokenizer, request.prompt);
-    if (!ids)
-      return refuse(ids.status().message(), "unsupported_value");
-    spec.prompt = ids.take();
-  }
   int32_t capacity = engine.shape().capacity;
-  if (spec.prompt.size() > static_cast<size_t>(capacity))
-    return refuse(std::to_string(spec.prompt.size()) +
-                      " tokens exceed the capacity " + std::to_string(capacity),
-                  "context_length_exceeded");
-  return std::nullopt;
+  Expected<std::vector<int32_t>> ids =
+      request.promptIds ? *request.promptIds : encode(request);
+  if (ids && ids->size() > static_cast<size_t>(capacity))
+    ids = makeError(StatusCode::ResourceExhausted, ids->size(),
+                    " tokens exceed the capacity ", capacity);
+  if (ids) {
+    spec.prompt = ids.take();
+    return std::nullopt;
+  }
+  Status status = ids.status();
+  const char *param = request.api == Api::Chat ? "messages" : "prompt";
+  bool isTooLong = status.code() == StatusCode::ResourceExhausted;
+  return ApiError{400, std::string(param) + ": " + status.message(), param,
+                  isTooLong ? "context_length_exceeded" : "unsupported_value"};
 }
 
 /// Tokens that a slot and the pool have room for behind a prompt.

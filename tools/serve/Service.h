@@ -37,8 +37,7 @@ struct Served {
 class Service final : public HttpHandler {
 public:
   /// All outlive it.
-  Service(const Served &served, EngineThread &engine, Metrics &metrics)
-      : served(served), engine(engine), metrics(metrics) {}
+  Service(const Served &served, EngineThread &engine, Metrics &metrics);
 
   void handle(const HttpRequest &request, HttpConnection &connection) override;
   HttpResponse refuse(int status, const std::string &why) override;
@@ -60,10 +59,12 @@ private:
                                     RequestSpec &spec) const;
   std::optional<ApiError> setMaxTokens(const CompletionRequest &request,
                                        RequestSpec &spec) const;
+  Expected<std::vector<int32_t>> encode(const CompletionRequest &request) const;
   int64_t roomFor(size_t promptTokens) const;
   void refuseCompletion(const ApiError &error, HttpConnection &connection);
 
   const Served &served;
+  size_t mostTextBytes = 0; ///< more are more tokens than a slot has room for
   EngineThread &engine;
   Metrics &metrics;
   std::atomic<int32_t> connections = 0;

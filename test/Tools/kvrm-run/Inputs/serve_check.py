@@ -140,8 +140,8 @@ def check_equal_to_generate(server, package):
     expected = []
     for i in range(10):
         body = {
-            "prompt": [generator.randrange(512) for _ in range(generator.choice((1, 7, 33, 100)))],
-            "max_tokens": generator.choice((1, 5, 40)),
+            "prompt": [generator.randrange(512) for _ in range(generator.choice((1, 7, 33)))],
+            "max_tokens": (100, 1, 7, 100)[i % 4],
             "temperature": (0, 0.7, 1.5)[i % 3],
             "top_p": (1, 0.9)[i % 2],
             "top_k": (0, 20)[i % 2],
@@ -204,7 +204,10 @@ def check_saturation(server, expected, clients=48, seconds=2.5):
     assert served[0] > 0 and refused[0] > 0, (served, refused)
     server.until_free()
     server.until(lambda m: m['kvrm_requests_total{outcome="queue_full"}'] == refused[0])
-    assert server.metrics()['kvrm_requests_total{outcome="client_gone"}'] == 0
+    metrics = server.metrics()
+    assert metrics['kvrm_requests_total{outcome="client_gone"}'] == 0
+    hows = ("parked", "recomputed")
+    assert sum(metrics[f'kvrm_preemptions_total{{how="{how}"}}'] for how in hows) > 0, metrics
     print("saturated")
 
 
@@ -342,6 +345,10 @@ def check_text(package):
             assert answer["choices"][0]["text"] == text, answer
             events = server.stream("/v1/completions", dict(on, stop=stop))
             assert "".join(e["choices"][0]["text"] for e in events) == text, events
+        for length, unit in ((97, "tokens"), (2000, "bytes")):
+            error = server.ask("/v1/completions", {"prompt": "a" * length})[1]["error"]
+            assert error["message"] == f"prompt: {length} {unit} exceed the capacity 96", error
+            assert error["code"] == "context_length_exceeded"
         models = json.loads(server.get("/v1/models")[1])["data"]
         assert [m["id"] for m in models] == ["says-hi"]
         assert "<title>" in server.get("/")[1]
@@ -388,9 +395,13 @@ def main():
         check_bad_bodies(server)
         check_bad_bytes(server)
         check_client_gone(server)
-    with Server(synth, "--queue-limit=8", "--max-tokens=500") as server:
+    # A pool for one of the longest requests: others are preempted.
+    pool = "--pool-pages=10 --parking-places=1 --parking-pages=9"
+    with Server(synth, "--queue-limit=8", *pool.split()) as server:
         expected = check_equal_to_generate(server, synth)
         check_saturation(server, expected)
+        server.end()
+    with Server(synth, "--queue-limit=8") as server:
         check_retry_after(server)
         server.end()
     check_slow_reader(synth)
