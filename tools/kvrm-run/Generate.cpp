@@ -7,6 +7,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Commands.h"
+#include "PackageText.h"
 
 #include "kvrm/runtime/serving/Engine.h"
 #include "kvrm/runtime/support/StandardStreams.h"
@@ -90,21 +91,6 @@ static Status checkArguments(const Arguments &arguments) {
   return Status::ok();
 }
 
-/// The package's tokenizer. Without prompts of text it may have none.
-static Expected<std::optional<Tokenizer>>
-loadTokenizer(const Package &package, const Arguments &arguments) {
-  std::string path = package.tokenizerPath();
-  if (!path.empty()) {
-    Expected<Tokenizer> loaded = Tokenizer::load(path);
-    KVRM_TRY(loaded.status());
-    return std::optional<Tokenizer>(loaded.take());
-  }
-  if (!arguments.prompts.empty())
-    return makeError(StatusCode::NotFound, arguments.common.package,
-                     ": has no tokenizer.json: give prompts as --token-ids");
-  return std::optional<Tokenizer>();
-}
-
 static Expected<std::vector<int32_t>> promptIds(const Tokenizer &tokenizer,
                                                 const Arguments &arguments,
                                                 const std::string &prompt) {
@@ -118,17 +104,6 @@ static Expected<std::vector<int32_t>> promptIds(const Tokenizer &tokenizer,
   if (!ids)
     return makeError(ids.status().code(), "--chat: ", ids.status().message());
   return ids;
-}
-
-static std::vector<int32_t>
-stopTokens(const Manifest &manifest, const std::optional<Tokenizer> &tokenizer,
-           const Arguments &arguments) {
-  if (arguments.ignoresEos)
-    return {};
-  std::vector<int32_t> stops = manifest.ends;
-  if (tokenizer && tokenizer->eos() >= 0)
-    stops.push_back(tokenizer->eos());
-  return stops;
 }
 
 static Expected<std::vector<RequestSpec>>
@@ -145,7 +120,8 @@ makeRequests(const Manifest &manifest,
     spec.sampling = arguments.sampling;
     // Equal prompts of one run are to differ when sampled.
     spec.sampling.seed += specs.size();
-    spec.stopTokens = stopTokens(manifest, tokenizer, arguments);
+    if (!arguments.ignoresEos)
+      spec.stopTokens = endsOfText(manifest, tokenizer);
     specs.push_back(std::move(spec));
     return Status::ok();
   };
@@ -356,9 +332,11 @@ static Status generate(Arguments arguments) {
   Expected<std::shared_ptr<const Package>> package =
       Package::load(common.package);
   KVRM_TRY(package.status());
-  Expected<std::optional<Tokenizer>> tokenizer =
-      loadTokenizer(**package, arguments);
+  Expected<std::optional<Tokenizer>> tokenizer = loadTokenizer(**package);
   KVRM_TRY(tokenizer.status());
+  if (!*tokenizer && !arguments.prompts.empty())
+    return makeError(StatusCode::NotFound, common.package,
+                     ": has no tokenizer.json: give prompts as --token-ids");
   Expected<std::unique_ptr<Decoder>> session =
       createDecoder(*package, common.session);
   KVRM_TRY(session.status());

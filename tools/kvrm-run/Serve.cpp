@@ -7,6 +7,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Commands.h"
+#include "PackageText.h"
 
 #include "kvrm/text/Tokenizer.h"
 #include "serve/Service.h"
@@ -44,8 +45,8 @@ struct Arguments {
   double drainSeconds = 30;
 };
 
-/// Signals that end a server. Blocked before any thread is made, they wait for
-/// next().
+/// Signals that end a server. Blocked before any thread is made, they come to
+/// nobody but who waits here.
 class EndingSignals {
 public:
   EndingSignals() {
@@ -129,16 +130,6 @@ static std::string nameOf(std::filesystem::path package) {
 // The command
 //===----------------------------------------------------------------------===//
 
-static Expected<std::optional<Tokenizer>>
-loadTokenizer(const Package &package) {
-  std::string path = package.tokenizerPath();
-  if (path.empty())
-    return std::optional<Tokenizer>();
-  Expected<Tokenizer> loaded = Tokenizer::load(path);
-  KVRM_TRY(loaded.status());
-  return std::optional<Tokenizer>(loaded.take());
-}
-
 /// Lets running requests end, for a while or until another signal.
 static void drain(Service &service, HttpServer &server, EngineThread &engine,
                   const EndingSignals &signals, milliseconds time) {
@@ -159,7 +150,6 @@ static void drain(Service &service, HttpServer &server, EngineThread &engine,
 static Status serveUntilSignal(Arguments arguments) {
   KVRM_TRY(checkArguments(arguments));
   KVRM_TRY(raiseDescriptorLimit(arguments.http.connections));
-  EndingSignals signals;
   Expected<std::shared_ptr<const Package>> package =
       Package::load(arguments.common.package);
   KVRM_TRY(package.status());
@@ -170,11 +160,10 @@ static Status serveUntilSignal(Arguments arguments) {
   served.model = arguments.model.empty() ? nameOf(arguments.common.package)
                                          : arguments.model;
   served.tokenizer = *tokenizer ? &**tokenizer : nullptr;
-  served.stopTokens = (*package)->manifest().ends;
-  if (served.tokenizer && served.tokenizer->eos() >= 0)
-    served.stopTokens.push_back(served.tokenizer->eos());
+  served.stopTokens = endsOfText((*package)->manifest(), *tokenizer);
   served.maxTokens = arguments.maxTokens;
 
+  EndingSignals signals;
   Metrics metrics;
   Expected<std::unique_ptr<EngineThread>> engine = EngineThread::start(
       [&] { return createDecoder(*package, arguments.common.session); },

@@ -30,9 +30,9 @@ static int fail(const std::string &message) {
 }
 
 static int runMain(int argc, char **argv) {
-  CLI::App app(
-      "Runs a kvrm package: text, likelihoods, timings, or what it is.",
-      "kvrm-run");
+  CLI::App app("Runs a kvrm package: text, a server, likelihoods, timings, or "
+               "what it is.",
+               "kvrm-run");
   app.set_version_flag("--version", std::string("kvrm-run ") + kvrm_version());
   app.require_subcommand(1);
   const std::vector<run::Command> commands{

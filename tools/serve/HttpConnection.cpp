@@ -68,6 +68,7 @@ HttpConnection::read() {
   Time deadline = steady_clock::now() + limits.request;
   bool wasToldToContinue = false;
   isKept = isHead = false;
+  status = 0;
   while (true) {
     switch (parser.feed(buffer)) {
     case HttpParser::State::Refused:

@@ -78,7 +78,7 @@ public:
   bool keepsAlive() const { return isKept && isGood; }
   /// Whether it was too slow for `limits.write`.
   bool wasTooSlow() const { return isSlow; }
-  /// The status of the last answer; 0 = none.
+  /// The status of the answer to the last request; 0 = none.
   int lastStatus() const { return status; }
   void closeAfterAnswer() { isKept = false; }
 

@@ -353,6 +353,23 @@ TEST_F(ServiceTest, AClientThatGoesFreesItsSlot) {
   EXPECT_TRUE(counts("client_gone", 4));
 }
 
+TEST_F(ServiceTest, WhatWasNotAnsweredIsNoResponse) {
+  start();
+  pace.stepMicroseconds = 1000;
+  {
+    Client one = client();
+    one.send("GET /health HTTP/1.1\r\n\r\n");
+    one.answer();
+    one.post("/v1/completions", request({1}, 3000));
+    ASSERT_TRUE(comes([&] { return engine->state().stats.running == 1; }));
+  }
+  EXPECT_TRUE(counts("client_gone", 1));
+  EXPECT_TRUE(server->waitUntilQuiet(seconds(10)));
+  EXPECT_NE(metrics.text(engine->state(), 0)
+                .find("kvrm_http_responses_total{code=\"200\"} 1\n"),
+            std::string::npos);
+}
+
 TEST_F(ServiceTest, AReaderTooSlowIsCutOff) {
   config.limits.write = milliseconds(200);
   start();
