@@ -70,6 +70,9 @@ public:
     KVRM_TRY(keepPace());
     return inner.decode(tokens, outputs);
   }
+  Status awaitStep(std::span<int32_t> next) override {
+    return inner.awaitStep(next);
+  }
   void expect(int32_t slot, int32_t tokens) override {
     inner.expect(slot, tokens);
   }
