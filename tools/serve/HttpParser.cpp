@@ -24,9 +24,8 @@ struct HttpParser::Beast {
 
 HttpParser::HttpParser(const HttpLimits &limits)
     : beast(std::make_unique<Beast>()), limits(limits) {
-  beast->parser.header_limit(static_cast<uint32_t>(limits.headerBytes));
+  beast->parser.header_limit(static_cast<uint32_t>(limits.headerBytes) + 1);
   beast->parser.body_limit(static_cast<uint64_t>(limits.bodyBytes));
-  beast->parser.eager(true);
 }
 
 HttpParser::~HttpParser() = default;
@@ -40,30 +39,31 @@ HttpParser::State HttpParser::refuse(int code, std::string message) {
 }
 
 HttpParser::State HttpParser::feed(std::string &bytes) {
+  auto &parser = beast->parser;
   hasBytes |= !bytes.empty();
   boost::system::error_code error;
-  // A header is taken with the body that has come, or in lines.
-  while (!bytes.empty() && !beast->parser.is_done()) {
-    size_t taken = beast->parser.put({bytes.data(), bytes.size()}, error);
+  while (!bytes.empty() && !parser.is_done()) {
+    bool isInHeader = !parser.is_header_done();
+    parser.eager(!isInHeader); // the header alone, and then what there is
+    size_t taken = parser.put({bytes.data(), bytes.size()}, error);
     bytes.erase(0, taken);
+    if (isInHeader)
+      headerBytes += taken;
     if (error || taken == 0)
       break;
   }
-  if (error == http::error::header_limit)
-    return refuse(431, "the headers are longer than " +
-                           std::to_string(limits.headerBytes) + " bytes");
   if (error == http::error::body_limit)
     return refuse(413, "the body is longer than " +
                            std::to_string(limits.bodyBytes) + " bytes");
-  if (error && error != http::error::need_more)
+  if (error && error != http::error::need_more &&
+      error != http::error::header_limit)
     return refuse(400, "not HTTP/1.1: " + error.message());
-  if (beast->parser.is_done())
-    return State::Done;
-  // What Beast waits for the end of a line in.
-  if (bytes.size() > static_cast<size_t>(limits.headerBytes))
-    return refuse(431, "a line of the headers is longer than " +
+  // Beast's own limit depends on the pieces that a header comes in.
+  size_t held = parser.is_header_done() ? 0 : bytes.size();
+  if (headerBytes + held > static_cast<size_t>(limits.headerBytes))
+    return refuse(431, "the headers are longer than " +
                            std::to_string(limits.headerBytes) + " bytes");
-  return State::NeedsMore;
+  return parser.is_done() ? State::Done : State::NeedsMore;
 }
 
 bool HttpParser::wantsContinue() const {

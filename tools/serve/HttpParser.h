@@ -14,6 +14,7 @@
 #ifndef KVRM_TOOLS_SERVE_HTTPPARSER_H
 #define KVRM_TOOLS_SERVE_HTTPPARSER_H
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -61,6 +62,7 @@ private:
   struct Beast;
   std::unique_ptr<Beast> beast;
   HttpLimits limits;
+  size_t headerBytes = 0; ///< taken
   bool hasBytes = false;
   int status = 0;
   std::string why;

@@ -94,6 +94,21 @@ TEST(HttpParser, SaysWhenTheClientWaits) {
   EXPECT_FALSE(parser.wantsContinue());
 }
 
+TEST(HttpParser, TheLimitOfHeadersIsExact) {
+  for (size_t length : {200, 201}) {
+    std::string bytes = "GET / HTTP/1.1\r\nA: \r\n\r\n";
+    bytes.insert(19, length - bytes.size(), 'a');
+    for (size_t step = 1; step <= length; ++step) {
+      HttpParser parser(limits);
+      std::string buffer;
+      State state = State::NeedsMore;
+      for (size_t at = 0; at < length && state == State::NeedsMore; at += step)
+        state = parser.feed(buffer += bytes.substr(at, step));
+      EXPECT_EQ(state, length == 200 ? State::Done : State::Refused) << step;
+    }
+  }
+}
+
 TEST(HttpParser, LimitsHoldWhateverThePieces) {
   const std::string large(300, 'a');
   const std::string half = large.substr(0, 120);
