@@ -49,6 +49,9 @@ HttpParser::State HttpParser::feed(std::string &bytes) {
     bytes.erase(0, taken);
     if (isInHeader)
       headerBytes += taken;
+    // Trailers in two pieces break a promise in Beast 1.74 and end the process.
+    if (parser.is_header_done() && parser.chunked())
+      return refuse(411, "a body in chunks is not supported; say its length");
     if (error || taken == 0)
       break;
   }
@@ -107,6 +110,7 @@ const char *serve::httpReason(int status) {
   case 404:
   case 405:
   case 408:
+  case 411:
   case 413:
   case 415:
   case 429:

@@ -62,11 +62,10 @@ TEST(HttpParser, TheNextRequestIsLeft) {
 }
 
 TEST(HttpParser, OtherForms) {
-  std::string chunked = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n"
-                        "Content-Encoding: gzip\r\nConnection: close\r\n\r\n"
-                        "3\r\nhel\r\n2;x=y\r\nlo\r\n0\r\n\r\n";
+  std::string bytes = "POST / HTTP/1.1\r\nContent-Encoding: gzip\r\n"
+                      "Connection: close\r\nContent-Length: 5\r\n\r\nhello";
   HttpParser parser(limits);
-  ASSERT_EQ(parser.feed(chunked), State::Done) << parser.refusal();
+  ASSERT_EQ(parser.feed(bytes), State::Done) << parser.refusal();
   HttpRequest request = parser.take();
   EXPECT_EQ(request.body, "hello");
   EXPECT_TRUE(request.isEncoded);
@@ -112,7 +111,6 @@ TEST(HttpParser, TheLimitOfHeadersIsExact) {
 TEST(HttpParser, LimitsHoldWhateverThePieces) {
   const std::string large(300, 'a');
   const std::string half = large.substr(0, 120);
-  const std::string chunk = "40\r\n" + large.substr(0, 64) + "\r\n";
   const std::string start = "POST / HTTP/1.1\r\n";
   const std::string chunked = start + "Transfer-Encoding: chunked\r\n\r\n";
   const std::vector<std::pair<std::string, int>> cases = {
@@ -121,13 +119,12 @@ TEST(HttpParser, LimitsHoldWhateverThePieces) {
       {large, 431},
       {"GET /" + large, 431},
       {start + "Content-Length: 101\r\n\r\n", 413},
-      {chunked + "65\r\n", 413},
-      {chunked + chunk + chunk, 413},
+      {chunked, 411},
+      {chunked + "0\r\nA: \xc0\r\nmodalities\r\n", 411},
       {start + "Content-Length: 1\r\nContent-Length: 2\r\n\r\n", 400},
       {start + "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400},
       {start + "Content-Length: -1\r\n\r\n", 400},
       {start + "Content-Length: 99999999999999999999\r\n\r\n", 400},
-      {chunked + "x\r\n", 400},
       {std::string("GET / HTTP/2.0\r\n\r\n"), 400},
       {std::string("\x16\x03\x01\x02\x00\x01", 6), 400}};
   for (const auto &[bytes, status] : cases)
