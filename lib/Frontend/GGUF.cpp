@@ -8,8 +8,6 @@
 
 #include "kvrm/Frontend/GGUF.h"
 
-#include "kvrm/runtime/support/OneLine.h"
-
 #include "llvm/ADT/Twine.h"
 #include "llvm/Support/Endian.h"
 #include "llvm/Support/FormatVariadic.h"
@@ -33,14 +31,6 @@ static constexpr uint64_t maxTensorNameBytes = 64;
 static constexpr uint32_t maxDims = 4;
 static constexpr uint64_t defaultAlignment = 32;
 static constexpr uint64_t maxAlignment = 1 << 20;
-
-Error kvrm::ggufError(StringRef file, const Twine &message) {
-  return llvm::createStringError(oneLine((file + ": " + message).str()));
-}
-
-static Error failure(StringRef file, const Twine &message) {
-  return ggufError(file, message);
-}
 
 static std::optional<uint64_t> checkedMul(uint64_t a, uint64_t b) {
   bool overflowed = false;
@@ -129,7 +119,9 @@ public:
   Error parse();
 
 private:
-  Error fail(const Twine &message) const { return failure(fileName, message); }
+  Error fail(const Twine &message) const {
+    return fileError(fileName, message);
+  }
   Error truncated(const Twine &what, uint64_t needed) const {
     return fail(what + formatv(": {0} bytes needed at offset {1}, but the file "
                                "ends at {2}",
@@ -390,7 +382,7 @@ Expected<std::shared_ptr<const GGUFFile>> GGUFFile::open(StringRef path) {
   auto buffer = llvm::MemoryBuffer::getFile(path, /*IsText=*/false,
                                             /*RequiresNullTerminator=*/false);
   if (!buffer)
-    return failure(path, "cannot open: " + buffer.getError().message());
+    return fileError(path, "cannot open: " + buffer.getError().message());
   return parse(std::move(*buffer));
 }
 
@@ -414,7 +406,7 @@ const GGUFTensor *GGUFFile::tensor(StringRef tensorName) const {
 Expected<const GGUFFile::Value *> GGUFFile::find(StringRef key) const {
   auto it = metadata.find(key);
   if (it == metadata.end())
-    return failure(name(), "metadata '" + key + "' is missing");
+    return fileError(name(), "metadata '" + key + "' is missing");
   return &it->second;
 }
 
@@ -423,8 +415,8 @@ Error GGUFFile::wrongType(StringRef key, const Value &value,
   std::string type = nameOf(value.type).str();
   if (value.type == GGUFValueType::Array)
     type += (" of " + nameOf(value.elementType)).str();
-  return failure(name(), "metadata '" + key + "': expected " + wanted +
-                             ", found " + type);
+  return fileError(name(), "metadata '" + key + "': expected " + wanted +
+                               ", found " + type);
 }
 
 template <typename T> static T load(const uint8_t *bytes) {

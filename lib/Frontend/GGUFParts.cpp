@@ -8,7 +8,7 @@
 
 #include "GGUFParts.h"
 
-#include "GGUFLookup.h"
+#include "Lookup.h"
 
 #include "llvm/ADT/StringSet.h"
 #include "llvm/Support/FormatVariadic.h"
@@ -43,7 +43,7 @@ static Expected<Place> placeOf(const GGUFFile &file) {
   place.count = std::max<int64_t>(place.count, 1); // 0 is not split either
   if (place.count > mostParts || place.number < 0 ||
       place.number >= place.count)
-    return ggufError(file.name(),
+    return fileError(file.name(),
                      formatv("metadata 'split.no', {0}, and 'split.count', "
                              "{1}, name no part",
                              place.number, place.count)
@@ -54,7 +54,7 @@ static Expected<Place> placeOf(const GGUFFile &file) {
 Error GGUFParts::openOthers(StringRef path, int64_t count) {
   StringRef stem = path;
   if (!stem.consume_back(suffixOf(1, count)))
-    return ggufError(path, formatv("is part 1 of {0}, whose name has to end "
+    return fileError(path, formatv("is part 1 of {0}, whose name has to end "
                                    "with '{1}' for the others to be found",
                                    count, suffixOf(1, count))
                                .str());
@@ -62,14 +62,14 @@ Error GGUFParts::openOthers(StringRef path, int64_t count) {
     Expected<FilePtr> file =
         GGUFFile::open((stem + suffixOf(number + 1, count)).str());
     if (!file)
-      return ggufError(path, formatv("is part 1 of {0}: {1}", count,
+      return fileError(path, formatv("is part 1 of {0}: {1}", count,
                                      llvm::toString(file.takeError()))
                                  .str());
     Expected<Place> place = placeOf(**file);
     if (!place)
       return place.takeError();
     if (place->number != number || place->count != count)
-      return ggufError((*file)->name(),
+      return fileError((*file)->name(),
                        formatv("says to be part {0} of {1}, not part {2} of "
                                "{3}",
                                place->number + 1, place->count, number + 1,
@@ -86,7 +86,7 @@ Error GGUFParts::checkTensors() const {
   for (const FilePtr &file : files)
     for (const GGUFTensor &tensor : file->tensors())
       if (!names.insert(tensor.name).second)
-        return ggufError(file->name(), "tensor '" + tensor.name +
+        return fileError(file->name(), "tensor '" + tensor.name +
                                            "' is in another part, too");
   return Error::success();
 }
@@ -99,7 +99,7 @@ Expected<GGUFParts> GGUFParts::open(StringRef path) {
   if (!place)
     return place.takeError();
   if (place->number != 0)
-    return ggufError(path, formatv("is part {0} of {1}: name the first, which "
+    return fileError(path, formatv("is part {0} of {1}: name the first, which "
                                    "ends with '{2}'",
                                    place->number + 1, place->count,
                                    suffixOf(1, place->count))

@@ -8,7 +8,7 @@
 
 #include "GGUFTokenizer.h"
 
-#include "GGUFLookup.h"
+#include "Lookup.h"
 
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/StringSet.h"
@@ -74,7 +74,7 @@ private:
   Expected<TokenizerData::Kind> kindOf(size_t id) const;
 
   Error fail(const Twine &message) const {
-    return ggufError(file.name(), message);
+    return fileError(file.name(), message);
   }
 
   const GGUFFile &file;

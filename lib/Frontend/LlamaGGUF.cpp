@@ -6,9 +6,9 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "GGUFLookup.h"
 #include "GGUFParts.h"
 #include "GGUFTokenizer.h"
+#include "Lookup.h"
 
 #include "kvrm/Frontend/GGUF.h"
 #include "kvrm/Frontend/Model.h"
@@ -36,7 +36,7 @@ using FilePtr = GGUFParts::FilePtr;
 static constexpr int64_t maxFeedForward = 1 << 22;
 
 static Error failure(const GGUFFile &file, const Twine &message) {
-  return ggufError(file.name(), message);
+  return fileError(file.name(), message);
 }
 
 //===----------------------------------------------------------------------===//

@@ -17,13 +17,13 @@
 #ifndef KVRM_FRONTEND_GGUF_H
 #define KVRM_FRONTEND_GGUF_H
 
+#include "kvrm/Frontend/FileError.h"
 #include "kvrm/Frontend/Quantization.h"
 
 #include "llvm/ADT/ArrayRef.h"
 #include "llvm/ADT/SmallVector.h"
 #include "llvm/ADT/StringMap.h"
 #include "llvm/ADT/StringRef.h"
-#include "llvm/ADT/Twine.h"
 #include "llvm/Support/Error.h"
 #include "llvm/Support/MemoryBuffer.h"
 
@@ -64,9 +64,6 @@ struct GGUFTensor {
   /// Product of the other dimensions.
   int64_t rows() const;
 };
-
-/// An error of a file: one line, whatever of the file `message` repeats.
-llvm::Error ggufError(llvm::StringRef file, const llvm::Twine &message);
 
 class GGUFFile {
 public:

@@ -1,4 +1,4 @@
-//===- GGUFLookup.h - Lookups in turn ---------------------------*- C++ -*-===//
+//===- Lookup.h - Lookups in turn -------------------------------*- C++ -*-===//
 //
 // Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
 // See LICENSE for licence information.
@@ -6,8 +6,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef KVRM_FRONTEND_GGUFLOOKUP_H
-#define KVRM_FRONTEND_GGUFLOOKUP_H
+#ifndef KVRM_FRONTEND_LOOKUP_H
+#define KVRM_FRONTEND_LOOKUP_H
 
 #include "llvm/ADT/STLFunctionalExtras.h"
 #include "llvm/Support/Error.h"
@@ -37,4 +37,4 @@ firstOf(std::initializer_list<llvm::function_ref<llvm::Error()>> steps) {
 
 } // namespace kvrm
 
-#endif // KVRM_FRONTEND_GGUFLOOKUP_H
+#endif // KVRM_FRONTEND_LOOKUP_H

@@ -1,0 +1,27 @@
+//===- FileError.h - Errors of a file that is read --------------*- C++ -*-===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#ifndef KVRM_FRONTEND_FILEERROR_H
+#define KVRM_FRONTEND_FILEERROR_H
+
+#include "kvrm/runtime/support/OneLine.h"
+
+#include "llvm/ADT/StringRef.h"
+#include "llvm/ADT/Twine.h"
+#include "llvm/Support/Error.h"
+
+namespace kvrm {
+
+/// An error of a file: one line, whatever of the file `message` repeats.
+inline llvm::Error fileError(llvm::StringRef file, const llvm::Twine &message) {
+  return llvm::createStringError(oneLine((file + ": " + message).str()));
+}
+
+} // namespace kvrm
+
+#endif // KVRM_FRONTEND_FILEERROR_H
