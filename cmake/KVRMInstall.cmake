@@ -7,7 +7,7 @@ set(KVRM_INSTALL_CMAKEDIR ${CMAKE_INSTALL_LIBDIR}/cmake/KVRM)
 
 install(TARGETS kvrm_runtime kvrm_trace EXPORT KVRMTargets
         ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
-# Apart, as it needs PCRE2.
+# Apart, as it needs PCRE2 and utf8proc.
 install(TARGETS kvrm_text EXPORT KVRMTextTargets
         ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(EXPORT KVRMTargets NAMESPACE KVRM::

@@ -74,13 +74,8 @@ static void readWeight(const WeightSource &source) {
 
 static void buildModel(const DecoderModel &model) {
   const DecoderConfig &config = model.config;
-  for (const char *name :
-       {"token_embd", "output_norm", "output", "rope_cos", "rope_sin"})
-    readWeight(*model.lookup(name));
-  for (int64_t layer = 0; layer < config.layers; ++layer)
-    for (const char *name : {"attn_norm", "attn_qkv", "attn_output", "ffn_norm",
-                             "ffn_gate_up", "ffn_down"})
-      readWeight(*model.lookup("blk." + std::to_string(layer) + "." + name));
+  for (const WeightShape &weight : weightsOf(config))
+    readWeight(*model.lookup(weight.name));
   if (model.tokenizer) {
     std::string text;
     llvm::raw_string_ostream os(text);

@@ -42,8 +42,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   std::string_view text = fuzz::textOf(data, size);
   if (text.empty())
     return 0;
-  std::string bytes = text[0] == '0' ? std::string(text.substr(1))
-                                     : withLength(text.substr(1));
+  std::string bytes =
+      text[0] == '0' ? std::string(text.substr(1)) : withLength(text.substr(1));
   // Not zero-terminated: a read past the end is to be seen.
   std::vector<char> exact(bytes.begin(), bytes.end());
   auto file = SafetensorsFile::parse(llvm::MemoryBuffer::getMemBuffer(

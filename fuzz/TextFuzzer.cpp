@@ -66,7 +66,7 @@ static Tokenizer makeTokenizer(const json &patterns, bool ignoreMerges) {
   return tokenizer.take();
 }
 
-/// The patterns of real models; see LlamaGGUF.cpp.
+/// The patterns of real models; see GGUFTokenizer.cpp.
 static const Tokenizer &tokenizerOf(int which) {
   static const char *const gpt2 =
       R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";

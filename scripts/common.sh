@@ -27,6 +27,7 @@ packages=(
   g++ cmake ninja-build pkg-config python3 python3-venv
   llvm-22-dev llvm-22-tools libmlir-22-dev mlir-22-tools lld-22
   nlohmann-json3-dev libcli11-dev libxxhash-dev libpcre2-dev
+  libutf8proc-dev
   libgtest-dev libbenchmark-dev libboost-dev
 )
 

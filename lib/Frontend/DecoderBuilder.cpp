@@ -47,6 +47,11 @@ struct Batch {
   Value tokens, positions, counts, slots;
 };
 
+/// Of each token, `[tokens, head_dim / 2]`.
+struct Angles {
+  Value cosines, sines;
+};
+
 /// Builds one entry point. Inside, activations are `[tokens, width]`, batch
 /// after batch and row after row.
 class StepBuilder {
@@ -82,8 +87,8 @@ private:
         b, RankedTensorType::get(dims, element),
         SymbolRefAttr::get(b.getContext(), name));
   }
-  Value norm(StringRef name) {
-    return weight(name, {config.hidden}, b.getF32Type());
+  Value vector(StringRef name, int64_t width) {
+    return weight(name, {width}, b.getF32Type());
   }
   Type matrixType() {
     return shape.bf16Weights ? Type(b.getBF16Type()) : Type(b.getF16Type());
@@ -91,8 +96,8 @@ private:
   Type activationType();
   /// A scalar of a body, rounded to the element of activations.
   Value toActivation(OpBuilder &nested, Location loc, Value value);
-  std::string blockName(int64_t layer, StringRef weightName) {
-    return ("blk." + Twine(layer) + "." + weightName).str();
+  Value layerVector(int64_t layer, const char *weightName, int64_t width) {
+    return vector(layerWeight(layer, weightName), width);
   }
 
   /// An elementwise op over `dims` with one map an input. Its elements are f32
@@ -103,7 +108,8 @@ private:
                        Type element = {});
   Value insertRows(Value part, Value joined, int64_t first);
   Value embed(const Batch &batch);
-  Value rmsNorm(Value x, Value weight);
+  /// Over the last dimension; elements are f32 unless it is said which.
+  Value rmsNorm(Value x, Value weight, Type element = {});
   Value linear(Value x, Value weight);
   Value columns(Value x, int64_t begin, int64_t width) {
     return mlir::kvrm::sliceColumns(b, x, begin, width);
@@ -113,10 +119,10 @@ private:
   /// f32 to the element of activations.
   Value castToActivations(Value x);
   Value gatherRope(StringRef table, const Batch &batch);
-  Value rotate(Value x, int64_t heads, Value cosines, Value sines);
+  Value rotate(Value x, int64_t heads, const Angles &angles);
   Value lastTokens(const Batch &batch, Value x);
-  Value matrix(int64_t layer, StringRef weightName, int64_t out, int64_t in) {
-    return weight(blockName(layer, weightName), {out, in}, matrixType());
+  Value matrix(int64_t layer, const char *weightName, int64_t out, int64_t in) {
+    return weight(layerWeight(layer, weightName), {out, in}, matrixType());
   }
   Type cacheType();
   SmallVector<Type> argumentTypes();
@@ -126,7 +132,13 @@ private:
   Value add(Value x, Value y);
   Value attendCache(const Batch &batch, Value q, Value k, Value v,
                     int64_t layer);
-  Value attend(Value x, int64_t layer, Value cosines, Value sines);
+  Value normBefore(Value x, int64_t layer, const char *weightName);
+  Value normAfter(Value x, int64_t layer, const char *weightName);
+  Value projection(Value x, int64_t layer);
+  Value headNorm(Value x, int64_t layer, const char *weightName, int64_t heads);
+  Angles gatherAngles();
+  Angles noAngles();
+  Value attend(Value x, int64_t layer, const Angles &angles);
   Value activate(Value gate, Value up);
   Value feedForward(Value x, int64_t layer);
 
@@ -249,21 +261,23 @@ Value StepBuilder::embed(const Batch &batch) {
 }
 
 /// y = x / sqrt(mean(x^2) + epsilon) * weight, row by row.
-Value StepBuilder::rmsNorm(Value x, Value weight) {
-  auto type = cast<RankedTensorType>(x.getType());
-  int64_t count = type.getDimSize(0), width = type.getDimSize(1);
-  AffineMap full = b.getMultiDimIdentityMap(2);
-  AffineMap byRow = AffineMap::get(2, 0, b.getAffineDimExpr(0));
-  AffineMap byColumn = AffineMap::get(2, 0, b.getAffineDimExpr(1));
+Value StepBuilder::rmsNorm(Value x, Value weight, Type element) {
+  auto shape = cast<RankedTensorType>(x.getType()).getShape();
+  auto rank = static_cast<unsigned>(shape.size());
+  ArrayRef<int64_t> rowDims = shape.drop_back();
+  AffineMap full = b.getMultiDimIdentityMap(rank);
+  AffineMap byRow = full.dropResult(rank - 1);
+  AffineMap byColumn = AffineMap::get(rank, 0, b.getAffineDimExpr(rank - 1));
 
   Value zero = arith::ConstantOp::create(b, b.getF32FloatAttr(0.0f));
-  Value init = linalg::FillOp::create(b, zero, empty({count})).getResult(0);
+  Value init = linalg::FillOp::create(b, zero, empty(rowDims)).getResult(0);
+  SmallVector<utils::IteratorType> iterators(rank,
+                                             utils::IteratorType::parallel);
+  iterators.back() = utils::IteratorType::reduction;
   Value squares =
       linalg::GenericOp::create(
-          b, TypeRange{f32({count})}, ValueRange{x}, ValueRange{init},
-          ArrayRef{full, byRow},
-          ArrayRef{utils::IteratorType::parallel,
-                   utils::IteratorType::reduction},
+          b, TypeRange{f32(rowDims)}, ValueRange{x}, ValueRange{init},
+          ArrayRef{full, byRow}, iterators,
           [](OpBuilder &nested, Location loc, ValueRange args) {
             Value square = arith::MulFOp::create(nested, loc, args[0], args[0]);
             Value sum = arith::AddFOp::create(nested, loc, args[1], square);
@@ -272,11 +286,11 @@ Value StepBuilder::rmsNorm(Value x, Value weight) {
           .getResult(0);
 
   Value scale = elementwise(
-      {count}, {squares}, {b.getMultiDimIdentityMap(1)},
+      rowDims, {squares}, {b.getMultiDimIdentityMap(rank - 1)},
       [&](OpBuilder &nested, Location loc, ValueRange args) -> Value {
         Value inverse = arith::ConstantOp::create(
             nested, loc,
-            nested.getF32FloatAttr(1.0f / static_cast<float>(width)));
+            nested.getF32FloatAttr(1.0f / static_cast<float>(shape.back())));
         Value epsilon = arith::ConstantOp::create(
             nested, loc,
             nested.getF32FloatAttr(static_cast<float>(config.normEpsilon)));
@@ -288,13 +302,28 @@ Value StepBuilder::rmsNorm(Value x, Value weight) {
         return arith::DivFOp::create(nested, loc, one, root);
       });
   return elementwise(
-      {count, width}, {x, scale, weight}, {full, byRow, byColumn},
+      shape, {x, scale, weight}, {full, byRow, byColumn},
       [&](OpBuilder &nested, Location loc, ValueRange args) -> Value {
         Value scaled = arith::MulFOp::create(nested, loc, args[0], args[1]);
         Value normed = arith::MulFOp::create(nested, loc, scaled, args[2]);
-        return toActivation(nested, loc, normed);
+        return element ? toActivation(nested, loc, normed) : normed;
       },
-      activationType());
+      element);
+}
+
+/// What attention or feed-forward reads of x.
+Value StepBuilder::normBefore(Value x, int64_t layer, const char *weightName) {
+  if (!config.hasNormsBefore)
+    return castToActivations(x);
+  return rmsNorm(x, layerVector(layer, weightName, config.hidden),
+                 activationType());
+}
+
+/// What attention or feed-forward adds to x.
+Value StepBuilder::normAfter(Value x, int64_t layer, const char *weightName) {
+  if (!config.hasNormsAfter)
+    return x;
+  return rmsNorm(x, layerVector(layer, weightName, config.hidden));
 }
 
 /// x * weight^T for `weight` `[out][in]`.
@@ -356,13 +385,14 @@ Value StepBuilder::gatherRope(StringRef tableName, const Batch &batch) {
 }
 
 /// RoPE in the half-split form.
-Value StepBuilder::rotate(Value x, int64_t heads, Value cosines, Value sines) {
+Value StepBuilder::rotate(Value x, int64_t heads, const Angles &angles) {
   int64_t half = config.headDim / 2;
   Value pairs = tensor::ExpandShapeOp::create(
       b, f32({tokens, heads, 2, half}), x,
       ArrayRef<ReassociationIndices>{{0}, {1, 2, 3}});
   Value rotated =
-      mlir::kvrm::Rotation{pairs, cosines, sines}.write(b, activationType());
+      mlir::kvrm::Rotation{pairs, angles.cosines, angles.sines}.write(
+          b, activationType());
   return tensor::CollapseShapeOp::create(
       b, rotated, ArrayRef<ReassociationIndices>{{0}, {1, 2, 3}});
 }
@@ -462,21 +492,59 @@ Value StepBuilder::attendCache(const Batch &batch, Value q, Value k, Value v,
       b, attention.getOutput(), ArrayRef<ReassociationIndices>{{0, 1}, {2, 3}});
 }
 
+/// Query, key and value of a layer, f32, one beside the other.
+Value StepBuilder::projection(Value x, int64_t layer) {
+  const DecoderConfig &c = config;
+  int64_t width = (c.heads + 2 * c.kvHeads) * c.headDim;
+  Value weight = matrix(layer, "attn_qkv", width, c.hidden);
+  if (!c.hasProjectionBias)
+    return linear(x, weight);
+  Value bias = layerVector(layer, "attn_qkv_bias", width);
+  return elementwise(
+      {tokens, width}, {linear(x, weight), bias},
+      {b.getMultiDimIdentityMap(2),
+       AffineMap::get(2, 0, b.getAffineDimExpr(1))},
+      [](OpBuilder &nested, Location loc, ValueRange elements) -> Value {
+        return arith::AddFOp::create(nested, loc, elements[0], elements[1]);
+      });
+}
+
+/// Query or key, `[tokens, heads * head_dim]`, as it is before it turns.
+Value StepBuilder::headNorm(Value x, int64_t layer, const char *weightName,
+                            int64_t heads) {
+  int64_t headDim = config.headDim;
+  switch (config.headNorm) {
+  case HeadNorm::None:
+    return x;
+  case HeadNorm::AllHeads:
+    return rmsNorm(x, layerVector(layer, weightName, heads * headDim));
+  case HeadNorm::EachHead:
+    break;
+  }
+  SmallVector<ReassociationIndices> groups = {{0}, {1, 2}};
+  Value apart = tensor::ExpandShapeOp::create(b, f32({tokens, heads, headDim}),
+                                              x, groups);
+  Value normed = rmsNorm(apart, layerVector(layer, weightName, headDim));
+  return tensor::CollapseShapeOp::create(b, normed, groups);
+}
+
 /// x and what attention of a layer adds to it.
-Value StepBuilder::attend(Value x, int64_t layer, Value cosines, Value sines) {
+Value StepBuilder::attend(Value x, int64_t layer, const Angles &angles) {
   const DecoderConfig &c = config;
   int64_t qWidth = c.heads * c.headDim, kvWidth = c.kvHeads * c.headDim;
-  Value normed = rmsNorm(x, norm(blockName(layer, "attn_norm")));
-  Value qkv =
-      linear(normed, matrix(layer, "attn_qkv", qWidth + 2 * kvWidth, c.hidden));
-  Value q = rotate(columns(qkv, 0, qWidth), c.heads, cosines, sines);
-  Value k = rotate(columns(qkv, qWidth, kvWidth), c.kvHeads, cosines, sines);
+  Value qkv = projection(normBefore(x, layer, "attn_norm"), layer);
+  Value q = headNorm(columns(qkv, 0, qWidth), layer, "attn_q_norm", c.heads);
+  Value k =
+      headNorm(columns(qkv, qWidth, kvWidth), layer, "attn_k_norm", c.kvHeads);
+  q = rotate(q, c.heads, angles);
+  k = rotate(k, c.kvHeads, angles);
   Value v = castToActivations(columns(qkv, qWidth + kvWidth, kvWidth));
   Value attended = forEachBatch(tokens, [&](const Batch &batch) {
     return attendCache(batch, q, k, v, layer);
   });
-  return add(x,
-             linear(attended, matrix(layer, "attn_output", c.hidden, qWidth)));
+  Value added =
+      linear(attended, matrix(layer, "attn_output", c.hidden, qWidth));
+  return add(x, normAfter(added, layer, "attn_post_norm"));
 }
 
 /// silu(gate) * up
@@ -499,33 +567,53 @@ Value StepBuilder::activate(Value gate, Value up) {
 /// x and what the feed-forward of a layer adds to it.
 Value StepBuilder::feedForward(Value x, int64_t layer) {
   const DecoderConfig &c = config;
-  Value normed = rmsNorm(x, norm(blockName(layer, "ffn_norm")));
+  Value normed = normBefore(x, layer, "ffn_norm");
   Value gateUp =
       linear(normed, matrix(layer, "ffn_gate_up", 2 * c.feedForward, c.hidden));
   Value gate = columns(gateUp, 0, c.feedForward);
   Value up = columns(gateUp, c.feedForward, c.feedForward);
   Value activated = activate(gate, up);
-  return add(
-      x, linear(activated, matrix(layer, "ffn_down", c.hidden, c.feedForward)));
+  Value added =
+      linear(activated, matrix(layer, "ffn_down", c.hidden, c.feedForward));
+  return add(x, normAfter(added, layer, "ffn_post_norm"));
+}
+
+Angles StepBuilder::gatherAngles() {
+  auto gather = [&](StringRef table) {
+    return forEachBatch(
+        tokens, [&](const Batch &batch) { return gatherRope(table, batch); });
+  };
+  Value cosines = gather("rope_cos");
+  return {cosines, gather("rope_sin")};
+}
+
+/// Those of what does not turn: the ops of a layer are the same as of others.
+Angles StepBuilder::noAngles() {
+  auto all = [&](float value) {
+    Value scalar = arith::ConstantOp::create(b, b.getF32FloatAttr(value));
+    return linalg::FillOp::create(b, scalar,
+                                  empty({tokens, config.headDim / 2}))
+        .getResult(0);
+  };
+  Value cosines = all(1.0f);
+  return {cosines, all(0.0f)};
 }
 
 void StepBuilder::build() {
   OpBuilder::InsertionGuard guard(b);
   createFunction();
-  auto gather = [&](StringRef table) {
-    return forEachBatch(
-        tokens, [&](const Batch &batch) { return gatherRope(table, batch); });
-  };
-  Value cosines = gather("rope_cos"), sines = gather("rope_sin");
+  Angles angles = gatherAngles();
+  Angles still = config.turns.empty() ? Angles() : noAngles();
   Value x =
       forEachBatch(tokens, [&](const Batch &batch) { return embed(batch); });
   for (int64_t layer = 0; layer < config.layers; ++layer)
-    x = feedForward(attend(x, layer, cosines, sines), layer);
+    x = feedForward(attend(x, layer, config.layerTurns(layer) ? angles : still),
+                    layer);
   // Only tokens whose logits are asked for go through the vocabulary.
   x = forEachBatch(rows,
                    [&](const Batch &batch) { return lastTokens(batch, x); });
   Value logits = linear(
-      rmsNorm(x, norm("output_norm")),
+      rmsNorm(x, vector("output_norm", config.hidden), activationType()),
       weight("output", {config.vocabulary, config.hidden}, matrixType()));
   func::ReturnOp::create(b, ValueRange{logits, keyCache, valueCache});
 }
@@ -546,11 +634,9 @@ static llvm::Error checkShape(const DecoderConfig &config,
         "activations are %s and the cache is %s; they are of one element "
         "unless activations are f32",
         isBF16 ? "bf16" : "f16", shape.bf16Cache ? "bf16" : "f16");
-  if (config.headDim % 2 || config.ropeDim != config.headDim)
-    return llvm::createStringError(
-        "rotary dimension is %lld, only the whole head (%lld) is supported",
-        static_cast<long long>(config.ropeDim),
-        static_cast<long long>(config.headDim));
+  if (config.headDim % 2)
+    return llvm::createStringError("head_dim is %lld, which is odd",
+                                   static_cast<long long>(config.headDim));
   return llvm::Error::success();
 }
 
@@ -562,30 +648,19 @@ static void declareWeights(ModuleOp module, const DecoderConfig &config,
   Type f32 = b.getF32Type();
   Type matrix =
       shape.bf16Weights ? Type(b.getBF16Type()) : Type(b.getF16Type());
-  auto declare = [&](const Twine &name, ArrayRef<int64_t> dims, Type element) {
-    auto type = RankedTensorType::get(dims, element);
+  for (const WeightShape &weight : weightsOf(config)) {
+    bool isMatrix = weight.kind == WeightKind::Matrix;
+    SmallVector<int64_t> dims = {weight.rows, weight.cols};
+    if (weight.kind == WeightKind::Vector)
+      dims = {weight.cols};
+    else if (weight.kind == WeightKind::Table)
+      dims[0] = shape.capacity;
+    auto type = RankedTensorType::get(dims, isMatrix ? matrix : f32);
     ml_program::GlobalOp::create(
-        b, name.str(), type, /*is_mutable=*/false,
+        b, weight.name, type, /*is_mutable=*/false,
         ml_program::ExternAttr::get(b.getContext(), type),
         b.getStringAttr("private"));
-  };
-  int64_t qWidth = config.heads * config.headDim;
-  int64_t kvWidth = config.kvHeads * config.headDim;
-  declare("token_embd", {config.vocabulary, config.hidden}, matrix);
-  declare("rope_cos", {shape.capacity, config.headDim / 2}, f32);
-  declare("rope_sin", {shape.capacity, config.headDim / 2}, f32);
-  for (int64_t layer = 0; layer < config.layers; ++layer) {
-    std::string block = ("blk." + Twine(layer) + ".").str();
-    declare(block + "attn_norm", {config.hidden}, f32);
-    declare(block + "attn_qkv", {qWidth + 2 * kvWidth, config.hidden}, matrix);
-    declare(block + "attn_output", {config.hidden, qWidth}, matrix);
-    declare(block + "ffn_norm", {config.hidden}, f32);
-    declare(block + "ffn_gate_up", {2 * config.feedForward, config.hidden},
-            matrix);
-    declare(block + "ffn_down", {config.hidden, config.feedForward}, matrix);
   }
-  declare("output_norm", {config.hidden}, f32);
-  declare("output", {config.vocabulary, config.hidden}, matrix);
 }
 
 namespace kvrm {

@@ -9,6 +9,7 @@
 #include "GGUFTokenizer.h"
 
 #include "Lookup.h"
+#include "TokenizerChecks.h"
 
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/StringSet.h"
@@ -157,29 +158,6 @@ Expected<TokenizerData::Kind> TokenizerReader::kindOf(size_t id) const {
   }
 }
 
-/// Whether `text`, which is UTF-8, has only the characters that stand for bytes
-/// in GPT-2's alphabet: visible ones of Latin-1 for themselves, and those from
-/// U+0100 on for the other 68.
-static bool isInByteAlphabet(StringRef text) {
-  const char *at = text.begin();
-  while (at != text.end()) {
-    auto first = static_cast<unsigned char>(*at++);
-    unsigned character = first;
-    if (first >= 0x80) {
-      if (first >= 0xe0)
-        return false;
-      character = (first & 0x1fu) << 6 | (static_cast<unsigned>(*at++) & 0x3fu);
-    }
-    bool isVisible = (character >= '!' && character <= '~') ||
-                     (character >= 0xa1 && character <= 0xff);
-    bool isSoftHyphen = character == 0xad;
-    bool isStandIn = character >= 0x100 && character < 0x100 + 68;
-    if (!(isVisible && !isSoftHyphen) && !isStandIn)
-      return false;
-  }
-  return true;
-}
-
 /// What the runtime could not read.
 Error TokenizerReader::checkToken(size_t id, StringRef token,
                                   TokenizerData::Kind kind) const {
@@ -265,20 +243,6 @@ Expected<TokenizerData> TokenizerReader::read() {
                    [&] { return checkIds(); }}))
     return error;
   return std::move(data);
-}
-
-/// Chat forms close every turn with a mark of their own, which the file may
-/// name nowhere: eos is often the end of a text, not of a turn.
-static void addEndMarks(const TokenizerData &data, DecoderConfig &config) {
-  static constexpr StringRef marks[] = {"<|im_end|>", "<|eot_id|>",
-                                        "<|eom_id|>"};
-  auto isAdded = [](TokenizerData::Kind kind) {
-    return kind == TokenizerData::Kind::Special ||
-           kind == TokenizerData::Kind::UserDefined;
-  };
-  for (auto [id, token, kind] : llvm::enumerate(data.tokens, data.kinds))
-    if (isAdded(kind) && llvm::is_contained(marks, StringRef(token)))
-      config.addEnd(static_cast<int32_t>(id));
 }
 
 Error kvrm::readTokenizer(const GGUFFile &file, DecoderModel &model) {

@@ -15,21 +15,15 @@
 #include "llvm/ADT/Twine.h"
 #include "llvm/Support/FormatVariadic.h"
 
-#include <cassert>
+#include <algorithm>
 #include <cmath>
 
 using namespace kvrm;
 using llvm::Error;
 using llvm::formatv;
 using llvm::StringRef;
-using llvm::Twine;
 
 WeightSource::~WeightSource() = default;
-
-void DecoderConfig::addEnd(int32_t token) {
-  if (token >= 0 && !llvm::is_contained(ends, token))
-    ends.push_back(token);
-}
 
 const WeightSource *DecoderModel::lookup(StringRef name) const {
   auto it = weights.find(name);
@@ -46,46 +40,56 @@ void DecoderModel::share(StringRef name, StringRef existing) {
 }
 
 namespace {
-/// cos or sin of position * frequency.
+/// cos or sin of position * frequency, times the magnitude. Pairs of a head
+/// beyond those that turn have the frequency 0, and no magnitude.
 class RopeSource final : public WeightSource {
 public:
-  RopeSource(int64_t positions, std::vector<double> frequencies, bool sine)
-      : positions(positions), frequencies(std::move(frequencies)), sine(sine) {}
+  RopeSource(int64_t positions, int64_t pairs, Rope rope, bool sine)
+      : positions(positions), pairs(pairs), rope(std::move(rope)), sine(sine) {}
 
   int64_t rows() const override { return positions; }
-  int64_t cols() const override {
-    return static_cast<int64_t>(frequencies.size());
-  }
+  int64_t cols() const override { return pairs; }
   void readRows(int64_t begin, int64_t end, float *out) const override {
-    for (int64_t position = begin; position < end; ++position)
-      for (double frequency : frequencies) {
+    auto turning = static_cast<int64_t>(rope.frequencies.size());
+    for (int64_t position = begin; position < end; ++position) {
+      for (double frequency : rope.frequencies) {
         double angle = static_cast<double>(position) * frequency;
-        *out++ = static_cast<float>(sine ? std::sin(angle) : std::cos(angle));
+        double value = sine ? std::sin(angle) : std::cos(angle);
+        *out++ = static_cast<float>(rope.magnitude * value);
       }
+      out = std::fill_n(out, pairs - turning, sine ? 0.0f : 1.0f);
+    }
   }
 
 private:
   int64_t positions;
-  std::vector<double> frequencies;
+  int64_t pairs;
+  Rope rope;
   bool sine;
 };
 } // namespace
 
-void DecoderModel::addRopeTables(std::vector<float> factors) {
-  assert((factors.empty() ||
-          static_cast<int64_t>(factors.size()) == config.ropeDim / 2) &&
-         "one factor for each pair");
-  std::vector<double> frequencies;
-  for (int64_t i = 0; i < config.ropeDim / 2; ++i) {
-    double exponent =
-        -2.0 * static_cast<double>(i) / static_cast<double>(config.ropeDim);
-    double factor = factors.empty() ? 1.0 : factors[static_cast<size_t>(i)];
-    frequencies.push_back(std::pow(config.ropeTheta, exponent) / factor);
-  }
-  set("rope_cos", std::make_shared<RopeSource>(config.context, frequencies,
-                                               /*sine=*/false));
-  set("rope_sin", std::make_shared<RopeSource>(config.context, frequencies,
-                                               /*sine=*/true));
+void DecoderModel::addRopeTables() {
+  for (bool sine : {false, true})
+    set(sine ? "rope_sin" : "rope_cos",
+        std::make_shared<RopeSource>(config.context, config.headDim / 2,
+                                     config.rope, sine));
+}
+
+static Error verifyRope(const DecoderConfig &config, StringRef origin) {
+  const Rope &rope = config.rope;
+  if (config.headDim % 2 != 0 || rope.dim % 2 != 0)
+    return llvm::createStringError(
+        origin + formatv(": head dim {0} or rope dim {1} is odd",
+                         config.headDim, rope.dim)
+                     .str());
+  if (static_cast<int64_t>(rope.frequencies.size()) != rope.dim / 2 ||
+      !llvm::all_of(rope.frequencies,
+                    [](double f) { return std::isfinite(f) && f > 0; }) ||
+      !std::isfinite(rope.magnitude) || rope.magnitude <= 0)
+    return llvm::createStringError(
+        origin + ": rope frequencies or magnitude are not positive");
+  return Error::success();
 }
 
 static Error verifyConfig(const DecoderConfig &config, StringRef origin) {
@@ -103,7 +107,7 @@ static Error verifyConfig(const DecoderConfig &config, StringRef origin) {
       {"feed forward", config.feedForward, 1 << 22},
       {"vocabulary", config.vocabulary, KVRM_MAX_VOCABULARY},
       {"context", config.context, KVRM_MAX_CONTEXT},
-      {"rope dim", config.ropeDim, config.headDim},
+      {"rope dim", config.rope.dim, config.headDim},
   };
   for (const Range &range : ranges)
     if (range.value < 1 || range.value > range.limit)
@@ -116,13 +120,8 @@ static Error verifyConfig(const DecoderConfig &config, StringRef origin) {
         origin + formatv(": {0} heads are not a multiple of {1} kv heads",
                          config.heads, config.kvHeads)
                      .str());
-  if (config.ropeDim % 2 != 0)
-    return llvm::createStringError(
-        origin + formatv(": rope dim {0} is odd", config.ropeDim).str());
-  if (!std::isfinite(config.ropeTheta) || config.ropeTheta <= 0)
-    return llvm::createStringError(
-        origin +
-        formatv(": rope theta {0} is not positive", config.ropeTheta).str());
+  if (Error error = verifyRope(config, origin))
+    return error;
   if (!std::isfinite(config.normEpsilon) || config.normEpsilon < 0)
     return llvm::createStringError(
         origin + formatv(": norm epsilon {0} is not a number of 0 or more",
@@ -140,48 +139,18 @@ static Error verifyConfig(const DecoderConfig &config, StringRef origin) {
 
 /// That every weight is there in the right shape.
 static Error verifyWeights(const DecoderModel &model, StringRef origin) {
-  const DecoderConfig &c = model.config;
-  auto check = [&](const Twine &name, int64_t rows, int64_t cols) -> Error {
-    std::string text = name.str();
-    const WeightSource *source = model.lookup(text);
+  for (const WeightShape &weight : weightsOf(model.config)) {
+    const WeightSource *source = model.lookup(weight.name);
     if (!source)
-      return llvm::createStringError(origin + ": weight '" + text +
+      return llvm::createStringError(origin + ": weight '" + weight.name +
                                      "' is missing");
-    if (source->rows() != rows || source->cols() != cols)
+    if (source->rows() != weight.rows || source->cols() != weight.cols)
       return llvm::createStringError(
           origin + formatv(": weight '{0}' is [{1}][{2}], expected [{3}][{4}]",
-                           text, source->rows(), source->cols(), rows, cols)
+                           weight.name, source->rows(), source->cols(),
+                           weight.rows, weight.cols)
                        .str());
-    return Error::success();
-  };
-  struct Weight {
-    const char *name;
-    int64_t rows;
-    int64_t cols;
-  };
-  const Weight global[] = {
-      {"token_embd", c.vocabulary, c.hidden},
-      {"output_norm", 1, c.hidden},
-      {"output", c.vocabulary, c.hidden},
-      {"rope_cos", c.context, c.ropeDim / 2},
-      {"rope_sin", c.context, c.ropeDim / 2},
-  };
-  const Weight ofLayer[] = {
-      {"attn_norm", 1, c.hidden},
-      {"attn_qkv", (c.heads + 2 * c.kvHeads) * c.headDim, c.hidden},
-      {"attn_output", c.hidden, c.heads * c.headDim},
-      {"ffn_norm", 1, c.hidden},
-      {"ffn_gate_up", 2 * c.feedForward, c.hidden},
-      {"ffn_down", c.hidden, c.feedForward},
-  };
-  for (const Weight &weight : global)
-    if (Error error = check(weight.name, weight.rows, weight.cols))
-      return error;
-  for (int64_t layer = 0; layer < c.layers; ++layer)
-    for (const Weight &weight : ofLayer)
-      if (Error error = check("blk." + Twine(layer) + "." + weight.name,
-                              weight.rows, weight.cols))
-        return error;
+  }
   return Error::success();
 }
 

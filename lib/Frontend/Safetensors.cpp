@@ -216,13 +216,13 @@ Error SafetensorsParser::place(SafetensorsTensor &tensor,
                         tensor.name, *begin, *end, data.size())
                     .str());
   if (*end - *begin != tensor.bytes)
-    return fail(formatv("tensor '{0}': {1} bytes, but {2} [{3:$[, ]}] makes "
-                        "{4}",
-                        tensor.name, *end - *begin, nameOf(tensor.type),
-                        llvm::make_range(tensor.shape.begin(),
-                                         tensor.shape.end()),
-                        tensor.bytes)
-                    .str());
+    return fail(
+        formatv("tensor '{0}': {1} bytes, but {2} [{3:$[, ]}] makes "
+                "{4}",
+                tensor.name, *end - *begin, nameOf(tensor.type),
+                llvm::make_range(tensor.shape.begin(), tensor.shape.end()),
+                tensor.bytes)
+            .str());
   tensor.data = data.data() + *begin;
   return Error::success();
 }
@@ -262,8 +262,7 @@ Expected<SafetensorsFile::Ptr> SafetensorsFile::open(StringRef path) {
 
 Expected<SafetensorsFile::Ptr>
 SafetensorsFile::parse(std::unique_ptr<llvm::MemoryBuffer> buffer) {
-  std::shared_ptr<SafetensorsFile> file(
-      new SafetensorsFile(std::move(buffer)));
+  std::shared_ptr<SafetensorsFile> file(new SafetensorsFile(std::move(buffer)));
   if (Error error = SafetensorsParser(*file).parse())
     return error;
   return file;

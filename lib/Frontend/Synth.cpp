@@ -66,7 +66,6 @@ Expected<DecoderModel> kvrm::synthModel(const SynthOptions &options) {
   c.headDim = options.headDim;
   c.feedForward = options.feedForward;
   c.context = options.context;
-  c.ropeDim = options.headDim;
   c.tiedEmbeddings = options.tiedEmbeddings;
   model.tokenizerNote = "a synthetic model has no tokenizer";
 
@@ -106,6 +105,8 @@ Expected<DecoderModel> kvrm::synthModel(const SynthOptions &options) {
     matrix(prefix + "ffn_gate_up", 2 * c.feedForward, c.hidden, 1.0);
     matrix(prefix + "ffn_down", c.hidden, c.feedForward, residual);
   }
+  // A dimension out of range is refused below.
+  c.rope = plainRope(10000.0, std::min<int64_t>(c.headDim, 1 << 16));
   model.addRopeTables();
   if (Error error = model.verify("synth"))
     return error;

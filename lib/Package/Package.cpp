@@ -10,6 +10,7 @@
 
 #include "kvrm/runtime/support/Links.h"
 
+#include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/SmallString.h"
 #include "llvm/ADT/StringSet.h"
 #include "llvm/ADT/Twine.h"
@@ -42,6 +43,20 @@ static Error failure(StringRef path, const Twine &message) {
 // Tokenizer
 //===----------------------------------------------------------------------===//
 
+static StringRef nameOf(TokenizerData::Prefix prefix) {
+  switch (prefix) {
+  case TokenizerData::Prefix::None:
+    return "none";
+  case TokenizerData::Prefix::First:
+    return "first";
+  case TokenizerData::Prefix::Each:
+    return "each";
+  case TokenizerData::Prefix::Always:
+    return "always";
+  }
+  llvm_unreachable("not a prefix");
+}
+
 void kvrm::writeTokenizer(llvm::raw_ostream &os,
                           const TokenizerData &tokenizer) {
   using Kind = TokenizerData::Kind;
@@ -61,8 +76,17 @@ void kvrm::writeTokenizer(llvm::raw_ostream &os,
           out.attribute("id", id);
           out.attribute("content", token);
           out.attribute("special", kind == Kind::Special);
+          for (const auto &[name, ids] :
+               {std::pair("lstrip", &tokenizer.stripsBefore),
+                std::pair("rstrip", &tokenizer.stripsBehind)})
+            if (llvm::is_contained(*ids, static_cast<int32_t>(id)))
+              out.attribute(name, true);
         });
       });
+    });
+    out.attributeObject("normalizer", [&] {
+      out.attribute("nfc", tokenizer.normalizesToNFC);
+      out.attribute("space_prefix", nameOf(tokenizer.prefix));
     });
     out.attributeObject("pre_tokenizer", [&] {
       out.attributeArray("pattern", [&] {
@@ -73,6 +97,7 @@ void kvrm::writeTokenizer(llvm::raw_ostream &os,
     out.attributeObject("model", [&] {
       out.attribute("type", "BPE");
       out.attribute("ignore_merges", tokenizer.ignoreMerges);
+      out.attribute("byte_fallback", tokenizer.isOverCharacters);
       out.attributeObject("vocab", [&] {
         forEach([&](int64_t id, StringRef token, Kind kind) {
           if (kind == Kind::Normal)

@@ -22,15 +22,6 @@ Tokenizer::~Tokenizer() = default;
 Expected<std::vector<int32_t>> Tokenizer::encode(std::string_view text,
                                                  bool parseSpecial) const {
   std::vector<int32_t> ids;
-  std::vector<std::string_view> words;
-  auto encodePlain = [&](std::string_view plain) -> Status {
-    if (plain.empty())
-      return Status::ok();
-    KVRM_TRY(state->splitWords(plain, words));
-    for (std::string_view word : words)
-      state->encodeWord(word, ids);
-    return Status::ok();
-  };
   size_t start = 0;
   for (size_t i = 0; i < text.size();) {
     const AddedToken *token = state->addedAt(text.substr(i), parseSpecial);
@@ -38,12 +29,17 @@ Expected<std::vector<int32_t>> Tokenizer::encode(std::string_view text,
       ++i;
       continue;
     }
-    KVRM_TRY(encodePlain(text.substr(start, i - start)));
+    std::string_view plain = text.substr(start, i - start);
+    if (token->stripsBefore)
+      plain = withoutSpaceAtEnd(plain);
+    KVRM_TRY(state->encodePlain(plain, start == 0, ids));
     ids.push_back(token->id);
     i += token->content.size();
+    if (token->stripsBehind)
+      i += countSpaceAtStart(text.substr(i));
     start = i;
   }
-  KVRM_TRY(encodePlain(text.substr(start)));
+  KVRM_TRY(state->encodePlain(text.substr(start), start == 0, ids));
   return ids;
 }
 

@@ -8,8 +8,10 @@
 
 #include "ByteAlphabet.h"
 #include "TokenizerState.h"
+#include "Utf8.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <nlohmann/json.hpp>
 
 using namespace kvrm;
@@ -43,7 +45,10 @@ private:
   Status define(int64_t id, const std::string &field, std::string bytes,
                 bool special);
   Status loadModel(const json *model);
+  std::optional<std::string> bytesOf(const std::string &text) const;
+  std::string tokenOfByte(int byte) const;
   Status loadVocabulary(const json &vocabulary);
+  Status loadNormalizer(const json *normalizer);
   Status loadMerge(const json &merge, int32_t rank);
   Status loadPatterns(const json *patterns);
   Status loadPattern(const json &pattern, size_t index);
@@ -78,27 +83,74 @@ Status Loader::define(int64_t id, const std::string &field, std::string bytes,
   return Status::ok();
 }
 
+/// What a token of the vocabulary stands for; none if that cannot be said.
+std::optional<std::string> Loader::bytesOf(const std::string &text) const {
+  if (!state.isOverCharacters)
+    return alphabet.decode(text);
+  for (int byte = 0; byte < 256 && text.starts_with("<0x"); ++byte)
+    if (text == tokenOfByte(byte))
+      return std::string(1, static_cast<char>(byte));
+  return unmarkSpaces(text);
+}
+
 Status Loader::loadVocabulary(const json &vocabulary) {
   ids.reserve(vocabulary.size());
   for (const auto &[text, id] : vocabulary.items()) {
     if (!id.is_number_integer())
       return corrupt("model.vocab: the id of '", text, "' is not an integer");
-    std::optional<std::string> bytes = alphabet.decode(text);
+    std::optional<std::string> bytes = bytesOf(text);
     if (!bytes || bytes->empty())
       return corrupt("model.vocab: '", text,
                      "' is not in the GPT-2 byte alphabet");
+    bool isCharacter =
+        state.isOverCharacters && classifyUtf8(text).bytes == text.size();
     if (state.ignoreMerges)
-      state.words.emplace(*bytes, id.get<int32_t>());
+      state.words.emplace(state.isOverCharacters ? text : *bytes,
+                          id.get<int32_t>());
     KVRM_TRY(define(id.get<int64_t>(), "model.vocab", std::move(*bytes),
                     /*special=*/false));
+    if (isCharacter)
+      state.characters.emplace(text, id.get<int32_t>());
     ids.emplace(text, id.get<int32_t>());
   }
   for (int byte = 0; byte < 256; ++byte) {
-    auto it = ids.find(alphabet.textOf(byte));
+    auto it = ids.find(tokenOfByte(byte));
     state.byteTokens[static_cast<size_t>(byte)] =
         it == ids.end() ? -1 : it->second;
   }
   return Status::ok();
+}
+
+std::string Loader::tokenOfByte(int byte) const {
+  if (!state.isOverCharacters)
+    return alphabet.textOf(byte);
+  char text[7];
+  std::snprintf(text, sizeof(text), "<0x%02X>", byte);
+  return text;
+}
+
+/// What is done to a text before it is split.
+Status Loader::loadNormalizer(const json *normalizer) {
+  state.normalizer.marksSpaces = state.isOverCharacters;
+  if (!normalizer)
+    return Status::ok();
+  KVRM_TRY(loadFlag(member(normalizer, "nfc"), "normalizer.nfc",
+                    state.normalizer.toNFC));
+  const json *prefix = member(normalizer, "space_prefix");
+  if (!prefix)
+    return Status::ok();
+  static constexpr std::pair<std::string_view, SpacePrefix> known[] = {
+      {"none", SpacePrefix::None},
+      {"first", SpacePrefix::First},
+      {"each", SpacePrefix::Each},
+      {"always", SpacePrefix::Always}};
+  for (auto [name, value] : known)
+    if (*prefix == name) {
+      state.normalizer.prefix = value;
+      return Status::ok();
+    }
+  return corrupt("normalizer.space_prefix is not one of none, first, each, "
+                 "always");
 }
 
 Status Loader::loadMerge(const json &merge, int32_t rank) {
@@ -132,6 +184,10 @@ Status Loader::loadAdded(const json &token, size_t index) {
     return corrupt(field, " is not {id, content, special}");
   AddedToken added = {content->get<std::string>(), 0,
                       special && special->get<bool>()};
+  KVRM_TRY(loadFlag(member(&token, "lstrip"), (field + ".lstrip").c_str(),
+                    added.stripsBefore));
+  KVRM_TRY(loadFlag(member(&token, "rstrip"), (field + ".rstrip").c_str(),
+                    added.stripsBehind));
   if (added.content.empty())
     return corrupt(field, ": content is empty");
   KVRM_TRY(define(id->get<int64_t>(), field, added.content, added.special));
@@ -191,6 +247,8 @@ Status Loader::loadModel(const json *model) {
     return corrupt("model.merges is not an array");
   KVRM_TRY(loadFlag(member(model, "ignore_merges"), "model.ignore_merges",
                     state.ignoreMerges));
+  KVRM_TRY(loadFlag(member(model, "byte_fallback"), "model.byte_fallback",
+                    state.isOverCharacters));
   KVRM_TRY(loadVocabulary(*vocabulary));
   state.merges.reserve(merges->size());
   int32_t rank = 0;
@@ -234,6 +292,7 @@ Status Loader::loadFlag(const json *value, const char *field, bool &flag) {
 
 Status Loader::load(const json &root) {
   KVRM_TRY(loadModel(member(&root, "model")));
+  KVRM_TRY(loadNormalizer(member(&root, "normalizer")));
   KVRM_TRY(loadPatterns(member(member(&root, "pre_tokenizer"), "pattern")));
   KVRM_TRY(loadAddedTokens(member(&root, "added_tokens")));
   KVRM_TRY(loadTokenId(root, "bos_token_id", state.bos));

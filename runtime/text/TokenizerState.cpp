@@ -8,6 +8,8 @@
 
 #include "TokenizerState.h"
 
+#include "Utf8.h"
+
 #include <algorithm>
 #include <queue>
 
@@ -172,6 +174,20 @@ private:
 };
 } // namespace
 
+Status Tokenizer::State::encodePlain(std::string_view text, bool isFirst,
+                                     std::vector<int32_t> &ids) const {
+  if (text.empty())
+    return Status::ok();
+  std::string normalized;
+  if (!normalizer.changesNothing())
+    text = normalized = normalizer.run(text, isFirst);
+  std::vector<std::string_view> split;
+  KVRM_TRY(splitWords(text, split));
+  for (std::string_view word : split)
+    encodeWord(word, ids);
+  return Status::ok();
+}
+
 void Tokenizer::State::encodeWord(std::string_view word,
                                   std::vector<int32_t> &ids) const {
   if (ignoreMerges)
@@ -180,8 +196,20 @@ void Tokenizer::State::encodeWord(std::string_view word,
       return;
     }
   WordMerger merger(merges);
-  for (char c : word)
-    if (int32_t token = byteTokens[static_cast<unsigned char>(c)]; token >= 0)
-      merger.add(token);
+  auto addBytes = [&](std::string_view text) {
+    for (char c : text)
+      if (int32_t token = byteTokens[static_cast<unsigned char>(c)]; token >= 0)
+        merger.add(token);
+  };
+  while (isOverCharacters && !word.empty()) {
+    std::string_view character = word.substr(0, classifyUtf8(word).bytes);
+    if (auto it = characters.find(std::string(character));
+        it != characters.end())
+      merger.add(it->second);
+    else
+      addBytes(character);
+    word.remove_prefix(character.size());
+  }
+  addBytes(word);
   merger.run(ids);
 }

@@ -9,6 +9,8 @@
 #ifndef KVRM_TEXT_TOKENIZERSTATE_H
 #define KVRM_TEXT_TOKENIZERSTATE_H
 
+#include "Normalizer.h"
+
 #include "kvrm/text/Tokenizer.h"
 
 #include <array>
@@ -34,6 +36,9 @@ struct AddedToken {
   std::string content;
   int32_t id;
   bool special;
+  /// White space before or behind it is of the token.
+  bool stripsBefore = false;
+  bool stripsBehind = false;
 };
 
 inline uint64_t pairKey(int32_t left, int32_t right) {
@@ -44,9 +49,13 @@ inline uint64_t pairKey(int32_t left, int32_t right) {
 struct Tokenizer::State {
   std::vector<std::string> bytes; ///< of each id
   std::vector<bool> special;      ///< of each id
-  std::array<int32_t, 256> byteTokens;
+  Normalizer normalizer;
+  std::array<int32_t, 256> byteTokens; ///< -1: there is none
+  /// Over characters, those that are tokens; a byte of others is a token.
+  bool isOverCharacters = false;
+  std::unordered_map<std::string, int32_t> characters;
   std::unordered_map<uint64_t, Merge> merges;
-  /// Whole words, by their bytes. Only filled with `ignoreMerges`.
+  /// Whole words, as they are normalized. Only filled with `ignoreMerges`.
   std::unordered_map<std::string, int32_t> words;
   bool ignoreMerges = false;
   /// By first byte; longest first.
@@ -61,6 +70,8 @@ struct Tokenizer::State {
   const AddedToken *addedAt(std::string_view text, bool parseSpecial) const;
   Status splitWords(std::string_view text,
                     std::vector<std::string_view> &words) const;
+  Status encodePlain(std::string_view text, bool isFirst,
+                     std::vector<int32_t> &ids) const;
   void encodeWord(std::string_view word, std::vector<int32_t> &ids) const;
 };
 

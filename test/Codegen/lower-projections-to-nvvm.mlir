@@ -85,6 +85,16 @@ func.func @other_view(%session: !session, %x: memref<2x64xf32>, %w: memref<512x6
   return
 }
 
+// A bias is added to the sums of a pair before it turns: of 256 + 2 * 128
+// columns, those of a query's head are half a head apart.
+// CHECK-LABEL: func.func @biased(
+// CHECK: kvrm.device_dispatch @kvrm_kernels::@{{qkv_[0-9]+}} grid [1, 1, 1] per_processor ins({{.*}} : memref<2x64xf32>, memref<512x64xf16>, memref<64xf32>, memref<512xf32>, memref<2x32xf32>, memref<2x32xf32>)
+func.func @biased(%x: memref<2x64xf32>, %w: memref<512x64xf16>, %g: memref<64xf32>, %b: memref<512xf32>, %cos: memref<2x32xf32>, %sin: memref<2x32xf32>, %q: memref<2x256xf16>, %k: memref<2x128xf16>, %v: memref<2x128xf16>) attributes {kvrm.step} {
+  kvrm.qkv_projection ins(%x, %w : memref<2x64xf32>, memref<512x64xf16>) norm(%g : memref<64xf32>) epsilon 1.0e-5
+      bias(%b : memref<512xf32>) rotation(%cos, %sin : memref<2x32xf32>, memref<2x32xf32>) outs(%q, %k, %v : memref<2x256xf16>, memref<2x128xf16>, memref<2x128xf16>)
+  return
+}
+
 // CHECK: llvm.func @[[$QKV]](
 // CHECK-SAME: i64, %{{[^:]+}}: i64)
 // CHECK: cp.async.bulk.shared::cluster

@@ -30,6 +30,7 @@ import harness
 sys.path.insert(
     0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "reference")
 )
+import models  # noqa: E402
 import numpy as np  # noqa: E402
 import reference  # noqa: E402
 
@@ -99,15 +100,17 @@ def reference_of(args, prompts):
     """Tokens, margins and float32 logits [prompt][step][vocabulary], kept in the
     work folder for the next run."""
     info = os.stat(args.gguf)
-    with open(reference.__file__, "rb") as source:
-        text = source.read()
+    text = b""
+    for module in (reference, models):
+        with open(module.__file__, "rb") as source:
+            text += source.read()
     key = hashlib.sha256(
         repr((info.st_size, info.st_mtime_ns, prompts, args.tokens, args.kv)).encode()
         + text
     ).hexdigest()[:16]
     path = os.path.join(args.work, f"reference-{key}.npz")
     if not os.path.exists(path):
-        model = reference.Model(args.gguf, "f16")
+        model = reference.open_model(args.gguf, "f16")
         chosen, margins, logits = reference.generate(
             model, prompts, args.tokens, kv_type=args.kv, keep=True
         )

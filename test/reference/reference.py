@@ -2,15 +2,14 @@
 # Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
 # See LICENSE for licence information.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""A Llama decoder in NumPy float64, to judge compiled packages by.
+"""A decoder in NumPy float64, to judge compiled packages by.
 
-It shares nothing with kvrm: weights come from the GGUF file through the `gguf`
-package, RoPE rotates adjacent pairs as the file orders them, and all arithmetic
-is in float64. Matrices are first rounded to the type that packages hold them
-in; norms are not. All prompts advance together, so that a step reads the
+It shares nothing with kvrm: models.py reads the files, and all arithmetic is in
+float64. Matrices are first rounded to the type that packages hold them in;
+norms and biases are not. All prompts advance together, so that a step reads the
 weights once.
 
-    reference.py --gguf model.gguf --prompt-ids 1,2,3 --prompt-ids 4,5 \\
+    reference.py --model model.gguf --prompt-ids 1,2,3 --prompt-ids 4,5 \\
         --tokens 64 --json
 """
 
@@ -18,98 +17,8 @@ import argparse
 import json
 import sys
 
-import gguf
 import numpy as np
-
-
-def round_to(values, kind):
-    """Rounds an array to f16, bf16 or f32 (to nearest even); returns float64."""
-    if kind == "f64":
-        return np.asarray(values, np.float64)
-    # Rounding twice, by way of float32, could differ from rounding once, but
-    # weights are float32 to begin with, and for KV kvrm does the same.
-    single = np.ascontiguousarray(values, np.float32)
-    if kind == "f16":
-        single = single.astype(np.float16)
-    elif kind == "bf16":
-        bits = single.view(np.uint32)
-        bits = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
-        single = (bits & np.uint32(0xFFFF0000)).view(np.float32)
-    return single.astype(np.float64)
-
-
-class Model:
-    def __init__(self, path, weight_type="f16"):
-        reader = gguf.GGUFReader(path)
-        tensors = {t.name: t for t in reader.tensors}
-
-        def value(key, default=None):
-            field = reader.get_field(key)
-            if field is None:
-                if default is None:
-                    sys.exit(f"reference: error: {path}: '{key}' is missing")
-                return default
-            return field.contents()
-
-        def load(name, rounded):
-            tensor = tensors[name]
-            values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
-            return round_to(values, weight_type if rounded else "f32")
-
-        if value("general.architecture") != "llama":
-            sys.exit(f"reference: error: {path}: not a 'llama' model")
-        self.layers = value("llama.block_count")
-        self.heads = value("llama.attention.head_count")
-        self.kv_heads = value("llama.attention.head_count_kv", self.heads)
-        hidden = value("llama.embedding_length")
-        self.head_dim = value("llama.attention.key_length", hidden // self.heads)
-        self.rope_dim = value("llama.rope.dimension_count", self.head_dim)
-        self.epsilon = value("llama.attention.layer_norm_rms_epsilon")
-        theta = value("llama.rope.freq_base", 10000.0)
-        self.frequencies = float(theta) ** (
-            -2.0 * np.arange(self.rope_dim // 2) / self.rope_dim
-        )
-        if "rope_freqs.weight" in tensors:
-            self.frequencies /= load("rope_freqs.weight", False)
-
-        self.embedding = load("token_embd.weight", True)
-        self.output_norm = load("output_norm.weight", False)
-        self.output = (
-            load("output.weight", True)
-            if "output.weight" in tensors
-            else self.embedding
-        )
-        self.blocks = [
-            {
-                name: load(f"blk.{layer}.{name}.weight", "norm" not in name)
-                for name in (
-                    "attn_norm",
-                    "attn_q",
-                    "attn_k",
-                    "attn_v",
-                    "attn_output",
-                    "ffn_norm",
-                    "ffn_gate",
-                    "ffn_up",
-                    "ffn_down",
-                )
-            }
-            for layer in range(self.layers)
-        ]
-
-    def norm(self, x, weight):
-        mean = np.mean(x * x, axis=-1, keepdims=True)
-        return x / np.sqrt(mean + self.epsilon) * weight
-
-    def rotate(self, x, positions):
-        """Rotates elements 2i and 2i+1 of each head: x is [n][heads][dim]."""
-        angles = positions[:, None, None] * self.frequencies
-        cos, sin = np.cos(angles), np.sin(angles)
-        out = x.copy()
-        even, odd = x[..., 0 : self.rope_dim : 2], x[..., 1 : self.rope_dim : 2]
-        out[..., 0 : self.rope_dim : 2] = even * cos - odd * sin
-        out[..., 1 : self.rope_dim : 2] = even * sin + odd * cos
-        return out
+from models import open_model, round_to
 
 
 class Sequence:
@@ -163,19 +72,19 @@ def forward(model, batch):
 
     x = model.embedding[np.concatenate([ids for _, ids in batch])]
     for layer, block in enumerate(model.blocks):
-        h = model.norm(x, block["attn_norm"])
-        heads = (len(x), -1, model.head_dim)
-        q = model.rotate((h @ block["attn_q"].T).reshape(heads), positions)
-        k = model.rotate((h @ block["attn_k"].T).reshape(heads), positions)
-        v = (h @ block["attn_v"].T).reshape(heads)
+        h = model.before(layer, "attn", x)
+        q, k, v = (model.heads_of(layer, name, h) for name in "qkv")
+        if model.turns[layer]:
+            q, k = model.rotate(q, positions), model.rotate(k, positions)
         attended = np.empty((len(x), model.heads * model.head_dim))
         for (sequence, _), span in zip(batch, spans):
             all_k, all_v = sequence.append(layer, k[span], v[span])
             attended[span] = attend(model, q[span], all_k, all_v)
-        x = x + attended @ block["attn_output"].T
-        h = model.norm(x, block["ffn_norm"])
+        x = x + model.after(layer, "attn", attended @ block["attn_output"].T)
+        h = model.before(layer, "ffn", x)
         gate, up = h @ block["ffn_gate"].T, h @ block["ffn_up"].T
-        x = x + (gate / (1.0 + np.exp(-gate)) * up) @ block["ffn_down"].T
+        activated = gate / (1.0 + np.exp(-gate)) * up
+        x = x + model.after(layer, "ffn", activated @ block["ffn_down"].T)
     for sequence, ids in batch:
         sequence.length += len(ids)
     return model.norm(x[ends - 1], model.output_norm) @ model.output.T
@@ -211,7 +120,9 @@ def ids_of(text):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--gguf", required=True, help="the model")
+    parser.add_argument(
+        "--model", required=True, help="a GGUF file, or a folder of Hugging Face"
+    )
     parser.add_argument(
         "--prompt-ids",
         type=ids_of,
@@ -252,7 +163,7 @@ def main():
     if args.force_ids and len(args.force_ids) != len(prompts):
         parser.error("--force-ids must be given once for each prompt")
 
-    model = Model(args.gguf, args.weights)
+    model = open_model(args.model, args.weights)
     limit = len(model.embedding)
     if any(not 0 <= t < limit for ids in prompts for t in ids):
         parser.error(f"token ids must be in [0, {limit})")

@@ -102,8 +102,8 @@ TEST(LlamaGGUF, ConfigurationAndWeights) {
   EXPECT_EQ(c.headDim, 4);
   EXPECT_EQ(c.feedForward, 6);
   EXPECT_EQ(c.context, 16);
-  EXPECT_EQ(c.ropeDim, 4);
-  EXPECT_EQ(c.ropeTheta, 100.0);
+  EXPECT_EQ(c.rope.dim, 4);
+  EXPECT_EQ(c.rope.frequencies, (std::vector<double>{1.0, 0.1}));
   EXPECT_EQ(c.bos, 0);
   EXPECT_TRUE(c.tiedEmbeddings);
   EXPECT_EQ(model->lookup("output"), model->lookup("token_embd"));
@@ -277,7 +277,8 @@ TEST(LlamaGGUF, Refusals) {
               b.remove("general.architecture");
               b.addString("general.architecture", "gemma");
             }),
-            "architecture 'gemma' is not supported (only 'llama' is)");
+            "architecture 'gemma' is not supported (llama, qwen2, qwen3, phi3, "
+            "smollm3, olmo2 are)");
   EXPECT_EQ(with([](GGUFBuilder &b) { b.remove("llama.block_count"); }),
             "metadata 'llama.block_count' is missing");
   EXPECT_EQ(with([](GGUFBuilder &b) { b.removeTensor("blk.0.attn_v.weight"); }),
@@ -290,21 +291,19 @@ TEST(LlamaGGUF, Refusals) {
               b.addTensor("blk.0.attn_q.bias", {8},
                           [](uint64_t) { return 0.0f; });
             }),
-            "tensor 'blk.0.attn_q.bias' has no place in a plain Llama decoder");
+            "tensor 'blk.0.attn_q.bias' has no place in a 'llama' decoder");
   EXPECT_EQ(with([](GGUFBuilder &b) {
-              b.addString("llama.rope.scaling.type", "yarn");
+              b.addString("llama.rope.scaling.type", "ntk");
             }),
-            "metadata 'llama.rope.scaling.type': 'yarn' is not supported (only "
-            "'none' is)");
+            "metadata 'llama.rope.scaling.type': 'ntk' is not supported (none, "
+            "linear, yarn and longrope are)");
   EXPECT_EQ(withInt("llama.expert_count", 8),
             "metadata 'llama.expert_count': 8.00 is not supported (only 0 is)");
   auto withFloat = [&](const char *key, float value) {
     return with([&](GGUFBuilder &b) { b.addFloat(key, value); });
   };
-  for (std::string key :
-       {"llama.rope.scale_linear", "llama.rope.scaling.factor",
-        "llama.rope.scaling.attn_factor", "llama.logit_scale",
-        "llama.embedding_scale", "llama.residual_scale"}) {
+  for (std::string key : {"llama.rope.scale_linear", "llama.logit_scale",
+                          "llama.embedding_scale", "llama.residual_scale"}) {
     EXPECT_EQ(withFloat(key.c_str(), 1), "");
     EXPECT_EQ(withFloat(key.c_str(), 4),
               "metadata '" + key + "': 4.00 is not supported (only 1 is)");
@@ -331,10 +330,15 @@ TEST(LlamaGGUF, Refusals) {
             "metadata 'llama.rope.dimension_count': 2147483646 is not in [1, "
             "512]");
   EXPECT_EQ(withInt("llama.rope.dimension_count", 6),
-            "metadata 'llama.rope.dimension_count': 6 is not the key length 4; "
-            "heads are rotated as a whole");
+            "metadata 'llama.rope.dimension_count': 6 is not an even number up "
+            "to the key length 4, which has to be even too");
+  // Neighbours turn with one another over a whole head.
+  EXPECT_EQ(withInt("llama.rope.dimension_count", 2),
+            "metadata 'llama.rope.dimension_count': 2 is not the key length 4; "
+            "a llama's heads are rotated as a whole");
   EXPECT_EQ(withInt("llama.attention.key_length", 3),
-            "metadata 'llama.rope.dimension_count': 3 is odd");
+            "metadata 'llama.rope.dimension_count': 3 is not an even number up "
+            "to the key length 3, which has to be even too");
   for (float epsilon : {-1.0f, std::nanf("")})
     EXPECT_EQ(
         with([&](GGUFBuilder &b) {
@@ -360,7 +364,7 @@ TEST(LlamaGGUF, Refusals) {
   EXPECT_EQ(with([](GGUFBuilder &b) {
               b.addTensor("a\n\x1b[31mb", {8}, [](uint64_t) { return 0.0f; });
             }),
-            "tensor 'a??[31mb' has no place in a plain Llama decoder");
+            "tensor 'a??[31mb' has no place in a 'llama' decoder");
   EXPECT_EQ(withInt("llama.vocab_size", 6),
             "metadata 'llama.vocab_size': 6 is not the number of rows of "
             "'token_embd.weight', 5");
@@ -529,7 +533,7 @@ TEST(Synth, Limits) {
   EXPECT_EQ(errorOf([](SynthOptions &o) { o.headDim = 1024; }),
             "synth: head dim 1024 is not in [1, 512]");
   EXPECT_EQ(errorOf([](SynthOptions &o) { o.headDim = 15; }),
-            "synth: rope dim 15 is odd");
+            "synth: head dim 15 or rope dim 15 is odd");
   EXPECT_EQ(errorOf([](SynthOptions &o) { o.kvHeads = 3; }),
             "synth: 4 heads are not a multiple of 3 kv heads");
   EXPECT_EQ(errorOf([](SynthOptions &o) { o.vocabulary = -1; }),

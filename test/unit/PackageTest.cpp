@@ -471,9 +471,10 @@ TEST(Package, Tokenizer) {
   EXPECT_EQ(
       text,
       R"({"version":"1.0","added_tokens":[{"id":0,"content":"<s>","special":true},)"
-      R"({"id":3,"content":"b c","special":false}],"pre_tokenizer":{"pattern":)"
-      R"(["\\p{N}"]},"model":{"type":"BPE","ignore_merges":false,"vocab":{"a":1,)"
-      R"("\"":2},"merges":["a \""]},"bos_token_id":0,"eos_token_id":-1,)"
+      R"({"id":3,"content":"b c","special":false}],"normalizer":{"nfc":false,)"
+      R"("space_prefix":"none"},"pre_tokenizer":{"pattern":["\\p{N}"]},)"
+      R"("model":{"type":"BPE","ignore_merges":false,"byte_fallback":false,)"
+      R"("vocab":{"a":1,"\"":2},"merges":["a \""]},"bos_token_id":0,"eos_token_id":-1,)"
       R"("add_bos_token":false,"chat_template":""})"
       "\n");
 }

@@ -48,15 +48,15 @@ template <typename T> std::string raw(T value) {
 TEST(Safetensors, ReadsTensors) {
   std::string data = raw(1.5f) + raw(-2.0f) + raw(0.1) + raw<uint16_t>(0x3c00) +
                      raw<uint16_t>(0x3f80) + raw<int8_t>(-3);
-  auto file = parse(fileOf(
-      R"({"__metadata__":{"format":"pt"},)"
-      R"("b":{"dtype":"F64","shape":[],"data_offsets":[8,16]},)"
-      R"("a":{"dtype":"F32","shape":[2,1],"data_offsets":[0,8]},)"
-      R"("h":{"dtype":"F16","shape":[1],"data_offsets":[16,18]},)"
-      R"("w":{"dtype":"BF16","shape":[1],"data_offsets":[18,20]},)"
-      R"("none":{"dtype":"I64","shape":[3,0],"data_offsets":[20,20]},)"
-      R"("i":{"dtype":"I8","shape":[1,1,1],"data_offsets":[20,21]}}   )",
-      data));
+  auto file = parse(
+      fileOf(R"({"__metadata__":{"format":"pt"},)"
+             R"("b":{"dtype":"F64","shape":[],"data_offsets":[8,16]},)"
+             R"("a":{"dtype":"F32","shape":[2,1],"data_offsets":[0,8]},)"
+             R"("h":{"dtype":"F16","shape":[1],"data_offsets":[16,18]},)"
+             R"("w":{"dtype":"BF16","shape":[1],"data_offsets":[18,20]},)"
+             R"("none":{"dtype":"I64","shape":[3,0],"data_offsets":[20,20]},)"
+             R"("i":{"dtype":"I8","shape":[1,1,1],"data_offsets":[20,21]}}   )",
+             data));
   ASSERT_TRUE(bool(file)) << llvm::toString(file.takeError());
   ASSERT_EQ((*file)->tensors().size(), 6u);
   EXPECT_EQ((*file)->tensors()[0].name, "a");
@@ -118,8 +118,7 @@ TEST(Safetensors, RefusesTensors) {
            {"\"F8_E4M3\"", "[8]", "[0,8]",
             ": dtype 'F8_E4M3' is not supported"},
            {"\"F32\"", "2", "[0,8]", ": shape is missing"},
-           {"\"F32\"", "[-2]", "[0,8]",
-            ": shape is not of sizes of 0 or more"},
+           {"\"F32\"", "[-2]", "[0,8]", ": shape is not of sizes of 0 or more"},
            {"\"F32\"", "[1,1,1,1,1,1,1,1,2]", "[0,8]",
             ": shape has 9 sizes, more than the limit 8"},
            {"\"F32\"", "[4294967296,4294967296]", "[0,8]",
@@ -169,14 +168,15 @@ protected:
     return path.str().str();
   }
   void writeByte(const std::string &name, const std::string &tensor) {
-    write(name, fileOf("{\"" + tensor +
-                           R"(":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})",
-                       "x"));
+    write(name,
+          fileOf("{\"" + tensor +
+                     R"(":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})",
+                 "x"));
   }
   /// What is wrong with an index, after the name of its folder.
   std::string errorOfIndex(const std::string &map) {
-    auto set = SafetensorsSet::open(
-        write("i.json", R"({"weight_map":)" + map + "}"));
+    auto set =
+        SafetensorsSet::open(write("i.json", R"({"weight_map":)" + map + "}"));
     if (set)
       return "";
     std::string text = llvm::toString(set.takeError());

@@ -6,7 +6,9 @@
 //
 //===----------------------------------------------------------------------===//
 //
-//   kvrmc MODEL.gguf -o DIR.kvrm [options]     a model to a package
+//   kvrmc MODEL -o DIR.kvrm [options]          a model to a package: a GGUF
+//                                              file, or a folder of Hugging
+//                                              Face
 //   kvrmc synth -o DIR.kvrm [options]          a seeded decoder of any shape
 //
 // With --emit the work stops at a phase and its text goes to -o, or to standard
@@ -50,7 +52,7 @@ cl::SubCommand attentionCommand("attention",
                                 "Compile attention kernels for an NVIDIA GPU");
 cl::OptionCategory category("kvrmc options");
 
-cl::opt<std::string> model(cl::Positional, cl::desc("MODEL.gguf"),
+cl::opt<std::string> model(cl::Positional, cl::desc("MODEL.gguf or FOLDER"),
                            cl::cat(category));
 cl::opt<std::string> output("o", cl::desc("Package to write, or file to emit"),
                             cl::value_desc("path"), cl::cat(category),
@@ -244,8 +246,8 @@ llvm::Expected<kvrm::DecoderModel> openModel() {
   if (!synthCommand) {
     if (model.empty())
       return llvm::createStringError(
-          "no model: name a GGUF file, or use 'kvrmc synth'");
-    return kvrm::openGGUF(model);
+          "no model: name a GGUF file or a folder, or use 'kvrmc synth'");
+    return kvrm::openModel(model, capacity);
   }
   kvrm::SynthOptions options;
   options.layers = synthLayers;

@@ -17,9 +17,14 @@
 
 namespace kvrm {
 
-/// An error of a file: one line, whatever of the file `message` repeats.
+/// What is to be said of a file: one line, whatever of it `message` repeats.
+inline std::string fileLine(llvm::StringRef file, const llvm::Twine &message) {
+  return oneLine((file + ": " + message).str());
+}
+
+/// An error of a file.
 inline llvm::Error fileError(llvm::StringRef file, const llvm::Twine &message) {
-  return llvm::createStringError(oneLine((file + ": " + message).str()));
+  return llvm::createStringError(fileLine(file, message));
 }
 
 } // namespace kvrm

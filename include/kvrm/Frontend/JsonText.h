@@ -22,8 +22,8 @@ llvm::Expected<llvm::json::Object> parseJsonObject(llvm::StringRef text,
                                                    llvm::StringRef origin);
 
 /// The same of the file at `path`, of at most `limit` bytes.
-llvm::Expected<llvm::json::Object>
-readJsonObject(llvm::StringRef path, uint64_t limit = 256 << 20);
+llvm::Expected<llvm::json::Object> readJsonObject(llvm::StringRef path,
+                                                  uint64_t limit = 256 << 20);
 
 } // namespace kvrm
 

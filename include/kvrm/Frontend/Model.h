@@ -12,27 +12,35 @@
 //
 // Names of weights (N is a layer), each a row-major matrix [rows][cols]:
 //
-//   token_embd         [vocabulary][hidden]
-//   output_norm        [1][hidden]
-//   output             [vocabulary][hidden]; the source of token_embd if tied
-//   blk.N.attn_norm    [1][hidden]
-//   blk.N.attn_qkv     [(heads + 2 * kvHeads) * headDim][hidden]: q, k, v rows
-//   blk.N.attn_output  [hidden][heads * headDim]
-//   blk.N.ffn_norm     [1][hidden]
-//   blk.N.ffn_gate_up  [2 * feedForward][hidden]: gate, then up rows
-//   blk.N.ffn_down     [hidden][feedForward]
-//   rope_cos, rope_sin [context][ropeDim / 2]
+//   token_embd           [vocabulary][hidden]
+//   output_norm          [1][hidden]
+//   output               [vocabulary][hidden]; the source of token_embd if tied
+//   blk.N.attn_norm      [1][hidden]
+//   blk.N.attn_qkv       [(heads + 2 * kvHeads) * headDim][hidden]: q, k, v
+//   blk.N.attn_qkv_bias  [1][(heads + 2 * kvHeads) * headDim]
+//   blk.N.attn_q_norm    [1][headDim], or of all heads, [1][heads * headDim]
+//   blk.N.attn_k_norm    the same of the kvHeads
+//   blk.N.attn_output    [hidden][heads * headDim]
+//   blk.N.attn_post_norm [1][hidden]
+//   blk.N.ffn_norm       [1][hidden]
+//   blk.N.ffn_gate_up    [2 * feedForward][hidden]: gate, then up rows
+//   blk.N.ffn_down       [hidden][feedForward]
+//   blk.N.ffn_post_norm  [1][hidden]
+//   rope_cos, rope_sin   [context][headDim / 2]
+//
+// Which of bias and norms there are, the configuration says.
 //
 // RoPE is in the half-split form: of each head of q and k, element i and
-// element i + ropeDim / 2 (i < ropeDim / 2) are the pair rotated by angle i of
-// the position; elements from ropeDim on are not rotated. Front ends permute q
-// and k rows into this order.
+// element i + headDim / 2 (i < headDim / 2) are the pair rotated by angle i of
+// the position. Front ends permute q and k rows into this order; where only
+// some elements of a head turn, the angles of the other pairs are 0.
 //
 //===----------------------------------------------------------------------===//
 
 #ifndef KVRM_FRONTEND_MODEL_H
 #define KVRM_FRONTEND_MODEL_H
 
+#include "kvrm/Frontend/DecoderConfig.h"
 #include "kvrm/runtime/support/SeededValues.h"
 
 #include "llvm/ADT/StringMap.h"
@@ -46,30 +54,6 @@
 #include <vector>
 
 namespace kvrm {
-
-struct DecoderConfig {
-  std::string name;
-  std::string architecture;
-  int64_t vocabulary = 0;
-  int64_t hidden = 0;
-  int64_t layers = 0;
-  int64_t heads = 0;
-  int64_t kvHeads = 0;
-  int64_t headDim = 0;
-  int64_t feedForward = 0;
-  int64_t context = 0;
-  double ropeTheta = 10000.0;
-  double normEpsilon = 1e-5;
-  int64_t ropeDim = 0;
-  int32_t bos = -1; ///< -1: the model has none
-  int32_t eos = -1; ///< -1: the model has none
-  /// Tokens that end a turn: eos, then others, each once.
-  std::vector<int32_t> ends;
-  bool tiedEmbeddings = false;
-
-  /// Adds `token` to `ends` unless it is there; -1 is none.
-  void addEnd(int32_t token);
-};
 
 /// Where a weight's values come from.
 class WeightSource {
@@ -86,19 +70,35 @@ public:
   virtual const SeededValues *seededValues() const { return nullptr; }
 };
 
-/// A byte-level BPE, in the terms of tokenizer.json.
+/// A BPE, in the terms of tokenizer.json: over bytes, or over characters in the
+/// manner of SentencePiece.
 struct TokenizerData {
   enum class Kind : uint8_t {
-    Normal,      ///< text in the GPT-2 byte alphabet
+    Normal,      ///< text in the GPT-2 byte alphabet, or plain with characters
     Special,     ///< control token, plain text, not shown
     UserDefined, ///< matched verbatim, plain text, shown
     Unused
   };
   std::vector<std::string> tokens; ///< by id
   std::vector<Kind> kinds;         ///< by id
+  /// Added tokens to which the white space before or behind them belongs.
+  std::vector<int32_t> stripsBefore, stripsBehind;
   std::vector<std::string> merges; ///< "left right", best first
   /// Split expressions (PCRE), applied in turn.
   std::vector<std::string> patterns;
+  /// Over characters: U+2581 stands for a space, and what is no token is the
+  /// tokens <0x00> to <0xFF> of its bytes.
+  bool isOverCharacters = false;
+  /// Where such a text, between added tokens, gets a space in front.
+  enum class Prefix : uint8_t {
+    None,
+    First, ///< at its beginning, unless one is there
+    Each,  ///< and behind each added token
+    Always ///< there too, and even if one is there
+  };
+  Prefix prefix = Prefix::None;
+  /// Text is brought to Unicode's normalization form C first.
+  bool normalizesToNFC = false;
   /// A word that is a token as it stands is not taken apart.
   bool ignoreMerges = false;
   bool addBos = false;
@@ -122,10 +122,8 @@ public:
   /// Gives the weight `name` the source of `existing`.
   void share(llvm::StringRef name, llvm::StringRef existing);
 
-  /// Adds rope_cos and rope_sin for `config`. Frequency i is
-  /// ropeTheta^(-2i / ropeDim), divided by factors[i] unless `factors` is
-  /// empty. Angles are computed in double.
-  void addRopeTables(std::vector<float> factors = {});
+  /// Adds rope_cos and rope_sin for `config`. Angles are computed in double.
+  void addRopeTables();
 
   /// Checks `config` against the limits of the ABI and that every weight is
   /// there in the right shape. Messages start with `origin`.
@@ -135,9 +133,16 @@ private:
   llvm::StringMap<std::shared_ptr<const WeightSource>> weights;
 };
 
-/// Opens a GGUF file with a Llama decoder in it, or the first of several parts
-/// of one. Files stay mapped as long as the model lives.
-llvm::Expected<DecoderModel> openGGUF(llvm::StringRef path);
+/// Opens the decoder at `path`: a folder as Hugging Face's transformers write
+/// it, or a GGUF file, or the first of several parts of one. `capacity`, tokens
+/// a slot, is what angles that depend on it are chosen by; 0: the model's
+/// context. Files stay mapped as long as the model lives.
+llvm::Expected<DecoderModel> openModel(llvm::StringRef path,
+                                       int64_t capacity = 0);
+llvm::Expected<DecoderModel> openGGUF(llvm::StringRef path,
+                                      int64_t capacity = 0);
+llvm::Expected<DecoderModel> openFolder(llvm::StringRef path,
+                                        int64_t capacity = 0);
 
 struct SynthOptions {
   int64_t layers = 2;

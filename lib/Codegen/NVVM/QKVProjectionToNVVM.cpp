@@ -26,6 +26,8 @@ DenseBuffers DenseBuffers::of(QKVProjectionOp op,
   DenseBuffers buffers{{op.getInput(), op.getWeight()}, {op.getQuery()}};
   if (op.getGain())
     buffers.inputs.push_back(op.getGain());
+  if (op.getBias())
+    buffers.inputs.push_back(op.getBias());
   buffers.inputs.append({op.getCosines(), op.getSines()});
   if (!append)
     buffers.outputs.append({op.getKey(), op.getValue()});
@@ -51,7 +53,8 @@ private:
     return b.add(b.mul(b.div(column, half), 2 * half), b.rem(column, half));
   }
   using Pair = std::array<Value, 2>;
-  Pair turn(Value row, Value inHead, ArrayRef<Value> sums);
+  Pair withBias(Value column, ArrayRef<Value> sums);
+  Pair turn(Value row, Value inHead, const Pair &sums);
   void storePair(const StridedBuffer &buffer, Value row, Value column,
                  const Pair &pair);
   void storeKeyOrValue(Value row, Value column, const Pair &pair, bool isValue);
@@ -64,6 +67,7 @@ private:
   int64_t queryPairs; ///< of all query heads
   int64_t keyPairs;   ///< of all key heads
   Type element;
+  std::optional<StridedBuffer> bias;
   StridedBuffer cosines, sines, query, key, value;
 };
 
@@ -81,6 +85,8 @@ ProjectionEpilogue::ProjectionEpilogue(
     return StridedBuffer{kernel.pointer(next++),
                          cast<MemRefType>(buffer.getType())};
   };
+  if (op.getBias())
+    bias = bind(op.getBias());
   cosines = bind(op.getCosines());
   sines = bind(op.getSines());
   query = bind(op.getQuery());
@@ -90,9 +96,20 @@ ProjectionEpilogue::ProjectionEpilogue(
   value = bind(op.getValue());
 }
 
+/// A pair of the product, whose first element is in this column.
+ProjectionEpilogue::Pair ProjectionEpilogue::withBias(Value column,
+                                                      ArrayRef<Value> sums) {
+  if (!bias)
+    return {sums[0], sums[1]};
+  auto add = [&](Value sum, Value at) {
+    return b.fadd(sum, bias->load(b, b.widen(at)));
+  };
+  return {add(sums[0], column), add(sums[1], b.add(column, half))};
+}
+
 /// A pair turned by the angle of its token.
 ProjectionEpilogue::Pair ProjectionEpilogue::turn(Value row, Value inHead,
-                                                  ArrayRef<Value> sums) {
+                                                  const Pair &sums) {
   Value cosine = cosines.load(b, {b.widen(row), b.widen(inHead)});
   Value sine = sines.load(b, {b.widen(row), b.widen(inHead)});
   return {b.fsub(b.fmul(sums[0], cosine), b.fmul(sums[1], sine)),
@@ -140,20 +157,21 @@ void ProjectionEpilogue::storeKeyOrValue(Value row, Value column,
 
 void ProjectionEpilogue::store(Value row, Value column, ArrayRef<Value> sums) {
   Value first = firstColumn(column), inHead = b.rem(column, half);
+  Pair pair = withBias(first, sums);
   b.ifThenElse(
       b.lessThan(column, queryPairs),
-      [&] { storePair(query, row, first, turn(row, inHead, sums)); },
+      [&] { storePair(query, row, first, turn(row, inHead, pair)); },
       [&] {
         first = b.sub(first, 2 * queryPairs);
         b.ifThenElse(
             b.lessThan(column, queryPairs + keyPairs),
             [&] {
-              storeKeyOrValue(row, first, turn(row, inHead, sums),
+              storeKeyOrValue(row, first, turn(row, inHead, pair),
                               /*isValue=*/false);
             },
             [&] {
-              storeKeyOrValue(row, b.sub(first, 2 * keyPairs),
-                              {sums[0], sums[1]}, /*isValue=*/true);
+              storeKeyOrValue(row, b.sub(first, 2 * keyPairs), pair,
+                              /*isValue=*/true);
             });
       });
 }

@@ -556,6 +556,14 @@ func.func @f(%x: tensor<8x64xf32>, %w: tensor<128x64xf16>, %g: tensor<64xf32>, %
 
 // -----
 
+func.func @f(%x: tensor<8x64xf32>, %w: tensor<128x64xf16>, %b: tensor<64xf32>, %c: tensor<8x16xf32>, %s: tensor<8x16xf32>, %q: tensor<8x64xf16>, %k: tensor<8x32xf16>, %v: tensor<8x32xf16>) {
+  // expected-error@+1 {{'kvrm.qkv_projection' op weight has 128 rows, bias 64}}
+  %r:3 = kvrm.qkv_projection ins(%x, %w : tensor<8x64xf32>, tensor<128x64xf16>) bias(%b : tensor<64xf32>) rotation(%c, %s : tensor<8x16xf32>, tensor<8x16xf32>) outs(%q, %k, %v : tensor<8x64xf16>, tensor<8x32xf16>, tensor<8x32xf16>) -> tensor<8x64xf16>, tensor<8x32xf16>, tensor<8x32xf16>
+  return
+}
+
+// -----
+
 func.func @f(%x: tensor<8x64xf32>, %w: tensor<128x64xf16>, %g: tensor<64xf32>, %c: tensor<8x16xf32>, %s: tensor<8x16xf32>, %q: tensor<8x64xf16>, %k: tensor<8x32xf16>, %v: tensor<8x64xf16>) {
   // expected-error@+1 {{'kvrm.qkv_projection' op key is 'tensor<8x32xf16>' and value 'tensor<8x64xf16>', which differ in shape}}
   %r:3 = kvrm.qkv_projection ins(%x, %w : tensor<8x64xf32>, tensor<128x64xf16>) norm(%g : tensor<64xf32>) epsilon 1.0e-5 rotation(%c, %s : tensor<8x16xf32>, tensor<8x16xf32>) outs(%q, %k, %v : tensor<8x64xf16>, tensor<8x32xf16>, tensor<8x64xf16>) -> tensor<8x64xf16>, tensor<8x32xf16>, tensor<8x64xf16>

@@ -192,6 +192,13 @@ LogicalResult QKVProjectionOp::verify() {
                         "[rows, head_dim / 2]")) ||
       failed(verifyRank(*this, "sines", getSines(), 2, "[rows, head_dim / 2]")))
     return failure();
+  if (getBias()) {
+    if (failed(verifyRank(*this, "bias", getBias(), 1, "[heads * head_dim]")))
+      return failure();
+    if (shapeOf(getBias())[0] != getColumns())
+      return emitOpError("weight has ")
+             << getColumns() << " rows, bias " << shapeOf(getBias())[0];
+  }
   if (shapeOf(getCosines()) != shapeOf(getSines()) ||
       shapeOf(getCosines())[0] != getRows())
     return emitOpError("cosines and sines must be ")

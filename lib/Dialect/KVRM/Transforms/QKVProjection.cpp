@@ -78,9 +78,43 @@ static bool isKnownAt(Value value, Operation *op) {
                          definition->isBeforeInBlock(op));
 }
 
+/// What adds a row to all rows of a product, and alone uses it.
+static linalg::GenericOp findBiasAddition(LinearOp product) {
+  auto op = dyn_cast_or_null<linalg::GenericOp>(
+      onlyUserOf(product.getResult(), product->getBlock()));
+  return op && isElementwise(op, 2) && isF32Tensor(op.getResult(0), 2)
+             ? op
+             : linalg::GenericOp();
+}
+
+/// The row; null if that is not what `op` does.
+static Value matchBias(linalg::GenericOp op, Value product) {
+  MLIRContext *context = op.getContext();
+  AffineMap all = AffineMap::getMultiDimIdentityMap(2, context);
+  AffineMap byColumn = AffineMap::getMultiDimMapWithTargets(2, 1, context);
+  auto sum = op.getBody()
+                 ->getTerminator()
+                 ->getOperand(0)
+                 .getDefiningOp<arith::AddFOp>();
+  if (!sum)
+    return {};
+  for (auto [element, other] :
+       {std::pair(sum.getLhs(), sum.getRhs()), {sum.getRhs(), sum.getLhs()}})
+    if (getInputOfElement(op, element, all) == product)
+      if (Value bias = getInputOfElement(op, other, byColumn))
+        return isF32Tensor(bias, 1) ? bias : Value();
+  return {};
+}
+
 std::optional<QKVProjection> QKVProjection::match(LinearOp product) {
-  SmallVector<tensor::ExtractSliceOp> slices =
-      getColumnSlices(product.getResult());
+  Value sums = product.getResult(), bias;
+  if (linalg::GenericOp addition = findBiasAddition(product)) {
+    bias = matchBias(addition, sums);
+    if (!bias || !isKnownAt(bias, product))
+      return std::nullopt;
+    sums = addition.getResult(0);
+  }
+  SmallVector<tensor::ExtractSliceOp> slices = getColumnSlices(sums);
   if (slices.size() != 3 || slices[1].getType() != slices[2].getType())
     return std::nullopt;
   std::optional<Turned> query = matchTurned(slices[0]);
@@ -94,7 +128,7 @@ std::optional<QKVProjection> QKVProjection::match(LinearOp product) {
   Operation *value = matchValue(slices[2], element);
   if (!value || getElementTypeOrSelf(key->last.getResult(0)) != element)
     return std::nullopt;
-  return QKVProjection{*query, *key, value};
+  return QKVProjection{*query, *key, bias, value};
 }
 
 /// Gives users of heads in halves, or of what they collapse to, `columns`.
@@ -128,7 +162,7 @@ QKVProjectionOp QKVProjection::form(LinearOp product) {
   }
   auto op = QKVProjectionOp::create(
       b, types, product.getInput(), product.getWeight(), product.getGain(),
-      query.rotation.cosines, query.rotation.sines, inits[0], inits[1],
+      bias, query.rotation.cosines, query.rotation.sines, inits[0], inits[1],
       inits[2], product.getEpsilonAttr());
   replaceTurned(b, query.last.getResult(0), op.getResult(0));
   replaceTurned(b, key.last.getResult(0), op.getResult(1));
@@ -156,6 +190,25 @@ static Value writeCast(ImplicitLocOpBuilder &b, Value input, Value init) {
       .getResult(0);
 }
 
+/// Adds the bias to each row.
+static Value writeBias(ImplicitLocOpBuilder &b, Value product, Value bias) {
+  AffineMap all = b.getMultiDimIdentityMap(2);
+  AffineMap byColumn =
+      AffineMap::getMultiDimMapWithTargets(2, 1, b.getContext());
+  SmallVector<utils::IteratorType> iterators(2, utils::IteratorType::parallel);
+  auto type = cast<RankedTensorType>(product.getType());
+  Value init =
+      tensor::EmptyOp::create(b, type.getShape(), type.getElementType());
+  return linalg::GenericOp::create(
+             b, TypeRange{type}, ValueRange{product, bias}, ValueRange{init},
+             ArrayRef{all, byColumn, all}, iterators,
+             [&](OpBuilder &nested, Location loc, ValueRange args) {
+               Value sum = arith::AddFOp::create(nested, loc, args[0], args[1]);
+               linalg::YieldOp::create(nested, loc, sum);
+             })
+      .getResult(0);
+}
+
 /// The columns of query or key, turned.
 static Value writeTurned(ImplicitLocOpBuilder &b, QKVProjectionOp op,
                          Value columns) {
@@ -175,6 +228,8 @@ static Value writeTurned(ImplicitLocOpBuilder &b, QKVProjectionOp op,
 SmallVector<Value> kvrm::writeQKVProjection(ImplicitLocOpBuilder &b,
                                             QKVProjectionOp op, Value product) {
   int64_t query = op.getQueryColumns(), key = op.getKeyColumns();
+  if (op.getBias())
+    product = writeBias(b, product, op.getBias());
   return {
       writeTurned(b, op, sliceColumns(b, product, 0, query)),
       writeTurned(b, op, sliceColumns(b, product, query, key)),

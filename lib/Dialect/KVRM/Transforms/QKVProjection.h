@@ -31,6 +31,7 @@ struct QKVProjection {
   };
 
   Turned query, key;
+  Value bias; ///< that is added to the product; null if none is
   /// The value: a slice, or what rounds one.
   Operation *value;
 

@@ -614,7 +614,8 @@ def KVRM_YieldOp : KVRM_Op<"yield", [Pure, Terminator, HasParent<"LinearOp">]> {
   let assemblyFormat = "$value attr-dict `:` type($value)";
 }
 
-def KVRM_QKVProjectionOp : KVRM_FormOp<"qkv_projection"> {
+def KVRM_QKVProjectionOp : KVRM_FormOp<"qkv_projection",
+                                       [AttrSizedOperandSegments]> {
   let summary = "query, key and value of tokens, turned to their positions";
   let description = [{
     A product with a weight whose rows are those of the query heads, then of the
@@ -622,6 +623,8 @@ def KVRM_QKVProjectionOp : KVRM_FormOp<"qkv_projection"> {
     key in its half-split form (Su et al., arXiv 2104.09864):
 
     `sum[m, n] = sum over k of f32(input[m, k]) * f32(weight[n, k])`
+
+    and, with a bias, `+ bias[n]`.
 
     With H = head_dim / 2 and i below H, for each head of query and key, whose
     columns start at c:
@@ -633,8 +636,8 @@ def KVRM_QKVProjectionOp : KVRM_FormOp<"qkv_projection"> {
     A head of the value is the sum as it is. All is in f32, sums in any order,
     and rounded once to the element of the outputs.
 
-    Shapes: input `[M, K]`, weight `[N, K]`, cosines and sines `[M, H]` in f32,
-    query `[M, heads * 2H]`, key and value `[M, kv_heads * 2H]`, of one element;
+    Shapes: input `[M, K]`, weight `[N, K]`, bias `[N]` in f32, cosines and
+    sines `[M, H]` in f32, query `[M, heads * 2H]`, key and value `[M, kv_heads * 2H]`, of one element;
     N is the columns of all three. Norm and buffers are as for `kvrm.linear`;
     no output shares memory with another operand.
 
@@ -644,6 +647,7 @@ def KVRM_QKVProjectionOp : KVRM_FormOp<"qkv_projection"> {
     %q, %k, %v = kvrm.qkv_projection
         ins(%x, %w : tensor<8x64xf32>, tensor<128x64xf16>)
         norm(%gain : tensor<64xf32>) epsilon 1.0e-5
+        bias(%bias : tensor<128xf32>)
         rotation(%cos, %sin : tensor<8x16xf32>, tensor<8x16xf32>)
         outs(%q0, %k0, %v0 : tensor<8x64xf16>, tensor<8x32xf16>, tensor<8x32xf16>)
         -> tensor<8x64xf16>, tensor<8x32xf16>, tensor<8x32xf16>
@@ -651,14 +655,15 @@ def KVRM_QKVProjectionOp : KVRM_FormOp<"qkv_projection"> {
   }];
   let arguments = (ins
       KVRM_ActivationShaped:$input, KVRM_ActivationShaped:$weight,
-      Optional<KVRM_F32Shaped>:$gain, KVRM_F32Shaped:$cosines,
-      KVRM_F32Shaped:$sines, KVRM_ActivationShaped:$query,
-      KVRM_ActivationShaped:$key, KVRM_ActivationShaped:$value,
-      OptionalAttr<F32Attr>:$epsilon);
+      Optional<KVRM_F32Shaped>:$gain, Optional<KVRM_F32Shaped>:$bias,
+      KVRM_F32Shaped:$cosines, KVRM_F32Shaped:$sines,
+      KVRM_ActivationShaped:$query, KVRM_ActivationShaped:$key,
+      KVRM_ActivationShaped:$value, OptionalAttr<F32Attr>:$epsilon);
   let results = (outs Variadic<KVRM_ActivationTensor>:$results);
   let assemblyFormat = [{
     `ins` `(` $input `,` $weight `:` type($input) `,` type($weight) `)`
     (`norm` `(` $gain^ `:` type($gain) `)` `epsilon` $epsilon)?
+    (`bias` `(` $bias^ `:` type($bias) `)`)?
     `rotation` `(` $cosines `,` $sines `:` type($cosines) `,` type($sines) `)`
     `outs` `(` $query `,` $key `,` $value `:` type($query) `,` type($key) `,`
     type($value) `)` attr-dict (`->` type($results)^)?

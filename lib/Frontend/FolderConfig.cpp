@@ -1,0 +1,409 @@
+//===- FolderConfig.cpp - config.json of a Hugging Face folder ------------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "FolderConfig.h"
+
+#include "Lookup.h"
+
+#include "kvrm/runtime/abi/limits.h"
+#include "kvrm/runtime/abi/model.h"
+
+#include "llvm/ADT/STLExtras.h"
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/Support/FormatVariadic.h"
+
+#include <cmath>
+
+using namespace kvrm;
+using llvm::ArrayRef;
+using llvm::Error;
+using llvm::Expected;
+using llvm::formatv;
+using llvm::StringRef;
+
+static constexpr int64_t maxFeedForward = 1 << 22;
+
+//===----------------------------------------------------------------------===//
+// Architectures
+//===----------------------------------------------------------------------===//
+
+namespace {
+/// Which keys say that attention sees a window.
+enum class Windows : uint8_t {
+  None,     ///< none: the class reads none
+  All,      ///< sliding_window, of every layer
+  Switched, ///< if use_sliding_window: of layers from max_window_layers on
+  OfStill,  ///< if use_sliding_window: of layers that do not turn
+};
+
+/// What transformers' class of a model_type does, and its values for keys that
+/// its files may lack.
+struct Architecture {
+  const char *modelType;
+  bool hasProjectionBias = false;
+  HeadNorm headNorm = HeadNorm::None;
+  bool normsAfter = false; ///< instead of before
+  bool isFused = false;    ///< q, k, v are one tensor; gate and up another
+  bool hasStill = false;   ///< no_rope_layers
+  Windows windows = Windows::None;
+  bool tiesEmbeddings = false;
+  double theta = 10000;
+  int64_t headDim = 0; ///< 0: hidden_size / num_attention_heads
+};
+} // namespace
+
+static ArrayRef<Architecture> architectures() {
+  static constexpr Architecture all[] = {
+      {.modelType = "llama"},
+      {.modelType = "mistral", .windows = Windows::All},
+      {.modelType = "qwen2",
+       .hasProjectionBias = true,
+       .windows = Windows::Switched},
+      {.modelType = "qwen3",
+       .headNorm = HeadNorm::EachHead,
+       .windows = Windows::Switched,
+       .headDim = 128},
+      {.modelType = "phi3", .isFused = true, .windows = Windows::All},
+      {.modelType = "smollm3",
+       .hasStill = true,
+       .windows = Windows::OfStill,
+       .tiesEmbeddings = true,
+       .theta = 2000000},
+      {.modelType = "olmo2",
+       .headNorm = HeadNorm::AllHeads,
+       .normsAfter = true},
+  };
+  return all;
+}
+
+static TensorNames namesOf(const Architecture &architecture) {
+  TensorNames names;
+  names.embedding = "model.embed_tokens";
+  names.outputNorm = "model.norm";
+  names.output = "lm_head";
+  names.layerPrefix = "model.layers.";
+  TensorNames::Layer &l = names.layer;
+  l.attnNorm = "input_layernorm";
+  l.q = "self_attn.q_proj";
+  l.k = "self_attn.k_proj";
+  l.v = "self_attn.v_proj";
+  l.qNorm = "self_attn.q_norm";
+  l.kNorm = "self_attn.k_norm";
+  l.attnOutput = "self_attn.o_proj";
+  l.ffnNorm = "post_attention_layernorm";
+  l.gate = "mlp.gate_proj";
+  l.up = "mlp.up_proj";
+  l.down = "mlp.down_proj";
+  l.ffnPostNorm = "post_feedforward_layernorm";
+  if (architecture.normsAfter)
+    l.attnPostNorm = "post_attention_layernorm";
+  if (architecture.isFused) {
+    l.qkv = "self_attn.qkv_proj";
+    l.gateUp = "mlp.gate_up_proj";
+  }
+  return names;
+}
+
+//===----------------------------------------------------------------------===//
+// Reading
+//===----------------------------------------------------------------------===//
+
+namespace {
+class ConfigReader {
+public:
+  ConfigReader(const JsonFields &fields, int64_t capacity)
+      : fields(fields), capacity(capacity) {}
+
+  Expected<FolderConfig> read();
+
+private:
+  Error readArchitecture();
+  Error readSizes();
+  Error readHead();
+  Error readNumbers();
+  Error readStill();
+  Error readTokens();
+  Error checkUnsupported();
+  Error checkNeutral(StringRef key);
+  Error checkWindows();
+
+  /// The integer at `key`, in [1, limit].
+  Error positive(int64_t &place, StringRef key, int64_t limit) const;
+  Error positiveOr(int64_t &place, StringRef key, int64_t limit,
+                   int64_t absent) const;
+
+  const JsonFields &fields;
+  int64_t capacity;
+  const Architecture *architecture = nullptr;
+  FolderConfig result;
+  DecoderConfig &c = result.decoder;
+};
+} // namespace
+
+Error ConfigReader::positive(int64_t &place, StringRef key,
+                             int64_t limit) const {
+  if (Error error = assign(place, fields.getInt(key)))
+    return error;
+  if (place < 1 || place > limit)
+    return fields.fail(key,
+                       formatv("{0} is not in [1, {1}]", place, limit).str());
+  return Error::success();
+}
+
+Error ConfigReader::positiveOr(int64_t &place, StringRef key, int64_t limit,
+                               int64_t absent) const {
+  if (fields.has(key))
+    return positive(place, key, limit);
+  place = absent;
+  return Error::success();
+}
+
+Error ConfigReader::readArchitecture() {
+  StringRef type;
+  if (Error error = assign(type, fields.getString("model_type")))
+    return error;
+  architecture = llvm::find_if(architectures(), [&](const Architecture &one) {
+    return type == one.modelType;
+  });
+  if (architecture == architectures().end())
+    return fields.fail(
+        "model_type",
+        "'" + type + "' is not supported (" +
+            llvm::join(llvm::map_range(architectures(),
+                                       [](const Architecture &one) {
+                                         return std::string(one.modelType);
+                                       }),
+                       ", ") +
+            " are)");
+  c.architecture = architecture->modelType;
+  c.hasProjectionBias = architecture->hasProjectionBias;
+  c.headNorm = architecture->headNorm;
+  c.hasNormsBefore = !architecture->normsAfter;
+  c.hasNormsAfter = architecture->normsAfter;
+  result.names = namesOf(*architecture);
+  return Error::success();
+}
+
+Error ConfigReader::readSizes() {
+  return firstOf({
+      [&] { return positive(c.vocabulary, "vocab_size", KVRM_MAX_VOCABULARY); },
+      [&] { return positive(c.hidden, "hidden_size", KVRM_MAX_HIDDEN); },
+      [&] { return positive(c.layers, "num_hidden_layers", KVRM_MAX_LAYERS); },
+      [&] {
+        return positive(c.feedForward, "intermediate_size", maxFeedForward);
+      },
+      [&] {
+        return positive(c.context, "max_position_embeddings", KVRM_MAX_CONTEXT);
+      },
+      [&] { return positive(c.heads, "num_attention_heads", KVRM_MAX_HEADS); },
+      [&] {
+        return positiveOr(c.kvHeads, "num_key_value_heads", KVRM_MAX_KV_HEADS,
+                          c.heads);
+      },
+  });
+}
+
+Error ConfigReader::readHead() {
+  int64_t absent = architecture->headDim;
+  if (absent == 0) {
+    absent = c.hidden / c.heads;
+    if (!fields.has("head_dim") && c.hidden % c.heads != 0)
+      return fields.fail("hidden_size", formatv("{0} is not a multiple of "
+                                                "num_attention_heads, {1}",
+                                                c.hidden, c.heads)
+                                            .str());
+  }
+  if (Error error =
+          positiveOr(c.headDim, "head_dim", KVRM_MAX_HEAD_DIM, absent))
+    return error;
+  if (c.heads % c.kvHeads != 0)
+    return fields.fail("num_attention_heads",
+                       formatv("{0} is not a multiple of "
+                               "num_key_value_heads, {1}",
+                               c.heads, c.kvHeads)
+                           .str());
+  return Error::success();
+}
+
+Error ConfigReader::readNumbers() {
+  StringRef activation;
+  if (Error error = firstOf({
+          [&] {
+            return assign(c.normEpsilon, fields.getNumber("rms_norm_eps"));
+          },
+          [&] {
+            return assign(c.tiedEmbeddings,
+                          fields.getBool("tie_word_embeddings",
+                                         architecture->tiesEmbeddings));
+          },
+          [&] { return assign(activation, fields.getString("hidden_act")); },
+          [&] {
+            return assign(c.rope,
+                          readRope(fields, c, capacity, architecture->theta));
+          },
+      }))
+    return error;
+  if (!std::isfinite(c.normEpsilon) || c.normEpsilon <= 0)
+    return fields.fail("rms_norm_eps",
+                       formatv("{0} is not positive", c.normEpsilon).str());
+  if (activation != "silu" && activation != "swish")
+    return fields.fail("hidden_act",
+                       "'" + activation + "' is not supported (silu is)");
+  return Error::success();
+}
+
+/// no_rope_layers says 1 of a layer that turns; if it is not there, every so
+/// manieth does not.
+Error ConfigReader::readStill() {
+  if (!architecture->hasStill)
+    return Error::success();
+  if (!fields.has("no_rope_layers")) {
+    int64_t every = 0;
+    if (Error error =
+            positiveOr(every, "no_rope_layer_interval", KVRM_MAX_LAYERS, 4))
+      return error;
+    for (int64_t layer = 0; layer < c.layers; ++layer)
+      c.turns.push_back((layer + 1) % every != 0);
+    return Error::success();
+  }
+  Expected<std::vector<double>> turns = fields.getNumbers("no_rope_layers");
+  if (!turns)
+    return turns.takeError();
+  if (static_cast<int64_t>(turns->size()) != c.layers)
+    return fields.fail("no_rope_layers",
+                       formatv("{0} entries, but there are {1} layers",
+                               turns->size(), c.layers)
+                           .str());
+  for (double turn : *turns)
+    c.turns.push_back(turn != 0);
+  return Error::success();
+}
+
+Expected<std::vector<int32_t>> kvrm::readTokenIds(const JsonFields &fields,
+                                                  StringRef key,
+                                                  int64_t vocabulary) {
+  std::vector<int32_t> ids;
+  const llvm::json::Value *value = fields.find(key);
+  if (!value)
+    return ids;
+  auto add = [&](const llvm::json::Value &entry) -> Error {
+    std::optional<int64_t> id = entry.getAsInteger();
+    if (!id || *id < 0 || *id >= vocabulary)
+      return fields.fail(
+          key,
+          formatv("is no token below the vocabulary {0}", vocabulary).str());
+    ids.push_back(static_cast<int32_t>(*id));
+    return Error::success();
+  };
+  if (const llvm::json::Array *list = value->getAsArray()) {
+    for (const llvm::json::Value &entry : *list)
+      if (Error error = add(entry))
+        return error;
+  } else if (Error error = add(*value)) {
+    return error;
+  }
+  return ids;
+}
+
+Error ConfigReader::readTokens() {
+  std::vector<int32_t> begins, ends;
+  if (Error error = firstOf({
+          [&] {
+            return assign(begins,
+                          readTokenIds(fields, "bos_token_id", c.vocabulary));
+          },
+          [&] {
+            return assign(ends,
+                          readTokenIds(fields, "eos_token_id", c.vocabulary));
+          },
+      }))
+    return error;
+  if (!begins.empty())
+    c.bos = begins.front();
+  if (!ends.empty())
+    c.eos = ends.front();
+  llvm::for_each(ends, [&](int32_t id) { c.addEnd(id); });
+  return Error::success();
+}
+
+//===----------------------------------------------------------------------===//
+// What is refused
+//===----------------------------------------------------------------------===//
+
+/// Accepts what stands for "no": false, 0, and 1 for a factor.
+Error ConfigReader::checkNeutral(StringRef key) {
+  const llvm::json::Value *value = fields.find(key);
+  if (!value || value->getAsBoolean() == false || value->getAsNumber() == 0.0)
+    return Error::success();
+  bool isFactor = key.ends_with("_multiplier") || key.ends_with("_scale") ||
+                  key.ends_with("_scaling");
+  if (isFactor && value->getAsNumber() == 1.0)
+    return Error::success();
+  return fields.fail(key, "is not supported (only without it)");
+}
+
+/// Keys of other classes are refused here too, where a class that kvrm has not
+/// may have been saved under the name of one that it has.
+Error ConfigReader::checkUnsupported() {
+  for (StringRef key :
+       {"quantization_config", "attention_bias", "mlp_bias", "clip_qkv",
+        "attn_logit_softcapping", "final_logit_softcapping", "logit_scale",
+        "logits_scaling", "embedding_multiplier", "residual_multiplier",
+        "attention_multiplier", "qk_layernorm", "use_qk_norm", "num_experts",
+        "num_local_experts", "n_routed_experts", "add_cross_attention"})
+    if (Error error = checkNeutral(key))
+      return error;
+  return checkWindows();
+}
+
+/// A window that is as long as a slot hides nothing.
+Error ConfigReader::checkWindows() {
+  if (architecture->windows == Windows::None || !fields.has("sliding_window"))
+    return Error::success();
+  bool isUsed = architecture->windows == Windows::All;
+  if (!isUsed)
+    if (Error error =
+            assign(isUsed, fields.getBool("use_sliding_window", false)))
+      return error;
+  if (!isUsed)
+    return Error::success();
+  int64_t window = 0;
+  if (Error error = positive(window, "sliding_window", KVRM_MAX_CONTEXT))
+    return error;
+  if (window >= capacity)
+    return Error::success();
+  return fields.fail("sliding_window",
+                     formatv("{0} tokens, less than the capacity {1}, are not "
+                             "supported",
+                             window, capacity)
+                         .str());
+}
+
+Expected<FolderConfig> ConfigReader::read() {
+  if (Error error = firstOf({
+          [&] { return readArchitecture(); },
+          [&] { return readSizes(); },
+          [&] { return readHead(); },
+      }))
+    return error;
+  if (capacity == 0)
+    capacity = c.context;
+  if (Error error = firstOf({
+          [&] { return readNumbers(); },
+          [&] { return readStill(); },
+          [&] { return readTokens(); },
+          [&] { return checkUnsupported(); },
+      }))
+    return error;
+  return std::move(result);
+}
+
+Expected<FolderConfig> kvrm::readFolderConfig(const JsonFields &config,
+                                              int64_t capacity) {
+  return ConfigReader(config, capacity).read();
+}

@@ -1,0 +1,663 @@
+//===- GGUFModel.cpp - Decoders in GGUF files -----------------------------===//
+//
+// Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+// See LICENSE for licence information.
+// SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+//
+//===----------------------------------------------------------------------===//
+
+#include "DecoderWeights.h"
+#include "GGUFParts.h"
+#include "GGUFTokenizer.h"
+#include "Lookup.h"
+
+#include "kvrm/Frontend/GGUF.h"
+#include "kvrm/Frontend/Model.h"
+#include "kvrm/runtime/abi/limits.h"
+#include "kvrm/runtime/abi/model.h"
+
+#include "llvm/ADT/STLExtras.h"
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/ADT/StringSet.h"
+#include "llvm/ADT/Twine.h"
+#include "llvm/Support/FormatVariadic.h"
+#include "llvm/Support/JSON.h"
+
+#include <cmath>
+
+using namespace kvrm;
+using llvm::ArrayRef;
+using llvm::Error;
+using llvm::Expected;
+using llvm::formatv;
+using llvm::StringRef;
+using llvm::Twine;
+
+using FilePtr = GGUFParts::FilePtr;
+
+static constexpr int64_t maxFeedForward = 1 << 22;
+
+static Error failure(const GGUFFile &file, const Twine &message) {
+  return fileError(file.name(), message);
+}
+
+//===----------------------------------------------------------------------===//
+// Tensors
+//===----------------------------------------------------------------------===//
+
+static std::string originOf(const GGUFFile &file, const GGUFTensor &tensor) {
+  return (file.name() + ": tensor '" + tensor.name + "'").str();
+}
+
+namespace {
+class TensorSource final : public WeightSource {
+public:
+  TensorSource(FilePtr file, const GGUFTensor &tensor)
+      : file(std::move(file)), tensor(tensor),
+        rowBytes(tensor.bytes / static_cast<uint64_t>(tensor.rows())) {}
+
+  int64_t rows() const override { return tensor.rows(); }
+  int64_t cols() const override { return tensor.cols(); }
+  void readRows(int64_t begin, int64_t end, float *out) const override {
+    dequantize(tensor.type,
+               tensor.data + static_cast<uint64_t>(begin) * rowBytes,
+               (end - begin) * cols(), out);
+  }
+  std::string origin(int64_t) const override { return originOf(*file, tensor); }
+
+private:
+  FilePtr file; ///< keeps the mapping
+  const GGUFTensor &tensor;
+  uint64_t rowBytes;
+};
+
+class GGUFTensors final : public TensorStore {
+public:
+  GGUFTensors(const GGUFParts &parts, StringRef architecture)
+      : parts(parts), architecture(architecture) {}
+
+  bool has(StringRef name) const override { return parts.tensor(name).tensor; }
+  Expected<SourcePtr> take(const Twine &name, int64_t rows,
+                           int64_t cols) override;
+  Error checkAllTaken() const override;
+  /// Values of the vector `name`; empty if it is not there.
+  Expected<std::vector<double>> takeValues(StringRef name, int64_t count);
+
+private:
+  const GGUFParts &parts;
+  StringRef architecture;
+  llvm::StringSet<> taken;
+};
+} // namespace
+
+Expected<SourcePtr> GGUFTensors::take(const Twine &name, int64_t rows,
+                                      int64_t cols) {
+  std::string text = name.str();
+  GGUFParts::Found found = parts.tensor(text);
+  if (!found.tensor)
+    return failure(*parts.first(), "tensor '" + text + "' is missing");
+  llvm::SmallVector<int64_t, 4> wanted = {rows};
+  if (cols > 0)
+    wanted.insert(wanted.begin(), cols);
+  const auto &dims = found.tensor->dims;
+  if (ArrayRef(dims) != ArrayRef(wanted))
+    return failure(*found.file,
+                   formatv("tensor '{0}': dimensions [{1:$[, ]}], expected "
+                           "[{2:$[, ]}]",
+                           text, llvm::make_range(dims.begin(), dims.end()),
+                           llvm::make_range(wanted.begin(), wanted.end()))
+                       .str());
+  taken.insert(text);
+  if (cols > 0)
+    return std::make_unique<TensorSource>(found.file, *found.tensor);
+  std::vector<float> values(static_cast<size_t>(rows));
+  dequantize(found.tensor->type, found.tensor->data, rows, values.data());
+  return columnOf(std::move(values), originOf(*found.file, *found.tensor));
+}
+
+Error GGUFTensors::checkAllTaken() const {
+  for (const FilePtr &part : parts.all())
+    for (const GGUFTensor &tensor : part->tensors())
+      if (!taken.contains(tensor.name))
+        return failure(*part, "tensor '" + tensor.name +
+                                  "' has no place in a '" + architecture +
+                                  "' decoder");
+  return Error::success();
+}
+
+Expected<std::vector<double>> GGUFTensors::takeValues(StringRef name,
+                                                      int64_t count) {
+  if (!has(name))
+    return std::vector<double>();
+  Expected<SourcePtr> source = take(name, count, 0);
+  if (!source)
+    return source.takeError();
+  std::vector<float> values(static_cast<size_t>(count));
+  (*source)->readRows(0, count, values.data());
+  for (float value : values)
+    if (!(value > 0.0f) || !std::isfinite(value))
+      return failure(
+          *parts.first(),
+          formatv("tensor '{0}': factor {1} is not positive", name, value)
+              .str());
+  return std::vector<double>(values.begin(), values.end());
+}
+
+//===----------------------------------------------------------------------===//
+// Architectures
+//===----------------------------------------------------------------------===//
+
+namespace {
+struct Architecture {
+  const char *name;
+  HeadOrder headOrder = HeadOrder::Halves;
+  bool hasProjectionBias = false;
+  HeadNorm headNorm = HeadNorm::None;
+  bool normsAfter = false; ///< instead of before
+  bool isFused = false;    ///< q, k, v are one tensor; gate and up another
+  int64_t stillEvery = 0;  ///< every so-manieth layer does not turn
+};
+} // namespace
+
+/// The architectures, and how convert_hf_to_gguf.py of llama.cpp writes them.
+static ArrayRef<Architecture> architectures() {
+  static constexpr Architecture all[] = {
+      {.name = "llama", .headOrder = HeadOrder::Neighbours},
+      {.name = "qwen2", .hasProjectionBias = true},
+      {.name = "qwen3", .headNorm = HeadNorm::EachHead},
+      {.name = "phi3", .isFused = true},
+      {.name = "smollm3", .headOrder = HeadOrder::Neighbours, .stillEvery = 4},
+      {.name = "olmo2", .headNorm = HeadNorm::AllHeads, .normsAfter = true},
+  };
+  return all;
+}
+
+static TensorNames namesOf(const Architecture &architecture) {
+  TensorNames names;
+  names.embedding = "token_embd";
+  names.outputNorm = "output_norm";
+  names.output = "output";
+  names.layerPrefix = "blk.";
+  TensorNames::Layer &l = names.layer;
+  l.attnNorm = "attn_norm";
+  l.q = "attn_q";
+  l.k = "attn_k";
+  l.v = "attn_v";
+  l.qNorm = "attn_q_norm";
+  l.kNorm = "attn_k_norm";
+  l.attnOutput = "attn_output";
+  l.attnPostNorm = "post_attention_norm";
+  l.ffnNorm = "ffn_norm";
+  l.gate = "ffn_gate";
+  l.up = "ffn_up";
+  l.down = "ffn_down";
+  l.ffnPostNorm = "post_ffw_norm";
+  if (architecture.isFused) {
+    l.qkv = "attn_qkv";
+    l.gateUp = "ffn_up";
+  }
+  return names;
+}
+
+//===----------------------------------------------------------------------===//
+// Configuration
+//===----------------------------------------------------------------------===//
+
+namespace {
+class ModelReader {
+public:
+  ModelReader(const GGUFParts &parts, int64_t capacity)
+      : parts(parts), file(parts.first()), capacity(capacity) {}
+
+  Expected<DecoderModel> read();
+
+private:
+  Error readName();
+  Error readSizes();
+  Error readHead();
+  Error readArchitecture();
+  Error readVocabulary();
+  Error readEnds();
+  Error checkUnsupported();
+  Error checkWindow();
+  Error checkRopeKeys();
+  Error readRope(GGUFTensors &tensors);
+  Error scaleRope(double theta);
+  Error scaleByFactors(GGUFTensors &tensors);
+  Error readWeights();
+
+  /// "llama.block_count" of "block_count".
+  std::string key(const Twine &name) const {
+    return (model.config.architecture + "." + name).str();
+  }
+  /// The integer at a key of the architecture, in [1, limit].
+  Error positive(int64_t &place, StringRef name, int64_t limit) const;
+  Error positiveOr(int64_t &place, StringRef name, int64_t limit,
+                   int64_t absent) const;
+  /// The number at a key of the architecture, finite and over 0.
+  Error positiveNumberOr(double &place, StringRef name, double absent) const;
+
+  Error fail(const Twine &message) const { return failure(*file, message); }
+
+  const GGUFParts &parts;
+  FilePtr file; ///< with the metadata
+  int64_t capacity;
+  const Architecture *architecture = nullptr;
+  DecoderModel model;
+};
+} // namespace
+
+Error ModelReader::positive(int64_t &place, StringRef name,
+                            int64_t limit) const {
+  if (Error error = assign(place, file->getInt(key(name))))
+    return error;
+  if (place < 1 || place > limit)
+    return fail(formatv("metadata '{0}': {1} is not in [1, {2}]", key(name),
+                        place, limit)
+                    .str());
+  return Error::success();
+}
+
+Error ModelReader::positiveOr(int64_t &place, StringRef name, int64_t limit,
+                              int64_t absent) const {
+  if (file->has(key(name)))
+    return positive(place, name, limit);
+  place = absent;
+  return Error::success();
+}
+
+Error ModelReader::positiveNumberOr(double &place, StringRef name,
+                                    double absent) const {
+  if (Error error = assign(place, file->getFloat(key(name), absent)))
+    return error;
+  if (!std::isfinite(place) || place <= 0)
+    return fail(
+        formatv("metadata '{0}': {1} is not positive", key(name), place).str());
+  return Error::success();
+}
+
+Error ModelReader::readName() {
+  DecoderConfig &c = model.config;
+  if (Error error =
+          assign(c.architecture, file->getString("general.architecture")))
+    return error;
+  architecture = llvm::find_if(architectures(), [&](const Architecture &one) {
+    return c.architecture == one.name;
+  });
+  if (architecture == architectures().end())
+    return fail("architecture '" + c.architecture + "' is not supported (" +
+                llvm::join(llvm::map_range(architectures(),
+                                           [](const Architecture &one) {
+                                             return std::string(one.name);
+                                           }),
+                           ", ") +
+                " are)");
+  if (Error error = assign(c.name, file->getString("general.name", "")))
+    return error;
+  if (!llvm::json::isUTF8(c.name))
+    return fail("metadata 'general.name' is not UTF-8");
+  if (c.name.size() > KVRM_MAX_NAME_BYTES)
+    return fail(formatv("metadata 'general.name': {0} bytes are more than the "
+                        "limit {1}",
+                        c.name.size(), int64_t(KVRM_MAX_NAME_BYTES))
+                    .str());
+  return Error::success();
+}
+
+Error ModelReader::readSizes() {
+  DecoderConfig &c = model.config;
+  if (Error error = firstOf({
+          [&] { return positive(c.layers, "block_count", KVRM_MAX_LAYERS); },
+          [&] {
+            return positive(c.context, "context_length", KVRM_MAX_CONTEXT);
+          },
+          [&] {
+            return positive(c.hidden, "embedding_length", KVRM_MAX_HIDDEN);
+          },
+          [&] {
+            return positive(c.feedForward, "feed_forward_length",
+                            maxFeedForward);
+          },
+          [&] {
+            return positive(c.heads, "attention.head_count", KVRM_MAX_HEADS);
+          },
+          [&] {
+            return positiveOr(c.kvHeads, "attention.head_count_kv",
+                              KVRM_MAX_KV_HEADS, c.heads);
+          },
+      }))
+    return error;
+  if (c.heads % c.kvHeads != 0)
+    return fail(formatv("metadata '{0}': {1} is not a multiple of '{2}', {3}",
+                        key("attention.head_count"), c.heads,
+                        key("attention.head_count_kv"), c.kvHeads)
+                    .str());
+  // Needed for the default of the head dimension.
+  if (!file->has(key("attention.key_length")) && c.hidden % c.heads != 0)
+    return fail(formatv("metadata '{0}': {1} is not a multiple of '{2}', {3}",
+                        key("embedding_length"), c.hidden,
+                        key("attention.head_count"), c.heads)
+                    .str());
+  return Error::success();
+}
+
+Error ModelReader::readHead() {
+  DecoderConfig &c = model.config;
+  int64_t valueDim = 0;
+  if (Error error = firstOf({
+          [&] {
+            return positiveOr(c.headDim, "attention.key_length",
+                              KVRM_MAX_HEAD_DIM, c.hidden / c.heads);
+          },
+          [&] {
+            return positiveOr(valueDim, "attention.value_length",
+                              KVRM_MAX_HEAD_DIM, c.headDim);
+          },
+          [&] {
+            return assign(c.normEpsilon,
+                          file->getFloat(key("attention.layer_norm_rms_"
+                                             "epsilon")));
+          },
+      }))
+    return error;
+  if (!std::isfinite(c.normEpsilon) || c.normEpsilon < 0)
+    return fail(formatv("metadata '{0}': {1} is not a number of 0 or more",
+                        key("attention.layer_norm_rms_epsilon"), c.normEpsilon)
+                    .str());
+  if (valueDim != c.headDim)
+    return fail(formatv("metadata '{0}': {1} is not the key length {2}",
+                        key("attention.value_length"), valueDim, c.headDim)
+                    .str());
+  return Error::success();
+}
+
+Error ModelReader::readArchitecture() {
+  DecoderConfig &c = model.config;
+  c.hasProjectionBias = architecture->hasProjectionBias;
+  c.headNorm = architecture->headNorm;
+  c.hasNormsBefore = !architecture->normsAfter;
+  c.hasNormsAfter = architecture->normsAfter;
+  if (int64_t every = architecture->stillEvery)
+    for (int64_t layer = 0; layer < c.layers; ++layer)
+      c.turns.push_back((layer + 1) % every != 0);
+  return Error::success();
+}
+
+Error ModelReader::readVocabulary() {
+  DecoderConfig &c = model.config;
+  const GGUFTensor *embedding = parts.tensor("token_embd.weight").tensor;
+  if (!embedding)
+    return fail("tensor 'token_embd.weight' is missing");
+  c.vocabulary = embedding->rows();
+  int64_t vocabulary = 0;
+  if (Error error = positiveOr(vocabulary, "vocab_size", KVRM_MAX_VOCABULARY,
+                               c.vocabulary))
+    return error;
+  if (vocabulary != c.vocabulary)
+    return fail(formatv("metadata '{0}': {1} is not the number of rows of "
+                        "'token_embd.weight', {2}",
+                        key("vocab_size"), vocabulary, c.vocabulary)
+                    .str());
+  return readEnds();
+}
+
+Error ModelReader::readEnds() {
+  DecoderConfig &c = model.config;
+  auto tokenId = [&](int32_t &place, StringRef name) -> Error {
+    int64_t id = -1;
+    if (Error error = assign(id, file->getInt(name, -1)))
+      return error;
+    if (id < -1 || id >= c.vocabulary)
+      return fail(formatv("metadata '{0}': {1} is not below the vocabulary {2}",
+                          name, id, c.vocabulary)
+                      .str());
+    place = static_cast<int32_t>(id);
+    return Error::success();
+  };
+  auto endId = [&](StringRef name) -> Error {
+    int32_t id = -1;
+    Error error = tokenId(id, name);
+    c.addEnd(id);
+    return error;
+  };
+  return firstOf({[&] { return tokenId(c.bos, "tokenizer.ggml.bos_token_id"); },
+                  [&] { return tokenId(c.eos, "tokenizer.ggml.eos_token_id"); },
+                  [&] { return endId("tokenizer.ggml.eos_token_id"); },
+                  [&] { return endId("tokenizer.ggml.eot_token_id"); },
+                  [&] { return endId("tokenizer.ggml.eom_token_id"); }});
+}
+
+Error ModelReader::checkUnsupported() {
+  // Keys, and what they say that changes nothing.
+  struct Neutral {
+    StringRef name;
+    double value;
+  };
+  for (auto [name, neutral] : {
+           Neutral{"rope.scale_linear", 1},
+           {"logit_scale", 1},
+           {"embedding_scale", 1},
+           {"residual_scale", 1},
+           {"attention.scale", 0},
+           {"expert_count", 0},
+           {"attention.clamp_kqv", 0},
+           {"attn_logit_softcapping", 0},
+           {"final_logit_softcapping", 0},
+       }) {
+    double value = neutral;
+    if (Error error = assign(value, file->getFloat(key(name), neutral)))
+      return error;
+    if (value != neutral)
+      return fail(formatv("metadata '{0}': {1} is not supported (only {2} is)",
+                          key(name), value, static_cast<int>(neutral))
+                      .str());
+  }
+  bool isCausal = true;
+  if (Error error =
+          assign(isCausal, file->getBool(key("attention.causal"), true)))
+    return error;
+  if (!isCausal)
+    return fail("metadata '" + key("attention.causal") +
+                "': false is not supported (only true is)");
+  return firstOf(
+      {[&] { return checkWindow(); }, [&] { return checkRopeKeys(); }});
+}
+
+/// A window that is as long as a slot hides nothing.
+Error ModelReader::checkWindow() {
+  int64_t window = 0;
+  if (Error error =
+          assign(window, file->getInt(key("attention.sliding_window"), 0)))
+    return error;
+  if (window != 0 && window < capacity)
+    return fail(formatv("metadata '{0}': a window of {1} tokens, less than the "
+                        "capacity {2}, is not supported",
+                        key("attention.sliding_window"), window, capacity)
+                    .str());
+  return Error::success();
+}
+
+//===----------------------------------------------------------------------===//
+// Rotation
+//===----------------------------------------------------------------------===//
+
+/// A key that is not known here may turn angles, and numbers would be wrong
+/// without a word.
+Error ModelReader::checkRopeKeys() {
+  static constexpr StringRef known[] = {
+      "dimension_count",
+      "freq_base",
+      "scale_linear",
+      "scaling.attn_factor",
+      "scaling.factor",
+      "scaling.type",
+      "scaling.original_context_length",
+      "scaling.yarn_beta_fast",
+      "scaling.yarn_beta_slow",
+      // Says how the model came about.
+      "scaling.finetuned",
+  };
+  std::string prefix = key("rope.");
+  for (StringRef name : file->keys(prefix))
+    if (!llvm::is_contained(known, name.drop_front(prefix.size())))
+      return fail("metadata '" + name + "' is not supported");
+  return Error::success();
+}
+
+Error ModelReader::readRope(GGUFTensors &tensors) {
+  DecoderConfig &c = model.config;
+  int64_t dim = 0;
+  double theta = 0;
+  if (Error error = firstOf({
+          [&] {
+            return positiveOr(dim, "rope.dimension_count", KVRM_MAX_HEAD_DIM,
+                              c.headDim);
+          },
+          [&] { return positiveNumberOr(theta, "rope.freq_base", 10000.0); },
+      }))
+    return error;
+  if (dim > c.headDim || dim % 2 != 0 || c.headDim % 2 != 0)
+    return fail(formatv("metadata '{0}': {1} is not an even number up to the "
+                        "key length {2}, which has to be even too",
+                        key("rope.dimension_count"), dim, c.headDim)
+                    .str());
+  if (architecture->headOrder == HeadOrder::Neighbours && dim != c.headDim)
+    return fail(formatv("metadata '{0}': {1} is not the key length {2}; a "
+                        "{3}'s heads are rotated as a whole",
+                        key("rope.dimension_count"), dim, c.headDim,
+                        architecture->name)
+                    .str());
+  c.rope = plainRope(theta, dim);
+  return firstOf({[&] { return scaleRope(theta); },
+                  [&] { return scaleByFactors(tensors); },
+                  [&] {
+                    double factor = 1;
+                    Error error = positiveNumberOr(
+                        factor, "rope.scaling.attn_factor", 1.0);
+                    c.rope.magnitude *= factor;
+                    return error;
+                  }});
+}
+
+Error ModelReader::scaleRope(double theta) {
+  Rope &rope = model.config.rope;
+  StringRef type;
+  YarnScaling yarn;
+  int64_t context = 0;
+  if (Error error = firstOf({
+          [&] {
+            return assign(type,
+                          file->getString(key("rope.scaling.type"), "none"));
+          },
+          [&] {
+            return positiveNumberOr(yarn.factor, "rope.scaling.factor", 1.0);
+          },
+          [&] {
+            return positiveOr(context, "rope.scaling.original_context_length",
+                              KVRM_MAX_CONTEXT, model.config.context);
+          },
+          [&] {
+            return positiveNumberOr(yarn.betaFast,
+                                    "rope.scaling.yarn_beta_fast", 32);
+          },
+          [&] {
+            return positiveNumberOr(yarn.betaSlow,
+                                    "rope.scaling.yarn_beta_slow", 1);
+          },
+      }))
+    return error;
+  // With factors for each pair, the tensors say all there is.
+  if (type == "none" || type == "longrope")
+    return Error::success();
+  if (type == "linear") {
+    scaleLinear(rope, yarn.factor);
+    return Error::success();
+  }
+  if (type != "yarn")
+    return fail("metadata '" + key("rope.scaling.type") + "': '" + type +
+                "' is not supported (none, linear, yarn and longrope are)");
+  yarn.theta = theta;
+  yarn.originalContext = static_cast<double>(context);
+  scaleYarn(rope, yarn);
+  rope.magnitude = yarnMagnitude(yarn.factor);
+  return Error::success();
+}
+
+/// Llama 3 has factors for each pair; Phi-3 two sets of them, for contexts that
+/// are as long as those that it was trained with, and for longer ones.
+Error ModelReader::scaleByFactors(GGUFTensors &tensors) {
+  DecoderConfig &c = model.config;
+  int64_t original = 0;
+  std::vector<double> factors, shortFactors, longFactors;
+  int64_t pairs = c.rope.dim / 2;
+  if (Error error = firstOf({
+          [&] {
+            return positiveOr(original, "rope.scaling.original_context_length",
+                              KVRM_MAX_CONTEXT, c.context);
+          },
+          [&] {
+            return assign(factors,
+                          tensors.takeValues("rope_freqs.weight", pairs));
+          },
+          [&] {
+            return assign(
+                shortFactors,
+                tensors.takeValues("rope_factors_short.weight", pairs));
+          },
+          [&] {
+            return assign(longFactors, tensors.takeValues(
+                                           "rope_factors_long.weight", pairs));
+          },
+      }))
+    return error;
+  if (shortFactors.empty() != longFactors.empty())
+    return fail("of tensors 'rope_factors_short.weight' and "
+                "'rope_factors_long.weight' there is one");
+  if (factors.empty())
+    factors = capacity > original ? longFactors : shortFactors;
+  if (!factors.empty())
+    divideFrequencies(c.rope, factors);
+  return Error::success();
+}
+
+//===----------------------------------------------------------------------===//
+// The model
+//===----------------------------------------------------------------------===//
+
+Error ModelReader::readWeights() {
+  DecoderConfig &c = model.config;
+  c.tiedEmbeddings = !parts.tensor("output.weight").tensor;
+  GGUFTensors tensors(parts, c.architecture);
+  if (Error error = readRope(tensors))
+    return error;
+  return addDecoderWeights(model, tensors, namesOf(*architecture),
+                           {.headOrder = architecture->headOrder});
+}
+
+Expected<DecoderModel> ModelReader::read() {
+  for (const FilePtr &part : parts.all())
+    model.files.push_back(part->name().str());
+  if (Error error = firstOf({
+          [&] { return readName(); },
+          [&] { return readSizes(); },
+          [&] { return readHead(); },
+          [&] { return readArchitecture(); },
+          [&] { return readVocabulary(); },
+      }))
+    return error;
+  if (capacity == 0)
+    capacity = model.config.context;
+  if (Error error = firstOf({[&] { return checkUnsupported(); },
+                             [&] { return readWeights(); },
+                             [&] { return readTokenizer(*file, model); },
+                             [&] { return model.verify(file->name()); }}))
+    return error;
+  return std::move(model);
+}
+
+Expected<DecoderModel> kvrm::openGGUF(StringRef path, int64_t capacity) {
+  Expected<GGUFParts> parts = GGUFParts::open(path);
+  if (!parts)
+    return parts.takeError();
+  return ModelReader(*parts, capacity).read();
+}
