@@ -15,12 +15,46 @@
 
 #include "mlir/Conversion/Passes.h"
 #include "mlir/Dialect/GPU/IR/GPUDialect.h"
+#include "mlir/Dialect/Linalg/Passes.h"
 #include "mlir/Dialect/MemRef/Transforms/Passes.h"
 #include "mlir/Pass/PassRegistry.h"
 #include "mlir/Transforms/Passes.h"
 
 using namespace mlir;
 using namespace mlir::kvrm;
+
+void kvrm::buildRaisePipeline(OpPassManager &pm,
+                              const ImportPipelineOptions &options) {
+  pm.addPass(createInlinerPass());
+  pm.addPass(createImportGraphPass());
+  pm.addPass(createCanonicalizerPass());
+  pm.addPass(createCSEPass());
+  RaiseStaticCachePassOptions raising;
+  raising.narrow = options.narrow;
+  raising.causalMasks.assign(options.causalMasks.begin(),
+                             options.causalMasks.end());
+  pm.addPass(createRaiseStaticCachePass(raising));
+  pm.addPass(createCanonicalizerPass());
+  pm.addPass(createCSEPass());
+}
+
+void kvrm::buildAdoptPipeline(OpPassManager &pm,
+                              const ImportPipelineOptions &options) {
+  auto simplify = [&] {
+    pm.addPass(createCanonicalizerPass());
+    pm.addPass(createCSEPass());
+  };
+  pm.addPass(createAdoptStepPass());
+  pm.addPass(createLinalgGeneralizeNamedOpsPass());
+  pm.addPass(createLinalgFoldUnitExtentDimsPass());
+  pm.addNestedPass<func::FuncOp>(createFuseElementwisePass());
+  simplify();
+  pm.addPass(createBatchStepPass({options.slots, options.chunk}));
+  simplify();
+  pm.addPass(createArrangeWeightsPass({options.element}));
+  pm.addNestedPass<func::FuncOp>(createFuseElementwisePass());
+  simplify();
+}
 
 void kvrm::buildPagedPipeline(OpPassManager &pm,
                               const HostPipelineOptions &options) {
@@ -161,6 +195,14 @@ void kvrm::registerKVRMPipelines() {
       "dialects: attention, and with `dense` the rest, which else stays as it "
       "is",
       buildToNVVMPipeline);
+  PassPipelineRegistration<ImportPipelineOptions>(
+      "kvrm-import-step",
+      "Raise a decode step of another frontend, and make it and a prefill of "
+      "it what the frontends of kvrm make",
+      [](OpPassManager &pm, const ImportPipelineOptions &options) {
+        buildRaisePipeline(pm, options);
+        buildAdoptPipeline(pm, options);
+      });
   PassPipelineRegistration<HostPipelineOptions>(
       "kvrm-to-host",
       "Lower static decoder IR to the LLVM dialect for a CPU, over the paged "

@@ -94,6 +94,34 @@ struct NVVMPipelineOptions : public FarHistoryOptions<NVVMPipelineOptions> {
                      llvm::cl::init(false)};
 };
 
+/// Options of `kvrm-import-step`.
+struct ImportPipelineOptions
+    : public PassPipelineOptions<ImportPipelineOptions> {
+  Option<std::string> narrow{*this, "narrow",
+                             llvm::cl::desc("Element of caches that are f32"),
+                             llvm::cl::init("f16")};
+  ListOption<unsigned> causalMasks{
+      *this, "causal-masks",
+      llvm::cl::desc("Numbers of arguments that are causal masks")};
+  Option<int64_t> slots{
+      *this, "slots",
+      llvm::cl::desc("Requests decoded at once; 0: as the graph has it"),
+      llvm::cl::init(0)};
+  Option<int64_t> chunk{*this, "chunk",
+                        llvm::cl::desc("Prompt tokens of a prefill step"),
+                        llvm::cl::init(64)};
+  Option<std::string> element{*this, "element",
+                              llvm::cl::desc("Element of matrices"),
+                              llvm::cl::init("f16")};
+};
+
+/// A decode step of another frontend to phase 1 as the other pipelines take it:
+/// in two parts, between which a driver may look whether the step was raised.
+void buildRaisePipeline(OpPassManager &pm,
+                        const ImportPipelineOptions &options);
+void buildAdoptPipeline(OpPassManager &pm,
+                        const ImportPipelineOptions &options);
+
 /// Phase 1 to phase 2, or to the static baseline.
 void buildPagedPipeline(OpPassManager &pm, const HostPipelineOptions &options);
 

@@ -251,3 +251,30 @@ func.func private @f(memref<2x1xi32> {kvrm.argument = #kvrm.argument<session>})
 !session = !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 64, page = 16, element = f16, layout = transposed_keys>>
 // expected-error@+1 {{cannot be tokens}}
 func.func private @f(!session {kvrm.argument = #kvrm.argument<tokens>})
+
+// -----
+
+// expected-error @below {{'ml_program.global' op has 'kvrm.parts', which is a list of #kvrm.weight_part on an ml_program.global}}
+ml_program.global private @w(#ml_program.extern : tensor<2x3xf32>) : tensor<2x3xf32> {kvrm.parts = ["w"]}
+
+// -----
+
+// expected-error @below {{offset is -1, negative}}
+ml_program.global private @w(#ml_program.extern : tensor<2x3xf32>) : tensor<2x3xf32> {kvrm.parts = [#kvrm.weight_part<"w", offset = -1, rows = [2] by [3], columns = [3] by [1]>]}
+
+// -----
+
+// expected-error @below {{rows are 1 sizes and 2 strides}}
+ml_program.global private @w(#ml_program.extern : tensor<2x3xf32>) : tensor<2x3xf32> {kvrm.parts = [#kvrm.weight_part<"w", offset = 0, rows = [2] by [3, 1], columns = [3] by [1]>]}
+
+// -----
+
+// expected-error @below {{columns have a size below 1 or a negative stride}}
+ml_program.global private @w(#ml_program.extern : tensor<2x3xf32>) : tensor<2x3xf32> {kvrm.parts = [#kvrm.weight_part<"w", offset = 0, rows = [2] by [3], columns = [0] by [1]>]}
+
+// -----
+
+// expected-error @below {{argument 0 has 'kvrm.name', which takes a string}}
+func.func @name(%x: tensor<2xf32> {kvrm.name = 1 : i32}) {
+  return
+}

@@ -121,6 +121,32 @@ LogicalResult WeightAttr::verify(function_ref<InFlightDiagnostic()> emitError,
   return success();
 }
 
+static int64_t product(ArrayRef<int64_t> sizes) {
+  return llvm::product_of(sizes);
+}
+
+int64_t WeightPartAttr::getRows() { return product(getRowSizes()); }
+int64_t WeightPartAttr::getColumns() { return product(getColumnSizes()); }
+
+LogicalResult WeightPartAttr::verify(
+    function_ref<InFlightDiagnostic()> emitError, StringAttr /*tensor*/,
+    int64_t offset, ArrayRef<int64_t> rowSizes, ArrayRef<int64_t> rowStrides,
+    ArrayRef<int64_t> columnSizes, ArrayRef<int64_t> columnStrides) {
+  if (offset < 0)
+    return emitError() << "offset is " << offset << ", negative";
+  for (auto [name, sizes, strides] :
+       {std::tuple("rows", rowSizes, rowStrides),
+        std::tuple("columns", columnSizes, columnStrides)}) {
+    if (sizes.empty() || sizes.size() != strides.size())
+      return emitError() << name << " are " << sizes.size() << " sizes and "
+                         << strides.size() << " strides";
+    if (llvm::any_of(sizes, [](int64_t size) { return size < 1; }) ||
+        llvm::any_of(strides, [](int64_t stride) { return stride < 0; }))
+      return emitError() << name << " have a size below 1 or a negative stride";
+  }
+  return success();
+}
+
 LogicalResult TileAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                                int64_t q, int64_t kv) {
   if (q < 1 || q > KVRM_MAX_QUERIES)

@@ -182,6 +182,17 @@ static LogicalResult verifyWeight(Operation *op, Attribute value) {
   return success();
 }
 
+static LogicalResult verifyParts(Operation *op, Attribute value) {
+  auto parts = dyn_cast<ArrayAttr>(value);
+  if (!isa<ml_program::GlobalOp>(op) || !parts ||
+      !llvm::all_of(parts, llvm::IsaPred<WeightPartAttr>))
+    return op->emitOpError("has '")
+           << KVRMDialect::getPartsAttrName()
+           << "', which is a list of #kvrm.weight_part on an "
+              "ml_program.global";
+  return success();
+}
+
 LogicalResult KVRMDialect::verifyOperationAttribute(Operation *op,
                                                     NamedAttribute attr) {
   if (attr.getName() == getStepAttrName())
@@ -196,6 +207,8 @@ LogicalResult KVRMDialect::verifyOperationAttribute(Operation *op,
     return verifyOnFunction<IntegerAttr>(op, attr, "an integer");
   if (attr.getName() == getWeightAttrName())
     return verifyWeight(op, attr.getValue());
+  if (attr.getName() == getPartsAttrName())
+    return verifyParts(op, attr.getValue());
   return success();
 }
 
@@ -203,6 +216,13 @@ LogicalResult KVRMDialect::verifyRegionArgAttribute(Operation *op,
                                                     unsigned /*region*/,
                                                     unsigned index,
                                                     NamedAttribute attr) {
+  if (attr.getName() == getNameAttrName()) {
+    if (isa<StringAttr>(attr.getValue()))
+      return success();
+    return op->emitOpError("argument ")
+           << index << " has '" << attr.getName().getValue()
+           << "', which takes a string";
+  }
   if (attr.getName() != getArgumentAttrName())
     return op->emitOpError("argument ")
            << index << " has '" << attr.getName().getValue()

@@ -17,6 +17,15 @@ SmallVector<func::FuncOp> kvrm::getSteps(ModuleOp module) {
       [](func::FuncOp func) { return isStep(func) && !func.isExternal(); });
 }
 
+std::string kvrm::getArgumentName(func::FuncOp func, unsigned index) {
+  if (auto name = func.getArgAttrOfType<StringAttr>(
+          index, KVRMDialect::getNameAttrName()))
+    return name.str();
+  if (auto name = func.getArgument(index).getLoc()->findInstanceOf<NameLoc>())
+    return name.getName().str();
+  return ("arg" + Twine(index)).str();
+}
+
 SmallVector<DescriptorType> kvrm::getBatches(func::FuncOp step) {
   SmallVector<DescriptorType> batches;
   for (auto commit : step.getOps<CommitOp>())

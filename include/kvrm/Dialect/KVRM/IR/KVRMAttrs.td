@@ -226,4 +226,34 @@ def KVRM_WeightAttr : KVRM_Attr<"Weight", "weight"> {
   let genVerifyDecl = 1;
 }
 
+def KVRM_WeightPartAttr : KVRM_Attr<"WeightPart", "weight_part"> {
+  let summary = "rows of a weight, as a view of a tensor of a weights file";
+  let description = [{
+    An `ml_program.global` that a step of another frontend reads has a list of
+    these as `kvrm.parts`: the tensors that make it, their rows one under the
+    other. A part is elements of `tensor`, which lies row-major: those of the
+    rows, by sizes and strides from the slowest dimension on, and those of
+    each row. So `rows` of `[256] by [1]` and `columns` of `[512] by [256]` are
+    the transpose of a matrix `[512][256]`.
+
+    Example:
+    `#kvrm.weight_part<"wq", offset = 0, rows = [256] by [1], columns = [512] by [256]>`
+  }];
+  let parameters = (ins "StringAttr":$tensor, "int64_t":$offset,
+      ArrayRefParameter<"int64_t">:$rowSizes,
+      ArrayRefParameter<"int64_t">:$rowStrides,
+      ArrayRefParameter<"int64_t">:$columnSizes,
+      ArrayRefParameter<"int64_t">:$columnStrides);
+  let assemblyFormat = [{
+    `<` $tensor `,` `offset` `=` $offset `,`
+        `rows` `=` `[` $rowSizes `]` `by` `[` $rowStrides `]` `,`
+        `columns` `=` `[` $columnSizes `]` `by` `[` $columnStrides `]` `>`
+  }];
+  let extraClassDeclaration = [{
+    int64_t getRows();
+    int64_t getColumns();
+  }];
+  let genVerifyDecl = 1;
+}
+
 #endif // KVRM_ATTRS_TD

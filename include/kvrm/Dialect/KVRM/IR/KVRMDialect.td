@@ -52,6 +52,11 @@ def KVRM_Dialect : Dialect {
     static constexpr ::llvm::StringLiteral getWeightAttrName() {
       return "kvrm.weight";
     }
+    /// On an `ml_program.global` of a graph from outside: a list of
+    /// `#kvrm.weight_part`, of which tensors it is made.
+    static constexpr ::llvm::StringLiteral getPartsAttrName() {
+      return "kvrm.parts";
+    }
 
     /// On a step: a `#kvrm.step_plan` for each of its batches, once its kernels
     /// are generated.
@@ -61,6 +66,11 @@ def KVRM_Dialect : Dialect {
     /// On a step's argument: its `#kvrm.argument`.
     static constexpr ::llvm::StringLiteral getArgumentAttrName() {
       return "kvrm.argument";
+    }
+    /// On an argument of a graph from outside: a string, its name in the file
+    /// of its values.
+    static constexpr ::llvm::StringLiteral getNameAttrName() {
+      return "kvrm.name";
     }
     /// On a kernel's function in a `gpu.module`: its `#kvrm.device_kernel`.
     static constexpr ::llvm::StringLiteral getDeviceKernelAttrName() {

@@ -66,6 +66,108 @@ def RaiseStaticCachePass : Pass<"kvrm-raise-static-cache", "::mlir::ModuleOp"> {
   ];
 }
 
+def AdoptStepPass : Pass<"kvrm-adopt-step", "::mlir::ModuleOp"> {
+  let summary = "Give a raised step the interface of a decode step";
+  let description = [{
+    The one raised step of a module becomes `decode_step`, of tokens `[rows, 1]`
+    and positions `[rows]`, i32, and both caches, to logits `[rows, vocabulary]`
+    in f32 and both caches.
+
+    - The argument of integers, one a row, is the tokens. Where several could
+      be, one has the role: `kvrm.argument = #kvrm.argument<tokens>`.
+    - Arguments of floating point are weights: globals without a value. Their
+      name is their `kvrm.name`, the name of their location, or `argN`.
+    - Tensors of floating point in the graph are weights with a value, called
+      `constant.N`.
+    - The result of floating point, `[rows, vocabulary]` with sizes of one in
+      between, is the logits. Results of integers that no cache is in go, with
+      a remark.
+    - Positions are at most the last of the capacity for all but attention:
+      idle rows may stand behind it.
+
+    What is none of this is an error.
+  }];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",
+    "::mlir::ml_program::MLProgramDialect", "::mlir::tensor::TensorDialect",
+  ];
+}
+
+def BatchStepPass : Pass<"kvrm-batch-step", "::mlir::ModuleOp"> {
+  let summary = "Make a decode step one of other rows, and a prefill of it";
+  let description = [{
+    Follows the rows of an adopted decode step (`kvrm-adopt-step`) from tokens
+    and positions to the logits, through `linalg.generic`, reshapes and slices,
+    and proves that no row depends on another but through attention. The step
+    is then built again for `slots` rows. A step of one row is the function of a
+    row, and its tensors get a dim of rows.
+
+    A prefill is the same graph again: tokens of a prompt are rows to all but
+    attention, which takes them as queries of one row. What attention does not
+    need, behind the last layer, is computed for the last token alone.
+
+    Values that were computed row by row and stacked, as
+    `kvrm-raise-static-cache` makes them of a position that rows share, are
+    computed for all rows at once.
+
+    An op through which rows cannot be followed is an error. Named ops are to be
+    generalised before, and unit dims folded.
+  }];
+  let options = [
+    Option<"slots", "slots", "int64_t", /*default=*/"0",
+           "Rows of the decode step, and slots of its caches; 0: as many as it "
+           "has">,
+    Option<"chunk", "chunk", "int64_t", /*default=*/"0",
+           "Tokens of a prefill; 0: make none">,
+  ];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::kvrm::KVRMDialect",
+    "::mlir::linalg::LinalgDialect", "::mlir::tensor::TensorDialect",
+  ];
+}
+
+def ArrangeWeightsPass : Pass<"kvrm-arrange-weights", "::mlir::ModuleOp"> {
+  let summary = "Make products with weights those that this compiler has";
+  let description = [{
+    In the steps of a graph from outside, a `linalg.generic` that multiplies
+    activations with a weight, whatever the order of their dims, and whether
+    the weight was transposed, reshaped or sliced before, becomes a
+    `linalg.matmul` of `[rows, depth]` with the transpose of a matrix
+    `[columns, depth]`, summed in f32. Products of the same activations become
+    one, of a matrix that has the rows of all.
+
+    Such a matrix is a global of its own. Its `kvrm.parts` say which elements
+    of which tensors it has, so that the package's writer puts them in order
+    and nothing is transposed in a step. Steps share it.
+
+    Matrices, and tables that are read by tokens, get the element `element`.
+    Globals that nothing uses any more go.
+  }];
+  let options = [
+    Option<"element", "element", "std::string", /*default=*/"\"\"",
+           "Element of matrices: f32, f16 or bf16; empty: as in the graph">,
+  ];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::kvrm::KVRMDialect",
+    "::mlir::linalg::LinalgDialect", "::mlir::ml_program::MLProgramDialect",
+    "::mlir::tensor::TensorDialect",
+  ];
+}
+
+def FuseElementwisePass : Pass<"kvrm-fuse-elementwise"> {
+  let summary = "Fuse elementwise ops with the one op that uses each";
+  let description = [{
+    The fusion of upstream's `linalg-fuse-elementwise-ops`, without that of
+    reshapes, which takes apart the dims of what is near them, and of what a
+    product reads. Single numbers go wherever they are used. Powers with
+    constant exponents become products.
+  }];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",
+    "::mlir::math::MathDialect", "::mlir::tensor::TensorDialect",
+  ];
+}
+
 def PageCachePass : Pass<"kvrm-page-cache", "::mlir::ModuleOp"> {
   let summary = "Replace static KV caches by a paged session";
   let description = [{

@@ -28,6 +28,10 @@ namespace mlir::kvrm {
 /// The functions of `module` that are marked `kvrm.step` and have a body.
 SmallVector<func::FuncOp> getSteps(ModuleOp module);
 
+/// The name of an argument of a graph from outside: its `kvrm.name`, the name
+/// of its location, or "argN".
+std::string getArgumentName(func::FuncOp func, unsigned index);
+
 /// The descriptors of a step's batches; none if it does not commit.
 SmallVector<DescriptorType> getBatches(func::FuncOp step);
 
