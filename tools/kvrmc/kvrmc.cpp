@@ -10,6 +10,8 @@
 //                                              file, or a folder of Hugging
 //                                              Face
 //   kvrmc synth -o DIR.kvrm [options]          a seeded decoder of any shape
+//   kvrmc GRAPH.mlir --weights W.safetensors   a decode step of another
+//                                              frontend
 //
 // With --emit the work stops at a phase and its text goes to -o, or to standard
 // output.
@@ -20,7 +22,9 @@
 #include "CPUTarget.h"
 #include "Compiler.h"
 #include "GPUTarget.h"
+#include "GraphSource.h"
 
+#include "kvrm/Frontend/CheckRange.h"
 #include "kvrm/Frontend/DecoderBuilder.h"
 #include "kvrm/Frontend/GGUF.h"
 #include "kvrm/runtime/abi/limits.h"
@@ -52,8 +56,17 @@ cl::SubCommand attentionCommand("attention",
                                 "Compile attention kernels for an NVIDIA GPU");
 cl::OptionCategory category("kvrmc options");
 
-cl::opt<std::string> model(cl::Positional, cl::desc("MODEL.gguf or FOLDER"),
+cl::opt<std::string> model(cl::Positional,
+                           cl::desc("MODEL.gguf, FOLDER or GRAPH.mlir"),
                            cl::cat(category));
+cl::opt<std::string>
+    weights("weights",
+            cl::desc("Weights of a graph: safetensors, or an index of shards"),
+            cl::value_desc("path"), cl::cat(category));
+cl::opt<std::string>
+    manifest("manifest",
+             cl::desc("Names and roles of a graph's arguments, JSON"),
+             cl::value_desc("path"), cl::cat(category));
 cl::opt<std::string> output("o", cl::desc("Package to write, or file to emit"),
                             cl::value_desc("path"), cl::cat(category),
                             cl::sub(cl::SubCommand::getTopLevel()),
@@ -246,7 +259,7 @@ llvm::Expected<kvrm::DecoderModel> openModel() {
   if (!synthCommand) {
     if (model.empty())
       return llvm::createStringError(
-          "no model: name a GGUF file or a folder, or use 'kvrmc synth'");
+          "no model: name a GGUF file, a folder or a graph, or use 'kvrmc synth'");
     return kvrm::openModel(model, capacity);
   }
   kvrm::SynthOptions options;
@@ -480,6 +493,65 @@ llvm::Expected<std::unique_ptr<Target>> gpuTarget() {
   return std::make_unique<GPUTarget>(std::move(*machine), options);
 }
 
+bool isGraph() {
+  return !synthCommand && (llvm::StringRef(model).ends_with(".mlir") ||
+                           llvm::StringRef(model).ends_with(".mlirbc"));
+}
+
+/// What a graph of another frontend has not, or not yet.
+llvm::Error checkGraphOptions() {
+  if (isForGPU())
+    return llvm::createStringError(
+        "--target: graphs of other frontends are compiled for the host alone");
+  if (mixes)
+    return llvm::createStringError(
+        "--mixed: graphs of other frontends have no such step");
+  if (activations.getNumOccurrences())
+    return llvm::createStringError(
+        "--activations: a graph's are what the graph says");
+  if (cacheType != "f16" && cacheType != "bf16")
+    return isBF16("cache-type", cacheType).takeError();
+  if (weightType != "f16" && weightType != "bf16" && weightType != "f32")
+    return llvm::createStringError("--weight-type: '" + weightType +
+                                   "' is none of f32, f16 and bf16");
+  if (llvm::Error error = kvrm::checkRange("--slots", slots, 1, KVRM_MAX_ROWS))
+    return error;
+  return kvrm::checkRange("--prefill-chunk", chunk, 1, KVRM_MAX_QUERIES);
+}
+
+llvm::Error runGraph() {
+  if (llvm::Error error = checkGraphOptions())
+    return error;
+  GraphOptions options;
+  options.path = model;
+  options.weights = weights;
+  options.manifest = manifest;
+  options.cacheType = cacheType;
+  options.weightType = weightType;
+  options.slots = slots.getNumOccurrences() ? slots : 0;
+  options.prefillChunk = chunk;
+  options.needsWeights = emit == Emit::Package || emit == Emit::LLVM;
+  llvm::Expected<std::unique_ptr<Graph>> graph = openGraph(options);
+  if (!graph)
+    return graph.takeError();
+  if (capacity.getNumOccurrences() && capacity != (*graph)->capacity)
+    return llvm::createStringError("--capacity: the graph's is %lld",
+                                   static_cast<long long>((*graph)->capacity));
+  if (!quiet)
+    for (const std::string &note : (*graph)->notes)
+      llvm::errs() << "note: " << kvrm::oneLine(note) << "\n";
+  llvm::Expected<std::unique_ptr<Target>> machine =
+      cpuTarget((*graph)->model.config);
+  if (!machine)
+    return machine.takeError();
+  Source source = graphSource(**graph);
+  source.isStatic = isStatic;
+  std::vector<std::string> inputs = (*graph)->model.files;
+  if (!manifest.empty())
+    inputs.push_back(manifest);
+  return compile(std::move(source), **machine, {output, inputs, emit, quiet});
+}
+
 llvm::Error run() {
   if (attentionCommand)
     return runAttention();
@@ -492,6 +564,11 @@ llvm::Error run() {
     return error;
   if (llvm::Error error = checkTile(kvTile))
     return error;
+  if (isGraph())
+    return runGraph();
+  if (!weights.empty() || !manifest.empty())
+    return llvm::createStringError(
+        "--weights and --manifest are for a graph, a file of .mlir or .mlirbc");
   if (isForGPU())
     if (llvm::Error error = checkGPUOptions())
       return error;

@@ -1,0 +1,111 @@
+#!/usr/bin/env python3
+# Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+# See LICENSE for licence information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""Compiles Inputs/step.mlir with random weights, and judges what its packages
+compute by a float64 reference.
+
+    exported_step.py --work /tmp/step [--seed N]
+"""
+
+import os
+
+import harness
+import numpy as np
+from llama import Llama, round_to, write_safetensors
+
+GRAPH = os.path.join(os.path.dirname(__file__), "Inputs", "step.mlir")
+CAPACITY, VOCABULARY = 32, 48
+# Sums are f32, and a last bit may decide how a key is rounded.
+TOLERANCE = {"f16": 1e-3, "bf16": 8e-3}
+
+
+def random_tensors(rng):
+    """The tensors of the graph's arguments, in f32."""
+
+    def matrix(*shape):
+        return rng.normal(0, shape[-1] ** -0.5, shape).astype(np.float32)
+
+    def gain():
+        return (1 + 0.1 * rng.normal(size=32)).astype(np.float32)
+
+    return {
+        "embed": rng.normal(size=(VOCABULARY, 32)).astype(np.float32),
+        "norm1": gain(),
+        "wq": matrix(32, 32),
+        "wk": matrix(16, 32),
+        "wv": matrix(32, 16),
+        "wo": matrix(32, 32),
+        "norm2": gain(),
+        "head": matrix(VOCABULARY, 32),
+    }
+
+
+def reference(tensors, kind):
+    """The decoder, with matrices rounded as packages hold them."""
+    rounded = {name: round_to(values, kind) for name, values in tensors.items()}
+    return Llama(
+        {
+            "embed": rounded["embed"],
+            "norm": tensors["norm2"].astype(np.float64),
+            "head": rounded["head"],
+            "layers": [
+                {
+                    "attn_norm": tensors["norm1"].astype(np.float64),
+                    "wq": rounded["wq"],
+                    "wk": rounded["wk"],
+                    "wv": rounded["wv"].T,
+                    "wo": rounded["wo"].T,
+                }
+            ],
+        },
+        head_dim=16,
+    )
+
+
+def check(report, tools, model, package, cache, rng):
+    sequences = [
+        rng.integers(0, VOCABULARY, length).tolist()
+        for length in (CAPACITY, 1, 7, 17, 16, 2)
+    ]
+    prompts = [20, 1, 3, 16, 15, 1]
+    logits = tools.path("logits.npy")
+    tools.score(package, sequences, prompts, logits)
+    got = np.load(logits)
+    worst, differ = 0.0, 0
+    for tokens, prompt, rows in zip(sequences, prompts, got):
+        for row, want in zip(rows, model.score(tokens, cache)[prompt - 1 :]):
+            if np.isnan(row).any():
+                continue
+            worst = max(worst, np.abs(row - want).max())
+            differ += int(row.argmax() != want.argmax())
+    name = os.path.basename(package)
+    print(f"{name}: largest difference {worst:.1e}, {differ} greedy tokens differ")
+    report.check(worst < TOLERANCE[cache], f"{name}: {worst} is too far")
+    report.check(differ == 0, f"{name}: {differ} greedy tokens differ")
+
+
+def main():
+    arguments = harness.parser(__doc__)
+    arguments.add_argument("--seed", type=int, default=1)
+    args = arguments.parse_args()
+    rng = np.random.default_rng(args.seed)
+    tools, report = harness.Tools(args), harness.Report()
+    tensors = random_tensors(rng)
+    weights = tools.path("weights.safetensors")
+    write_safetensors(weights, tensors)
+    for name, cache, kind, options in [
+        ("paged", "f16", "f16", ["--prefill-chunk=8"]),
+        ("more-slots", "bf16", "f32", ["--slots=5", "--cache-type=bf16", "--weight-type=f32"]),
+        ("one-slot", "f16", "bf16", ["--slots=1", "--weight-type=bf16", "--prefill-chunk=1"]),
+        ("static", "f16", "f16", ["--static", "--prefill-chunk=5"]),
+    ]:
+        package = tools.compile([GRAPH], name, "--weights", weights, *options)
+        check(report, tools, reference(tensors, kind), package, cache, rng)
+        if not args.keep:
+            harness.remove(package)
+    report.finish()
+
+
+if __name__ == "__main__":
+    main()
