@@ -46,6 +46,7 @@ void kvrm::buildAdoptPipeline(OpPassManager &pm,
   };
   pm.addPass(createAdoptStepPass());
   pm.addPass(createLinalgGeneralizeNamedOpsPass());
+  pm.addPass(createWidenDensePass());
   pm.addPass(createLinalgFoldUnitExtentDimsPass());
   pm.addNestedPass<func::FuncOp>(createFuseElementwisePass());
   simplify();

@@ -210,8 +210,9 @@ Value ArrangeWeightsPass::load(ImplicitLocOpBuilder &b,
     WeightPartAttr part = first.weight;
     ml_program::GlobalOp source =
         lookup(FlatSymbolRefAttr::get(part.getTensor()));
-    Type element =
-        matrixElement ? matrixElement : getElementTypeOrSelf(source.getType());
+    Type element = getElementTypeOrSelf(source.getType());
+    if (matrixElement && element.isF32())
+      element = matrixElement;
     auto type = RankedTensorType::get({rows, part.getColumns()}, element);
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPoint(source);

@@ -140,8 +140,8 @@ def ArrangeWeightsPass : Pass<"kvrm-arrange-weights", "::mlir::ModuleOp"> {
     of which tensors it has, so that the package's writer puts them in order
     and nothing is transposed in a step. Steps share it.
 
-    Matrices, and tables that are read by tokens, get the element `element`.
-    Globals that nothing uses any more go.
+    Matrices of f32, and tables of f32 that are read by tokens, get the element
+    `element`. Globals that nothing uses any more go.
   }];
   let options = [
     Option<"element", "element", "std::string", /*default=*/"\"\"",
@@ -165,6 +165,22 @@ def FuseElementwisePass : Pass<"kvrm-fuse-elementwise"> {
   let dependentDialects = [
     "::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",
     "::mlir::math::MathDialect", "::mlir::tensor::TensorDialect",
+  ];
+}
+
+def WidenDensePass : Pass<"kvrm-widen-dense", "::mlir::ModuleOp"> {
+  let summary = "Compute the dense part of a step in f32";
+  let description = [{
+    A graph from outside may be f16 or bf16 throughout, which CPUs have no
+    arithmetic for. Its values become f32, and casts between go: results are
+    more exact than those of the graph. Weights stay as they are, and are
+    widened where they are read; so do caches.
+
+    Named ops of `linalg` are to be generalised before.
+  }];
+  let dependentDialects = [
+    "::mlir::arith::ArithDialect", "::mlir::linalg::LinalgDialect",
+    "::mlir::tensor::TensorDialect",
   ];
 }
 
