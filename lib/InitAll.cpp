@@ -16,9 +16,13 @@
 #include "kvrm/Dialect/KVRM/Transforms/Passes.h"
 #include "kvrm/Pipelines/Pipelines.h"
 
+#include "mlir/Dialect/Func/Extensions/InlinerExtension.h"
+
 void mlir::kvrm::registerAllKVRMDialects(DialectRegistry &registry) {
   registry.insert<KVRMDialect>();
   registerForeignDialects(registry);
+  // Exporters call functions, which are inlined before a step is raised.
+  func::registerInlinerExtension(registry);
   registerBufferizableOpInterfaceExternalModels(registry);
 }
 

@@ -18,7 +18,6 @@
 #include "kvrm/Pipelines/Pipelines.h"
 
 #include "mlir/Bytecode/BytecodeWriter.h"
-#include "mlir/Dialect/Func/Extensions/AllExtensions.h"
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 #include "mlir/IR/Diagnostics.h"
 #include "mlir/InitAllDialects.h"
@@ -69,7 +68,6 @@ private:
 static DialectRegistry makeRegistry() {
   DialectRegistry registry;
   registerAllDialects(registry);
-  func::registerAllExtensions(registry);
   registerAllKVRMDialects(registry);
   return registry;
 }

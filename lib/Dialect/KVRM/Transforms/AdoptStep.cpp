@@ -112,7 +112,8 @@ LogicalResult StepAdoption::findLogits() {
     if (value == newKeyCache || value == newValueCache)
       continue;
     auto type = dyn_cast<RankedTensorType>(value.getType());
-    bool isFloat = type && isa<FloatType>(type.getElementType()) &&
+    bool isFloat = type && type.hasStaticShape() &&
+                   isa<FloatType>(type.getElementType()) &&
                    type.getElementTypeBitWidth() <= 32;
     // [rows, vocabulary], with sizes of one before, between or behind.
     int64_t wide = 0;

@@ -245,6 +245,21 @@ void BatchedStep::build(StringRef name) {
   func::ReturnOp::create(b, ValueRange{logits, keyCache, valueCache});
 }
 
+/// Whether a step has tokens, positions and caches, and logits and caches.
+static bool isAdopted(func::FuncOp step) {
+  auto isOfRank = [](Type type, int64_t rank) {
+    auto tensor = dyn_cast<RankedTensorType>(type);
+    return tensor && tensor.hasStaticShape() && tensor.getRank() == rank;
+  };
+  ArrayRef<Type> inputs = step.getArgumentTypes(),
+                 results = step.getResultTypes();
+  return inputs.size() == 4 && isOfRank(inputs[0], 2) &&
+         isOfRank(inputs[1], 1) && isOfRank(inputs[2], 5) &&
+         inputs[3] == inputs[2] && results.size() == 3 &&
+         isOfRank(results[0], 2) && results[1] == inputs[2] &&
+         results[2] == inputs[2] && !step.getOps<CachedAttentionOp>().empty();
+}
+
 namespace {
 class BatchStepPass : public kvrm::impl::BatchStepPassBase<BatchStepPass> {
 public:
@@ -252,9 +267,6 @@ public:
 
   void runOnOperation() override {
     SmallVector<func::FuncOp> steps = getSteps(getOperation());
-    auto isAdopted = [](func::FuncOp step) {
-      return step.getNumArguments() == 4 && step.getNumResults() == 3;
-    };
     if (steps.size() != 1 || !isAdopted(steps.front())) {
       getOperation().emitError("has no single adopted step; run "
                                "kvrm-adopt-step first");

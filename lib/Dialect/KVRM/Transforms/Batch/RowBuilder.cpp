@@ -51,7 +51,7 @@ Value RowBuilder::get(Value old) {
 }
 
 void RowBuilder::build(Operation &op) {
-  if (!analysis.of(op.getResult(0)))
+  if (op.getNumResults() == 0 || !analysis.of(op.getResult(0)))
     return;
   b.setLoc(op.getLoc());
   if (Value ofFirst = analysis.stackedOf(op.getResult(0))) {
