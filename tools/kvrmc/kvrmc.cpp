@@ -258,8 +258,8 @@ llvm::Expected<bool> isBF16(llvm::StringRef option, llvm::StringRef value) {
 llvm::Expected<kvrm::DecoderModel> openModel() {
   if (!synthCommand) {
     if (model.empty())
-      return llvm::createStringError(
-          "no model: name a GGUF file, a folder or a graph, or use 'kvrmc synth'");
+      return llvm::createStringError("no model: name a GGUF file, a folder or "
+                                     "a graph, or use 'kvrmc synth'");
     return kvrm::openModel(model, capacity);
   }
   kvrm::SynthOptions options;
