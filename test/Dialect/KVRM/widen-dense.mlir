@@ -85,3 +85,31 @@ func.func @decode_step(%x: tensor<2x4xf32>) -> tensor<2x4xf32> attributes {kvrm.
   } -> tensor<2x4xf32>
   return %y : tensor<2x4xf32>
 }
+
+// -----
+
+func.func @step(%x: memref<4xf16>, %y: memref<4xf16>) attributes {kvrm.step} {
+  // expected-error@+1 {{cannot be made f32}}
+  linalg.generic {indexing_maps = [affine_map<(i) -> (i)>, affine_map<(i) -> (i)>], iterator_types = ["parallel"]}
+      ins(%x : memref<4xf16>) outs(%y : memref<4xf16>) {
+  ^bb0(%a: f16, %b: f16):
+    linalg.yield %a : f16
+  }
+  return
+}
+
+// -----
+
+func.func @step(%x: tensor<?xf16>, %y: tensor<8xf16>, %c: index) -> tensor<8xf16> attributes {kvrm.step} {
+  // expected-error@+1 {{cannot be made f32}}
+  %z = tensor.insert_slice %x into %y[0] [%c] [1] : tensor<?xf16> into tensor<8xf16>
+  return %z : tensor<8xf16>
+}
+
+// -----
+
+func.func @step(%x: tensor<4xf16>) -> tensor<4xf16> attributes {kvrm.step} {
+  // expected-error@+1 {{cannot be made f32}}
+  %y = arith.negf %x : tensor<4xf16>
+  return %y : tensor<4xf16>
+}

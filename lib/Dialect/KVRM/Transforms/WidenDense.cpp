@@ -103,6 +103,8 @@ void DenseWidening::replace(Operation *op, Value value) {
 }
 
 void DenseWidening::retypeGeneric(linalg::GenericOp op) {
+  if (!op.hasPureTensorSemantics())
+    return; // on buffers, of f32
   for (OpOperand &operand : op->getOpOperands()) {
     if (op.isDpsInit(&operand))
       widenTensor(operand);
@@ -186,26 +188,41 @@ void DenseWidening::run() {
     op->erase();
 }
 
-/// The first op that looks at the bits of a narrow number, or whose results
-/// would not follow; null if there is none.
+static bool hasNarrow(TypeRange types) {
+  return llvm::any_of(
+      types, [](Type type) { return isNarrow(getElementTypeOrSelf(type)); });
+}
+
+/// Whether retype() knows what becomes of an op.
+static bool isFollowed(Operation *op) {
+  auto isDynamic = [](Type type) {
+    auto shaped = dyn_cast<ShapedType>(type);
+    return shaped && !shaped.hasStaticShape();
+  };
+  if (llvm::any_of(op->getOperandTypes(), isDynamic) ||
+      llvm::any_of(op->getResultTypes(), isDynamic))
+    return false;
+  if (auto generic = dyn_cast<linalg::GenericOp>(op))
+    return generic.hasPureTensorSemantics();
+  if (isa<arith::ConstantOp, ml_program::GlobalLoadConstOp, func::ReturnOp,
+          linalg::YieldOp, scf::IfOp, scf::YieldOp, tensor::EmptyOp,
+          tensor::ExtractOp, tensor::ExpandShapeOp, tensor::CollapseShapeOp,
+          tensor::ExtractSliceOp, tensor::InsertSliceOp, CachedAttentionOp>(op))
+    return true;
+  // An op on numbers; but not one that looks at their bits.
+  auto isShaped = [](Type type) { return isa<ShapedType>(type); };
+  return isa<arith::ArithDialect, math::MathDialect>(op->getDialect()) &&
+         !isa<arith::BitcastOp>(op) &&
+         llvm::none_of(op->getOperandTypes(), isShaped) &&
+         llvm::none_of(op->getResultTypes(), isShaped);
+}
+
+/// The first op of narrow numbers that is not followed; null if there is none.
 static Operation *findFixed(func::FuncOp step) {
   Operation *fixed = nullptr;
   step.getBody().walk([&](Operation *op) {
-    bool hasNarrow = llvm::any_of(op->getOperandTypes(),
-                                  [](Type type) {
-                                    return isNarrow(getElementTypeOrSelf(type));
-                                  }) ||
-                     llvm::any_of(op->getResultTypes(), [](Type type) {
-                       return isNarrow(getElementTypeOrSelf(type));
-                     });
-    bool isKnown =
-        isa<arith::ArithDialect, math::MathDialect, linalg::LinalgDialect,
-            tensor::TensorDialect, ml_program::MLProgramDialect, KVRMDialect>(
-            op->getDialect()) ||
-        isa<scf::IfOp, scf::YieldOp, func::ReturnOp>(op);
-    bool isNamed = isa<linalg::LinalgOp>(op) && !isa<linalg::GenericOp>(op);
-    if (hasNarrow && !fixed &&
-        (isa<arith::BitcastOp>(op) || !isKnown || isNamed))
+    if (!fixed && !isFollowed(op) &&
+        (hasNarrow(op->getOperandTypes()) || hasNarrow(op->getResultTypes())))
       fixed = op;
   });
   return fixed;
