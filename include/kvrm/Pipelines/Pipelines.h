@@ -24,7 +24,7 @@ namespace mlir::kvrm {
 template <typename Options>
 struct FarHistoryOptions : public PassPipelineOptions<Options> {
   template <typename T>
-  using Option = typename PassPipelineOptions<Options>::template Option<T>;
+  using Option = PassPipelineOptions<Options>::template Option<T>;
 
   Option<int64_t> window{
       *this, "window",
