@@ -13,7 +13,8 @@
 using namespace kvrm;
 
 Expected<CudaTokens>
-CudaTokens::create(std::shared_ptr<const CudaDevice> device, int64_t rows) {
+CudaTokens::create(const std::shared_ptr<const CudaDevice> &device,
+                   int64_t rows) {
   int64_t bytes = rows * int64_t(sizeof(int32_t));
   CudaTokens tokens;
   Expected<DeviceBuffer> chosen =

@@ -37,8 +37,8 @@ public:
 
   CudaTokens() = default;
   /// Takes all memory, for `rows` tokens. Errors: ResourceExhausted.
-  static Expected<CudaTokens> create(std::shared_ptr<const CudaDevice> device,
-                                     int64_t rows);
+  static Expected<CudaTokens>
+  create(const std::shared_ptr<const CudaDevice> &device, int64_t rows);
 
   /// The tokens on the device, int32_t[rows].
   uint64_t address() const { return chosen.address(); }
