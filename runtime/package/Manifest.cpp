@@ -272,12 +272,16 @@ static void readKernels(ObjectReader &reader, Manifest &manifest) {
       !manifest.kernel(KVRM_ROLE_ATTEND_STAGED))
     reader.fail("kernels",
                 "has one of stage and attend_workqueue_staged alone");
-  bool collapses = manifest.kernel(KVRM_ROLE_COLLAPSE) != nullptr;
-  if (collapses != (manifest.summaries > 0))
-    reader.fail("kernels", collapses ? "has collapse, and the cache no "
-                                       "entries of far_history"
-                                     : "has no collapse for the entries of "
-                                       "cache.far_history");
+  const KernelInfo *collapse = manifest.kernel(KVRM_ROLE_COLLAPSE);
+  if ((collapse != nullptr) != (manifest.summaries > 0))
+    reader.fail("kernels", collapse ? "has collapse, and the cache no entries "
+                                      "of far_history"
+                                    : "has no collapse for the entries of "
+                                      "cache.far_history");
+  if (collapse && collapse->threads != manifest.headDim)
+    reader.fail("kernels", "collapse has " + std::to_string(collapse->threads) +
+                               " threads, not model.head_dim, " +
+                               std::to_string(manifest.headDim));
 }
 
 //===----------------------------------------------------------------------===//

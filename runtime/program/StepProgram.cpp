@@ -374,6 +374,9 @@ Status Checker::checkKernel(const kvrm_program_command &command,
     return corrupt("kernel ", command.kernel, " is outside 0..",
                    static_cast<int64_t>(bounds.kernels.size()) - 1);
   kvrm_kernel_role role = bounds.kernels[command.kernel];
+  // It takes a commit's delta for a list of pages to write to.
+  if (role == KVRM_ROLE_COLLAPSE)
+    return corrupt("collapse is for between steps");
   if ((role == KVRM_ROLE_COMMIT) != (index < bounds.batches()))
     return corrupt("a program starts with a commit for each batch");
   int32_t allowed = schedulesOf(role);

@@ -64,7 +64,7 @@ StepOutputs Engine::outputsOf(Flight &flight) {
 }
 
 /// Notes that a step is under way.
-void Engine::started(Flight &flight) {
+void Engine::started(const Flight &flight) {
   ++underWay;
   for (RequestId id : flight.rows) {
     if (id < 0)

@@ -94,13 +94,13 @@ Status PaddedSession::runStep(StepEntry which, const StepRows &rows,
                               const StepOutputs &outputs, StepStats &stats) {
   PlannedEntry &entry = entries[static_cast<size_t>(which)];
   fillRows(entry, rows);
-  bool isChosenThere = runner->info().choosesTokens;
+  bool choosesTokens = runner->info().choosesTokens;
   float *logits = outputs.logits;
-  if (!logits && !isChosenThere)
+  if (!logits && !choosesTokens)
     logits = spareLogits();
   KVRM_TRY(entry.run(*runner, *pager, SchedulePolicy::workqueue, outputs,
                      logits, stats));
-  if (!isChosenThere)
+  if (!choosesTokens)
     chooseActive(rows, logits, outputs);
   return Status::ok();
 }

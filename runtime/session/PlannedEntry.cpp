@@ -43,17 +43,16 @@ void PlannedEntry::plan(const BlockPager &pager, const kvrm_sampling *sampling,
 Status PlannedEntry::run(Backend &backend, const BlockPager &pager,
                          int32_t schedule, const StepOutputs &outputs,
                          float *logits, StepStats &stats) {
-  bool isChosenThere =
-      outputs.isLater || (backend.info().choosesTokens && outputs.next);
+  bool isChosen = isChosenThere(backend.info(), outputs);
   stats.clearCounts();
-  plan(pager, isChosenThere ? outputs.sampling : nullptr, stats);
+  plan(pager, isChosen ? outputs.sampling : nullptr, stats);
   StepDescriptor *planned = &*descriptor;
   return runPlanned(backend,
                     {.entry = entry,
                      .descriptors = {&planned, 1},
                      .schedule = schedule,
                      .logits = logits,
-                     .next = isChosenThere ? outputs.next : nullptr,
+                     .next = isChosen ? outputs.next : nullptr,
                      .isLater = outputs.isLater},
                     stats);
 }

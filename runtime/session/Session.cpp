@@ -124,13 +124,13 @@ int32_t Session::chooseSchedule(Entry &entry) {
 /// histories are extended.
 Status Session::runEntry(Entry &entry, const StepOutputs &outputs,
                          StepStats &stats) {
-  bool isChosenThere = runner->info().choosesTokens;
+  bool choosesTokens = runner->info().choosesTokens;
   float *logits = outputs.logits;
-  if (!logits && !isChosenThere)
+  if (!logits && !choosesTokens)
     logits = spareLogits.data();
   KVRM_TRY(entry.planned.run(*runner, *pager, chooseSchedule(entry), outputs,
                              logits, stats));
-  if (!isChosenThere)
+  if (!choosesTokens)
     chooseActive(entry.planned.rows(), logits, outputs);
   noteCollapses(stats);
   return Status::ok();
@@ -341,14 +341,13 @@ Status Session::mixedStep(std::span<const int32_t> tokens, int32_t slot,
 /// Runs a mixed step whose rows and tokens are filled in, as runEntry() does
 /// for one batch. The row of the prompt comes last.
 Status Session::runMixed(const StepOutputs &outputs, StepStats &stats) {
-  bool isChosenThere =
-      outputs.isLater || (runner->info().choosesTokens && outputs.next);
+  bool isChosen = isChosenThere(runner->info(), outputs);
   float *logits = outputs.logits;
   if (!logits && !runner->info().choosesTokens)
     logits = spareLogits.data();
   PlannedEntry &decode = entryOf(StepEntry::Decode).planned;
   PlannedEntry &prefill = entryOf(StepEntry::Prefill).planned;
-  const kvrm_sampling *sampling = isChosenThere ? outputs.sampling : nullptr;
+  const kvrm_sampling *sampling = isChosen ? outputs.sampling : nullptr;
   decode.plan(*pager, sampling, stats);
   prefill.plan(*pager, sampling ? sampling + slots() : nullptr, stats);
   const std::array descriptors = {&decode.planned(), &prefill.planned()};
@@ -357,7 +356,7 @@ Status Session::runMixed(const StepOutputs &outputs, StepStats &stats) {
                        .descriptors = descriptors,
                        .schedule = SchedulePolicy::workqueue,
                        .logits = logits,
-                       .next = isChosenThere ? outputs.next : nullptr,
+                       .next = isChosen ? outputs.next : nullptr,
                        .isLater = outputs.isLater},
                       stats));
   if (!runner->info().choosesTokens) {

@@ -28,15 +28,7 @@ namespace {
 
 constexpr std::array<kvrm_sampling, toy::slots + 1> sampling{};
 
-class CudaAhead : public testing::Test {
-protected:
-  void SetUp() override { control().reset(); }
-  void TearDown() override {
-    EXPECT_EQ(control().live, 0) << "something was not given back";
-    for (const std::string &violation : control().violations)
-      ADD_FAILURE() << violation;
-  }
-};
+class CudaAhead : public Machine {};
 
 } // namespace
 

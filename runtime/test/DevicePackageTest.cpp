@@ -68,6 +68,22 @@ TEST_F(DevicePackages, LoadsAWholeOne) {
   EXPECT_EQ((*package)->weights(), nullptr);
 }
 
+TEST_F(DevicePackages, ACollapseHasAThreadAColumn) {
+  auto error = [&](int32_t threads) {
+    json changed = toy::kernelManifestOf({.headDim = 128}, path);
+    changed["cache"]["far_history"] = {
+        {"window", 16}, {"entries", 16}, {"sinks", 4}};
+    changed["kernels"].push_back({{"role", "collapse"},
+                                  {"symbol", "collapse"},
+                                  {"threads", threads},
+                                  {"shared_bytes", 0}});
+    return parseManifest(changed.dump(), "M").status().message();
+  };
+  EXPECT_EQ(error(160),
+            "M: kernels: collapse has 160 threads, not model.head_dim, 128");
+  EXPECT_EQ(error(128).find("collapse"), std::string::npos) << error(128);
+}
+
 TEST_F(DevicePackages, EveryHeadShapeLoads) {
   for (const kvrm_head_shape &shape : kvrm_head_shapes) {
     json changed = toy::kernelManifestOf({.headDim = shape.head_dim}, path);

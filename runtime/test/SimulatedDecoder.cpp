@@ -187,19 +187,32 @@ static std::vector<AppendRequest> requestsOf(std::span<const int32_t> tokens) {
   return requests;
 }
 
+/// Writes the tokens of a step's rows, and the outputs of each.
+void SimulatedDecoder::computeRows(std::span<const AppendRequest> requests,
+                                   std::span<const int32_t> tokens,
+                                   const StepOutputs &outputs) {
+  for (const AppendRequest &request : requests) {
+    write(request.slot, tokens.subspan(static_cast<size_t>(request.slot), 1));
+    compute(request.slot, request.slot, outputs);
+  }
+}
+
+/// `outputs`, or for later what is kept in `next`, [slots + 1].
+static StepOutputs outputsOr(const StepOutputs &outputs,
+                             std::vector<int32_t> &next) {
+  StepOutputs wanted = outputs;
+  if (outputs.isLater)
+    wanted.next = next.data();
+  return wanted;
+}
+
 Status SimulatedDecoder::decode(std::span<const int32_t> tokens,
                                 const StepOutputs &outputs) {
   std::vector<int32_t> known = fed(tokens);
   std::vector<AppendRequest> requests = requestsOf(known);
   KVRM_TRY(append(requests));
   std::vector<int32_t> next(static_cast<size_t>(bounds.slots) + 1, -1);
-  StepOutputs wanted = outputs;
-  if (outputs.isLater)
-    wanted.next = next.data();
-  for (const AppendRequest &request : requests) {
-    write(request.slot, {&known[static_cast<size_t>(request.slot)], 1});
-    compute(request.slot, request.slot, wanted);
-  }
+  computeRows(requests, known, outputsOr(outputs, next));
   start(outputs, std::move(next));
   return Status::ok();
 }
@@ -216,13 +229,8 @@ Status SimulatedDecoder::mixedStep(std::span<const int32_t> tokens,
   spend(1000 * bounds.prefillChunk);
   requests.pop_back();
   std::vector<int32_t> next(static_cast<size_t>(bounds.slots) + 1, -1);
-  StepOutputs wanted = outputs;
-  if (outputs.isLater)
-    wanted.next = next.data();
-  for (const AppendRequest &request : requests) {
-    write(request.slot, {&known[static_cast<size_t>(request.slot)], 1});
-    compute(request.slot, request.slot, wanted);
-  }
+  StepOutputs wanted = outputsOr(outputs, next);
+  computeRows(requests, known, wanted);
   write(slot, prompt);
   compute(slot, bounds.slots, wanted);
   int32_t first = next.back();

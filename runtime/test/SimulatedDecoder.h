@@ -120,6 +120,9 @@ private:
   int32_t &cell(int32_t slot, int32_t position);
   void write(int32_t slot, std::span<const int32_t> tokens);
   void compute(int32_t slot, int32_t row, const kvrm::StepOutputs &outputs);
+  void computeRows(std::span<const kvrm::AppendRequest> requests,
+                   std::span<const int32_t> tokens,
+                   const kvrm::StepOutputs &outputs);
   void copy(const kvrm::PageCopy &copy);
 
   kvrm::DecoderShape bounds;

@@ -287,6 +287,19 @@ TEST_F(StepPrograms, PromptAttentionIsChecked) {
             where + "schedules 2 are not those of attend_prompt, 1");
 }
 
+/// What collapses a page has the parameters of an append, and reads another
+/// thing in them.
+TEST_F(StepPrograms, NothingCollapsesInAStep) {
+  size_t append = 0;
+  while (roles[parts.commands[append].kernel] != KVRM_ROLE_APPEND)
+    ++append;
+  EXPECT_EQ(verifyError(parts), "");
+  roles.push_back(KVRM_ROLE_COLLAPSE);
+  parts.commands[append].kernel = static_cast<uint32_t>(roles.size() - 1);
+  EXPECT_EQ(verifyError(parts), "P: command " + std::to_string(append) +
+                                    ": collapse is for between steps");
+}
+
 /// A decoder's step: its dense kernels take what their commands give them.
 TEST_F(StepPrograms, DenseKernelsAreChecked) {
   roles.push_back(KVRM_ROLE_DENSE);

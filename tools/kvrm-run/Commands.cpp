@@ -8,6 +8,8 @@
 
 #include "Commands.h"
 
+#include "kvrm/runtime/serving/Engine.h"
+
 #include <CLI/CLI.hpp>
 #include <charconv>
 
@@ -33,6 +35,20 @@ void run::addSessionOptions(CLI::App &command, CommonOptions &common) {
   command.add_option("--calibration", common.session.calibration,
                      "Constants of that GPU to choose schedules by, from "
                      "kvrm-run calibrate");
+}
+
+void run::addEngineOptions(CLI::App &command, EngineConfig &engine,
+                           SessionConfig &session) {
+  command.add_option("--queue-limit", engine.queueLimit,
+                     "Requests that may wait; more are refused (256)");
+  command.add_flag("--share-prefixes", engine.sharesPrefixes,
+                   "Equal prompt prefixes share pages of a paged package");
+  command.add_option("--kept-histories", session.keptHistories,
+                     "Finished histories kept to be shared from");
+  command.add_option("--parking-places", session.parkingPlaces,
+                     "Preempted histories that may be in host memory");
+  command.add_option("--parking-pages", session.parkingPages,
+                     "Pages that they have there, 0 = enough");
 }
 
 Status run::checkPackage(const CommonOptions &common) {

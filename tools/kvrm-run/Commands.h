@@ -22,6 +22,10 @@ class App;
 class Option;
 } // namespace CLI
 
+namespace kvrm {
+struct EngineConfig;
+} // namespace kvrm
+
 namespace kvrm::run {
 
 //===----------------------------------------------------------------------===//
@@ -60,6 +64,9 @@ struct CommonOptions {
 void addPackageOptions(CLI::App &command, CommonOptions &common);
 /// Of commands that run a model.
 void addSessionOptions(CLI::App &command, CommonOptions &common);
+/// Of commands that run an engine.
+void addEngineOptions(CLI::App &command, EngineConfig &engine,
+                      SessionConfig &session);
 /// Whether a package was given. Errors: InvalidArgument.
 Status checkPackage(const CommonOptions &common);
 
@@ -67,12 +74,12 @@ Status checkPackage(const CommonOptions &common);
 /// that a value may look like anything.
 void setRepeatable(CLI::Option &option);
 
-/// Parses "1,2,3", the value of --token-ids.
 /// Adds an option for a seed: a number below 2^64, and nothing that only looks
 /// like one after it was cut.
 void addSeedOption(CLI::App &command, const std::string &name, uint64_t &seed,
                    const std::string &help);
 
+/// Parses "1,2,3", the value of --token-ids.
 Expected<std::vector<int32_t>> parseIds(const std::string &text);
 
 //===----------------------------------------------------------------------===//

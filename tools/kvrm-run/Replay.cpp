@@ -84,19 +84,9 @@ static void addWorkOptions(CLI::App &command, Arguments &arguments) {
 
 static void addServingOptions(CLI::App &command, Arguments &arguments) {
   replay::Options &options = arguments.options;
-  SessionConfig &session = arguments.common.session;
-  command.add_option("--queue-limit", options.engine.queueLimit,
-                     "Requests that may wait; more are refused (256)");
+  addEngineOptions(command, options.engine, arguments.common.session);
   command.add_option("--stall-factor", options.engine.stallFactor,
                      "Prefill between two decode steps, in decode steps (1)");
-  command.add_flag("--share-prefixes", options.engine.sharesPrefixes,
-                   "Equal prompt prefixes share pages in the mode kvrm");
-  command.add_option("--kept-histories", session.keptHistories,
-                     "Finished histories kept to be shared from");
-  command.add_option("--parking-places", session.parkingPlaces,
-                     "Preempted histories that may be in host memory");
-  command.add_option("--parking-pages", session.parkingPages,
-                     "Pages that they have there, 0 = enough");
   command.add_option("--preemption", arguments.preemption,
                      "cheaper, park or recompute");
   command.add_option("--verify", arguments.verify,

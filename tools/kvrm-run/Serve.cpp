@@ -182,21 +182,6 @@ static Status serveUntilSignal(Arguments arguments) {
   return Status::ok();
 }
 
-static void addEngineOptions(CLI::App &command, Arguments &arguments) {
-  EngineConfig &engine = arguments.engine;
-  SessionConfig &session = arguments.common.session;
-  command.add_option("--queue-limit", engine.queueLimit,
-                     "Requests that may wait; one more is refused (256)");
-  command.add_flag("--share-prefixes", engine.sharesPrefixes,
-                   "Equal starts of prompts share pages");
-  command.add_option("--kept-histories", session.keptHistories,
-                     "Finished histories kept to be shared from");
-  command.add_option("--parking-places", session.parkingPlaces,
-                     "Histories that can wait in host memory for pages");
-  command.add_option("--parking-pages", session.parkingPages,
-                     "Pages that they have there together");
-}
-
 static void addLimitOptions(CLI::App &command, Arguments &arguments) {
   ConnectionLimits &limits = arguments.http.limits;
   command.add_option("--max-tokens", arguments.maxTokens,
@@ -228,7 +213,7 @@ Command run::addServe(CLI::App &app) {
   command->add_option("--model-name", arguments->model,
                       "What clients call the model (the package's name)");
   addSessionOptions(*command, arguments->common);
-  addEngineOptions(*command, *arguments);
+  addEngineOptions(*command, arguments->engine, arguments->common.session);
   addLimitOptions(*command, *arguments);
   return {command, [arguments] { return serveUntilSignal(*arguments); }};
 }

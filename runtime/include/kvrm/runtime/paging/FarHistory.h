@@ -8,8 +8,8 @@
 //
 // Decides which pages of a history collapse and into which summary entries
 // (KV-RM, arXiv 2605.09735: far-history summaries under a fixed interface). It
-// keeps the counts and chooses; who moves the KV is HostSummaries.h, who moves
-// the pages BlockPager.h.
+// keeps the counts and chooses; who moves the KV is HostSummaries.h or
+// CudaSummaries.h, who moves the pages BlockPager.h.
 //
 // Before tokens are appended, whole pages collapse, oldest first, until the
 // exact tokens and one more fit the window. A page becomes one entry, the mean

@@ -267,7 +267,7 @@ private:
   bool goesOn(const Request &request) const;
   Flight &gatherDecoding();
   StepOutputs outputsOf(Flight &flight);
-  void started(Flight &flight);
+  void started(const Flight &flight);
   void startedChunk(Flight &flight, Request &request, const Chunk &chunk);
   Status decodeAll();
   Status decodeWithChunk();

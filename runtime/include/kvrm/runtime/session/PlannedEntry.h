@@ -25,6 +25,11 @@
 
 namespace kvrm {
 
+/// Whether a step's tokens are wanted, and the backend chooses them.
+inline bool isChosenThere(const BackendInfo &info, const StepOutputs &outputs) {
+  return outputs.isLater || (info.choosesTokens && outputs.next);
+}
+
 class PlannedEntry {
 public:
   /// Takes all memory. `shape` gets the shares of the backend. Errors:
