@@ -54,6 +54,7 @@ Engine::Engine(Decoder &decoder, const Clock &clock, const EngineConfig &config,
     flight.next.resize(slots + 1);
   }
   scratchTokens.reserve(static_cast<size_t>(shape.capacity));
+  scratchPassed.reserve(static_cast<size_t>(config.overtakeLimit) + 1);
   if (config.sharesPrefixes) {
     kept.resize(static_cast<size_t>(shape.histories - shape.slots));
     prefixes = PrefixIndex(shape.histories,
@@ -71,6 +72,9 @@ Expected<std::unique_ptr<Engine>> Engine::create(Decoder &decoder,
                            " is outside 1..65536");
   if (!(config.stallFactor >= 0 && config.stallFactor <= 1000))
     return invalidArgument("stall factor is outside 0..1000");
+  if (config.overtakeLimit < 0 || config.overtakeLimit > 65536)
+    return invalidArgument("overtake limit: ", config.overtakeLimit,
+                           " is outside 0..65536");
   if (config.sharesPrefixes && !decoder.isPaged())
     return invalidArgument("prefixes are shared by pages, which a static "
                            "decoder does not have");
@@ -245,24 +249,43 @@ Status Engine::prefillSome(bool &leavesChunk) {
   return Status::ok();
 }
 
-/// Gives a slot to the oldest request that has none. False if nobody waits or
-/// it cannot start yet.
+/// Gives a slot to the oldest request that has none, or to one of the next if
+/// the pool has no room for it, and it has not been overtaken too often. False
+/// if nobody waits or nobody can start yet.
 bool Engine::startNext() {
   auto free = std::ranges::find(slotOwner, RequestId(-1));
   if (free == slotOwner.end())
     return false;
   auto slot = static_cast<int32_t>(free - slotOwner.begin());
-  auto at = std::ranges::find_if(requests, [](const auto &entry) {
-    return entry.second.phase != Phase::Prefilling &&
-           entry.second.phase != Phase::Decoding;
-  });
-  if (at == requests.end())
-    return false;
-  Request &request = at->second;
-  if (request.phase != Phase::Parked)
-    return startPrefill(request, slot);
+  scratchPassed.clear();
+  for (auto &[id, request] : requests) {
+    if (request.phase == Phase::Prefilling || request.phase == Phase::Decoding)
+      continue;
+    if (start(request, slot)) {
+      for (Request *passed : scratchPassed)
+        ++passed->overtaken;
+      sums.overtakes += !scratchPassed.empty();
+      return true;
+    }
+    scratchPassed.push_back(&request);
+    // As far as one looks, so often is the first of them passed.
+    if (request.phase != Phase::Waiting ||
+        request.overtaken >= config.overtakeLimit ||
+        scratchPassed.size() > static_cast<size_t>(config.overtakeLimit))
+      return false;
+  }
+  return false;
+}
 
-  // Parked: as it was, if its pages are there.
+/// Gives `slot`, which is free, to a request that has none. False if it cannot
+/// start yet: nothing has changed then.
+bool Engine::start(Request &request, int32_t slot) {
+  return request.phase == Phase::Parked ? unpark(request, slot)
+                                        : startPrefill(request, slot);
+}
+
+/// A parked request goes on as it was, if its pages are there.
+bool Engine::unpark(Request &request, int32_t slot) {
   if (!makeRoom(slot, request.target + 1))
     return false;
   int64_t start = clock.now();
@@ -274,7 +297,7 @@ bool Engine::startNext() {
   request.place = -1;
   request.slot = slot;
   request.phase = Phase::Decoding;
-  *free = at->first;
+  slotOwner[static_cast<size_t>(slot)] = request.result.id;
   if (config.sharesPrefixes)
     addPages(request);
   --sums.preempted;

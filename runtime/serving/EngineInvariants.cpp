@@ -49,11 +49,13 @@ Status Engine::checkRequest(RequestId id, const Request &request) const {
   return Status::ok();
 }
 
-/// Whether requests started in order of arrival and are counted.
+/// Whether requests started in order of arrival, but for those that may
+/// overtake, and are counted.
 Status Engine::checkRequests() const {
   int32_t waiting = 0;
   int32_t preempted = 0;
   int32_t running = 0;
+  int32_t mostOvertaken = 0; ///< of those that wait so far
   for (const auto &[id, request] : requests) {
     switch (request.phase) {
     case Phase::Waiting:
@@ -68,8 +70,13 @@ Status Engine::checkRequests() const {
       ++running;
       break;
     }
-    if (request.phase != Phase::Waiting && waiting > 0)
+    if (request.overtaken > config.overtakeLimit)
+      return broken("request ", id, " was overtaken ", request.overtaken,
+                    " times, the limit is ", config.overtakeLimit);
+    if (request.phase != Phase::Waiting && waiting > 0 && mostOvertaken == 0)
       return broken("request ", id, " overtook one that waits");
+    if (request.phase == Phase::Waiting)
+      mostOvertaken = std::max(mostOvertaken, request.overtaken);
     KVRM_TRY(checkRequest(id, request));
   }
   if (waiting != sums.waiting || preempted != sums.preempted ||

@@ -99,6 +99,7 @@ EngineConfig Simulation::makeConfig() {
   EngineConfig config;
   config.queueLimit = random.between(1, 12);
   config.stallFactor = random.below(4);
+  config.overtakeLimit = random.below(4);
   config.preemption = static_cast<PreemptionPolicy>(random.below(3));
   config.sharesPrefixes = random.percent(60);
   return config;

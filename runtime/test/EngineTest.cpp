@@ -325,6 +325,13 @@ TEST_F(EngineOnSimulation, BadSettingsAreAnswers) {
   EXPECT_EQ(message(65537, 1), "queue limit: 65537 is outside 1..65536");
   EXPECT_EQ(message(1, -1), "stall factor is outside 0..1000");
   EXPECT_EQ(message(1, std::nan("")), "stall factor is outside 0..1000");
+  for (int32_t limit : {-1, 65537}) {
+    EngineConfig config;
+    config.overtakeLimit = limit;
+    EXPECT_EQ(
+        Engine::create(*decoder, clock, config, nullptr).status().message(),
+        "overtake limit: " + std::to_string(limit) + " is outside 0..65536");
+  }
 }
 
 TEST_F(EngineOnSimulation, AFullQueueRefuses) {
@@ -340,6 +347,32 @@ TEST_F(EngineOnSimulation, AFullQueueRefuses) {
   // It recovers at once: the first has left the queue.
   ASSERT_TRUE(engine->step().isOk());
   EXPECT_TRUE(engine->submit(makeSpec({1}, 1)));
+}
+
+/// A prompt that the pool has no pages for is passed by those that fit, but not
+/// for ever.
+TEST_F(EngineOnSimulation, AFewRequestsOvertakeAPromptWithoutPages) {
+  for (int32_t limit : {0, 2, 5}) {
+    EngineConfig config;
+    config.overtakeLimit = limit;
+    engine.reset(); // before its decoder
+    recorder.results.clear();
+    make(shapeOf(4, 20), config);
+    // Takes half of the pool for 20 rounds.
+    ASSERT_TRUE(engine->submit(makeSpec(promptOf(40, 0), 20)));
+    ASSERT_TRUE(engine->step().isOk());
+    RequestId large = *engine->submit(makeSpec(promptOf(44, 1), 2));
+    for (int32_t i = 0; i < 7; ++i)
+      ASSERT_TRUE(engine->submit(makeSpec({i}, 1)));
+    ASSERT_TRUE(runAll(*engine).isOk());
+    ASSERT_EQ(recorder.results.size(), 9U);
+    EXPECT_EQ(engine->stats().overtakes, limit);
+    int32_t earlier = 0;
+    for (const auto &[id, result] : recorder.results)
+      earlier += id > large && result.start < recorder.results[large].start;
+    EXPECT_EQ(earlier, limit);
+    EXPECT_EQ(recorder.results[large].finish, FinishReason::MaxTokens);
+  }
 }
 
 /// A long prompt holds the others up by one chunk a round.

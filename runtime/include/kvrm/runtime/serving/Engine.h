@@ -31,10 +31,12 @@
 //
 // Requests start in order of arrival, preempted ones first, as soon as a slot
 // is free and the pool has pages for the prompt and one more for each request
-// that decodes. If pages run out none the less, kept prefixes go first, then
-// the youngest request is preempted: its history is parked in host memory, or
-// dropped and computed again, whichever has been cheaper per token. The oldest
-// request can take every page, so that somebody always gets on.
+// that decodes. While there are none for the next, a few behind it may start,
+// so often and no more: then all wait for it. If pages run out none the less,
+// kept prefixes go first, then the youngest request is preempted: its history
+// is parked in host memory, or dropped and computed again, whichever has been
+// cheaper per token. The oldest request can take every page, so that somebody
+// always gets on.
 //
 // With shared prefixes, a prompt that starts like a history in the pool starts
 // on that history's pages; finished histories are kept as long as nobody needs
@@ -114,6 +116,10 @@ struct EngineConfig {
   /// computed whatever it is.
   double stallFactor = 1;
   PreemptionPolicy preemption = PreemptionPolicy::Cheaper;
+  /// How many requests may start before one that came earlier and has no pages
+  /// for its prompt, 0..65536; 0: nobody overtakes. One that was preempted is
+  /// not overtaken.
+  int32_t overtakeLimit = 8;
   /// Equal prompt prefixes share pages. Finished histories are kept if the
   /// decoder has histories besides its slots.
   bool sharesPrefixes = false;
@@ -138,7 +144,8 @@ struct EngineStats {
   int64_t parkedTokens = 0;
   int64_t recomputed = 0; ///< requests preempted so
   int64_t recomputedTokens = 0;
-  int64_t evicted = 0; ///< kept histories given up for pages
+  int64_t evicted = 0;   ///< kept histories given up for pages
+  int64_t overtakes = 0; ///< starts before a request that came earlier
   int32_t waiting = 0;
   int32_t preempted = 0;
   int32_t running = 0; ///< in a slot
@@ -210,6 +217,7 @@ private:
     /// they choose.
     int32_t tokensAhead = 0;
     int32_t choicesAhead = 0;
+    int32_t overtaken = 0; ///< starts of later ones while this waited
     /// Of the next token that no step under way chooses.
     std::optional<Sampler> sampler;
   };
@@ -253,6 +261,8 @@ private:
 
   Status prefillSome(bool &leavesChunk);
   bool startNext();
+  bool start(Request &request, int32_t slot);
+  bool unpark(Request &request, int32_t slot);
   bool startPrefill(Request &request, int32_t slot);
   int32_t sharePrefix(Request &request, int32_t slot);
   Chunk nextChunk(const Request &request);
@@ -305,7 +315,8 @@ private:
   std::vector<RequestId> placeOwner; ///< [parkingPlaces], -1 = free
   std::vector<Kept> kept;            ///< [histories - slots]
   PrefixIndex prefixes;
-  std::vector<int32_t> scratchTokens; ///< [capacity] of tokensOf()
+  std::vector<int32_t> scratchTokens;   ///< [capacity] of tokensOf()
+  std::vector<Request *> scratchPassed; ///< of startNext()
   // Of a decode step:
   std::vector<int32_t> stepTokens;         ///< [slots]
   std::vector<kvrm_sampling> stepSampling; ///< [slots], then of a prompt
