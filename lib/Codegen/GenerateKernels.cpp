@@ -35,14 +35,18 @@ struct KernelShape {
   Type io;
   TileAttr tile;
   Transport transport;
-  FloatAttr scale; ///< attend only
+  // Of those that attend; the last two if they have such.
+  FloatAttr scale;
+  IntegerAttr window;
+  FloatAttr softcap;
 
   auto key() const {
-    return std::make_tuple(kind.str(), session.getAsOpaquePointer(),
-                           descriptor.getAsOpaquePointer(), heads,
-                           io.getAsOpaquePointer(), tile.getAsOpaquePointer(),
-                           static_cast<int>(transport),
-                           scale ? scale.getAsOpaquePointer() : nullptr);
+    return std::make_tuple(
+        kind.str(), session.getAsOpaquePointer(),
+        descriptor.getAsOpaquePointer(), heads, io.getAsOpaquePointer(),
+        tile.getAsOpaquePointer(), static_cast<int>(transport),
+        scale.getAsOpaquePointer(), window.getAsOpaquePointer(),
+        softcap.getAsOpaquePointer());
   }
 };
 
@@ -78,6 +82,8 @@ KernelOp GenerateKernelsPass::getOrCreateKernel(const KernelShape &shape,
     os << "_r" << shape.descriptor.getRows() << "_q"
        << shape.descriptor.getQueries();
   os << "_p" << pool.getPage() << "_" << pool.getElement();
+  if (shape.window)
+    os << "_w" << shape.window.getInt();
   if (shape.transport == Transport::Staged)
     os << "_staged";
 
@@ -85,13 +91,14 @@ KernelOp GenerateKernelsPass::getOrCreateKernel(const KernelShape &shape,
   // then gives the second kernel a name of its own.
   SymbolTable symbols(getOperation());
   auto b = ImplicitLocOpBuilder::atBlockBegin(loc, getOperation().getBody());
-  kernel =
-      KernelOp::create(b, name, StringAttr(), shape.heads, shape.io, shape.tile,
-                       shape.transport, shape.session, shape.descriptor);
+  kernel = KernelOp::create(b, name, StringAttr(), shape.heads, shape.io,
+                            shape.tile, shape.transport, shape.window,
+                            shape.session, shape.descriptor);
   symbols.insert(kernel);
-  TileProgram program = shape.scale
-                            ? TileProgram::attention(shape.session, shape.scale)
-                            : TileProgram::append();
+  TileProgram program = TileProgram::append();
+  if (shape.scale)
+    program = TileProgram::attention(shape.session, bool(shape.window),
+                                     shape.scale, shape.softcap);
   program.write(kernel);
   ++numKernels;
   return kernel;
@@ -180,7 +187,7 @@ LogicalResult GenerateKernelsPass::lowerStep(func::FuncOp func) {
         {"attend", op.getSession().getType(), op.getDescriptor().getType(),
          type.getDimSize(2), type.getElementType(), op.getTileAttr(),
          op.getGroups().getDefiningOp<StageOp>().getTransport(),
-         op.getScaleAttr()},
+         op.getScaleAttr(), op.getWindowAttr(), op.getSoftcapAttr()},
         op.getLoc());
     ImplicitLocOpBuilder b(op.getLoc(), op);
     auto launch = LaunchOp::create(
@@ -198,7 +205,7 @@ LogicalResult GenerateKernelsPass::lowerStep(func::FuncOp func) {
          pool.getKvHeads(),
          cast<RankedTensorType>(op.getKey().getType()).getElementType(),
          TileAttr::get(&getContext(), 1, pool.getPage()), Transport::Native,
-         FloatAttr()},
+         FloatAttr(), IntegerAttr(), FloatAttr()},
         op.getLoc());
     ImplicitLocOpBuilder b(op.getLoc(), op);
     LaunchOp::create(b, TypeRange{}, kernel.getSymName(), op.getSession(),

@@ -8,6 +8,8 @@
 
 #include "kvrm/Frontend/DecoderBuilder.h"
 
+#include "Activations.h"
+
 #include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
 #include "kvrm/Dialect/KVRM/Utils/Columns.h"
 #include "kvrm/Dialect/KVRM/Utils/Rotation.h"
@@ -136,10 +138,11 @@ private:
   Value normAfter(Value x, int64_t layer, const char *weightName);
   Value projection(Value x, int64_t layer);
   Value headNorm(Value x, int64_t layer, const char *weightName, int64_t heads);
-  Angles gatherAngles();
+  Angles gatherAngles(StringRef cosTable, StringRef sinTable);
   Angles noAngles();
   Value attend(Value x, int64_t layer, const Angles &angles);
   Value activate(Value gate, Value up);
+  Value capLogits(Value logits);
   Value feedForward(Value x, int64_t layer);
 
   ImplicitLocOpBuilder b;
@@ -256,7 +259,14 @@ Value StepBuilder::embed(const Batch &batch) {
         Value column = linalg::IndexOp::create(nested, loc, 1);
         Value element = tensor::ExtractOp::create(nested, loc, table,
                                                   ValueRange{token, column});
-        return arith::ExtFOp::create(nested, loc, nested.getF32Type(), element);
+        Value wide =
+            arith::ExtFOp::create(nested, loc, nested.getF32Type(), element);
+        if (config.embeddingScale == 1)
+          return wide;
+        Value scale = arith::ConstantOp::create(
+            nested, loc,
+            nested.getF32FloatAttr(static_cast<float>(config.embeddingScale)));
+        return arith::MulFOp::create(nested, loc, wide, scale);
       });
 }
 
@@ -480,12 +490,23 @@ Value StepBuilder::attendCache(const Batch &batch, Value q, Value k, Value v,
   Value query = splitHeads(batch, q, config.heads);
   Value key = splitHeads(batch, k, config.kvHeads);
   Value value = splitHeads(batch, v, config.kvHeads);
-  auto scale = b.getF32FloatAttr(
-      static_cast<float>(1.0 / std::sqrt(static_cast<double>(config.headDim))));
+  auto attribute = [&](double number) {
+    return b.getF32FloatAttr(static_cast<float>(number));
+  };
+  double scale = config.attentionScale;
+  if (scale == 0)
+    scale = 1.0 / std::sqrt(static_cast<double>(config.headDim));
+  // A window that is as long as a slot hides nothing.
+  IntegerAttr window;
+  if (int64_t size = config.layerWindow(layer); size && size < shape.capacity)
+    window = b.getI64IntegerAttr(size);
+  FloatAttr softcap;
+  if (config.attentionSoftcap != 0)
+    softcap = attribute(config.attentionSoftcap);
   auto attention = mlir::kvrm::CachedAttentionOp::create(
       b, TypeRange{query.getType(), cacheType(), cacheType()}, query, key,
       value, keyCache, valueCache, batch.positions, batch.counts, batch.slots,
-      b.getI64IntegerAttr(layer), scale);
+      b.getI64IntegerAttr(layer), attribute(scale), window, softcap);
   keyCache = attention.getNewKeyCache();
   valueCache = attention.getNewValueCache();
   return tensor::CollapseShapeOp::create(
@@ -547,21 +568,30 @@ Value StepBuilder::attend(Value x, int64_t layer, const Angles &angles) {
   return add(x, normAfter(added, layer, "attn_post_norm"));
 }
 
-/// silu(gate) * up
+/// The activation of gate, times up.
 Value StepBuilder::activate(Value gate, Value up) {
   return identityMapped(
       gate, {gate, up},
       [&](OpBuilder &nested, Location loc, ValueRange elements) -> Value {
-        Value one = arith::ConstantOp::create(nested, loc,
-                                              nested.getF32FloatAttr(1.0f));
-        Value negated = arith::NegFOp::create(nested, loc, elements[0]);
-        Value power = math::ExpOp::create(nested, loc, negated);
-        Value sum = arith::AddFOp::create(nested, loc, power, one);
-        Value silu = arith::DivFOp::create(nested, loc, elements[0], sum);
-        Value gated = arith::MulFOp::create(nested, loc, silu, elements[1]);
+        ImplicitLocOpBuilder body(loc, nested);
+        Value activated = config.activation == Activation::Silu
+                              ? silu(body, elements[0])
+                              : geluTanh(body, elements[0]);
+        Value gated = arith::MulFOp::create(body, activated, elements[1]);
         return toActivation(nested, loc, gated);
       },
       activationType());
+}
+
+Value StepBuilder::capLogits(Value logits) {
+  if (config.logitSoftcap == 0)
+    return logits;
+  return identityMapped(
+      logits, {logits},
+      [&](OpBuilder &nested, Location loc, ValueRange elements) {
+        ImplicitLocOpBuilder body(loc, nested);
+        return softcap(body, elements[0], config.logitSoftcap);
+      });
 }
 
 /// x and what the feed-forward of a layer adds to it.
@@ -578,13 +608,13 @@ Value StepBuilder::feedForward(Value x, int64_t layer) {
   return add(x, normAfter(added, layer, "ffn_post_norm"));
 }
 
-Angles StepBuilder::gatherAngles() {
+Angles StepBuilder::gatherAngles(StringRef cosTable, StringRef sinTable) {
   auto gather = [&](StringRef table) {
     return forEachBatch(
         tokens, [&](const Batch &batch) { return gatherRope(table, batch); });
   };
-  Value cosines = gather("rope_cos");
-  return {cosines, gather("rope_sin")};
+  Value cosines = gather(cosTable);
+  return {cosines, gather(sinTable)};
 }
 
 /// Those of what does not turn: the ops of a layer are the same as of others.
@@ -602,20 +632,27 @@ Angles StepBuilder::noAngles() {
 void StepBuilder::build() {
   OpBuilder::InsertionGuard guard(b);
   createFunction();
-  Angles angles = gatherAngles();
+  Angles angles = gatherAngles("rope_cos", "rope_sin"), local = angles;
+  if (config.localRope)
+    local = gatherAngles("rope_cos_local", "rope_sin_local");
   Angles still = config.turns.empty() ? Angles() : noAngles();
+  auto anglesOf = [&](int64_t layer) {
+    if (!config.layerTurns(layer))
+      return still;
+    return config.layerWindow(layer) ? local : angles;
+  };
   Value x =
       forEachBatch(tokens, [&](const Batch &batch) { return embed(batch); });
   for (int64_t layer = 0; layer < config.layers; ++layer)
-    x = feedForward(attend(x, layer, config.layerTurns(layer) ? angles : still),
-                    layer);
+    x = feedForward(attend(x, layer, anglesOf(layer)), layer);
   // Only tokens whose logits are asked for go through the vocabulary.
   x = forEachBatch(rows,
                    [&](const Batch &batch) { return lastTokens(batch, x); });
   Value logits = linear(
       rmsNorm(x, vector("output_norm", config.hidden), activationType()),
       weight("output", {config.vocabulary, config.hidden}, matrixType()));
-  func::ReturnOp::create(b, ValueRange{logits, keyCache, valueCache});
+  func::ReturnOp::create(b,
+                         ValueRange{capLogits(logits), keyCache, valueCache});
 }
 
 static llvm::Error checkShape(const DecoderConfig &config,

@@ -17,6 +17,12 @@ void DecoderConfig::addEnd(int32_t token) {
     ends.push_back(token);
 }
 
+void DecoderConfig::setWindows(int64_t window, int64_t fullEvery) {
+  windows.clear();
+  for (int64_t layer = 0; layer < layers; ++layer)
+    windows.push_back(fullEvery && (layer + 1) % fullEvery == 0 ? 0 : window);
+}
+
 std::string kvrm::layerWeight(int64_t layer, const char *name) {
   return "blk." + std::to_string(layer) + "." + name;
 }
@@ -54,6 +60,9 @@ std::vector<WeightShape> kvrm::weightsOf(const DecoderConfig &config) {
       {"rope_cos", c.context, c.headDim / 2, WeightKind::Table},
       {"rope_sin", c.context, c.headDim / 2, WeightKind::Table},
   };
+  if (c.localRope)
+    for (const char *name : {"rope_cos_local", "rope_sin_local"})
+      weights.push_back({name, c.context, c.headDim / 2, WeightKind::Table});
   for (int64_t layer = 0; layer < c.layers; ++layer)
     addLayer(weights, c, layer);
   weights.push_back({"output_norm", 1, c.hidden, WeightKind::Vector});

@@ -33,13 +33,20 @@ static constexpr int64_t maxFeedForward = 1 << 22;
 //===----------------------------------------------------------------------===//
 
 namespace {
-/// Which keys say that attention sees a window.
+/// Which layers see a window of sliding_window tokens. But for All, layer_types
+/// says it if it is there.
 enum class Windows : uint8_t {
   None,     ///< none: the class reads none
-  All,      ///< sliding_window, of every layer
-  Switched, ///< if use_sliding_window: of layers from max_window_layers on
-  OfStill,  ///< if use_sliding_window: of layers that do not turn
+  All,      ///< every layer
+  Switched, ///< if use_sliding_window: layers from max_window_layers on
+  OfStill,  ///< if use_sliding_window: layers that do not turn
+  Most,     ///< all but every `fullEvery`-th
 };
+
+/// What a Gemma has that no other does: 1 + w for norms, a GELU, embeddings
+/// that are scaled, and in later ones a scale of attention, softcaps, and norms
+/// after attention and feed-forward as well as before.
+enum class Gemma : uint8_t { No, First, Later };
 
 /// What transformers' class of a model_type does, and its values for keys that
 /// its files may lack.
@@ -54,20 +61,29 @@ struct Architecture {
   bool tiesEmbeddings = false;
   double theta = 10000;
   int64_t headDim = 0; ///< 0: hidden_size / num_attention_heads
+  Gemma gemma = Gemma::No;
+  int64_t defaultWindow = 0; ///< of a file that says none
+  int64_t fullEvery = 0;
+  const char *fullEveryKey = nullptr; ///< that may say otherwise
+  /// Softcaps of a file that says none.
+  double attentionSoftcap = 0, logitSoftcap = 0;
+  bool hasLocalRope = false; ///< layers with a window turn by another theta
 };
 } // namespace
 
 static ArrayRef<Architecture> architectures() {
   static constexpr Architecture all[] = {
       {.modelType = "llama"},
-      {.modelType = "mistral", .windows = Windows::All},
+      {.modelType = "mistral", .windows = Windows::All, .defaultWindow = 4096},
       {.modelType = "qwen2",
        .hasProjectionBias = true,
-       .windows = Windows::Switched},
+       .windows = Windows::Switched,
+       .defaultWindow = 4096},
       {.modelType = "qwen3",
        .headNorm = HeadNorm::EachHead,
        .windows = Windows::Switched,
-       .headDim = 128},
+       .headDim = 128,
+       .defaultWindow = 4096},
       {.modelType = "phi3", .isFused = true, .windows = Windows::All},
       {.modelType = "smollm3",
        .hasStill = true,
@@ -77,6 +93,30 @@ static ArrayRef<Architecture> architectures() {
       {.modelType = "olmo2",
        .headNorm = HeadNorm::AllHeads,
        .normsAfter = true},
+      {.modelType = "gemma",
+       .tiesEmbeddings = true,
+       .headDim = 256,
+       .gemma = Gemma::First},
+      {.modelType = "gemma2",
+       .windows = Windows::Most,
+       .tiesEmbeddings = true,
+       .headDim = 256,
+       .gemma = Gemma::Later,
+       .defaultWindow = 4096,
+       .fullEvery = 2,
+       .attentionSoftcap = 50,
+       .logitSoftcap = 30},
+      {.modelType = "gemma3_text",
+       .headNorm = HeadNorm::EachHead,
+       .windows = Windows::Most,
+       .tiesEmbeddings = true,
+       .theta = 1000000,
+       .headDim = 256,
+       .gemma = Gemma::Later,
+       .defaultWindow = 4096,
+       .fullEvery = 6,
+       .fullEveryKey = "sliding_window_pattern",
+       .hasLocalRope = true},
   };
   return all;
 }
@@ -100,8 +140,10 @@ static TensorNames namesOf(const Architecture &architecture) {
   l.up = "mlp.up_proj";
   l.down = "mlp.down_proj";
   l.ffnPostNorm = "post_feedforward_layernorm";
-  if (architecture.normsAfter)
+  if (architecture.normsAfter || architecture.gemma == Gemma::Later)
     l.attnPostNorm = "post_attention_layernorm";
+  if (architecture.gemma == Gemma::Later)
+    l.ffnNorm = "pre_feedforward_layernorm";
   if (architecture.isFused) {
     l.qkv = "self_attn.qkv_proj";
     l.gateUp = "mlp.gate_up_proj";
@@ -126,12 +168,19 @@ private:
   Error readSizes();
   Error readHead();
   Error readNumbers();
+  Error readActivation();
+  Error readGemma();
   Error readStill();
+  Error readWindows();
+  Error readLayerTypes(int64_t window);
+  Error readLocalRope();
   Error readTokens();
   Error checkUnsupported();
   Error checkNeutral(StringRef key);
-  Error checkWindows();
 
+  /// The number at `key`, over 0; `absent` if the key is not there, 0 if it is
+  /// null.
+  Error positiveOrNone(double &place, StringRef key, double absent) const;
   /// The integer at `key`, in [1, limit].
   Error positive(int64_t &place, StringRef key, int64_t limit) const;
   Error positiveOr(int64_t &place, StringRef key, int64_t limit,
@@ -163,6 +212,18 @@ Error ConfigReader::positiveOr(int64_t &place, StringRef key, int64_t limit,
   return Error::success();
 }
 
+Error ConfigReader::positiveOrNone(double &place, StringRef key,
+                                   double absent) const {
+  place = fields.isNull(key) ? 0 : absent;
+  if (!fields.has(key))
+    return Error::success();
+  if (Error error = assign(place, fields.getNumber(key)))
+    return error;
+  if (!std::isfinite(place) || place <= 0)
+    return fields.fail(key, formatv("{0} is not positive", place).str());
+  return Error::success();
+}
+
 Error ConfigReader::readArchitecture() {
   StringRef type;
   if (Error error = assign(type, fields.getString("model_type")))
@@ -184,7 +245,8 @@ Error ConfigReader::readArchitecture() {
   c.hasProjectionBias = architecture->hasProjectionBias;
   c.headNorm = architecture->headNorm;
   c.hasNormsBefore = !architecture->normsAfter;
-  c.hasNormsAfter = architecture->normsAfter;
+  c.hasNormsAfter =
+      architecture->normsAfter || architecture->gemma == Gemma::Later;
   result.names = namesOf(*architecture);
   return Error::success();
 }
@@ -230,8 +292,55 @@ Error ConfigReader::readHead() {
   return Error::success();
 }
 
-Error ConfigReader::readNumbers() {
+/// Gemmas have the tanh form of GELU. The first have been written with "gelu",
+/// too, for that and for the other.
+Error ConfigReader::readActivation() {
+  bool isGemma = architecture->gemma != Gemma::No;
+  StringRef key =
+      architecture->gemma == Gemma::Later ? "hidden_activation" : "hidden_act";
   StringRef activation;
+  if (Error error = assign(activation, fields.getString(key)))
+    return error;
+  if (isGemma && activation != "gelu_pytorch_tanh")
+    return fields.fail(key, "'" + activation +
+                                "' is not supported (gelu_pytorch_tanh is)");
+  if (!isGemma && activation != "silu" && activation != "swish")
+    return fields.fail(key, "'" + activation + "' is not supported (silu is)");
+  c.activation = isGemma ? Activation::GeluTanh : Activation::Silu;
+  return Error::success();
+}
+
+Error ConfigReader::readGemma() {
+  if (architecture->gemma == Gemma::No)
+    return Error::success();
+  result.conventions.normOffset = 1.0f;
+  c.embeddingScale = std::sqrt(static_cast<double>(c.hidden));
+  if (architecture->gemma == Gemma::First)
+    return Error::success();
+  double width = 0;
+  if (Error error = firstOf({
+          [&] {
+            return assign(width,
+                          fields.getNumber("query_pre_attn_scalar", 256));
+          },
+          [&] {
+            return positiveOrNone(c.attentionSoftcap, "attn_logit_softcapping",
+                                  architecture->attentionSoftcap);
+          },
+          [&] {
+            return positiveOrNone(c.logitSoftcap, "final_logit_softcapping",
+                                  architecture->logitSoftcap);
+          },
+      }))
+    return error;
+  if (!std::isfinite(width) || width <= 0)
+    return fields.fail("query_pre_attn_scalar",
+                       formatv("{0} is not positive", width).str());
+  c.attentionScale = 1 / std::sqrt(width);
+  return Error::success();
+}
+
+Error ConfigReader::readNumbers() {
   if (Error error = firstOf({
           [&] {
             return assign(c.normEpsilon, fields.getNumber("rms_norm_eps"));
@@ -241,7 +350,8 @@ Error ConfigReader::readNumbers() {
                           fields.getBool("tie_word_embeddings",
                                          architecture->tiesEmbeddings));
           },
-          [&] { return assign(activation, fields.getString("hidden_act")); },
+          [&] { return readActivation(); },
+          [&] { return readGemma(); },
           [&] {
             return assign(c.rope,
                           readRope(fields, c, capacity, architecture->theta));
@@ -251,9 +361,6 @@ Error ConfigReader::readNumbers() {
   if (!std::isfinite(c.normEpsilon) || c.normEpsilon <= 0)
     return fields.fail("rms_norm_eps",
                        formatv("{0} is not positive", c.normEpsilon).str());
-  if (activation != "silu" && activation != "swish")
-    return fields.fail("hidden_act",
-                       "'" + activation + "' is not supported (silu is)");
   return Error::success();
 }
 
@@ -283,6 +390,89 @@ Error ConfigReader::readStill() {
     c.turns.push_back(turn != 0);
   return Error::success();
 }
+
+//===----------------------------------------------------------------------===//
+// Windows
+//===----------------------------------------------------------------------===//
+
+/// Which layers have a window, one name a layer.
+Error ConfigReader::readLayerTypes(int64_t window) {
+  constexpr StringRef key = "layer_types";
+  const llvm::json::Array *types = fields.find(key)->getAsArray();
+  if (!types || static_cast<int64_t>(types->size()) != c.layers)
+    return fields.fail(
+        key, formatv("is no list of {0} entries, one a layer", c.layers).str());
+  c.windows.clear();
+  for (const llvm::json::Value &type : *types) {
+    std::optional<StringRef> name = type.getAsString();
+    if (name != "full_attention" && name != "sliding_attention")
+      return fields.fail(key, "'" + name.value_or("") +
+                                  "' is not supported (full_attention and "
+                                  "sliding_attention are)");
+    c.windows.push_back(name == "sliding_attention" ? window : 0);
+  }
+  return Error::success();
+}
+
+Error ConfigReader::readWindows() {
+  Windows windows = architecture->windows;
+  if (windows == Windows::None || fields.isNull("sliding_window"))
+    return Error::success();
+  int64_t absent = architecture->defaultWindow;
+  bool isUsed = absent != 0 || fields.has("sliding_window");
+  if (isUsed && (windows == Windows::Switched || windows == Windows::OfStill))
+    if (Error error =
+            assign(isUsed, fields.getBool("use_sliding_window", false)))
+      return error;
+  if (!isUsed)
+    return Error::success();
+  int64_t window = 0, fullEvery = architecture->fullEvery, first = 0;
+  if (Error error =
+          positiveOr(window, "sliding_window", KVRM_MAX_CONTEXT, absent))
+    return error;
+  if (windows != Windows::All && fields.has("layer_types"))
+    return readLayerTypes(window);
+  if (const char *key = architecture->fullEveryKey)
+    if (Error error = positiveOr(fullEvery, key, KVRM_MAX_LAYERS, fullEvery))
+      return error;
+  if (Error error =
+          assign(first, fields.getInt("max_window_layers", /*absent=*/28)))
+    return error;
+  c.setWindows(window, fullEvery);
+  for (int64_t layer = 0; layer < c.layers; ++layer)
+    if ((windows == Windows::Switched && layer < first) ||
+        (windows == Windows::OfStill && c.layerTurns(layer)))
+      c.windows[static_cast<size_t>(layer)] = 0;
+  return Error::success();
+}
+
+/// The angles of layers with a window.
+Error ConfigReader::readLocalRope() {
+  if (!architecture->hasLocalRope)
+    return Error::success();
+  constexpr double absent = 10000;
+  if (fields.has("rope_parameters")) {
+    Expected<Rope> rope =
+        readRope(fields, c, capacity, absent, "sliding_attention");
+    if (!rope)
+      return rope.takeError();
+    c.localRope = std::move(*rope);
+    return Error::success();
+  }
+  double theta = 0;
+  if (Error error =
+          assign(theta, fields.getNumber("rope_local_base_freq", absent)))
+    return error;
+  if (!std::isfinite(theta) || theta <= 0)
+    return fields.fail("rope_local_base_freq",
+                       formatv("{0} is not positive", theta).str());
+  c.localRope = plainRope(theta, c.headDim);
+  return Error::success();
+}
+
+//===----------------------------------------------------------------------===//
+// Tokens
+//===----------------------------------------------------------------------===//
 
 Expected<std::vector<int32_t>> kvrm::readTokenIds(const JsonFields &fields,
                                                   StringRef key,
@@ -352,36 +542,18 @@ Error ConfigReader::checkNeutral(StringRef key) {
 Error ConfigReader::checkUnsupported() {
   for (StringRef key :
        {"quantization_config", "attention_bias", "mlp_bias", "clip_qkv",
-        "attn_logit_softcapping", "final_logit_softcapping", "logit_scale",
-        "logits_scaling", "embedding_multiplier", "residual_multiplier",
-        "attention_multiplier", "qk_layernorm", "use_qk_norm", "num_experts",
-        "num_local_experts", "n_routed_experts", "add_cross_attention"})
+        "use_bidirectional_attention", "logit_scale", "logits_scaling",
+        "embedding_multiplier", "residual_multiplier", "attention_multiplier",
+        "qk_layernorm", "use_qk_norm", "num_experts", "num_local_experts",
+        "n_routed_experts", "add_cross_attention"})
     if (Error error = checkNeutral(key))
       return error;
-  return checkWindows();
-}
-
-/// A window that is as long as a slot hides nothing.
-Error ConfigReader::checkWindows() {
-  if (architecture->windows == Windows::None || !fields.has("sliding_window"))
+  if (architecture->gemma == Gemma::Later)
     return Error::success();
-  bool isUsed = architecture->windows == Windows::All;
-  if (!isUsed)
-    if (Error error =
-            assign(isUsed, fields.getBool("use_sliding_window", false)))
-      return error;
-  if (!isUsed)
-    return Error::success();
-  int64_t window = 0;
-  if (Error error = positive(window, "sliding_window", KVRM_MAX_CONTEXT))
-    return error;
-  if (window >= capacity)
-    return Error::success();
-  return fields.fail("sliding_window",
-                     formatv("{0} tokens, less than the capacity {1}, are not "
-                             "supported",
-                             window, capacity)
-                         .str());
+  return firstOf({
+      [&] { return checkNeutral("attn_logit_softcapping"); },
+      [&] { return checkNeutral("final_logit_softcapping"); },
+  });
 }
 
 Expected<FolderConfig> ConfigReader::read() {
@@ -396,6 +568,8 @@ Expected<FolderConfig> ConfigReader::read() {
   if (Error error = firstOf({
           [&] { return readNumbers(); },
           [&] { return readStill(); },
+          [&] { return readWindows(); },
+          [&] { return readLocalRope(); },
           [&] { return readTokens(); },
           [&] { return checkUnsupported(); },
       }))

@@ -38,10 +38,12 @@ readTokenIds(const JsonFields &fields, llvm::StringRef key, int64_t vocabulary);
 /// The rotary embedding that `rope_parameters` say, or in older files
 /// `rope_scaling`, `rope_theta` and `partial_rotary_factor`, for a slot of
 /// `capacity` tokens. `config` has its sizes. `theta` is that of a file without
-/// one.
+/// one. Where layers of a type have parameters of their own, those of
+/// `layerType`.
 llvm::Expected<Rope> readRope(const JsonFields &fields,
                               const DecoderConfig &config, int64_t capacity,
-                              double theta);
+                              double theta,
+                              llvm::StringRef layerType = "full_attention");
 
 } // namespace kvrm
 

@@ -216,10 +216,12 @@ Expected<Rope> RopeReader::read(double absentTheta) {
 
 Expected<Rope> kvrm::readRope(const JsonFields &fields,
                               const DecoderConfig &config, int64_t capacity,
-                              double theta) {
+                              double theta, StringRef layerType) {
   StringRef key =
       fields.has("rope_parameters") ? "rope_parameters" : "rope_scaling";
   Expected<JsonFields> scaling = fields.getObjectOrNone(key);
+  if (scaling && scaling->has(layerType))
+    scaling = scaling->getObject(layerType);
   if (!scaling)
     return scaling.takeError();
   return RopeReader(fields, *scaling, config, capacity).read(theta);

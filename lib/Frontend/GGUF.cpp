@@ -540,6 +540,19 @@ Expected<std::vector<int64_t>> GGUFFile::getInts(StringRef key) const {
   return wrongType(key, **value, "an array of integers below 2^63");
 }
 
+Expected<std::vector<float>> GGUFFile::getFloats(StringRef key) const {
+  Expected<const Value *> value = find(key);
+  if (!value)
+    return value.takeError();
+  if ((*value)->type != GGUFValueType::Array ||
+      (*value)->elementType != GGUFValueType::Float32)
+    return wrongType(key, **value, "an array of float32");
+  std::vector<float> numbers((*value)->count);
+  for (auto [i, number] : llvm::enumerate(numbers))
+    number = load<float>((*value)->payload + i * sizeof(float));
+  return numbers;
+}
+
 std::vector<StringRef> GGUFFile::keys(StringRef prefix) const {
   std::vector<StringRef> found;
   for (StringRef key : metadata.keys())

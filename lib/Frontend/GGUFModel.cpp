@@ -153,21 +153,46 @@ struct Architecture {
   HeadOrder headOrder = HeadOrder::Halves;
   bool hasProjectionBias = false;
   HeadNorm headNorm = HeadNorm::None;
-  bool normsAfter = false; ///< instead of before
-  bool isFused = false;    ///< q, k, v are one tensor; gate and up another
-  int64_t stillEvery = 0;  ///< every so-manieth layer does not turn
+  bool normsAfter = false;  ///< instead of before
+  bool normsAround = false; ///< after as well as before
+  bool isFused = false;     ///< q, k, v are one tensor; gate and up another
+  int64_t stillEvery = 0;   ///< every so-manieth layer does not turn
+  /// Which layers attention.sliding_window is for: all but every so-manieth, 0
+  /// for all; -1 if there may be no window.
+  int64_t fullEvery = -1;
+  bool isGemma = false;      ///< GELU, and embeddings are scaled
+  bool hasSoftcaps = false;  ///< may have
+  bool hasLocalRope = false; ///< layers with a window turn by another theta
+  /// With so many layers attention's scale is by the hidden size.
+  int64_t scaledByHidden = 0;
 };
 } // namespace
 
 /// The architectures, and how convert_hf_to_gguf.py of llama.cpp writes them.
 static ArrayRef<Architecture> architectures() {
   static constexpr Architecture all[] = {
-      {.name = "llama", .headOrder = HeadOrder::Neighbours},
+      {.name = "llama", .headOrder = HeadOrder::Neighbours, .fullEvery = 0},
       {.name = "qwen2", .hasProjectionBias = true},
       {.name = "qwen3", .headNorm = HeadNorm::EachHead},
-      {.name = "phi3", .isFused = true},
+      {.name = "phi3", .isFused = true, .fullEvery = 0},
       {.name = "smollm3", .headOrder = HeadOrder::Neighbours, .stillEvery = 4},
       {.name = "olmo2", .headNorm = HeadNorm::AllHeads, .normsAfter = true},
+      // The weights of their norms have the 1 in them that Gemmas add.
+      {.name = "gemma", .isGemma = true},
+      {.name = "gemma2",
+       .normsAround = true,
+       .fullEvery = 2,
+       .isGemma = true,
+       .hasSoftcaps = true,
+       .scaledByHidden = 46},
+      {.name = "gemma3",
+       .headNorm = HeadNorm::EachHead,
+       .normsAround = true,
+       .fullEvery = 6,
+       .isGemma = true,
+       .hasSoftcaps = true,
+       .hasLocalRope = true,
+       .scaledByHidden = 62},
   };
   return all;
 }
@@ -219,7 +244,9 @@ private:
   Error readVocabulary();
   Error readEnds();
   Error checkUnsupported();
-  Error checkWindow();
+  Error readSoftcaps();
+  Error readWindow();
+  Error readLocalRope();
   Error checkRopeKeys();
   Error readRope(GGUFTensors &tensors);
   Error scaleRope(double theta);
@@ -376,7 +403,14 @@ Error ModelReader::readArchitecture() {
   c.hasProjectionBias = architecture->hasProjectionBias;
   c.headNorm = architecture->headNorm;
   c.hasNormsBefore = !architecture->normsAfter;
-  c.hasNormsAfter = architecture->normsAfter;
+  c.hasNormsAfter = architecture->normsAfter || architecture->normsAround;
+  if (architecture->isGemma) {
+    c.activation = Activation::GeluTanh;
+    c.embeddingScale = std::sqrt(static_cast<double>(c.hidden));
+  }
+  if (c.layers == architecture->scaledByHidden)
+    c.attentionScale = 1 / std::sqrt(static_cast<double>(c.hidden) /
+                                     static_cast<double>(c.heads));
   if (int64_t every = architecture->stillEvery)
     for (int64_t layer = 0; layer < c.layers; ++layer)
       c.turns.push_back((layer + 1) % every != 0);
@@ -441,8 +475,6 @@ Error ModelReader::checkUnsupported() {
            {"attention.scale", 0},
            {"expert_count", 0},
            {"attention.clamp_kqv", 0},
-           {"attn_logit_softcapping", 0},
-           {"final_logit_softcapping", 0},
        }) {
     double value = neutral;
     if (Error error = assign(value, file->getFloat(key(name), neutral)))
@@ -459,20 +491,51 @@ Error ModelReader::checkUnsupported() {
   if (!isCausal)
     return fail("metadata '" + key("attention.causal") +
                 "': false is not supported (only true is)");
-  return firstOf(
-      {[&] { return checkWindow(); }, [&] { return checkRopeKeys(); }});
+  return checkRopeKeys();
 }
 
-/// A window that is as long as a slot hides nothing.
-Error ModelReader::checkWindow() {
-  int64_t window = 0;
-  if (Error error =
-          assign(window, file->getInt(key("attention.sliding_window"), 0)))
+//===----------------------------------------------------------------------===//
+// Attention
+//===----------------------------------------------------------------------===//
+
+Error ModelReader::readSoftcaps() {
+  DecoderConfig &c = model.config;
+  for (auto [place, name] :
+       {std::pair(&c.attentionSoftcap, "attn_logit_softcapping"),
+        {&c.logitSoftcap, "final_logit_softcapping"}}) {
+    if (Error error = assign(*place, file->getFloat(key(name), 0.0)))
+      return error;
+    bool isAllowed = architecture->hasSoftcaps || *place == 0;
+    if (!isAllowed || !std::isfinite(*place) || *place < 0)
+      return fail(formatv("metadata '{0}': {1} is not supported (only {2})",
+                          key(name), *place,
+                          architecture->hasSoftcaps ? "0 and more is" : "0 is")
+                      .str());
+  }
+  return Error::success();
+}
+
+Error ModelReader::readWindow() {
+  StringRef name = "attention.sliding_window";
+  int64_t window = 0, fullEvery = architecture->fullEvery;
+  if (Error error = assign(window, file->getInt(key(name), 0)))
     return error;
-  if (window != 0 && window < capacity)
+  if (window < 0 || window > KVRM_MAX_CONTEXT)
+    return fail(formatv("metadata '{0}': {1} is not in [0, {2}]", key(name),
+                        window, int64_t(KVRM_MAX_CONTEXT))
+                    .str());
+  if (file->has(key("attention.sliding_window_pattern")))
+    if (Error error = positive(fullEvery, "attention.sliding_window_pattern",
+                               KVRM_MAX_LAYERS))
+      return error;
+  if (window == 0)
+    return Error::success();
+  if (fullEvery >= 0)
+    model.config.setWindows(window, fullEvery);
+  else if (window < capacity)
     return fail(formatv("metadata '{0}': a window of {1} tokens, less than the "
-                        "capacity {2}, is not supported",
-                        key("attention.sliding_window"), window, capacity)
+                        "capacity {2}, is not supported in a '{3}'",
+                        key(name), window, capacity, architecture->name)
                     .str());
   return Error::success();
 }
@@ -487,6 +550,7 @@ Error ModelReader::checkRopeKeys() {
   static constexpr StringRef known[] = {
       "dimension_count",
       "freq_base",
+      "freq_base_swa",
       "scale_linear",
       "scaling.attn_factor",
       "scaling.factor",
@@ -536,7 +600,22 @@ Error ModelReader::readRope(GGUFTensors &tensors) {
                         factor, "rope.scaling.attn_factor", 1.0);
                     c.rope.magnitude *= factor;
                     return error;
-                  }});
+                  },
+                  [&] { return readLocalRope(); }});
+}
+
+/// The angles of layers with a window, which no scaling stretches.
+Error ModelReader::readLocalRope() {
+  StringRef name = "rope.freq_base_swa";
+  if (!architecture->hasLocalRope) {
+    if (file->has(key(name)))
+      return fail("metadata '" + key(name) + "' is not supported");
+    return Error::success();
+  }
+  double theta = 0;
+  Error error = positiveNumberOr(theta, name, 10000.0);
+  model.config.localRope = plainRope(theta, model.config.rope.dim);
+  return error;
 }
 
 Error ModelReader::scaleRope(double theta) {
@@ -647,10 +726,11 @@ Expected<DecoderModel> ModelReader::read() {
     return error;
   if (capacity == 0)
     capacity = model.config.context;
-  if (Error error = firstOf({[&] { return checkUnsupported(); },
-                             [&] { return readWeights(); },
-                             [&] { return readTokenizer(*file, model); },
-                             [&] { return model.verify(file->name()); }}))
+  if (Error error = firstOf(
+          {[&] { return checkUnsupported(); }, [&] { return readSoftcaps(); },
+           [&] { return readWindow(); }, [&] { return readWeights(); },
+           [&] { return readTokenizer(*file, model); },
+           [&] { return model.verify(file->name()); }}))
     return error;
   return std::move(model);
 }

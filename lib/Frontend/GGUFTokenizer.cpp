@@ -17,6 +17,8 @@
 #include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/JSON.h"
 
+#include <cmath>
+
 using namespace kvrm;
 using llvm::Error;
 using llvm::Expected;
@@ -55,11 +57,12 @@ static const PreTokenizer *lookupPreTokenizer(StringRef name) {
 }
 
 namespace {
-/// Reads a byte-level BPE, of which llama.cpp says "gpt2".
+/// Reads a byte-level BPE, of which llama.cpp says "gpt2", or without a
+/// pre-tokenizer a BPE of SentencePiece, of which it says "llama".
 class TokenizerReader {
 public:
   TokenizerReader(const GGUFFile &file, const DecoderConfig &config,
-                  const PreTokenizer &preTokenizer)
+                  const PreTokenizer *preTokenizer)
       : file(file), config(config), preTokenizer(preTokenizer) {}
 
   Expected<TokenizerData> read();
@@ -68,9 +71,13 @@ private:
   Error readLists();
   Error readTypes();
   Error readSettings();
+  Error readBytePairSettings();
+  Error readPieceSettings();
   Error addTokens();
   Error checkToken(size_t id, StringRef token, TokenizerData::Kind kind) const;
   Error addMerges();
+  Error addPieceMerges();
+  Error checkByteTokens() const;
   Error checkIds() const;
   Expected<TokenizerData::Kind> kindOf(size_t id) const;
 
@@ -80,7 +87,7 @@ private:
 
   const GGUFFile &file;
   const DecoderConfig &config;
-  const PreTokenizer &preTokenizer;
+  const PreTokenizer *preTokenizer;
   TokenizerData data;
   std::vector<StringRef> tokens;
   std::vector<StringRef> merges;
@@ -88,14 +95,47 @@ private:
 };
 } // namespace
 
+Error TokenizerReader::readBytePairSettings() {
+  data.patterns = preTokenizer->patterns;
+  data.ignoreMerges = preTokenizer->ignoreMerges;
+  return assign(data.addBos, file.getBool("tokenizer.ggml.add_bos_token",
+                                          preTokenizer->addBos));
+}
+
+/// SentencePiece puts a space before a text, whatever it begins with.
+Error TokenizerReader::readPieceSettings() {
+  data.isOverCharacters = true;
+  bool addsSpace = false, removesSpaces = false;
+  if (Error error = firstOf({
+          [&] {
+            return assign(data.addBos,
+                          file.getBool("tokenizer.ggml.add_bos_token", true));
+          },
+          [&] {
+            return assign(
+                addsSpace,
+                file.getBool("tokenizer.ggml.add_space_prefix", true));
+          },
+          [&] {
+            return assign(removesSpaces,
+                          file.getBool("tokenizer.ggml.remove_extra_"
+                                       "whitespaces",
+                                       false));
+          },
+      }))
+    return error;
+  if (removesSpaces)
+    return fail("metadata 'tokenizer.ggml.remove_extra_whitespaces': true is "
+                "not supported (only false is)");
+  if (addsSpace)
+    data.prefix = TokenizerData::Prefix::Always;
+  return Error::success();
+}
+
 Error TokenizerReader::readSettings() {
-  data.patterns = preTokenizer.patterns;
-  data.ignoreMerges = preTokenizer.ignoreMerges;
   data.bos = config.bos;
   data.eos = config.eos;
-  if (Error error =
-          assign(data.addBos, file.getBool("tokenizer.ggml.add_bos_token",
-                                           preTokenizer.addBos)))
+  if (Error error = preTokenizer ? readBytePairSettings() : readPieceSettings())
     return error;
   if (data.addBos && data.bos < 0)
     return fail("metadata 'tokenizer.ggml.add_bos_token' is set, but "
@@ -133,8 +173,9 @@ Error TokenizerReader::readLists() {
                         "vocabulary is {1}",
                         tokens.size(), vocabulary)
                     .str());
-  if (Error error = assign(merges, file.getStrings("tokenizer.ggml.merges")))
-    return error;
+  if (preTokenizer)
+    if (Error error = assign(merges, file.getStrings("tokenizer.ggml.merges")))
+      return error;
   return readTypes();
 }
 
@@ -150,10 +191,14 @@ Expected<TokenizerData::Kind> TokenizerReader::kindOf(size_t id) const {
     return TokenizerData::Kind::UserDefined;
   case 5:
     return TokenizerData::Kind::Unused;
+  case 6: // stands for a byte
+    if (!preTokenizer)
+      return TokenizerData::Kind::Normal;
+    [[fallthrough]];
   default:
     return fail(formatv("metadata 'tokenizer.ggml.token_type': token {0} has "
-                        "the type {1}, not in [1, 5]",
-                        id, types[id])
+                        "the type {1}, not in [1, {2}]",
+                        id, types[id], preTokenizer ? 5 : 6)
                     .str());
   }
 }
@@ -172,7 +217,8 @@ Error TokenizerReader::checkToken(size_t id, StringRef token,
     return Error::success();
   if (token.empty())
     return refuse("is empty");
-  if (kind == TokenizerData::Kind::Normal && !isInByteAlphabet(token))
+  if (preTokenizer && kind == TokenizerData::Kind::Normal &&
+      !isInByteAlphabet(token))
     return fail(formatv("metadata 'tokenizer.ggml.tokens': token {0}, '{1}', "
                         "is not in the GPT-2 byte alphabet",
                         id, token)
@@ -225,6 +271,59 @@ Error TokenizerReader::addMerges() {
   return Error::success();
 }
 
+/// SentencePiece joins the neighbours that make the piece of the highest score,
+/// so pieces have the scores of their merges: two parts that are pieces,
+/// however a piece is cut. Of the same score, short left parts come first, as
+/// transformers order them.
+Error TokenizerReader::addPieceMerges() {
+  std::vector<float> scores;
+  if (Error error = assign(scores, file.getFloats("tokenizer.ggml.scores")))
+    return error;
+  if (scores.size() != tokens.size())
+    return fail(formatv("metadata 'tokenizer.ggml.scores': {0} scores, but the "
+                        "vocabulary is {1}",
+                        scores.size(), tokens.size())
+                    .str());
+  llvm::StringSet<> pieces;
+  std::vector<size_t> order;
+  for (auto [id, kind] : llvm::enumerate(data.kinds)) {
+    if (kind != TokenizerData::Kind::Normal || types[id] == 6)
+      continue;
+    if (!std::isfinite(scores[id]))
+      return fail(formatv("metadata 'tokenizer.ggml.scores': that of token {0} "
+                          "is no number",
+                          id)
+                      .str());
+    pieces.insert(tokens[id]);
+    order.push_back(id);
+  }
+  llvm::stable_sort(order, [&](size_t left, size_t right) {
+    return scores[left] > scores[right];
+  });
+  for (size_t id : order) {
+    StringRef piece = tokens[id];
+    for (size_t cut = 1; cut < piece.size(); ++cut)
+      if (pieces.contains(piece.take_front(cut)) &&
+          pieces.contains(piece.drop_front(cut)))
+        data.merges.push_back(
+            (piece.take_front(cut) + " " + piece.drop_front(cut)).str());
+  }
+  return Error::success();
+}
+
+/// What is no piece falls back on the tokens of its bytes.
+Error TokenizerReader::checkByteTokens() const {
+  llvm::StringSet<> known;
+  for (auto [token, kind] : llvm::zip_equal(tokens, data.kinds))
+    if (kind == TokenizerData::Kind::Normal)
+      known.insert(token);
+  for (int byte = 0; byte < 256; ++byte)
+    if (std::string text = formatv("<0x{0:X-2}>", byte); !known.contains(text))
+      return fail("metadata 'tokenizer.ggml.tokens': '" + text +
+                  "' is missing");
+  return Error::success();
+}
+
 /// An unused token has no text, and is no token to the runtime.
 Error TokenizerReader::checkIds() const {
   for (auto [id, key] : {std::pair(data.bos, "tokenizer.ggml.bos_token_id"),
@@ -237,10 +336,12 @@ Error TokenizerReader::checkIds() const {
 }
 
 Expected<TokenizerData> TokenizerReader::read() {
-  if (Error error =
-          firstOf({[&] { return readLists(); }, [&] { return readSettings(); },
-                   [&] { return addTokens(); }, [&] { return addMerges(); },
-                   [&] { return checkIds(); }}))
+  if (Error error = firstOf(
+          {[&] { return readLists(); }, [&] { return readSettings(); },
+           [&] { return addTokens(); },
+           [&] { return preTokenizer ? addMerges() : addPieceMerges(); },
+           [&] { return preTokenizer ? Error::success() : checkByteTokens(); },
+           [&] { return checkIds(); }}))
     return error;
   return std::move(data);
 }
@@ -253,25 +354,26 @@ Error kvrm::readTokenizer(const GGUFFile &file, DecoderModel &model) {
     model.tokenizerNote = "the file has no tokenizer";
     return Error::success();
   }
-  if (kind != "gpt2") {
+  if (kind != "gpt2" && kind != "llama") {
     model.tokenizerNote = ("tokenizer model '" + kind +
-                           "' is not supported (only 'gpt2', byte-level BPE, "
-                           "is)")
+                           "' is not supported ('gpt2', byte-level BPE, and "
+                           "'llama', SentencePiece's BPE, are)")
                               .str();
     return Error::success();
   }
   StringRef pre;
   if (Error error = assign(pre, file.getString("tokenizer.ggml.pre", "")))
     return error;
-  const PreTokenizer *preTokenizer = lookupPreTokenizer(pre);
-  if (!preTokenizer) {
+  const PreTokenizer *preTokenizer =
+      kind == "gpt2" ? lookupPreTokenizer(pre) : nullptr;
+  if (kind == "gpt2" && !preTokenizer) {
     model.tokenizerNote =
         ("pre-tokenizer '" + pre + "' is not supported").str();
     return Error::success();
   }
   if (Error error =
           assign(model.tokenizer,
-                 TokenizerReader(file, model.config, *preTokenizer).read()))
+                 TokenizerReader(file, model.config, preTokenizer).read()))
     return error;
   addEndMarks(*model.tokenizer, model.config);
   return Error::success();

@@ -31,6 +31,8 @@ public:
       : object(&object), file(file), prefix(std::move(prefix)) {}
 
   bool has(llvm::StringRef key) const { return find(key) != nullptr; }
+  /// Whether it is there as a null, which may say more than that it is not.
+  bool isNull(llvm::StringRef key) const;
   /// The value, or null.
   const llvm::json::Value *find(llvm::StringRef key) const;
 

@@ -70,14 +70,20 @@ private:
 } // namespace
 
 void DecoderModel::addRopeTables() {
-  for (bool sine : {false, true})
-    set(sine ? "rope_sin" : "rope_cos",
-        std::make_shared<RopeSource>(config.context, config.headDim / 2,
-                                     config.rope, sine));
+  auto add = [&](StringRef name, const Rope &rope, bool sine) {
+    set(name, std::make_shared<RopeSource>(config.context, config.headDim / 2,
+                                           rope, sine));
+  };
+  add("rope_cos", config.rope, /*sine=*/false);
+  add("rope_sin", config.rope, /*sine=*/true);
+  if (!config.localRope)
+    return;
+  add("rope_cos_local", *config.localRope, /*sine=*/false);
+  add("rope_sin_local", *config.localRope, /*sine=*/true);
 }
 
-static Error verifyRope(const DecoderConfig &config, StringRef origin) {
-  const Rope &rope = config.rope;
+static Error verifyRope(const DecoderConfig &config, const Rope &rope,
+                        StringRef origin) {
   if (config.headDim % 2 != 0 || rope.dim % 2 != 0)
     return llvm::createStringError(
         origin + formatv(": head dim {0} or rope dim {1} is odd",
@@ -89,6 +95,25 @@ static Error verifyRope(const DecoderConfig &config, StringRef origin) {
       !std::isfinite(rope.magnitude) || rope.magnitude <= 0)
     return llvm::createStringError(
         origin + ": rope frequencies or magnitude are not positive");
+  return Error::success();
+}
+
+static Error verifyAttention(const DecoderConfig &config, StringRef origin) {
+  for (auto [name, value] : {std::pair<const char *, double>(
+                                 "attention scale", config.attentionScale),
+                             {"attention softcap", config.attentionSoftcap},
+                             {"logit softcap", config.logitSoftcap},
+                             {"embedding scale", config.embeddingScale}})
+    if (!std::isfinite(value) || value < 0)
+      return llvm::createStringError(
+          origin +
+          formatv(": {0} {1} is not a number of 0 or more", name, value).str());
+  if (!config.windows.empty() &&
+      (static_cast<int64_t>(config.windows.size()) != config.layers ||
+       llvm::any_of(config.windows, [](int64_t window) { return window < 0; })))
+    return llvm::createStringError(origin +
+                                   ": windows are not one of 0 or more a "
+                                   "layer");
   return Error::success();
 }
 
@@ -120,7 +145,12 @@ static Error verifyConfig(const DecoderConfig &config, StringRef origin) {
         origin + formatv(": {0} heads are not a multiple of {1} kv heads",
                          config.heads, config.kvHeads)
                      .str());
-  if (Error error = verifyRope(config, origin))
+  if (Error error = verifyRope(config, config.rope, origin))
+    return error;
+  if (config.localRope)
+    if (Error error = verifyRope(config, *config.localRope, origin))
+      return error;
+  if (Error error = verifyAttention(config, origin))
     return error;
   if (!std::isfinite(config.normEpsilon) || config.normEpsilon < 0)
     return llvm::createStringError(

@@ -212,7 +212,8 @@ Error kvrm::checkLayouts(const DecoderModel &model,
     const WeightSource *source = model.lookup(layout.name);
     if (!source)
       return fail("the model has none");
-    bool isTable = layout.name == "rope_cos" || layout.name == "rope_sin";
+    // A package has the positions of its slots.
+    bool isTable = StringRef(layout.name).starts_with("rope_");
     bool rowsFit =
         isTable ? layout.rows <= source->rows() : layout.rows == source->rows();
     if (layout.rows < 1 || !rowsFit || layout.cols != source->cols())

@@ -30,7 +30,7 @@ import tiny_models  # noqa: E402
 # rounded, and small decoders without training feel it.
 TOLERANCE = {"f16": 5e-4, "bf16": 4e-3}
 CAPACITY = 128
-LENGTHS = ((5, 12), (1, 20), (40, 8), (17, 30))  # prompt, and what follows
+LENGTHS = ((5, 12), (1, 20), (40, 8), (17, 30), (85, 25))  # prompt, and what follows
 
 
 def sequences_of(vocabulary, random):

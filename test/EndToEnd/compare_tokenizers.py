@@ -7,13 +7,16 @@
 Small ones are trained on the texts below, built as GPT-2, SmolLM, Llama 3,
 Qwen2, Llama 2 and Mistral build theirs, and go to packages in the folder of a tiny model.
 Then many texts, and random ones, go through both. With --tokenizer a file of
-somebody else's is judged the same way.
+somebody else's is judged the same way. GGUF files with SentencePiece's BPE are
+judged by its algorithm, as it is described: of all neighbours that make a piece
+those of the highest score are joined, the first of equal ones, and again.
 
     compare_tokenizers.py --work /tmp/tokenizers [--tokenizer tokenizer.json]
 """
 
 import json
 import os
+import re
 import time
 import unicodedata
 
@@ -172,32 +175,116 @@ def random_texts(random, count):
         yield "".join(parts) or "nothing"
 
 
-def write_model(path, tokenizer):
-    vocabulary = tokenizer.get_vocab_size() + 7
-    config = tiny_models.config_of(
+def config_of(vocabulary):
+    return tiny_models.config_of(
         "llama",
         vocab_size=vocabulary,
         num_hidden_layers=1,
         head_dim=16,
         max_position_embeddings=2048,
     )
+
+
+def write_model(path, tokenizer):
+    config = config_of(tokenizer.get_vocab_size() + 7)
     tiny_models.write_folder(path, config, tiny_models.folder_tensors(config, 1))
     tokenizer.save(os.path.join(path, "tokenizer.json"))
 
 
+class Pieces:
+    """A vocabulary of SentencePiece, and its algorithm."""
+
+    NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = range(1, 7)
+
+    def __init__(self, tokenizer, random, prefix):
+        self.prefix = prefix
+        words = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+        self.texts = [text for text, _ in words] + [f"[PAD{i}]" for i in range(7)]
+        self.types = [self.type_of(text) for text in self.texts]
+        # As good as any order; some are equal.
+        self.scores = -np.sort(random.integers(0, 600, len(self.texts))).astype(float)
+        self.ids = {text: i for i, text in enumerate(self.texts)}
+
+    def type_of(self, text):
+        kinds = {"<unk>": self.UNKNOWN, "<s>": self.CONTROL, "</s>": self.CONTROL}
+        if text.startswith("<0x") and len(text) == 6:
+            return self.BYTE
+        if text.startswith("[PAD"):
+            return self.UNUSED
+        return kinds.get(text, self.USER if text.startswith("<") else self.NORMAL)
+
+    def add_to(self, writer):
+        writer.add_tokenizer_model("llama")
+        writer.add_token_list(self.texts)
+        writer.add_token_scores([float(score) for score in self.scores])
+        writer.add_token_types(self.types)
+        writer.add_add_space_prefix(self.prefix)
+        writer.add_bos_token_id(1)
+        writer.add_eos_token_id(2)
+
+    def score(self, text):
+        token = self.ids.get(text)
+        is_piece = token is not None and self.types[token] == self.NORMAL
+        return self.scores[token] if is_piece else None
+
+    def join(self, text):
+        symbols = list(text)
+        while True:
+            scores = [self.score(a + b) for a, b in zip(symbols, symbols[1:])]
+            best = max((s for s in scores if s is not None), default=None)
+            if best is None:
+                return symbols
+            at = scores.index(best)
+            symbols[at : at + 2] = ["".join(symbols[at : at + 2])]
+
+    def encode(self, text):
+        added = (self.UNKNOWN, self.CONTROL, self.USER)
+        marks = [t for t, kind in zip(self.texts, self.types) if kind in added]
+        marks = "|".join(map(re.escape, sorted(marks, key=len, reverse=True)))
+        ids = []
+        for part in filter(None, re.split(f"({marks})", text)):
+            if re.fullmatch(marks, part):
+                ids.append(self.ids[part])
+                continue
+            part = (" " * self.prefix + part).replace(" ", "▁")
+            for symbol in self.join(part):
+                if self.score(symbol) is not None:
+                    ids.append(self.ids[symbol])
+                else:
+                    ids += [self.ids[f"<0x{b:02X}>"] for b in symbol.encode()]
+        return ids if ids[:1] == [1] else [1, *ids]
+
+
+def judge_pieces(tools, report, random, prefix, texts):
+    tokenizer = over_characters(norms.Replace(" ", "▁"), None)
+    pieces = Pieces(tokenizer, random, prefix)
+    name = f"sentencepiece{'-prefix' if prefix else ''}"
+    config = config_of(len(pieces.texts))
+    path = tools.path(name + ".gguf")
+    tensors = tiny_models.folder_tensors(config, 1)
+    tiny_models.write_gguf(path, config, tensors, pieces.add_to)
+    compare(tools, report, name, path, pieces.encode, texts)
+
+
 def judge(tools, report, name, tokenizer, texts):
+    def encode(text):
+        want = tokenizer.encode(text).ids
+        # kvrm-run puts no second bos in front of one.
+        return want[1:] if text.startswith("<s>") and want[:2] == [BOS, BOS] else want
+
     path = tools.path("tokenizer-" + name)
     write_model(path, tokenizer)
+    compare(tools, report, name, path, encode, texts)
+
+
+def compare(tools, report, name, path, encode, texts):
     package = tools.compile([path], name, "--slots=8", "--capacity=2048")
     different = 0
     for first in range(0, len(texts), 64):
         part = texts[first : first + 64]
         told = tools.generate(package, part, 1, "--ignore-eos")
         for text, request in zip(part, told["requests"], strict=True):
-            want = tokenizer.encode(text).ids
-            # kvrm-run puts no second bos in front of one.
-            if text.startswith("<s>") and want[:2] == [BOS, BOS]:
-                want = want[1:]
+            want = encode(text)
             if request["prompt_tokens"] != want:
                 different += 1
                 if different <= 3:
@@ -223,6 +310,9 @@ def main():
     for name, tokenizer in given or trained():
         if args.only in name:
             judge(tools, report, name, tokenizer, texts)
+    for prefix in (False, True):
+        if not given and args.only in "sentencepiece":
+            judge_pieces(tools, report, random, prefix, texts)
     report.finish()
 
 

@@ -68,9 +68,12 @@ VARIANTS = {
         {"head_dim": None, "num_attention_heads": 6, "num_key_value_heads": 2,
          "sliding_window": CONTEXT},
     ),
+    "mistral-window": ("mistral", {"sliding_window": 21}),
     "qwen2": ("qwen2", {"use_sliding_window": False, "sliding_window": 8,
                         "tie_word_embeddings": True}),
     "qwen2-yarn": ("qwen2", {"rope_scaling": YARN}),
+    "qwen2-window": ("qwen2", {"num_hidden_layers": 3, "use_sliding_window": True,
+                               "sliding_window": 70, "max_window_layers": 1}),
     "qwen3": ("qwen3", {"rms_norm_eps": 1e-6, "head_dim": 64}),
     "phi3": (
         "phi3",
@@ -83,16 +86,41 @@ VARIANTS = {
         {"head_dim": None, "hidden_size": 192, "num_attention_heads": 3,
          "partial_rotary_factor": 0.75, "tie_word_embeddings": True},
     ),
+    "phi3-window": ("phi3", {"sliding_window": 64, "rope_theta": 5e3}),
     "smollm3": (
         "smollm3",
         {"num_hidden_layers": 4, "no_rope_layers": [1, 1, 1, 0],
          "tie_word_embeddings": None},
     ),
     "olmo2": ("olmo2", {"num_attention_heads": 4, "num_key_value_heads": 2}),
+    "gemma": (
+        "gemma",
+        {"hidden_act": "gelu_pytorch_tanh", "tie_word_embeddings": True,
+         "head_dim": 256},
+    ),
+    "gemma2": (
+        "gemma2",
+        {"hidden_activation": "gelu_pytorch_tanh", "tie_word_embeddings": True,
+         "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2,
+         "sliding_window": 19, "query_pre_attn_scalar": 48,
+         "attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0},
+    ),
+    "gemma3": (
+        "gemma3_text",
+        {"hidden_activation": "gelu_pytorch_tanh", "tie_word_embeddings": True,
+         "num_hidden_layers": 7, "num_attention_heads": 4, "head_dim": 128,
+         "sliding_window": 33, "query_pre_attn_scalar": 128,
+         "attn_logit_softcapping": None, "final_logit_softcapping": None,
+         "rope_theta": 1e6, "rope_local_base_freq": 5e3,
+         "rope_scaling": {"rope_type": "linear", "factor": 8.0}},
+    ),
 }
 
 # Those that write_gguf() can write.
-GGUF_VARIANTS = {"mistral", "qwen2", "qwen2-yarn", "qwen3", "phi3", "smollm3", "olmo2"}
+GGUF_VARIANTS = {
+    "mistral", "mistral-window", "qwen2", "qwen2-yarn", "qwen3", "phi3", "phi3-window",
+    "smollm3", "olmo2", "gemma", "gemma2", "gemma3",
+}
 
 
 def folder_tensors(config, seed, dtype=np.float32):
@@ -116,7 +144,9 @@ def folder_tensors(config, seed, dtype=np.float32):
     ties = config["tie_word_embeddings"]
     if not (kind == "smollm3" if ties is None else ties):
         matrix("lm_head", vocab, hidden)
-    vector("model.norm", hidden, 1.0)
+    # Gemmas add 1 to the weights of norms.
+    center = 0.0 if kind.startswith("gemma") else 1.0
+    vector("model.norm", hidden, center)
     for layer in range(config["num_hidden_layers"]):
         prefix = f"model.layers.{layer}."
         rows = {"q": heads * dim, "k": kv_heads * dim, "v": kv_heads * dim}
@@ -130,15 +160,17 @@ def folder_tensors(config, seed, dtype=np.float32):
                     vector(prefix + f"self_attn.{name}_proj", count, 0.0, "bias")
             matrix(prefix + "mlp.gate_proj", ffn, hidden)
             matrix(prefix + "mlp.up_proj", ffn, hidden)
-        if kind in ("qwen3", "olmo2"):
+        if kind in ("qwen3", "olmo2", "gemma3_text"):
             for name in "qk":
-                count = dim if kind == "qwen3" else rows[name]
-                vector(prefix + f"self_attn.{name}_norm", count, 1.0)
+                count = rows[name] if kind == "olmo2" else dim
+                vector(prefix + f"self_attn.{name}_norm", count, center)
         matrix(prefix + "self_attn.o_proj", hidden, heads * dim, 0.7)
         matrix(prefix + "mlp.down_proj", hidden, ffn, 0.7)
-        vector(prefix + "post_attention_layernorm", hidden, 1.0)
-        last = "post_feedforward" if kind == "olmo2" else "input"
-        vector(prefix + f"{last}_layernorm", hidden, 1.0)
+        norms = ["post_attention", "post_feedforward" if kind == "olmo2" else "input"]
+        if kind in ("gemma2", "gemma3_text"):
+            norms += ["pre_feedforward", "post_feedforward"]
+        for name in norms:
+            vector(prefix + f"{name}_layernorm", hidden, center)
     return tensors
 
 
@@ -197,6 +229,7 @@ GGUF_NAMES = {
     "mlp.up_proj": "ffn_up",
     "mlp.gate_up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
+    "pre_feedforward_layernorm": "ffn_norm",
     "post_feedforward_layernorm": "post_ffw_norm",
 }
 
@@ -207,7 +240,8 @@ def gguf_name(kind, name):
     if stem.startswith("model.layers."):
         _, _, layer, stem = stem.split(".", 3)
         prefix = f"blk.{layer}."
-    if kind == "olmo2" and stem == "post_attention_layernorm":
+    around = kind in ("olmo2", "gemma2", "gemma3")
+    if around and stem == "post_attention_layernorm":
         stem = "post_attention_norm"
     return f"{prefix}{GGUF_NAMES.get(stem, stem)}.{end}"
 
@@ -218,10 +252,11 @@ def neighbours(values, heads):
     return values.reshape(heads, 2, -1, *shape[1:]).swapaxes(1, 2).reshape(shape)
 
 
-def write_gguf(path, config, tensors):
-    """As llama.cpp's converter does; of scalings, those of the variants."""
+def write_gguf(path, config, tensors, add_more=None):
+    """As llama.cpp's converter does; of scalings, those of the variants. With
+    `add_more` that adds keys of its own, a tokenizer's perhaps."""
     kind = config["model_type"]
-    kind = "llama" if kind == "mistral" else kind
+    kind = {"mistral": "llama", "gemma3_text": "gemma3"}.get(kind, kind)
     heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
     dim = config["head_dim"] or config["hidden_size"] // heads
     writer = gguf.GGUFWriter(path, kind)
@@ -237,7 +272,16 @@ def write_gguf(path, config, tensors):
     writer.add_rope_dimension_count(dim)
     writer.add_rope_freq_base(config["rope_theta"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    if config.get("sliding_window") and kind in ("llama", "phi3", "gemma2", "gemma3"):
+        writer.add_sliding_window(config["sliding_window"])
+    if kind == "gemma2":
+        writer.add_attn_logit_softcapping(config["attn_logit_softcapping"])
+        writer.add_final_logit_softcapping(config["final_logit_softcapping"])
     scaling = config.get("rope_scaling") or {}
+    if kind == "gemma3":
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(scaling["factor"])
+        writer.add_float32("gemma3.rope.freq_base_swa", config["rope_local_base_freq"])
     if scaling.get("type") == "yarn":
         writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
         writer.add_rope_scaling_factor(scaling["factor"])
@@ -254,12 +298,16 @@ def write_gguf(path, config, tensors):
         for length in ("short", "long"):
             factors = np.asarray(scaling[f"{length}_factor"], np.float32)
             writer.add_tensor(f"rope_factors_{length}.weight", factors)
+    if add_more:
+        add_more(writer)
     for name, values in tensors.items():
         if kind in ("llama", "smollm3"):
             if ".q_proj." in name:
                 values = neighbours(values, heads)
             elif ".k_proj." in name:
                 values = neighbours(values, kv_heads)
+        if kind.startswith("gemma") and values.ndim == 1:
+            values = np.float32(1) + values
         writer.add_tensor(gguf_name(kind, name), values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

@@ -47,6 +47,12 @@ class Model:
         self.magnitude = 1.0
         self.neighbours = False  # 2i turns with 2i + 1, else i with i + dim / 2
         self.turns = []  # of each layer
+        self.local_frequencies = None  # of layers with a window, if others
+        self.windows = []  # of each layer: tokens that one sees, 0: all
+        self.gelu = False  # in place of SiLU, by its form with a tanh
+        self.embedding_scale = 1.0
+        self.attention_scale = 0.0  # 0: 1 / sqrt(head_dim)
+        self.attention_softcap = self.logit_softcap = 0.0  # 0: none
         self.embedding = self.output_norm = self.output = None
         self.blocks = []
 
@@ -54,9 +60,12 @@ class Model:
         mean = np.mean(x * x, axis=-1, keepdims=True)
         return x / np.sqrt(mean + self.epsilon) * weight
 
-    def rotate(self, x, positions):
+    def rotate(self, x, positions, layer):
         """Turns the first elements of each head: x is [n][heads][dim]."""
-        angles = positions[:, None, None] * self.frequencies
+        frequencies = self.frequencies
+        if self.windows[layer] and self.local_frequencies is not None:
+            frequencies = self.local_frequencies
+        angles = positions[:, None, None] * frequencies
         cos, sin = self.magnitude * np.cos(angles), self.magnitude * np.sin(angles)
         pairs = len(self.frequencies)
         if self.neighbours:
@@ -139,7 +148,9 @@ def llama3(frequencies, factor, low, high, context):
 # GGUF
 # ------------------------------------------------------------------------------
 
-GGUF_KINDS = {"llama", "qwen2", "qwen3", "phi3", "smollm3", "olmo2"}
+GGUF_KINDS = {
+    "llama", "qwen2", "qwen3", "phi3", "smollm3", "olmo2", "gemma", "gemma2", "gemma3"
+}
 
 
 def open_gguf(path, weight_type, capacity):
@@ -173,6 +184,20 @@ def open_gguf(path, weight_type, capacity):
     model.neighbours = kind in ("llama", "smollm3")
     model.turns = [kind != "smollm3" or (i + 1) % 4 for i in range(model.layers)]
     gguf_angles(model, value, load, tensors, capacity)
+    every = {"gemma2": 2, "gemma3": 6}.get(kind, 0)
+    every = value("*.attention.sliding_window_pattern", every)
+    model.windows = [
+        0 if every and (i + 1) % every == 0 else value("*.attention.sliding_window", 0)
+        for i in range(model.layers)
+    ]
+    model.attention_softcap = value("*.attn_logit_softcapping", 0.0)
+    model.logit_softcap = value("*.final_logit_softcapping", 0.0)
+    if kind.startswith("gemma"):
+        model.gelu = True
+        model.embedding_scale = math.sqrt(hidden)
+    if kind == "gemma3":
+        theta = value("*.rope.freq_base_swa", 10000.0)
+        model.local_frequencies = plain_frequencies(theta, model.head_dim)
 
     model.embedding = load("token_embd.weight")
     model.output_norm = load("output_norm.weight")
@@ -226,7 +251,10 @@ def split_fused(model, block, qkv, gate_up):
 # Folders
 # ------------------------------------------------------------------------------
 
-FOLDER_KINDS = {"llama", "mistral", "qwen2", "qwen3", "phi3", "smollm3", "olmo2"}
+FOLDER_KINDS = {
+    "llama", "mistral", "qwen2", "qwen3", "phi3", "smollm3", "olmo2",
+    "gemma", "gemma2", "gemma3_text",
+}
 
 
 def folder_tensors(path):
@@ -275,14 +303,22 @@ def open_folder(path, weight_type, capacity):
             "no_rope_layers", [(i + 1) % every for i in range(model.layers)]
         )
     folder_angles(model, config, kind, capacity)
+    folder_windows(model, config, kind)
+    if kind.startswith("gemma"):
+        model.gelu = True
+        model.embedding_scale = math.sqrt(config["hidden_size"])
+    if kind in ("gemma2", "gemma3_text"):
+        model.attention_scale = config["query_pre_attn_scalar"] ** -0.5
+        model.attention_softcap = config.get("attn_logit_softcapping", 0.0)
+        model.logit_softcap = config.get("final_logit_softcapping", 0.0)
 
     tensors = {
         name: round_to(t, weight_type if t.ndim == 2 else "f32")
         for name, t in folder_tensors(path).items()
     }
     model.embedding = tensors["model.embed_tokens.weight"]
-    model.output_norm = tensors["model.norm.weight"]
-    ties = config.get("tie_word_embeddings", kind == "smollm3")
+    model.output_norm = tensors["model.norm.weight"] + kind.startswith("gemma")
+    ties = config.get("tie_word_embeddings", kind in TIED_KINDS)
     model.output = model.embedding if ties else tensors["lm_head.weight"]
     for layer in range(model.layers):
         model.blocks.append(folder_block(model, kind, tensors, layer))
@@ -306,26 +342,57 @@ def folder_block(model, kind, tensors, layer):
         "mlp.down_proj": "ffn_down",
         "post_feedforward_layernorm": "ffn_post_norm",
     }
-    if kind == "olmo2":
+    if kind in ("olmo2", "gemma2", "gemma3_text"):
         names["post_attention_layernorm"] = "attn_post_norm"
+        names["pre_feedforward_layernorm"] = "ffn_norm"
     prefix, block = f"model.layers.{layer}.", {}
     for name, tensor in tensors.items():
         if name.startswith(prefix):
             stem, end = name[len(prefix) :].rsplit(".", 1)
+            if kind.startswith("gemma") and tensor.ndim == 1:
+                tensor = 1.0 + tensor
             block[names[stem] + ("" if end == "weight" else f"_{end}")] = tensor
     split_fused(model, block, "attn_qkv", "ffn_gate_up")
     return block
+
+
+TIED_KINDS = {"smollm3", "gemma", "gemma2", "gemma3_text"}
+
+
+def folder_windows(model, config, kind):
+    window, layers = config.get("sliding_window", 0), range(model.layers)
+    if kind in ("qwen2", "qwen3", "smollm3") and not config.get("use_sliding_window"):
+        window = 0
+    sees = [bool(window)] * model.layers
+    if kind in ("qwen2", "qwen3"):
+        sees = [i >= config.get("max_window_layers", 28) for i in layers]
+    elif kind == "smollm3":
+        sees = [not turns for turns in model.turns]
+    elif kind.startswith("gemma"):
+        every = {"gemma": 1, "gemma2": 2}.get(kind, 6)
+        every = config.get("sliding_window_pattern", every)
+        sees = [(i + 1) % every for i in layers]
+    if kind not in ("mistral", "phi3") and "layer_types" in config:
+        sees = [name == "sliding_attention" for name in config["layer_types"]]
+    model.windows = [window if seen else 0 for seen in sees]
 
 
 def folder_angles(model, config, kind, capacity):
     """As transformers' modeling_rope_utils.py has it, but for LongRoPE: a static
     graph has one set of factors, by the tokens of a slot."""
     scaling = config.get("rope_parameters", config.get("rope_scaling", {}))
+    local = config.get("rope_local_base_freq", 1e4)
+    if "sliding_attention" in scaling:
+        local = scaling["sliding_attention"]["rope_theta"]
+    scaling = scaling.get("full_attention", scaling)
+    if kind == "gemma3_text":
+        model.local_frequencies = plain_frequencies(local, model.head_dim)
 
     def either(key, default):
         return scaling.get(key, config.get(key, default))
 
-    theta = float(either("rope_theta", 2e6 if kind == "smollm3" else 1e4))
+    theta = {"smollm3": 2e6, "gemma3_text": 1e6}.get(kind, 1e4)
+    theta = float(either("rope_theta", theta))
     dim = int(model.head_dim * either("partial_rotary_factor", 1.0))
     context = config["max_position_embeddings"]
     original = either("original_max_position_embeddings", context)

@@ -42,14 +42,28 @@ class Sequence:
         return self.k[layer, :end], self.v[layer, :end]
 
 
-def attend(model, q, k, v):
+def soft_cap(x, cap):
+    return cap * np.tanh(x / cap) if cap else x
+
+
+def activate(model, x):
+    if not model.gelu:
+        return x / (1.0 + np.exp(-x))
+    return 0.5 * x * (1.0 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+def attend(model, layer, q, k, v):
     """Causal attention of the last len(q) positions. q is [n][heads][dim]."""
     n, length = len(q), len(k)
     group = model.heads // model.kv_heads
     q = q.reshape(n, model.kv_heads, group, model.head_dim)
     scores = np.einsum("nhgd,thd->hgnt", q, k, optimize=True)
-    scores /= np.sqrt(model.head_dim)
-    hidden = np.arange(length)[None, :] > np.arange(length - n, length)[:, None]
+    scores *= model.attention_scale or model.head_dim**-0.5
+    scores = soft_cap(scores, model.attention_softcap)
+    seen, own = np.arange(length)[None, :], np.arange(length - n, length)[:, None]
+    hidden = seen > own
+    if model.windows[layer]:
+        hidden = hidden | (seen <= own - model.windows[layer])
     scores[..., hidden] = -np.inf
     scores -= scores.max(axis=-1, keepdims=True)
     weights = np.exp(scores)
@@ -71,23 +85,26 @@ def forward(model, batch):
         sequence.reserve(sequence.length + len(ids))
 
     x = model.embedding[np.concatenate([ids for _, ids in batch])]
+    x = x * model.embedding_scale
     for layer, block in enumerate(model.blocks):
         h = model.before(layer, "attn", x)
         q, k, v = (model.heads_of(layer, name, h) for name in "qkv")
         if model.turns[layer]:
-            q, k = model.rotate(q, positions), model.rotate(k, positions)
+            q = model.rotate(q, positions, layer)
+            k = model.rotate(k, positions, layer)
         attended = np.empty((len(x), model.heads * model.head_dim))
         for (sequence, _), span in zip(batch, spans):
             all_k, all_v = sequence.append(layer, k[span], v[span])
-            attended[span] = attend(model, q[span], all_k, all_v)
+            attended[span] = attend(model, layer, q[span], all_k, all_v)
         x = x + model.after(layer, "attn", attended @ block["attn_output"].T)
         h = model.before(layer, "ffn", x)
         gate, up = h @ block["ffn_gate"].T, h @ block["ffn_up"].T
-        activated = gate / (1.0 + np.exp(-gate)) * up
+        activated = activate(model, gate) * up
         x = x + model.after(layer, "ffn", activated @ block["ffn_down"].T)
     for sequence, ids in batch:
         sequence.length += len(ids)
-    return model.norm(x[ends - 1], model.output_norm) @ model.output.T
+    logits = model.norm(x[ends - 1], model.output_norm) @ model.output.T
+    return soft_cap(logits, model.logit_softcap)
 
 
 def generate(model, prompts, tokens, kv_type="f64", forced=None, keep=False):

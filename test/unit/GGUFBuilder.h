@@ -83,6 +83,12 @@ public:
       payload += raw(value);
     add(key, GGUFValueType::Array, payload);
   }
+  void addFloats(std::string_view key, const std::vector<float> &values) {
+    std::string payload = raw<uint32_t>(6) + raw<uint64_t>(values.size());
+    for (float value : values)
+      payload += raw(value);
+    add(key, GGUFValueType::Array, payload);
+  }
   void remove(std::string_view key) {
     std::erase_if(pairs, [&](const Pair &pair) { return pair.key == key; });
   }

@@ -17,6 +17,7 @@
 #include "gtest/gtest.h"
 
 #include <cmath>
+#include <cstdio>
 
 using namespace kvrm;
 using namespace kvrm::test;
@@ -151,6 +152,88 @@ TEST(LlamaGGUF, RopeTables) {
             "tensor 'rope_freqs.weight': factor 0.00 is not positive");
 }
 
+/// All layers of a Llama see a window; some of a Gemma do.
+TEST(GGUF, Windows) {
+  GGUFBuilder b = llama();
+  b.addInt("llama.attention.sliding_window", 3);
+  llvm::Expected<DecoderModel> model = openBytes(b.build());
+  ASSERT_TRUE(bool(model)) << llvm::toString(model.takeError());
+  EXPECT_EQ(model->config.windows, (std::vector<int64_t>{3}));
+  DecoderConfig config;
+  config.layers = 5;
+  config.setWindows(7, /*fullEvery=*/2);
+  EXPECT_EQ(config.windows, (std::vector<int64_t>{7, 0, 7, 0, 7}));
+  config.setWindows(7, /*fullEvery=*/0);
+  EXPECT_EQ(config.windows, (std::vector<int64_t>{7, 7, 7, 7, 7}));
+}
+
+/// A SentencePiece model of five pieces and the bytes.
+static GGUFBuilder pieces() {
+  GGUFBuilder b = llama();
+  for (const char *key : {"model", "tokens", "token_type", "merges"})
+    b.remove(std::string("tokenizer.ggml.") + key);
+  std::vector<std::string> tokens = {"<s>", "a", "b", "ab", "abb"};
+  std::vector<int32_t> types = {3, 1, 1, 1, 1};
+  std::vector<float> scores = {0, -9, -9, -2, -1};
+  for (int byte = 0; byte < 256; ++byte) {
+    char text[8];
+    std::snprintf(text, sizeof(text), "<0x%02X>", byte);
+    tokens.push_back(text);
+    types.push_back(6);
+    scores.push_back(0);
+  }
+  b.addString("tokenizer.ggml.model", "llama");
+  b.addStrings("tokenizer.ggml.tokens", tokens);
+  b.addInts("tokenizer.ggml.token_type", types);
+  b.addFloats("tokenizer.ggml.scores", scores);
+  b.removeTensor("token_embd.weight");
+  b.addTensor("token_embd.weight", {8, tokens.size()},
+              [](uint64_t i) { return float(i); });
+  return b;
+}
+
+TEST(SentencePieceGGUF, ScoresAreMerges) {
+  llvm::Expected<DecoderModel> model = openBytes(pieces().build());
+  ASSERT_TRUE(bool(model)) << llvm::toString(model.takeError());
+  ASSERT_TRUE(model->tokenizer.has_value()) << model->tokenizerNote;
+  const TokenizerData &data = *model->tokenizer;
+  EXPECT_TRUE(data.isOverCharacters);
+  EXPECT_TRUE(data.addBos);
+  EXPECT_EQ(data.prefix, TokenizerData::Prefix::Always);
+  EXPECT_EQ(data.merges, (std::vector<std::string>{"ab b", "a b"}));
+
+  GGUFBuilder b = pieces();
+  b.addBool("tokenizer.ggml.add_space_prefix", false);
+  b.addBool("tokenizer.ggml.add_bos_token", false);
+  model = openBytes(b.build());
+  ASSERT_TRUE(bool(model)) << llvm::toString(model.takeError());
+  EXPECT_EQ(model->tokenizer->prefix, TokenizerData::Prefix::None);
+  EXPECT_FALSE(model->tokenizer->addBos);
+}
+
+TEST(SentencePieceGGUF, WhatIsWrongIsSaid) {
+  GGUFBuilder b = pieces();
+  b.remove("tokenizer.ggml.scores");
+  EXPECT_EQ(errorOf(b), "metadata 'tokenizer.ggml.scores' is missing");
+  b.addFloats("tokenizer.ggml.scores", {1, 2});
+  EXPECT_EQ(errorOf(b), "metadata 'tokenizer.ggml.scores': 2 scores, but the "
+                        "vocabulary is 261");
+  b.remove("tokenizer.ggml.scores");
+  b.addFloats("tokenizer.ggml.scores", std::vector<float>(261, std::nanf("")));
+  EXPECT_EQ(errorOf(b), "metadata 'tokenizer.ggml.scores': that of token 1 is "
+                        "no number");
+  b = pieces();
+  b.addBool("tokenizer.ggml.remove_extra_whitespaces", true);
+  EXPECT_EQ(errorOf(b),
+            "metadata 'tokenizer.ggml.remove_extra_whitespaces': true is not "
+            "supported (only false is)");
+  b = pieces();
+  b.remove("tokenizer.ggml.token_type");
+  b.addInts("tokenizer.ggml.token_type", std::vector<int32_t>(261, 5));
+  EXPECT_EQ(errorOf(b),
+            "metadata 'tokenizer.ggml.tokens': '<0x00>' is missing");
+}
+
 TEST(LlamaGGUF, Tokenizer) {
   llvm::Expected<DecoderModel> model = openBytes(llama().build());
   ASSERT_TRUE(bool(model));
@@ -164,12 +247,13 @@ TEST(LlamaGGUF, Tokenizer) {
 
   GGUFBuilder b = llama();
   b.remove("tokenizer.ggml.model");
-  b.addString("tokenizer.ggml.model", "llama");
+  b.addString("tokenizer.ggml.model", "t5");
   model = openBytes(b.build());
   ASSERT_TRUE(bool(model));
   EXPECT_FALSE(model->tokenizer.has_value());
-  EXPECT_EQ(model->tokenizerNote, "tokenizer model 'llama' is not supported "
-                                  "(only 'gpt2', byte-level BPE, is)");
+  EXPECT_EQ(model->tokenizerNote,
+            "tokenizer model 't5' is not supported ('gpt2', byte-level BPE, "
+            "and 'llama', SentencePiece's BPE, are)");
 
   b = llama();
   b.remove("tokenizer.ggml.tokens");
@@ -275,10 +359,10 @@ TEST(LlamaGGUF, Refusals) {
   };
   EXPECT_EQ(with([](GGUFBuilder &b) {
               b.remove("general.architecture");
-              b.addString("general.architecture", "gemma");
+              b.addString("general.architecture", "gemma4");
             }),
-            "architecture 'gemma' is not supported (llama, qwen2, qwen3, phi3, "
-            "smollm3, olmo2 are)");
+            "architecture 'gemma4' is not supported (llama, qwen2, qwen3, "
+            "phi3, smollm3, olmo2, gemma, gemma2, gemma3 are)");
   EXPECT_EQ(with([](GGUFBuilder &b) { b.remove("llama.block_count"); }),
             "metadata 'llama.block_count' is missing");
   EXPECT_EQ(with([](GGUFBuilder &b) { b.removeTensor("blk.0.attn_v.weight"); }),
@@ -311,6 +395,16 @@ TEST(LlamaGGUF, Refusals) {
   EXPECT_EQ(withFloat("llama.attention.scale", 0.5),
             "metadata 'llama.attention.scale': 0.50 is not supported (only 0 "
             "is)");
+  for (std::string key :
+       {"llama.attn_logit_softcapping", "llama.final_logit_softcapping"})
+    EXPECT_EQ(withFloat(key.c_str(), 50),
+              "metadata '" + key + "': 50.00 is not supported (only 0 is)");
+  EXPECT_EQ(withInt("llama.attention.sliding_window", 1 << 30),
+            "metadata 'llama.attention.sliding_window': 1073741824 is not in "
+            "[0, 268435456]");
+  EXPECT_EQ(withInt("llama.attention.sliding_window_pattern", 0),
+            "metadata 'llama.attention.sliding_window_pattern': 0 is not in "
+            "[1, 1024]");
   EXPECT_EQ(withInt("llama.rope.scaling.original_context_length", 16), "");
   EXPECT_EQ(
       with([](GGUFBuilder &b) { b.addBool("llama.attention.causal", false); }),

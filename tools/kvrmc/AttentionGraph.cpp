@@ -77,7 +77,8 @@ static OwningOpRef<ModuleOp> buildGraph(MLIRContext &context,
       b, TypeRange{query, cache, cache}, body->getArgument(0),
       body->getArgument(1), body->getArgument(2), body->getArgument(4),
       body->getArgument(5), body->getArgument(3), /*counts=*/Value(),
-      /*slots=*/Value(), /*layer=*/0, llvm::APFloat(scale));
+      /*slots=*/Value(), b.getI64IntegerAttr(0), b.getF32FloatAttr(scale),
+      /*window=*/IntegerAttr(), /*softcap=*/FloatAttr());
   func::ReturnOp::create(b, attention.getResults());
   return module;
 }

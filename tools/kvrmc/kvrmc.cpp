@@ -353,6 +353,17 @@ llvm::Error checkFarHistory() {
   return llvm::Error::success();
 }
 
+/// A window of the model's hides what summaries would stand for.
+llvm::Error checkModelWindows(const kvrm::DecoderConfig &config) {
+  for (int64_t size : config.windows)
+    if (window != 0 && size != 0 && size < capacity)
+      return llvm::createStringError(
+          "--window: layers of the model have a window of their own, of %lld "
+          "tokens",
+          static_cast<long long>(size));
+  return llvm::Error::success();
+}
+
 llvm::Error checkMixed() {
   if (!mixes)
     return llvm::Error::success();
@@ -578,6 +589,8 @@ llvm::Error run() {
   llvm::Expected<kvrm::DecoderModel> decoder = openModel();
   if (!decoder)
     return decoder.takeError();
+  if (llvm::Error error = checkModelWindows(decoder->config))
+    return error;
   llvm::Expected<std::unique_ptr<Target>> machine =
       isForGPU() ? gpuTarget() : cpuTarget(decoder->config);
   if (!machine)

@@ -17,6 +17,7 @@
 #include "kvrm/Frontend/Rope.h"
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,12 @@ enum class HeadNorm : uint8_t {
   None,
   EachHead, ///< over head_dim, one gain for all heads
   AllHeads  ///< over all heads of a token at once
+};
+
+/// What the gate of a feed-forward goes through.
+enum class Activation : uint8_t {
+  Silu,
+  GeluTanh ///< GELU by its approximation with a tanh
 };
 
 struct DecoderConfig {
@@ -56,7 +63,23 @@ struct DecoderConfig {
   bool hasNormsAfter = false;
   /// Of each layer, whether query and key turn; empty: all do.
   std::vector<bool> turns;
+  Activation activation = Activation::Silu;
+  double embeddingScale = 1; ///< what rows of the embedding are multiplied with
 
+  double attentionScale = 0;   ///< of scores; 0: 1 / sqrt(headDim)
+  double attentionSoftcap = 0; ///< of scaled scores; 0: none
+  double logitSoftcap = 0;     ///< 0: none
+  /// Of each layer, how many last tokens a token sees, 0: all; empty: all do.
+  std::vector<int64_t> windows;
+  /// The rotary embedding of layers with a window, if it is another.
+  std::optional<Rope> localRope;
+
+  /// 0: none.
+  int64_t layerWindow(int64_t layer) const {
+    return windows.empty() ? 0 : windows[static_cast<size_t>(layer)];
+  }
+  /// Gives layers a window, all but every `fullEvery`-th; 0: all layers.
+  void setWindows(int64_t window, int64_t fullEvery);
   bool layerTurns(int64_t layer) const {
     return turns.empty() || turns[static_cast<size_t>(layer)];
   }

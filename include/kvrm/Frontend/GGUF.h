@@ -91,6 +91,8 @@ public:
   llvm::Expected<std::vector<llvm::StringRef>>
   getStrings(llvm::StringRef key) const;
   llvm::Expected<std::vector<int64_t>> getInts(llvm::StringRef key) const;
+  /// Of elements of float32.
+  llvm::Expected<std::vector<float>> getFloats(llvm::StringRef key) const;
 
   // Lookups with a value for an absent key. Another type is still an error.
   llvm::Expected<int64_t> getInt(llvm::StringRef key, int64_t absent) const;

@@ -27,8 +27,9 @@
 //   blk.N.ffn_down       [hidden][feedForward]
 //   blk.N.ffn_post_norm  [1][hidden]
 //   rope_cos, rope_sin   [context][headDim / 2]
+//   rope_cos_local, rope_sin_local: the same, of layers with a window
 //
-// Which of bias and norms there are, the configuration says.
+// Which of bias, norms and tables there are, the configuration says.
 //
 // RoPE is in the half-split form: of each head of q and k, element i and
 // element i + headDim / 2 (i < headDim / 2) are the pair rotated by angle i of
@@ -122,7 +123,8 @@ public:
   /// Gives the weight `name` the source of `existing`.
   void share(llvm::StringRef name, llvm::StringRef existing);
 
-  /// Adds rope_cos and rope_sin for `config`. Angles are computed in double.
+  /// Adds rope_cos and rope_sin, and the local ones, for `config`. Angles are
+  /// computed in double.
   void addRopeTables();
 
   /// Checks `config` against the limits of the ABI and that every weight is

@@ -108,6 +108,10 @@ private:
   Value min(Value lhs, Value rhs) {
     return arith::MinSIOp::create(b, lhs, rhs);
   }
+  Value max(Value lhs, Value rhs) {
+    return arith::MaxSIOp::create(b, lhs, rhs);
+  }
+  Value notNegative(Value value) { return max(value, constant(int64_t{0})); }
   /// Of non-negative integers, by a power of two.
   Value divide(Value lhs, int64_t rhs) {
     return arith::ShRUIOp::create(b, lhs, constant(llvm::Log2_64(rhs)));
@@ -155,6 +159,7 @@ private:
                                  load(vectorOf(pool.getElement()), pointer));
   }
   Value exp2(Value x);
+  Value capped(Value x);
   /// A loop over [0, end) in steps of `step` that carries `values`.
   SmallVector<Value>
   loop(Value end, int64_t step, ValueRange values,
@@ -256,7 +261,8 @@ private:
   kvrm_descriptor_layout descriptorLayout;
   kvrm_stage_layout stageLayout; ///< of a staged tile
 
-  float scoreScale = 0; ///< to base 2, of all scores
+  float scoreScale = 0; ///< of all scores: to base 2, or to the softcap
+  float softcap = 0;    ///< to base 2, of all scores; 0: none
   Value args, item, scratch, stage;
   Value descriptor, keyPool, valuePool, headStride;
   Value row, kvHead, queryTile, length;
@@ -267,6 +273,8 @@ private:
   Value tileBegin;               ///< the item's first tile
   Value tileEnd;                 ///< one past the item's last tile
   Value tileFull;                ///< one past the last that needs no mask
+  Value tileWindowEdge;          ///< one past the last tile before tileFull
+                                 ///< that a window cuts; only with a window
   Value summaryEnd;              ///< one past the place of the row's last
                                  ///< summary; only of a session with some
   Value tileSummaryEnd;          ///< one past the last tile before tileFull
@@ -301,6 +309,20 @@ Value KernelLowering::exp2(Value x) {
   bits = arith::ShLIOp::create(b, arith::AddIOp::create(b, bits, bias), shift);
   Value power = arith::BitcastOp::create(b, floatVector(), bits);
   return arith::MulFOp::create(b, sum, power);
+}
+
+/// softcap * tanh(x) to base 2. By the exponential of -2 |x|, which is at most
+/// 1: (1 - e) / (1 + e), with the sign of x.
+Value KernelLowering::capped(Value x) {
+  static const double log2e = std::log2(std::exp(1.0));
+  Value size = math::AbsFOp::create(b, x);
+  Value power = exp2(
+      arith::MulFOp::create(b, size, splat(static_cast<float>(-2 * log2e))));
+  Value one = splat(1.0f);
+  Value tanh = arith::DivFOp::create(b, arith::SubFOp::create(b, one, power),
+                                     arith::AddFOp::create(b, one, power));
+  return arith::MulFOp::create(b, math::CopySignOp::create(b, tanh, x),
+                               splat(softcap));
 }
 
 SmallVector<Value>
@@ -367,14 +389,26 @@ void KernelLowering::beginAttention(func::FuncOp func) {
   tileEnd = loadField32(item, offsetof(kvrm_work_item, tile_end));
   // The first query row sees the fewest tokens.
   Value seen = add(firstPlaceOfTile, 1);
-  tileFull =
-      arith::MaxSIOp::create(b, tileBegin, min(tileEnd, divide(seen, tokens)));
+  if (std::optional<uint64_t> window = kernel.getWindow()) {
+    // The first query row sees the oldest token of all, the last sees all
+    // tokens from `edge` on.
+    auto size = static_cast<int64_t>(*window);
+    Value oldest = notNegative(sub(seen, constant(size)));
+    Value edge = notNegative(sub(visibleEnd, constant(size)));
+    tileBegin = max(tileBegin, divide(oldest, tokens));
+    tileWindowEdge = divideUp(edge, tokens);
+  }
+  tileFull = max(tileBegin, min(tileEnd, divide(seen, tokens)));
+  if (tileWindowEdge)
+    tileWindowEdge = min(max(tileBegin, tileWindowEdge), tileFull);
 }
 
 Value KernelLowering::boundOf(TileBound bound) {
   switch (bound) {
   case TileBound::Begin:
     return tileBegin;
+  case TileBound::WindowEdge:
+    return tileWindowEdge;
   case TileBound::SummaryEnd:
     return tileSummaryEnd;
   case TileBound::Full:
@@ -490,6 +524,8 @@ void KernelLowering::scoreVectors(Value tile, Value firstVector, int64_t count,
     Value biases = tiles.summaries ? biasesAt(tile, firstInTile) : Value();
     for (int64_t r = 0; r < rows; ++r) {
       Value score = arith::MulFOp::create(b, sums[i * rows + r], scale);
+      if (softcap > 0)
+        score = capped(score);
       if (biases)
         score = arith::AddFOp::create(b, score, biases);
       if (masked) {
@@ -498,6 +534,13 @@ void KernelLowering::scoreVectors(Value tile, Value firstVector, int64_t count,
                         r / kernel.getGroupSize() + 1);
         Value visible = arith::CmpIOp::create(b, arith::CmpIPredicate::slt,
                                               token, splat(min(own, length)));
+        if (std::optional<uint64_t> window = kernel.getWindow()) {
+          Value oldest = sub(own, constant(static_cast<int64_t>(*window)));
+          visible = arith::AndIOp::create(
+              b, visible,
+              arith::CmpIOp::create(b, arith::CmpIPredicate::sge, token,
+                                    splat(oldest)));
+        }
         score = arith::SelectOp::create(b, visible, score, splat(kMaskedScore));
       }
       store(score, at(at(scores, r * tokens * 4), mul(firstInTile, 4)));
@@ -681,8 +724,12 @@ void KernelLowering::lowerLoop(const TileLoop &tiles) {
 }
 
 void KernelLowering::lowerAttention(const TileProgram &program) {
-  scoreScale = static_cast<float>(program.scale.getValueAsDouble() *
-                                  std::log2(std::exp(1.0)));
+  static const double log2e = std::log2(std::exp(1.0));
+  double scale = program.scale.getValueAsDouble(), cap = 0;
+  if (program.softcap)
+    cap = program.softcap.getValueAsDouble();
+  scoreScale = static_cast<float>(cap > 0 ? scale / cap : scale * log2e);
+  softcap = static_cast<float>(cap * log2e);
   initSoftmax();
   if (summaries() > 0) {
     Value last =

@@ -93,9 +93,11 @@ private:
     Value token;     ///< of the row, whose queries these are
     Value firstHead; ///< of `count` query heads
     Value visible;   ///< one past the last token that these see
+    Value hidden;    ///< tokens behind their window; null without one
   };
   Value loadToken(const RowGroup &at, Value cache, Value position);
   void scoreTokens(const RowGroup &at);
+  void capScores(const RowGroup &at, Value r);
   Value maskedScores(const RowGroup &at, Value r, Value position);
   Value weighScores(const RowGroup &at, Value r);
   void sumValues(const RowGroup &at, ArrayRef<Value> sums);
@@ -175,6 +177,21 @@ void StaticAttention::scoreTokens(const RowGroup &at) {
   });
 }
 
+/// Caps the scores of query row `r`.
+void StaticAttention::capScores(const RowGroup &at, Value r) {
+  auto laneVector = floats(lanes);
+  float cap = op.getSoftcap()->convertToFloat();
+  forEach(at.zero, index(capacity), lanes, [&](Value position) {
+    Value score = vector::LoadOp::create(
+        b, laneVector, scores, ValueRange{at.row, at.kvHead, r, position});
+    score = math::TanhOp::create(
+        b, arith::DivFOp::create(b, score, splat(cap, laneVector)));
+    vector::StoreOp::create(
+        b, arith::MulFOp::create(b, score, splat(cap, laneVector)), scores,
+        ValueRange{at.row, at.kvHead, r, position});
+  });
+}
+
 /// Scores of query row `r`, from `position` on.
 Value StaticAttention::maskedScores(const RowGroup &at, Value r,
                                     Value position) {
@@ -188,6 +205,12 @@ Value StaticAttention::maskedScores(const RowGroup &at, Value r,
   Value seen = arith::CmpIOp::create(
       b, arith::CmpIPredicate::ult, positions,
       vector::BroadcastOp::create(b, indexVector, at.visible));
+  if (at.hidden)
+    seen = arith::AndIOp::create(
+        b, seen,
+        arith::CmpIOp::create(
+            b, arith::CmpIPredicate::uge, positions,
+            vector::BroadcastOp::create(b, indexVector, at.hidden)));
   return arith::SelectOp::create(b, seen, score,
                                  splat(kMaskedScore, laneVector));
 }
@@ -259,9 +282,19 @@ void StaticAttention::attendRows(Value row, Value kvHead, Value slot,
                             arith::RemUIOp::create(b, firstRow, index(group)));
   Value visible = arith::AddIOp::create(
       b, arith::AddIOp::create(b, firstPosition, token), index(1));
+  Value hidden;
+  if (std::optional<uint64_t> window = op.getWindow()) {
+    Value size = index(static_cast<int64_t>(*window));
+    // Never below 0, as indices have no sign.
+    hidden = arith::SubIOp::create(b, arith::MaxUIOp::create(b, visible, size),
+                                   size);
+  }
   RowGroup at = {row,  kvHead, slot,      firstRow, count,
-                 zero, token,  firstHead, visible};
+                 zero, token,  firstHead, visible,  hidden};
   scoreTokens(at);
+  if (op.getSoftcap())
+    for (int64_t i = 0; i < count; ++i)
+      capScores(at, plus(firstRow, i));
   SmallVector<Value> sums;
   for (int64_t i = 0; i < count; ++i)
     sums.push_back(weighScores(at, plus(firstRow, i)));
@@ -382,9 +415,10 @@ private:
     }
 
     StaticAttention attention(op, lanes);
-    // One function serves all layers of a step.
-    func::FuncOp &function = functions[{
-        op->getParentOfType<func::FuncOp>().getOperation(), op.getScaleAttr()}];
+    // One function serves all layers of a step that attend alike.
+    func::FuncOp &function =
+        functions[{op->getParentOfType<func::FuncOp>().getOperation(),
+                   op.getScaleAttr(), op.getWindowAttr(), op.getSoftcapAttr()}];
     if (!function) {
       function = attention.build("static_attention");
       symbols.insert(function);
@@ -427,6 +461,8 @@ private:
     return success();
   }
 
-  llvm::DenseMap<std::pair<Operation *, Attribute>, func::FuncOp> functions;
+  llvm::DenseMap<std::tuple<Operation *, Attribute, Attribute, Attribute>,
+                 func::FuncOp>
+      functions;
 };
 } // namespace

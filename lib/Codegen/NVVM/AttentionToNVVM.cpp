@@ -92,7 +92,7 @@ private:
   int64_t outputQuads() const { return rows * headDim / 4; }
 
   // Phases of the kernel.
-  void start(FloatAttr scale);
+  void start(const TileProgram &program);
   void forEachItem(function_ref<void()> body);
   void lowerProgram(const TileProgram &program);
   void lowerLoop(const TileLoop &tiles);
@@ -205,12 +205,12 @@ AttentionLowering::AttentionLowering(KernelOp kernel, gpu::GPUModuleOp module,
 // The kernel around the tile program
 //===----------------------------------------------------------------------===//
 
-void AttentionLowering::start(FloatAttr scale) {
+void AttentionLowering::start(const TileProgram &program) {
   sharedBase = device.sharedMemory();
   thread = b.threadId();
   lane = b.bitAnd(thread, kWarpLanes - 1);
   warp = b.shuffle(b.shiftRight(thread, 5), b.i32(0)); // now the same in all
-  attention.start(lane, Value(), scale);
+  attention.start(lane, Value(), program);
 
   Value work; // of the block, or of the cluster
   if (assignment == Assignment::Cluster && options.isHopper()) {
@@ -277,7 +277,7 @@ void AttentionLowering::forEachItem(function_ref<void()> body) {
 }
 
 void AttentionLowering::lower(const TileProgram &program) {
-  start(program.scale);
+  start(program);
   if (assignment == Assignment::Cluster && options.isHopper())
     b.waitCluster(); // all blocks have started: their memory may be written
   forEachItem([&] { lowerProgram(program); });

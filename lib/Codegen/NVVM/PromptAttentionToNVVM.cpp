@@ -219,7 +219,7 @@ void PromptLowering::copyPage(Value token, Value page, Value stage) {
 //===----------------------------------------------------------------------===//
 
 void PromptLowering::consume(const TileProgram &program) {
-  attention.start(lane, firstRow, program.scale);
+  attention.start(lane, firstRow, program);
   attention.makeState();
   attention.loadQuery(item);
   attention.initSoftmax();

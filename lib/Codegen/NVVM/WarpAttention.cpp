@@ -23,13 +23,19 @@ WarpAttention::WarpAttention(DeviceKernel &device, KernelOp kernel,
       pool(kernel.getPool()), strip(strip), headDim(pool.getHeadDim()),
       group(kernel.getGroupSize()) {}
 
-void WarpAttention::start(Value lane, Value firstRow, FloatAttr scale) {
+static double log2e() { return std::log2(std::exp(1.0)); }
+
+void WarpAttention::start(Value lane, Value firstRow,
+                          const TileProgram &program) {
   this->lane = lane;
   this->firstRow = firstRow;
   laneRow = b.shiftRight(lane, 2);
   laneColumn = b.bitAnd(lane, 3);
-  scoreScale =
-      static_cast<float>(scale.getValueAsDouble() * std::log2(std::exp(1.0)));
+  double scale = program.scale.getValueAsDouble(), cap = 0;
+  if (program.softcap)
+    cap = program.softcap.getValueAsDouble();
+  scoreScale = static_cast<float>(cap > 0 ? scale / cap : scale * log2e());
+  softcap = static_cast<float>(cap * log2e());
 }
 
 void WarpAttention::makeState() {
@@ -142,6 +148,17 @@ Value WarpAttention::blockOfRow(Value row, int64_t block) {
   return b.add(b.bitXor(row, offset % aligned), offset - offset % aligned);
 }
 
+/// softcap * tanh(score) to base 2. The instruction for tanh keeps 11 bits,
+/// too few of a score of 50: by the exponential of -2 |score| it is
+/// (1 - e) / (1 + e), with the sign of the score.
+Value WarpAttention::capped(Value score) {
+  Value size = math::AbsFOp::create(b, score);
+  Value power = b.exp2(b.fmul(size, b.f32(static_cast<float>(-2 * log2e()))));
+  Value one = b.f32(1.0f);
+  Value tanh = b.fmul(b.fsub(one, power), b.reciprocal(b.fadd(one, power)));
+  return b.fmul(math::CopySignOp::create(b, tanh, score), b.f32(softcap));
+}
+
 /// The score of a token that may be a summary.
 Value WarpAttention::addBias(const StripRange &range, Value score,
                              Value place) {
@@ -180,6 +197,8 @@ void WarpAttention::score(const StripRange &range, Value index,
     for (int64_t n = 0; n < queryColumns(); ++n)
       for (int64_t i = 0; i < 4; ++i) {
         Value score = b.fmul(scores[m][n][i], scale);
+        if (softcap > 0)
+          score = capped(score);
         // Elements 0 and 1 are of token g, 2 and 3 of token g + 8; even ones of
         // query row 8n + 2t, odd ones of the next.
         Value token;
@@ -190,10 +209,14 @@ void WarpAttention::score(const StripRange &range, Value index,
           score = addBias(range, score, token);
         if (tiles.masked) {
           Value row = rowOf(b.add(b.shiftLeft(laneColumn, 1), 8 * n + i % 2));
-          Value end =
-              b.min(range.visibleEnd,
-                    b.add(b.add(range.firstPlace, b.div(row, group)), 1));
-          score = b.select(b.lessThan(token, end), score, b.f32(kMaskedScore));
+          Value own = b.add(b.add(range.firstPlace, b.div(row, group)), 1);
+          Value visible = b.lessThan(token, b.min(range.visibleEnd, own));
+          if (std::optional<uint64_t> window = kernel.getWindow()) {
+            // Of a query row past the step's tokens, any.
+            Value oldest = b.sub(own, static_cast<int64_t>(*window));
+            visible = b.bitAnd(visible, b.lessThan(b.sub(oldest, 1), token));
+          }
+          score = b.select(visible, score, b.f32(kMaskedScore));
         }
         scores[m][n][i] = score;
       }

@@ -45,7 +45,7 @@ public:
   int64_t dimBlocks() const { return headDim / 16; }
 
   /// `firstRow` is the warp's first row of the item's, null for 0.
-  void start(Value lane, Value firstRow, FloatAttr scale);
+  void start(Value lane, Value firstRow, const TileProgram &program);
   void makeState();
   /// Loads the rows of an item.
   void loadQuery(const WorkItemVariables &item);
@@ -70,6 +70,7 @@ private:
   Value swizzledRow(int64_t half, Value token, Value chunk);
   Value blockOfRow(Value row, int64_t block);
   void score(const StripRange &range, Value index, const TileLoop &tiles);
+  Value capped(Value score);
   Value addBias(const StripRange &range, Value score, Value place);
   void updateSoftmax();
   void accumulate(const StripRange &range, Value index, bool masked);
@@ -82,7 +83,8 @@ private:
   StripShape strip;
   int64_t headDim, group;
   Value lane, firstRow;
-  float scoreScale = 0; ///< to base 2
+  float scoreScale = 0; ///< to base 2, or to the softcap
+  float softcap = 0;    ///< to base 2; 0: none
   Value biases;         ///< of the row's summaries, if the session keeps such
 
   SmallVector<SmallVector<std::array<Value, 2>>> query; ///< [n][k]

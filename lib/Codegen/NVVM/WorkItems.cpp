@@ -150,11 +150,24 @@ StripRange ItemReader::rangeOf(const WorkItemVariables &item) {
     range.readEnd =
         b.select(isThere, b.i32(session.getPages() * strip.page), none);
   range.begin = b.mul(item.tileBegin.get(), perTile);
+  std::optional<uint64_t> window = kernel.getWindow();
+  auto firstSeen = [&](Value end) {
+    return b.max(b.sub(end, static_cast<int64_t>(*window)), none);
+  };
+  if (window)
+    range.begin =
+        b.max(range.begin,
+              b.div(firstSeen(b.add(range.firstPlace, 1)), strip.tokens));
   range.end = b.min(b.mul(item.tileEnd.get(), perTile),
                     b.divUp(range.readEnd, strip.tokens));
   range.end = b.max(range.end, range.begin);
   range.fullEnd =
       b.min(range.end, b.div(b.add(range.firstPlace, 1), strip.tokens));
+  range.windowEdge = range.begin;
+  if (window) {
+    Value edge = b.divUp(firstSeen(range.visibleEnd), strip.tokens);
+    range.windowEdge = b.max(range.begin, b.min(range.fullEnd, edge));
+  }
   range.historyEnd = b.min(range.end, b.div(item.place.get(), strip.tokens));
   range.summaryEnd = range.begin;
   if (int64_t entries = kernel.getSessionType().getSummaries()) {
@@ -171,6 +184,8 @@ Value StripRange::boundOf(TileBound bound) const {
   switch (bound) {
   case TileBound::Begin:
     return begin;
+  case TileBound::WindowEdge:
+    return windowEdge;
   case TileBound::SummaryEnd:
     return summaryEnd;
   case TileBound::Full:

@@ -82,10 +82,11 @@ struct WorkItemVariables {
 };
 
 /// Strips [begin, end) of a history; all query rows see those below fullEnd
-/// whole, of which those below summaryEnd hold summaries, and earlier steps
-/// wrote those below historyEnd. Tokens are said by their places.
+/// whole, but for those below windowEdge, of which those below summaryEnd hold
+/// summaries, and earlier steps wrote those below historyEnd. Tokens are said
+/// by their places.
 struct StripRange {
-  Value begin, summaryEnd, fullEnd, end, historyEnd;
+  Value begin, windowEdge, summaryEnd, fullEnd, end, historyEnd;
   Value summaryPlaces; ///< that the row's summaries take; none without them
   Value firstPlace;    ///< of the item's first query token
   Value visibleEnd;    ///< one past the last token that any query row sees

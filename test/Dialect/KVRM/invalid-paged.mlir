@@ -289,3 +289,15 @@ func.func @f(%q: tensor<8x4x9x64xf32>, %g: !kvrm.groups, %s: !session, %d: !desc
       : tensor<8x4x9x64xf32>, !session, !desc4
   return
 }
+
+// -----
+
+!session = !kvrm.session<slots = 8, pages = 72, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>, far_history = <window = 1024, entries = 64>>
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 72>
+func.func @f(%s: !session, %d: !desc, %q: tensor<8x1x9x64xf32>) {
+  %g = kvrm.stage %s, %d {transport = #kvrm.transport<native>} : !session, !desc
+  // expected-error@+1 {{'kvrm.attend' op has a window of 100 tokens in a session that keeps far history}}
+  %o = kvrm.attend %q, %g of %s at %d {layer = 0 : i64, scale = 0.125 : f32, window = 100 : i64}
+      : tensor<8x1x9x64xf32>, !session, !desc
+  return
+}

@@ -1340,3 +1340,148 @@ kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !sessi
   %s = kvrm.softmax_init : !kvrm.softmax<3x64>
   kvrm.return
 }
+
+// -----
+
+// The first tiles of a window, not masked.
+!session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> window 100 on !session at !desc {
+  %one = arith.constant 1 : index
+  %item = kvrm.get_work_item
+  %begin, %full, %end = kvrm.tile_range %item
+  %q = kvrm.load_query %item : !kvrm.fragment<3x64xf32>
+  %init = kvrm.softmax_init : !kvrm.softmax<3x64>
+  %mid = scf.for %t = %begin to %full step %one iter_args(%s = %init) -> (!kvrm.softmax<3x64>) {
+    %k, %v = kvrm.load_tile %item[%t] : !kvrm.fragment<64x64xf16>
+    // expected-error@+1 {{'kvrm.score' op does not mask tiles that hold tokens a query row must not see}}
+    %x = kvrm.score %q, %k, %item[%t] {scale = 0.125 : f32}
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16> -> !kvrm.fragment<3x64xf32>
+    %w, %s1 = kvrm.online_softmax %x, %s : !kvrm.fragment<3x64xf32>, !kvrm.softmax<3x64>
+    %s2 = kvrm.accumulate %w, %v, %s1, %item[%t]
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16>, !kvrm.softmax<3x64>
+    scf.yield %s2 : !kvrm.softmax<3x64>
+  }
+  %last = scf.for %t = %full to %end step %one iter_args(%s = %mid) -> (!kvrm.softmax<3x64>) {
+    %k, %v = kvrm.load_tile %item[%t] : !kvrm.fragment<64x64xf16>
+    %x = kvrm.score %q, %k, %item[%t] {masked, scale = 0.125 : f32}
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16> -> !kvrm.fragment<3x64xf32>
+    %w, %s1 = kvrm.online_softmax %x, %s : !kvrm.fragment<3x64xf32>, !kvrm.softmax<3x64>
+    %s2 = kvrm.accumulate %w, %v, %s1, %item[%t] {masked}
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16>, !kvrm.softmax<3x64>
+    scf.yield %s2 : !kvrm.softmax<3x64>
+  }
+  kvrm.store_softmax %last, %item : !kvrm.softmax<3x64>
+  kvrm.return
+}
+
+// -----
+
+// A window of nothing.
+!session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+  %one = arith.constant 1 : index
+  %item = kvrm.get_work_item
+  %begin, %full, %end = kvrm.tile_range %item
+  // expected-error@+1 {{'kvrm.window_edge' op stands in a kernel without a window}}
+  %edge = kvrm.window_edge %item
+  %q = kvrm.load_query %item : !kvrm.fragment<3x64xf32>
+  %init = kvrm.softmax_init : !kvrm.softmax<3x64>
+  %last = scf.for %t = %begin to %end step %one iter_args(%s = %init) -> (!kvrm.softmax<3x64>) {
+    %k, %v = kvrm.load_tile %item[%t] : !kvrm.fragment<64x64xf16>
+    %x = kvrm.score %q, %k, %item[%t] {masked, scale = 0.125 : f32}
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16> -> !kvrm.fragment<3x64xf32>
+    %w, %s1 = kvrm.online_softmax %x, %s : !kvrm.fragment<3x64xf32>, !kvrm.softmax<3x64>
+    %s2 = kvrm.accumulate %w, %v, %s1, %item[%t] {masked}
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16>, !kvrm.softmax<3x64>
+    scf.yield %s2 : !kvrm.softmax<3x64>
+  }
+  kvrm.store_softmax %last, %item : !kvrm.softmax<3x64>
+  kvrm.return
+}
+
+// -----
+
+// An edge that bounds nothing.
+!session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> window 100 on !session at !desc {
+  %one = arith.constant 1 : index
+  %item = kvrm.get_work_item
+  %begin, %full, %end = kvrm.tile_range %item
+  // expected-error@+1 {{'kvrm.window_edge' op bounds no loop}}
+  %edge = kvrm.window_edge %item
+  %q = kvrm.load_query %item : !kvrm.fragment<3x64xf32>
+  %init = kvrm.softmax_init : !kvrm.softmax<3x64>
+  %last = scf.for %t = %begin to %end step %one iter_args(%s = %init) -> (!kvrm.softmax<3x64>) {
+    %k, %v = kvrm.load_tile %item[%t] : !kvrm.fragment<64x64xf16>
+    %x = kvrm.score %q, %k, %item[%t] {masked, scale = 0.125 : f32}
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16> -> !kvrm.fragment<3x64xf32>
+    %w, %s1 = kvrm.online_softmax %x, %s : !kvrm.fragment<3x64xf32>, !kvrm.softmax<3x64>
+    %s2 = kvrm.accumulate %w, %v, %s1, %item[%t] {masked}
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16>, !kvrm.softmax<3x64>
+    scf.yield %s2 : !kvrm.softmax<3x64>
+  }
+  kvrm.store_softmax %last, %item : !kvrm.softmax<3x64>
+  kvrm.return
+}
+
+// -----
+
+// Two softcaps.
+!session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+  %one = arith.constant 1 : index
+  %item = kvrm.get_work_item
+  %begin, %full, %end = kvrm.tile_range %item
+  %q = kvrm.load_query %item : !kvrm.fragment<3x64xf32>
+  %init = kvrm.softmax_init : !kvrm.softmax<3x64>
+  %mid = scf.for %t = %begin to %full step %one iter_args(%s = %init) -> (!kvrm.softmax<3x64>) {
+    %k, %v = kvrm.load_tile %item[%t] : !kvrm.fragment<64x64xf16>
+    %x = kvrm.score %q, %k, %item[%t] {scale = 0.125 : f32, softcap = 50.0 : f32}
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16> -> !kvrm.fragment<3x64xf32>
+    %w, %s1 = kvrm.online_softmax %x, %s : !kvrm.fragment<3x64xf32>, !kvrm.softmax<3x64>
+    %s2 = kvrm.accumulate %w, %v, %s1, %item[%t]
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16>, !kvrm.softmax<3x64>
+    scf.yield %s2 : !kvrm.softmax<3x64>
+  }
+  %last = scf.for %t = %full to %end step %one iter_args(%s = %mid) -> (!kvrm.softmax<3x64>) {
+    %k, %v = kvrm.load_tile %item[%t] : !kvrm.fragment<64x64xf16>
+    // expected-error@+1 {{'kvrm.score' op and the scores before it differ in softcap}}
+    %x = kvrm.score %q, %k, %item[%t] {masked, scale = 0.125 : f32}
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16> -> !kvrm.fragment<3x64xf32>
+    %w, %s1 = kvrm.online_softmax %x, %s : !kvrm.fragment<3x64xf32>, !kvrm.softmax<3x64>
+    %s2 = kvrm.accumulate %w, %v, %s1, %item[%t] {masked}
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16>, !kvrm.softmax<3x64>
+    scf.yield %s2 : !kvrm.softmax<3x64>
+  }
+  kvrm.store_softmax %last, %item : !kvrm.softmax<3x64>
+  kvrm.return
+}
+
+// -----
+
+// No softcap.
+!session = !kvrm.session<slots = 8, pages = 128, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>>
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 128>
+kvrm.kernel @k heads 9 io f32 tile <q = 1, kv = 64> transport <native> on !session at !desc {
+  %one = arith.constant 1 : index
+  %item = kvrm.get_work_item
+  %begin, %full, %end = kvrm.tile_range %item
+  %q = kvrm.load_query %item : !kvrm.fragment<3x64xf32>
+  %init = kvrm.softmax_init : !kvrm.softmax<3x64>
+  %last = scf.for %t = %begin to %end step %one iter_args(%s = %init) -> (!kvrm.softmax<3x64>) {
+    %k, %v = kvrm.load_tile %item[%t] : !kvrm.fragment<64x64xf16>
+    // expected-error@+1 {{'kvrm.score' op softcap must be positive and finite}}
+    %x = kvrm.score %q, %k, %item[%t] {masked, scale = 0.125 : f32, softcap = 0.0 : f32}
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16> -> !kvrm.fragment<3x64xf32>
+    %w, %s1 = kvrm.online_softmax %x, %s : !kvrm.fragment<3x64xf32>, !kvrm.softmax<3x64>
+    %s2 = kvrm.accumulate %w, %v, %s1, %item[%t] {masked}
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16>, !kvrm.softmax<3x64>
+    scf.yield %s2 : !kvrm.softmax<3x64>
+  }
+  kvrm.store_softmax %last, %item : !kvrm.softmax<3x64>
+  kvrm.return
+}

@@ -306,3 +306,30 @@ func.func @f(%q: tensor<8x1x9x64xf32>, %k: tensor<8x1x3x64xf16>, %c: tensor<30x8
       -> (tensor<8x1x9x64xf32>, tensor<30x8x3x2048x64xf16>, tensor<30x8x3x2048x64xf16>)
   return
 }
+
+// -----
+
+func.func @f(%q: tensor<2x2x2x64xf32>, %c: tensor<1x2x2x64x64xf16>, %p: tensor<2xi32>) {
+  // expected-error@+1 {{'kvrm.cached_attention' op attribute 'window' failed to satisfy constraint: 64-bit signless integer attribute whose value is positive}}
+  %o, %kc, %vc = kvrm.cached_attention %q, %q, %q, %c, %c at %p {layer = 0 : i64, scale = 1.0 : f32, window = 0 : i64}
+      : tensor<2x2x2x64xf32>, tensor<2x2x2x64xf32>, tensor<1x2x2x64x64xf16>, tensor<2xi32>
+  return
+}
+
+// -----
+
+func.func @f(%q: tensor<2x2x2x64xf32>, %c: tensor<1x2x2x64x64xf16>, %p: tensor<2xi32>) {
+  // expected-error@+1 {{'kvrm.cached_attention' op softcap must be positive and finite}}
+  %o, %kc, %vc = kvrm.cached_attention %q, %q, %q, %c, %c at %p {layer = 0 : i64, scale = 1.0 : f32, softcap = -5.0 : f32}
+      : tensor<2x2x2x64xf32>, tensor<2x2x2x64xf32>, tensor<1x2x2x64x64xf16>, tensor<2xi32>
+  return
+}
+
+// -----
+
+func.func @f(%q: tensor<2x2x2x64xf32>, %c: tensor<1x2x2x64x64xf16>, %p: tensor<2xi32>) {
+  // expected-error@+1 {{'kvrm.cached_attention' op softcap must be positive and finite}}
+  %o, %kc, %vc = kvrm.cached_attention %q, %q, %q, %c, %c at %p {layer = 0 : i64, scale = 1.0 : f32, softcap = 0x7F800000 : f32}
+      : tensor<2x2x2x64xf32>, tensor<2x2x2x64xf32>, tensor<1x2x2x64x64xf16>, tensor<2xi32>
+  return
+}

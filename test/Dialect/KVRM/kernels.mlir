@@ -159,3 +159,49 @@ kvrm.kernel @attend_far heads 9 io f32 tile <q = 1, kv = 64> transport <native>
   kvrm.store_softmax %last, %item : !kvrm.softmax<3x64>
   kvrm.return
 }
+
+// Attention with a window has a loop more, whose tiles are masked; scores are
+// capped.
+
+// CHECK-LABEL: kvrm.kernel @window heads 9 io f32 tile <q = 1, kv = 64> transport <native> window 100 on
+// CHECK: %[[EDGE:.*]] = window_edge %{{.*}}
+// CHECK: scf.for {{.*}} to %[[EDGE]]
+// CHECK: score {{.*}} {masked, scale = 1.250000e-01 : f32, softcap = 5.000000e+01 : f32}
+// CHECK: scf.for {{.*}} = %[[EDGE]] to
+kvrm.kernel @window heads 9 io f32 tile <q = 1, kv = 64> transport <native> window 100 on !session at !desc {
+  %one = arith.constant 1 : index
+  %item = kvrm.get_work_item
+  %begin, %full, %end = kvrm.tile_range %item
+  %edge = kvrm.window_edge %item
+  %q = kvrm.load_query %item : !kvrm.fragment<3x64xf32>
+  %init = kvrm.softmax_init : !kvrm.softmax<3x64>
+  %edged = scf.for %t = %begin to %edge step %one iter_args(%s = %init) -> (!kvrm.softmax<3x64>) {
+    %k, %v = kvrm.load_tile %item[%t] : !kvrm.fragment<64x64xf16>
+    %x = kvrm.score %q, %k, %item[%t] {masked, scale = 0.125 : f32, softcap = 50.0 : f32}
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16> -> !kvrm.fragment<3x64xf32>
+    %w, %s1 = kvrm.online_softmax %x, %s : !kvrm.fragment<3x64xf32>, !kvrm.softmax<3x64>
+    %s2 = kvrm.accumulate %w, %v, %s1, %item[%t] {masked}
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16>, !kvrm.softmax<3x64>
+    scf.yield %s2 : !kvrm.softmax<3x64>
+  }
+  %mid = scf.for %t = %edge to %full step %one iter_args(%s = %edged) -> (!kvrm.softmax<3x64>) {
+    %k, %v = kvrm.load_tile %item[%t] : !kvrm.fragment<64x64xf16>
+    %x = kvrm.score %q, %k, %item[%t] {scale = 0.125 : f32, softcap = 50.0 : f32}
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16> -> !kvrm.fragment<3x64xf32>
+    %w, %s1 = kvrm.online_softmax %x, %s : !kvrm.fragment<3x64xf32>, !kvrm.softmax<3x64>
+    %s2 = kvrm.accumulate %w, %v, %s1, %item[%t]
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16>, !kvrm.softmax<3x64>
+    scf.yield %s2 : !kvrm.softmax<3x64>
+  }
+  %last = scf.for %t = %full to %end step %one iter_args(%s = %mid) -> (!kvrm.softmax<3x64>) {
+    %k, %v = kvrm.load_tile %item[%t] : !kvrm.fragment<64x64xf16>
+    %x = kvrm.score %q, %k, %item[%t] {masked, scale = 0.125 : f32, softcap = 50.0 : f32}
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16> -> !kvrm.fragment<3x64xf32>
+    %w, %s1 = kvrm.online_softmax %x, %s : !kvrm.fragment<3x64xf32>, !kvrm.softmax<3x64>
+    %s2 = kvrm.accumulate %w, %v, %s1, %item[%t] {masked}
+        : !kvrm.fragment<3x64xf32>, !kvrm.fragment<64x64xf16>, !kvrm.softmax<3x64>
+    scf.yield %s2 : !kvrm.softmax<3x64>
+  }
+  kvrm.store_softmax %last, %item : !kvrm.softmax<3x64>
+  kvrm.return
+}

@@ -49,3 +49,15 @@ func.func @counts_alone(%q: tensor<2x2x2x64xf32>, %k: tensor<2x2x2x64xf32>, %kc:
       : tensor<2x2x2x64xf32>, tensor<2x2x2x64xf32>, tensor<1x2x2x64x64xf16>, tensor<2xi32>
   return
 }
+
+// Of the last 100 tokens alone, and capped scores.
+
+// CHECK-LABEL: func.func @window
+// CHECK: kvrm.cached_attention {{.*}} {layer = 0 : i64, scale = 1.000000e+00 : f32, softcap = 5.000000e+01 : f32, window = 100 : i64}
+func.func @window(%q: tensor<2x2x2x64xf32>, %k: tensor<2x2x2x64xf32>, %kc: tensor<1x2x2x256x64xf16>,
+                  %positions: tensor<2xi32>) {
+  %o, %kc1, %vc1 = kvrm.cached_attention %q, %k, %k, %kc, %kc at %positions
+      {layer = 0 : i64, scale = 1.0 : f32, window = 100 : i64, softcap = 50.0 : f32}
+      : tensor<2x2x2x64xf32>, tensor<2x2x2x64xf32>, tensor<1x2x2x256x64xf16>, tensor<2xi32>
+  return
+}

@@ -63,6 +63,23 @@ static LogicalResult verifyScale(Operation *op, const APFloat &scale) {
   return success();
 }
 
+static LogicalResult verifySoftcap(Operation *op,
+                                   const std::optional<APFloat> &softcap) {
+  if (softcap &&
+      (!softcap->isFinite() || softcap->isNegative() || softcap->isZero()))
+    return op->emitOpError("softcap must be positive and finite");
+  return success();
+}
+
+/// Summaries stand for tokens that a window would hide.
+static LogicalResult verifyWindow(Operation *op, std::optional<uint64_t> window,
+                                  SessionType session) {
+  if (window && session.getFarHistory())
+    return op->emitOpError("has a window of ")
+           << *window << " tokens in a session that keeps far history";
+  return success();
+}
+
 static LogicalResult verifySessionOfDescriptor(Operation *op,
                                                SessionType session,
                                                DescriptorType descriptor) {
@@ -149,7 +166,8 @@ LogicalResult CachedAttentionOp::verify() {
                                << " slots and does not say which slots";
   return failure(failed(verifyHeads(*this, query.getDimSize(2), kvHeads)) ||
                  failed(verifyLayer(*this, getLayer(), cache.getDimSize(0))) ||
-                 failed(verifyScale(*this, getScale())));
+                 failed(verifyScale(*this, getScale())) ||
+                 failed(verifySoftcap(*this, getSoftcap())));
 }
 
 //===----------------------------------------------------------------------===//
@@ -205,9 +223,12 @@ LogicalResult AttendOp::verify() {
              << desc.getQueries();
   }
   int64_t heads = cast<RankedTensorType>(getQuery().getType()).getDimSize(2);
-  return failure(failed(verifyHeads(*this, heads, pool.getKvHeads())) ||
-                 failed(verifyLayer(*this, getLayer(), pool.getLayers())) ||
-                 failed(verifyScale(*this, getScale())));
+  return failure(
+      failed(verifyHeads(*this, heads, pool.getKvHeads())) ||
+      failed(verifyLayer(*this, getLayer(), pool.getLayers())) ||
+      failed(verifyScale(*this, getScale())) ||
+      failed(verifySoftcap(*this, getSoftcap())) ||
+      failed(verifyWindow(*this, getWindow(), getSession().getType())));
 }
 
 //===----------------------------------------------------------------------===//
@@ -219,7 +240,8 @@ StringRef KernelOp::getDefaultDialect() { return "kvrm"; }
 LogicalResult KernelOp::verify() {
   if (failed(verifySessionOfDescriptor(*this, getSessionType(),
                                        getDescriptorType())) ||
-      failed(verifyHeads(*this, getHeads(), getPool().getKvHeads())))
+      failed(verifyHeads(*this, getHeads(), getPool().getKvHeads())) ||
+      failed(verifyWindow(*this, getWindow(), getSessionType())))
     return failure();
   if (getTile().getKv() % getPool().getPage())
     return emitOpError("tile of ")
@@ -550,6 +572,12 @@ static LogicalResult verifyKeepsSummaries(Operation *op) {
 
 LogicalResult SummaryEndOp::verify() { return verifyKeepsSummaries(*this); }
 
+LogicalResult WindowEdgeOp::verify() {
+  if (!kernelOf(*this).getWindow())
+    return emitOpError("stands in a kernel without a window");
+  return success();
+}
+
 LogicalResult LoadQueryOp::verify() {
   KernelOp kernel = kernelOf(*this);
   if (getQuery().getType().getElement() != kernel.getIo())
@@ -581,7 +609,8 @@ LogicalResult ScoreOp::verify() {
     return failure();
   return failure(failed(expectFragment(*this, "scores", getScores().getType(),
                                        query.getRows(), key.getRows())) ||
-                 failed(verifyScale(*this, getScale())));
+                 failed(verifyScale(*this, getScale())) ||
+                 failed(verifySoftcap(*this, getSoftcap())));
 }
 
 /// The state of a kernel's item: its query rows by head_dim.

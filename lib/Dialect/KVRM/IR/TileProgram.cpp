@@ -42,6 +42,16 @@ public:
                       [&place] { return bool(place); },
                       OpT::getOperationName()});
   }
+  /// The place of an op that may be missing.
+  template <typename OpT> void maybe(OpT &place) {
+    any([&place](Operation *op) {
+      auto typed = dyn_cast<OpT>(op);
+      bool fits = typed && !place;
+      if (fits)
+        place = typed;
+      return fits;
+    });
+  }
   /// Ops that may be missing, or be many.
   void any(std::function<bool(Operation *)> take) {
     places.push_back({std::move(take), [] { return true; }, ""});
@@ -85,6 +95,7 @@ private:
   GetWorkItemOp item; // the only one: all ops of the program are of this item
   TileRangeOp range;
   SummaryEndOp summaryEnd; // may be null
+  WindowEdgeOp windowEdge; // may be null
   LoadQueryOp query;
   SoftmaxInitOp init;
   StoreSoftmaxOp store;
@@ -104,13 +115,8 @@ LogicalResult AttentionMatcher::sortBody() {
   places.one(query);
   places.one(init);
   places.one(store);
-  places.any([&](Operation *op) {
-    auto typed = dyn_cast<SummaryEndOp>(op);
-    bool fits = typed && !summaryEnd;
-    if (fits)
-      summaryEnd = typed;
-    return fits;
-  });
+  places.maybe(summaryEnd);
+  places.maybe(windowEdge);
   places.any([&](Operation *op) {
     auto loop = dyn_cast<scf::ForOp>(op);
     if (loop)
@@ -129,6 +135,8 @@ LogicalResult AttentionMatcher::sortBody() {
 std::optional<TileBound> AttentionMatcher::boundOf(Value tile) {
   if (tile == range.getBegin())
     return TileBound::Begin;
+  if (windowEdge && tile == windowEdge.getEdge())
+    return TileBound::WindowEdge;
   if (summaryEnd && tile == summaryEnd.getEnd())
     return TileBound::SummaryEnd;
   if (tile == range.getFull())
@@ -205,7 +213,9 @@ FailureOr<TileLoop> AttentionMatcher::matchLoop(scf::ForOp loop, Value state) {
   if (failed(matchTile(loop)))
     return failure();
   TileLoop result = {*begin, *end, score.getMasked(), score.getSummaries()};
-  if (result.end == TileBound::End && !result.masked)
+  bool hidesNothing = result.end != TileBound::End &&
+                      !(kernel.getWindow() && result.begin == TileBound::Begin);
+  if (!hidesNothing && !result.masked)
     return score.emitOpError("does not mask tiles that hold tokens a query "
                              "row must not see");
   if (mayHoldSummaries(result) && !result.summaries)
@@ -229,7 +239,10 @@ FailureOr<TileProgram> AttentionMatcher::match() {
                               "it ended, or ends there");
     if (program.scale && program.scale != score.getScaleAttr())
       return score.emitOpError("and the scores before it differ in scale");
+    if (program.scale && program.softcap != score.getSoftcapAttr())
+      return score.emitOpError("and the scores before it differ in softcap");
     program.scale = score.getScaleAttr();
+    program.softcap = score.getSoftcapAttr();
     program.loops.push_back(*next);
     state = loop.getResult(0);
     at = next->end;
@@ -238,6 +251,8 @@ FailureOr<TileProgram> AttentionMatcher::match() {
     return kernel.emitOpError("does not attend to all tiles of its item");
   if (summaryEnd && summaryEnd.getEnd().use_empty())
     return summaryEnd.emitOpError("bounds no loop");
+  if (windowEdge && windowEdge.getEdge().use_empty())
+    return windowEdge.emitOpError("bounds no loop");
   if (store.getState() != state)
     return store.emitOpError("does not take the state after the last tile");
   return program;
@@ -261,23 +276,31 @@ FailureOr<TileProgram> TileProgram::match(KernelOp kernel) {
 // Writing
 //===----------------------------------------------------------------------===//
 
-/// With far history summaries come first. A tile that the row's last tokens
-/// share with its summaries is masked.
-TileProgram TileProgram::attention(SessionType session, FloatAttr scale) {
-  if (session.getSummaries() == 0)
-    return {scale,
-            {{TileBound::Begin, TileBound::Full, false, false},
-             {TileBound::Full, TileBound::End, true, false}}};
-  return {scale,
-          {{TileBound::Begin, TileBound::SummaryEnd, false, true},
-           {TileBound::SummaryEnd, TileBound::Full, false, false},
-           {TileBound::Full, TileBound::End, true, true}}};
+/// With far history summaries come first, with a window the tiles that it cuts.
+/// A tile that the row's last tokens share with its summaries is masked.
+TileProgram TileProgram::attention(SessionType session, bool hasWindow,
+                                   FloatAttr scale, FloatAttr softcap) {
+  TileProgram program = {scale, softcap, {}};
+  bool hasSummaries = session.getSummaries() > 0;
+  TileBound at = TileBound::Begin;
+  auto add = [&](TileBound end, bool masked, bool summaries) {
+    program.loops.push_back({at, end, masked, summaries});
+    at = end;
+  };
+  if (hasWindow)
+    add(TileBound::WindowEdge, /*masked=*/true, /*summaries=*/false);
+  if (hasSummaries)
+    add(TileBound::SummaryEnd, /*masked=*/false, /*summaries=*/true);
+  add(TileBound::Full, /*masked=*/false, /*summaries=*/false);
+  add(TileBound::End, /*masked=*/true, hasSummaries);
+  return program;
 }
 
 /// Returns the state after the loop.
 static Value writeLoop(ImplicitLocOpBuilder &b, KernelOp kernel,
-                       const TileLoop &tiles, FloatAttr scale, Value item,
-                       Value query, Value begin, Value end, Value state) {
+                       const TileProgram &program, const TileLoop &tiles,
+                       Value item, Value query, Value begin, Value end,
+                       Value state) {
   PoolType pool = kernel.getPool();
   int64_t rows = kernel.getQueryRows(), tokens = kernel.getTile().getKv();
   auto tileType = FragmentType::get(b.getContext(), tokens, pool.getHeadDim(),
@@ -291,10 +314,10 @@ static Value writeLoop(ImplicitLocOpBuilder &b, KernelOp kernel,
   b.setInsertionPointToStart(loop.getBody());
   Value tile = loop.getInductionVar(), current = loop.getRegionIterArg(0);
   auto load = LoadTileOp::create(b, tileType, tileType, item, tile);
-  Value scores =
-      ScoreOp::create(b, scoreType, query, load.getKey(), item, tile, scale,
-                      tiles.masked ? b.getUnitAttr() : UnitAttr(),
-                      tiles.summaries ? b.getUnitAttr() : UnitAttr());
+  Value scores = ScoreOp::create(
+      b, scoreType, query, load.getKey(), item, tile, program.scale,
+      program.softcap, tiles.masked ? b.getUnitAttr() : UnitAttr(),
+      tiles.summaries ? b.getUnitAttr() : UnitAttr());
   auto softmax =
       OnlineSoftmaxOp::create(b, scoreType, current.getType(), scores, current);
   Value next = AccumulateOp::create(b, current.getType(), softmax.getWeights(),
@@ -314,11 +337,15 @@ static void writeAttention(ImplicitLocOpBuilder &b, KernelOp kernel,
       item);
   Value state =
       SoftmaxInitOp::create(b, SoftmaxType::get(b.getContext(), rows, headDim));
-  Value summaryEnd;
+  Value summaryEnd, windowEdge;
   auto valueOf = [&](TileBound bound) -> Value {
     switch (bound) {
     case TileBound::Begin:
       return range.getBegin();
+    case TileBound::WindowEdge:
+      if (!windowEdge)
+        windowEdge = WindowEdgeOp::create(b, item);
+      return windowEdge;
     case TileBound::SummaryEnd:
       if (!summaryEnd)
         summaryEnd = SummaryEndOp::create(b, item);
@@ -332,8 +359,7 @@ static void writeAttention(ImplicitLocOpBuilder &b, KernelOp kernel,
   };
   for (const TileLoop &loop : program.loops) {
     Value begin = valueOf(loop.begin), end = valueOf(loop.end);
-    state = writeLoop(b, kernel, loop, program.scale, item, query, begin, end,
-                      state);
+    state = writeLoop(b, kernel, program, loop, item, query, begin, end, state);
   }
   StoreSoftmaxOp::create(b, state, item);
 }

@@ -173,7 +173,8 @@ void BatchedStep::attend(CachedAttentionOp op, RowBuilder &rows) {
   auto attention = CachedAttentionOp::create(
       b, TypeRange{query.getType(), keyCache.getType(), valueCache.getType()},
       query, key, value, keyCache, valueCache, positions, counts, slot,
-      op.getLayerAttr(), op.getScaleAttr());
+      op.getLayerAttr(), op.getScaleAttr(), op.getWindowAttr(),
+      op.getSoftcapAttr());
   keyCache = attention.getNewKeyCache();
   valueCache = attention.getNewValueCache();
   Value output = attention.getOutput();

@@ -279,10 +279,10 @@ LogicalResult PageCachePass::pageStep(StaticStep &step, SessionType sessionType,
                         session, descriptor, transportAttr);
     AppendOp::create(b, op.getLoc(), op.getKey(), op.getValue(), session,
                      descriptor, op.getLayerAttr());
-    Value output =
-        AttendOp::create(b, op.getLoc(), op.getQuery().getType(), op.getQuery(),
-                         groups, session, descriptor, op.getLayerAttr(),
-                         op.getScaleAttr(), TileAttr(), ScheduleAttr());
+    Value output = AttendOp::create(
+        b, op.getLoc(), op.getQuery().getType(), op.getQuery(), groups, session,
+        descriptor, op.getLayerAttr(), op.getScaleAttr(), op.getWindowAttr(),
+        op.getSoftcapAttr(), TileAttr(), ScheduleAttr());
     op.getOutput().replaceAllUsesWith(output);
     ++numPaged;
   }

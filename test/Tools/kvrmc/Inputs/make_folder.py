@@ -11,9 +11,10 @@ sys.path.insert(0, os.path.join(os.path.dirname(__file__), "../../../EndToEnd"))
 import numpy as np  # noqa: E402
 import tiny_models  # noqa: E402
 
+GEMMA = {"hidden_activation": "gelu_pytorch_tanh"}
 # Model type, and what its config.json has besides.
 CONFIGS = {
-    "type": ("gemma2", {}),
+    "type": ("gemma4", {}),
     "missing": ("llama", {"num_hidden_layers": None}),
     "zero": ("llama", {"num_attention_heads": 0}),
     "layers": ("llama", {"num_hidden_layers": 1025}),
@@ -22,7 +23,12 @@ CONFIGS = {
     "bias": ("llama", {"attention_bias": True}),
     "scale": ("llama", {"logits_scaling": 8}),
     "quantized": ("llama", {"quantization_config": {"bits": 4}}),
-    "window": ("mistral", {"sliding_window": 32}),
+    "window": ("mistral", {"sliding_window": 0}),
+    "types": ("gemma2", {**GEMMA, "layer_types": ["full_attention", "chunked"]}),
+    "count": ("gemma2", {**GEMMA, "layer_types": ["full_attention"]}),
+    "cap": ("gemma2", {**GEMMA, "attn_logit_softcapping": -1.0}),
+    "cap-of-llama": ("llama", {"final_logit_softcapping": 30.0}),
+    "gelu": ("gemma", {"hidden_act": "gelu"}),
     "rope": ("llama", {"rope_scaling": {"rope_type": "spiral"}}),
     "factor": ("llama", {"rope_scaling": {"type": "linear", "factor": 0}}),
     "factors": ("phi3", {"rope_scaling": tiny_models.long_rope(5)}),

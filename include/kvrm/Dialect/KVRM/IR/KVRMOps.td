@@ -29,6 +29,9 @@ def KVRM_LayerAttr : ConfinedAttr<I64Attr, [IntNonNegative]>;
 class KVRM_Op<string mnemonic, list<Trait> traits = []>
     : Op<KVRM_Dialect, mnemonic, traits>;
 
+/// Last tokens of a history that a query token sees, its own among them.
+def KVRM_WindowAttr : ConfinedAttr<I64Attr, [IntPositive]>;
+
 def KVRM_RowTensor : RankedTensorOf<[I32]>;
 def KVRM_RowBuffer : AnyTypeOf<[1DTensorOf<[I32]>, MemRefRankOf<[I32], [1]>]>;
 def KVRM_CacheElement : AnyTypeOf<[F16, BF16]>;
@@ -59,6 +62,10 @@ def KVRM_CachedAttentionOp : KVRM_Op<"cached_attention", [
     . V[slot(b), h / G, 0..p+t]` with `p = positions[b]` and
     `G = heads / kv_heads`.
 
+    With a `window` a query sees no more than the last so many tokens, its own
+    among them: those from `p + t - window + 1` on. With a `softcap` a scaled
+    score `s` becomes `softcap * tanh(s / softcap)`, before anything is hidden.
+
     Shapes: query and output `[rows, queries, heads, head_dim]`, key and value
     `[rows, queries, kv_heads, head_dim]`, all of one element, f32, f16 or bf16;
     caches `[layers, slots, kv_heads, capacity, head_dim]` in f16 or bf16; `positions`, `counts` and
@@ -80,7 +87,8 @@ def KVRM_CachedAttentionOp : KVRM_Op<"cached_attention", [
       KVRM_ActivationTensor:$query, KVRM_ActivationTensor:$key, KVRM_ActivationTensor:$value,
       KVRM_CacheTensor:$keyCache, KVRM_CacheTensor:$valueCache,
       KVRM_RowTensor:$positions, Optional<KVRM_RowTensor>:$counts,
-      Optional<KVRM_RowTensor>:$slots, KVRM_LayerAttr:$layer, F32Attr:$scale);
+      Optional<KVRM_RowTensor>:$slots, KVRM_LayerAttr:$layer, F32Attr:$scale,
+      OptionalAttr<KVRM_WindowAttr>:$window, OptionalAttr<F32Attr>:$softcap);
   let results = (outs KVRM_ActivationTensor:$output, KVRM_CacheTensor:$newKeyCache,
                       KVRM_CacheTensor:$newValueCache);
   let assemblyFormat = [{
@@ -229,9 +237,9 @@ def KVRM_AttendOp : KVRM_Op<"attend", [
                    MemRead<KVRM_PoolResource>]>]> {
   let summary = "causal grouped-query attention over paged histories";
   let description = [{
-    The mathematics of `kvrm.cached_attention` over the pages that the
-    descriptor names, and over the summaries of the far history if the session
-    keeps such. What it returns for an idle row, and for query tokens past
+    The mathematics of `kvrm.cached_attention`, its window and softcap, over
+    the pages that the descriptor names, and over the summaries of the far
+    history if the session keeps such: then there is no window. What it returns for an idle row, and for query tokens past
     a row's count, is unspecified. `tile` and `schedule` are absent until
     `kvrm-select-schedule` has run.
 
@@ -247,7 +255,9 @@ def KVRM_AttendOp : KVRM_Op<"attend", [
   let arguments = (ins KVRM_ActivationTensor:$query, KVRM_GroupsType:$groups,
                        KVRM_SessionType:$session,
                        KVRM_DescriptorType:$descriptor, KVRM_LayerAttr:$layer,
-                       F32Attr:$scale, OptionalAttr<KVRM_TileAttr>:$tile,
+                       F32Attr:$scale, OptionalAttr<KVRM_WindowAttr>:$window,
+                       OptionalAttr<F32Attr>:$softcap,
+                       OptionalAttr<KVRM_TileAttr>:$tile,
                        OptionalAttr<KVRM_ScheduleAttr>:$schedule);
   let results = (outs KVRM_ActivationTensor:$output);
   let assemblyFormat = [{
@@ -269,15 +279,17 @@ def KVRM_KernelOp : KVRM_Op<"kernel", [
     What one launch of append, or one work item of attention, does; the same
     text for every target. `heads` is the number of query heads, `io` the
     element of what a launch passes: queries, keys, values and outputs. The
-    shapes of pool, tables and rows come from the two types.
+    shapes of pool, tables and rows come from the two types. In a kernel with a
+    `window` a query token sees no more than so many tokens, its own among them.
 
     The body is one of two programs, and nothing but that. One appends: a
     `kvrm.append_rows`. The other attends: an item, its range and query, a state
     before any token, loops over tiles that each load, score, turn scores to
     weights and accumulate, and a store of the last state. The loops take all
     tiles from `begin` to `end` once, in order, from one bound of the item to
-    another; those that reach `end` are masked, those that may meet summaries
-    heed them, and all scores have one scale. TileProgram.h reads and writes
+    another; those that reach `end` or, with a window, start at `begin` are
+    masked, those that may meet summaries heed them, and all scores have one
+    scale and one softcap. TileProgram.h reads and writes
     both.
 
     Example:
@@ -295,12 +307,14 @@ def KVRM_KernelOp : KVRM_Op<"kernel", [
       SymbolNameAttr:$sym_name, OptionalAttr<StrAttr>:$sym_visibility,
       I64Attr:$heads, TypeAttrOf<KVRM_ActivationElement>:$io,
       KVRM_TileAttr:$tile, KVRM_TransportAttr:$transport,
+      OptionalAttr<KVRM_WindowAttr>:$window,
       TypeAttrOf<KVRM_SessionType>:$session,
       TypeAttrOf<KVRM_DescriptorType>:$descriptor);
   let regions = (region SizedRegion<1>:$body);
   let assemblyFormat = [{
-    $sym_name `heads` $heads `io` $io `tile` $tile `transport` $transport `on` $session
-    `at` $descriptor attr-dict-with-keyword $body
+    $sym_name `heads` $heads `io` $io `tile` $tile `transport` $transport
+    (`window` $window^)? `on` $session `at` $descriptor attr-dict-with-keyword
+    $body
   }];
   let hasVerifier = 1;
   let hasRegionVerifier = 1;
@@ -755,7 +769,9 @@ def KVRM_TileRangeOp : KVRM_TileOp<"tile_range", [Pure]> {
   let description = [{
     Tiles `[begin, full)` hold only tokens that every query row of the item may
     see; tiles `[full, end)` need a mask. The row's history ends in the last
-    one; in a padded session its block table does.
+    one; in a padded session its block table does. In a kernel with a window
+    `begin` is the item's first tile that holds a token which some query row may
+    see, and tiles up to `kvrm.window_edge` need a mask, too.
 
     Example: `%begin, %full, %end = kvrm.tile_range %item`
   }];
@@ -775,6 +791,21 @@ def KVRM_SummaryEndOp : KVRM_TileOp<"summary_end", [Pure]> {
   }];
   let arguments = (ins KVRM_WorkItemType:$item);
   let results = (outs Index:$end);
+  let assemblyFormat = "$item attr-dict";
+  let hasVerifier = 1;
+}
+
+def KVRM_WindowEdgeOp : KVRM_TileOp<"window_edge", [Pure]> {
+  let summary = "where the tiles of an item stop to be cut by a window";
+  let description = [{
+    Of the tiles `[begin, full)` of `kvrm.tile_range`, those before the result
+    hold tokens that are behind some query row's window, and need a mask; those
+    from it on hold none. Only in kernels with a window.
+
+    Example: `%edge = kvrm.window_edge %item`
+  }];
+  let arguments = (ins KVRM_WorkItemType:$item);
+  let results = (outs Index:$edge);
   let assemblyFormat = "$item attr-dict";
   let hasVerifier = 1;
 }
@@ -813,8 +844,9 @@ def KVRM_ScoreOp : KVRM_TileOp<"score", [Pure]> {
   let summary = "scaled products of a query tile and a key tile";
   let description = [{
     `scores[r, t] = scale * log2(e) * (query[r] . key[t])`, so that weights are
-    powers of two. With `masked`, tokens that a query row may not see, and those
-    past the history, score -1e30. With `summaries` the tile may hold summaries
+    powers of two; with a `softcap` c, `c * tanh(scale * (query[r] . key[t]) /
+    c)` in place of the scaled product. With `masked`, tokens that a query row
+    may not see, and those past the history, score -1e30. With `summaries` the tile may hold summaries
     of the far history: to the score of one that stands for n tokens log2(n) is
     added, to that of one not in use -1e30.
 
@@ -828,7 +860,8 @@ def KVRM_ScoreOp : KVRM_TileOp<"score", [Pure]> {
   }];
   let arguments = (ins KVRM_FragmentType:$query, KVRM_FragmentType:$key,
                        KVRM_WorkItemType:$item, Index:$index, F32Attr:$scale,
-                       UnitAttr:$masked, UnitAttr:$summaries);
+                       OptionalAttr<F32Attr>:$softcap, UnitAttr:$masked,
+                       UnitAttr:$summaries);
   let results = (outs KVRM_FragmentType:$scores);
   let assemblyFormat = [{
     $query `,` $key `,` $item `[` $index `]` attr-dict `:` type($query) `,`

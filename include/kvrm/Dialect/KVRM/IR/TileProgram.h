@@ -21,7 +21,7 @@
 namespace mlir::kvrm {
 
 /// Where a loop over the tiles of an item may begin or end, in order.
-enum class TileBound { Begin, SummaryEnd, Full, End };
+enum class TileBound { Begin, WindowEdge, SummaryEnd, Full, End };
 
 /// A loop over tiles [begin, end): load, score, online softmax, accumulate.
 struct TileLoop {
@@ -33,9 +33,11 @@ struct TileLoop {
 };
 
 /// The loops of an attention program take all tiles of an item once, in order.
-/// They mask those from Full on, and heed summaries wherever there may be some.
+/// They mask those from Full on, and with a window those before its edge, and
+/// heed summaries wherever there may be some.
 struct TileProgram {
   FloatAttr scale;                ///< of all scores; null if it appends
+  FloatAttr softcap;              ///< of all scores; null if there is none
   SmallVector<TileLoop, 3> loops; ///< none if it appends
 
   bool attends() const { return !loops.empty(); }
@@ -43,8 +45,10 @@ struct TileProgram {
 
   /// The program that appends.
   static TileProgram append() { return {}; }
-  /// Attention with no more masks and summaries than a session calls for.
-  static TileProgram attention(SessionType session, FloatAttr scale);
+  /// Attention with no more masks and summaries than a session, and a window
+  /// if it is to have one, call for.
+  static TileProgram attention(SessionType session, bool hasWindow,
+                               FloatAttr scale, FloatAttr softcap);
 
   /// Reads a kernel's body. Fails, with an error at what is wrong, if that is
   /// not a tile program.

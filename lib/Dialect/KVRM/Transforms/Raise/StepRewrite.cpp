@@ -413,7 +413,9 @@ void StepRewriter::replaceLayer(const AttentionLayer &layer, int64_t number) {
       b, TypeRange{query.getType(), cacheType, cacheType}, query, key, value,
       keyCache, valueCache, positions, /*counts=*/Value(), /*slots=*/Value(),
       b.getI64IntegerAttr(number),
-      b.getF32FloatAttr(static_cast<float>(layer.scale)));
+      b.getF32FloatAttr(static_cast<float>(layer.scale)),
+      /*window=*/IntegerAttr(),
+      /*softcap=*/FloatAttr());
   keyCache = attention.getNewKeyCache();
   valueCache = attention.getNewValueCache();
   Value output = layOut(layer, attention.getOutput());
