@@ -57,8 +57,15 @@ void kvrm::buildAdoptPipeline(OpPassManager &pm,
   simplify();
 }
 
+/// Before all else: what follows sees the step of one rank.
+static void addSharding(OpPassManager &pm, int64_t ranks) {
+  if (ranks != 1)
+    pm.addPass(createShardStepPass({ranks}));
+}
+
 void kvrm::buildPagedPipeline(OpPassManager &pm,
                               const HostPipelineOptions &options) {
+  addSharding(pm, options.ranks);
   if (options.isStatic) {
     pm.addPass(createStaticBaselinePass({options.lanes}));
     return;
@@ -125,6 +132,7 @@ void kvrm::buildHostPipeline(OpPassManager &pm,
 
 void kvrm::buildNVVMPagedPipeline(OpPassManager &pm,
                                   const NVVMPipelineOptions &options) {
+  addSharding(pm, options.ranks);
   PageCachePassOptions paging;
   paging.page = options.page;
   paging.layout = "swizzled";

@@ -20,9 +20,10 @@
 
 namespace mlir::kvrm {
 
-/// What becomes of tokens past a window, on any target.
+/// What every target is asked: what becomes of tokens past a window, and how
+/// many ranks run a step.
 template <typename Options>
-struct FarHistoryOptions : public PassPipelineOptions<Options> {
+struct TargetOptions : public PassPipelineOptions<Options> {
   template <typename T>
   using Option = PassPipelineOptions<Options>::template Option<T>;
 
@@ -38,9 +39,13 @@ struct FarHistoryOptions : public PassPipelineOptions<Options> {
       *this, "sinks",
       llvm::cl::desc("Entries that are a request's first tokens for good"),
       llvm::cl::init(0)};
+  Option<int64_t> ranks{
+      *this, "ranks",
+      llvm::cl::desc("Ranks that run each step together, split by KV heads"),
+      llvm::cl::init(1)};
 };
 
-struct HostPipelineOptions : public FarHistoryOptions<HostPipelineOptions> {
+struct HostPipelineOptions : public TargetOptions<HostPipelineOptions> {
   Option<bool> isStatic{*this, "static",
                         llvm::cl::desc("Lower to the static baseline"),
                         llvm::cl::init(false)};
@@ -65,7 +70,7 @@ struct HostPipelineOptions : public FarHistoryOptions<HostPipelineOptions> {
 };
 
 /// Options of `kvrm-to-nvvm`.
-struct NVVMPipelineOptions : public FarHistoryOptions<NVVMPipelineOptions> {
+struct NVVMPipelineOptions : public TargetOptions<NVVMPipelineOptions> {
   Option<int64_t> page{*this, "page", llvm::cl::desc("Tokens a page"),
                        llvm::cl::init(16)};
   Option<int64_t> kvTile{*this, "kv-tile",

@@ -147,6 +147,16 @@ LogicalResult WeightPartAttr::verify(
   return success();
 }
 
+LogicalResult ShardAttr::verify(function_ref<InFlightDiagnostic()> emitError,
+                                int64_t dim, ArrayRef<int64_t> parts) {
+  if (dim < 0)
+    return emitError() << "dim is " << dim << ", negative";
+  if (parts.empty() ||
+      llvm::any_of(parts, [](int64_t part) { return part < 1; }))
+    return emitError() << "parts are none, or one is below 1";
+  return success();
+}
+
 LogicalResult TileAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                                int64_t q, int64_t kv) {
   if (q < 1 || q > KVRM_MAX_QUERIES)

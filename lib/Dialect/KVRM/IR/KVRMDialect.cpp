@@ -7,6 +7,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
+#include "kvrm/runtime/abi/limits.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/MLProgram/IR/MLProgram.h"
@@ -193,6 +194,57 @@ static LogicalResult verifyParts(Operation *op, Attribute value) {
   return success();
 }
 
+int64_t kvrm::getRanks(ModuleOp module) {
+  auto ranks =
+      module->getAttrOfType<IntegerAttr>(KVRMDialect::getRanksAttrName());
+  return ranks ? ranks.getInt() : 1;
+}
+
+static LogicalResult verifyRanks(Operation *op, Attribute value) {
+  auto ranks = dyn_cast<IntegerAttr>(value);
+  if (!isa<ModuleOp>(op) || !ranks || !ranks.getType().isSignlessInteger(64) ||
+      ranks.getInt() < 2 || ranks.getInt() > KVRM_MAX_RANKS)
+    return op->emitOpError("has '")
+           << KVRMDialect::getRanksAttrName() << "', which is an i64 of 2.."
+           << int64_t{KVRM_MAX_RANKS} << " on a module";
+  return success();
+}
+
+/// What a rank has are whole pieces of the parts, and all of them.
+static LogicalResult verifyShard(Operation *op, Attribute value) {
+  auto global = dyn_cast<ml_program::GlobalOp>(op);
+  auto shard = dyn_cast<ShardAttr>(value);
+  auto module = op->getParentOfType<ModuleOp>();
+  int64_t ranks = module ? getRanks(module) : 1;
+  if (!global || !shard || ranks < 2)
+    return op->emitOpError("has '")
+           << KVRMDialect::getShardAttrName()
+           << "', which is a #kvrm.shard on an ml_program.global of a module "
+              "with 'kvrm.ranks'";
+  int64_t rows = 0;
+  for (int64_t part : shard.getParts()) {
+    if (part % ranks != 0)
+      return op->emitOpError("has a part of ")
+             << part << ", which " << ranks << " ranks do not divide";
+    rows += part / ranks;
+  }
+  // Once it is packed, kvrm.weight says its rows.
+  auto type = dyn_cast<RankedTensorType>(global.getType());
+  auto weight = op->getAttrOfType<WeightAttr>(KVRMDialect::getWeightAttrName());
+  bool isPacked = weight && weight.getFormat() == WeightFormat::Panels;
+  int64_t rank = !type ? 0 : isPacked ? 2 : type.getRank();
+  if (shard.getDim() >= rank)
+    return op->emitOpError("has a shard of dimension ")
+           << shard.getDim() << " of " << rank;
+  int64_t size = isPacked && shard.getDim() == 0
+                     ? weight.getRows()
+                     : type.getDimSize(shard.getDim());
+  if (size != rows)
+    return op->emitOpError("has ") << size << " in dimension " << shard.getDim()
+                                   << ", and its shard says " << rows;
+  return success();
+}
+
 LogicalResult KVRMDialect::verifyOperationAttribute(Operation *op,
                                                     NamedAttribute attr) {
   if (attr.getName() == getStepAttrName())
@@ -209,6 +261,10 @@ LogicalResult KVRMDialect::verifyOperationAttribute(Operation *op,
     return verifyWeight(op, attr.getValue());
   if (attr.getName() == getPartsAttrName())
     return verifyParts(op, attr.getValue());
+  if (attr.getName() == getShardAttrName())
+    return verifyShard(op, attr.getValue());
+  if (attr.getName() == getRanksAttrName())
+    return verifyRanks(op, attr.getValue());
   return success();
 }
 

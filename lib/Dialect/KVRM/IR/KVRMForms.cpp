@@ -247,3 +247,68 @@ LogicalResult RmsNormOp::verify() {
            << columns << " columns, gain " << shapeOf(getGain())[0];
   return verifyEpsilon(*this, getEpsilon());
 }
+
+//===----------------------------------------------------------------------===//
+// Collectives
+//===----------------------------------------------------------------------===//
+
+/// Of an input and an output that a transport takes as runs of bytes.
+static LogicalResult verifyWhole(Operation *op, StringRef name, Value operand) {
+  auto type = cast<ShapedType>(operand.getType());
+  if (!kvrm::detail::isPositiveShape(type, type.getRank()))
+    return op->emitOpError(name)
+           << " must have a static, positive shape, got " << type;
+  auto buffer = dyn_cast<MemRefType>(type);
+  if (!buffer)
+    return success();
+  auto [strides, offset] = buffer.getStridesAndOffset();
+  auto whole = MemRefType::get(buffer.getShape(), buffer.getElementType());
+  if (strides != whole.getStridesAndOffset().first)
+    return op->emitOpError(name) << " is " << type << ", not contiguous";
+  return success();
+}
+
+template <typename OpT> static LogicalResult verifyCollective(OpT op) {
+  if (failed(verifyWhole(op, "input", op.getInput())) ||
+      failed(verifyWhole(op, "output", op.getOutput())))
+    return failure();
+  Type in = getElementTypeOrSelf(op.getInput());
+  Type out = getElementTypeOrSelf(op.getOutput());
+  if (in != out)
+    return op.emitOpError("input is of ") << in << " and output of " << out;
+  auto module = op->template getParentOfType<ModuleOp>();
+  if (module && getRanks(module) < 2)
+    return op.emitOpError("stands in a module without 'kvrm.ranks', and so of "
+                          "one rank");
+  return success();
+}
+
+void AllReduceOp::getEffects(Effects &effects) { addEffects(*this, effects); }
+
+LogicalResult AllReduceOp::verify() {
+  if (failed(verifyCollective(*this)))
+    return failure();
+  if (shapeOf(getInput()) != shapeOf(getOutput()))
+    return emitOpError("input is ")
+           << getInput().getType() << " and output " << getOutput().getType()
+           << ", which differ in shape";
+  return success();
+}
+
+void AllGatherOp::getEffects(Effects &effects) { addEffects(*this, effects); }
+
+LogicalResult AllGatherOp::verify() {
+  if (failed(verifyCollective(*this)))
+    return failure();
+  ArrayRef<int64_t> output = shapeOf(getOutput());
+  if (output.empty() || output.drop_front() != shapeOf(getInput()))
+    return emitOpError("output is ")
+           << getOutput().getType()
+           << ", expected the input's shape with the number of ranks in front";
+  auto module = (*this)->getParentOfType<ModuleOp>();
+  if (module && output.front() != getRanks(module))
+    return emitOpError("output is of ")
+           << output.front() << " ranks, and the module of "
+           << getRanks(module);
+  return success();
+}

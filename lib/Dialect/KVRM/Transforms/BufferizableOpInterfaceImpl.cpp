@@ -125,6 +125,32 @@ struct FormOpModel
   }
 };
 
+/// Transports take an input and an output that are runs of bytes.
+template <typename OpTy>
+struct CollectiveOpModel
+    : public DstBufferizableOpInterfaceExternalModel<CollectiveOpModel<OpTy>,
+                                                     OpTy> {
+  bool bufferizesToMemoryRead(Operation *op, OpOperand &operand,
+                              const AnalysisState & /*state*/) const {
+    return !cast<DestinationStyleOpInterface>(op).isDpsInit(&operand);
+  }
+  LogicalResult bufferize(Operation *op, RewriterBase &rewriter,
+                          const BufferizationOptions &options,
+                          BufferizationState &state) const {
+    auto collective = cast<OpTy>(op);
+    rewriter.setInsertionPoint(op);
+    FailureOr<Value> input =
+        getContiguousBuffer(rewriter, collective.getInput(), options, state);
+    FailureOr<Value> output =
+        getBufferOf(rewriter, collective.getOutput(), options, state);
+    if (failed(input) || failed(output))
+      return failure();
+    OpTy::create(rewriter, op->getLoc(), TypeRange{}, *input, *output);
+    replaceOpWithBufferizedValues(rewriter, op, *output);
+    return success();
+  }
+};
+
 /// One field of every row is a view of the descriptor that nothing may write.
 template <typename OpTy>
 struct RowFieldModel
@@ -165,6 +191,8 @@ void kvrm::registerBufferizableOpInterfaceExternalModels(
     LinearOp::attachInterface<FormOpModel<LinearOp>>(*context);
     QKVProjectionOp::attachInterface<FormOpModel<QKVProjectionOp>>(*context);
     RmsNormOp::attachInterface<FormOpModel<RmsNormOp>>(*context);
+    AllReduceOp::attachInterface<CollectiveOpModel<AllReduceOp>>(*context);
+    AllGatherOp::attachInterface<CollectiveOpModel<AllGatherOp>>(*context);
     PositionsOp::attachInterface<RowFieldModel<PositionsOp>>(*context);
     CountsOp::attachInterface<RowFieldModel<CountsOp>>(*context);
   });

@@ -256,4 +256,22 @@ def KVRM_WeightPartAttr : KVRM_Attr<"WeightPart", "weight_part"> {
   let genVerifyDecl = 1;
 }
 
+def KVRM_ShardAttr : KVRM_Attr<"Shard", "shard"> {
+  let summary = "what of a whole weight a rank has";
+  let description = [{
+    As `kvrm.shard` on an `ml_program.global` of a module of several ranks
+    (`kvrm.ranks`). Along dimension `dim` the whole weight is parts, one behind
+    the other, of these sizes; rank r has the r-th of as many equal pieces of
+    each as there are ranks. The global's type is that of a rank's.
+
+    Example, of queries, keys and values one below the other, a rank of two has
+    1024, 256 and 256 rows: `#kvrm.shard<dim = 0, parts = [2048, 512, 512]>`
+  }];
+  let parameters = (ins "int64_t":$dim, ArrayRefParameter<"int64_t">:$parts);
+  let assemblyFormat = [{
+    `<` `dim` `=` $dim `,` `parts` `=` `[` $parts `]` `>`
+  }];
+  let genVerifyDecl = 1;
+}
+
 #endif // KVRM_ATTRS_TD

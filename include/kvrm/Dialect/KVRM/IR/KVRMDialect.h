@@ -15,6 +15,7 @@
 #define KVRM_DIALECT_KVRM_IR_KVRMDIALECT_H
 
 #include "mlir/Bytecode/BytecodeOpInterface.h"
+#include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/BuiltinTypes.h"
 #include "mlir/IR/Dialect.h"
 #include "mlir/IR/OpDefinition.h"
@@ -76,6 +77,9 @@ template <Phase phases> struct InPhases {
     static Phase getPhases() { return phases; }
   };
 };
+
+/// How many ranks run the steps of a module together.
+int64_t getRanks(ModuleOp module);
 
 /// Whether a function is one compiled step.
 bool isStep(Operation *op);

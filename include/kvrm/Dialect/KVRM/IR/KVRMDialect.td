@@ -58,6 +58,16 @@ def KVRM_Dialect : Dialect {
       return "kvrm.parts";
     }
 
+    /// On an `ml_program.global`: a `#kvrm.shard`, what of it a rank has.
+    static constexpr ::llvm::StringLiteral getShardAttrName() {
+      return "kvrm.shard";
+    }
+    /// On a module: how many ranks run its steps together, each with its part
+    /// of the weights and of the heads; one without it.
+    static constexpr ::llvm::StringLiteral getRanksAttrName() {
+      return "kvrm.ranks";
+    }
+
     /// On a step: a `#kvrm.step_plan` for each of its batches, once its kernels
     /// are generated.
     static constexpr ::llvm::StringLiteral getPlansAttrName() {

@@ -736,6 +736,67 @@ def KVRM_RmsNormOp : KVRM_FormOp<"rms_norm"> {
 }
 
 //===----------------------------------------------------------------------===//
+// Any phase: what the ranks of a step hand each other
+//===----------------------------------------------------------------------===//
+
+// All ranks run the same step, so that each meets the same collectives in the
+// same order.
+class KVRM_CollectiveOp<string mnemonic> : KVRM_FormOp<mnemonic> {
+  let arguments = (ins KVRM_ActivationShaped:$input,
+                       KVRM_ActivationShaped:$output);
+  let results = (outs Optional<KVRM_ActivationTensor>:$result);
+  let assemblyFormat = [{
+    `ins` `(` $input `:` type($input) `)`
+    `outs` `(` $output `:` type($output) `)` attr-dict (`->` type($result)^)?
+  }];
+  let extraClassDeclaration = initsDeclaration # [{
+    /// Elements of the input.
+    int64_t getElements() {
+      return ::llvm::cast<::mlir::ShapedType>(getInput().getType())
+          .getNumElements();
+    }
+  }];
+}
+
+def KVRM_AllReduceOp : KVRM_CollectiveOp<"all_reduce"> {
+  let summary = "the sum over all ranks, on each of them";
+  let description = [{
+    `output[i] = sum over ranks of input[i]`, the same bits on every rank. Sums
+    are of the element, in an order that the transport chooses: of N ranks in
+    f32 the result is within (N - 1) * 2^-24 times the sum of magnitudes of the
+    exact one.
+
+    Shapes: input and output are of one static shape and element, f32, f16 or
+    bf16, and contiguous; they share no memory. The module says the number of
+    ranks (`kvrm.ranks`).
+
+    Example:
+
+    ```mlir
+    %y = kvrm.all_reduce ins(%x : tensor<8x4096xf32>)
+        outs(%init : tensor<8x4096xf32>) -> tensor<8x4096xf32>
+    ```
+  }];
+}
+
+def KVRM_AllGatherOp : KVRM_CollectiveOp<"all_gather"> {
+  let summary = "what all ranks have, on each of them";
+  let description = [{
+    `output[r, ...] = input[...]` of rank r.
+
+    Shapes: output is input with the number of ranks in front, of one element,
+    f32, f16 or bf16, static and contiguous; they share no memory.
+
+    Example, on two ranks:
+
+    ```mlir
+    %y = kvrm.all_gather ins(%x : tensor<8x512xf32>)
+        outs(%init : tensor<2x8x512xf32>) -> tensor<2x8x512xf32>
+    ```
+  }];
+}
+
+//===----------------------------------------------------------------------===//
 // Phase 3: the tile program inside a kernel
 //===----------------------------------------------------------------------===//
 

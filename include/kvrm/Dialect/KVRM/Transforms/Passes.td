@@ -184,6 +184,49 @@ def WidenDensePass : Pass<"kvrm-widen-dense", "::mlir::ModuleOp"> {
   ];
 }
 
+def ShardStepPass : Pass<"kvrm-shard-step", "::mlir::ModuleOp"> {
+  let summary = "Make of each step what one of several ranks does";
+  let description = [{
+    Tensor parallelism over KV heads, on phase 1. Each step becomes the step
+    that each of `ranks` ranks runs, all of them the same: with its part of the
+    KV heads and their queries, and of each weight its slice, which the global
+    says (`kvrm.shard`) and has the type of. Values that all ranks have alike
+    stay as they are; what ranks have apart comes together again by
+    `kvrm.all_reduce` and `kvrm.all_gather`.
+
+    What is split follows from the caches, which are split by KV heads, and from
+    the products, from the first op of a step to the last:
+
+    - A product of a whole input is split by columns: each rank has some rows of
+      the weight. Columns that slices of the result take apart, as queries, keys
+      and values or gate and up, are split each by itself.
+    - A product of an input that is split by columns is split by depth: each
+      rank has some columns of the weight and a sum of its own, and the sums are
+      reduced. So is a sum of f32 over a dimension that is split.
+    - Elementwise ops, slices and other shapes of what is split are split, and
+      so is a weight that they read along the same dimension.
+    - What else reads a split value, or returns it, reads it gathered. So a
+      width that the ranks do not divide costs time and nothing else.
+
+    Refused, with the op: KV heads that the ranks do not divide, attention whose
+    query, keys and values are not split by heads, and a weight that is used
+    both whole and in parts.
+  }];
+  let options = [
+    Option<"ranks", "ranks", "int64_t", /*default=*/"1",
+           "Ranks that run the steps together; 1: nothing changes">,
+  ];
+  let statistics = [
+    Statistic<"numReduced", "all-reduces", "Number of kvrm.all_reduce made">,
+    Statistic<"numGathered", "all-gathers", "Number of kvrm.all_gather made">,
+    Statistic<"numSharded", "weights-sharded", "Number of weights split">,
+  ];
+  let dependentDialects = ["::mlir::arith::ArithDialect",
+                           "::mlir::kvrm::KVRMDialect",
+                           "::mlir::linalg::LinalgDialect",
+                           "::mlir::tensor::TensorDialect"];
+}
+
 def PageCachePass : Pass<"kvrm-page-cache", "::mlir::ModuleOp"> {
   let summary = "Replace static KV caches by a paged session";
   let description = [{

@@ -33,6 +33,7 @@ enum {
   KVRM_MAX_THREADS = 256,
   KVRM_MAX_GROUP_PAGES = 64, ///< a transfer group is cut here
   KVRM_MAX_CLUSTER = 8,      ///< blocks of a cluster that attend together
+  KVRM_MAX_RANKS = 64,       ///< that run one step together
   KVRM_MAX_SUMMARIES = 4096, ///< far-history summary entries of one slot
   KVRM_ALIGNMENT = 64        ///< of pools, arenas, weights, descriptors
 };
