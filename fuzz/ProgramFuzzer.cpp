@@ -63,6 +63,21 @@ static void checkProduct(const kvrm_program_command &command,
     fuzz::check(outBytes == args[3].bytes, "addend");
 }
 
+/// What ranks hand each other is what a rank has room for.
+static void checkCollective(const kvrm_program_command &command,
+                            std::span<const kvrm_program_arg> args,
+                            int64_t ranks) {
+  int64_t bytes = command.grid[0] *
+                  kvrm_collective_bytes(
+                      static_cast<kvrm_collective_type>(command.grid_rule));
+  fuzz::check(args[1].bytes == bytes, "in");
+  if (command.kind == KVRM_COMMAND_ALL_GATHER)
+    bytes *= ranks;
+  int64_t outBytes =
+      args[0].base == KVRM_BASE_LOGITS ? logitBytes : args[0].bytes;
+  fuzz::check(outBytes == bytes, "out");
+}
+
 static bool namesLogits(const StepProgram &program) {
   for (const kvrm_program_command &command : program.commands())
     for (const kvrm_program_arg &arg : program.args(command))
@@ -95,7 +110,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
                        .arenaBytes = 4096,
                        .weightBytes = 1024,
                        .hasLogits = namesLogits(*program),
-                       .logitBytes = logitBytes};
+                       .logitBytes = logitBytes,
+                       .ranks = program->ranks()};
   Status status = program->verify(bounds, "P");
   if (!status.isOk()) {
     fuzz::checkFailure(status);
@@ -104,6 +120,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   for (const kvrm_program_command &command : program->commands()) {
     if (command.kind == KVRM_COMMAND_PRODUCT)
       checkProduct(command, program->args(command));
+    if (kvrm_command_is_collective(command.kind))
+      checkCollective(command, program->args(command), program->ranks());
     for (const kvrm_program_arg &arg : program->args(command))
       checkReach(arg, bounds);
   }

@@ -70,6 +70,8 @@ private:
   FailureOr<Value> pointerTo(Value buffer, Operation *user);
   LogicalResult convertDispatch(DispatchOp op);
   LogicalResult convertLaunch(LaunchOp op);
+  template <typename OpT>
+  LogicalResult convertCollective(OpT op, int64_t member);
   func::FuncOp trampolineFor(func::FuncOp callee);
 
   func::FuncOp func;
@@ -232,6 +234,21 @@ LogicalResult StepConversion::convertLaunch(LaunchOp op) {
   return success();
 }
 
+template <typename OpT>
+LogicalResult StepConversion::convertCollective(OpT op, int64_t member) {
+  if (!isa<MemRefType>(op.getInput().getType()))
+    return op.emitOpError("is not on buffers; run kvrm-bufferize-step first");
+  if (!getElementTypeOrSelf(op.getInput()).isF32())
+    return op.emitOpError("is of ") << getElementTypeOrSelf(op.getInput())
+                                    << ", and the host's are of f32";
+  FailureOr<Value> input = pointerTo(op.getInput(), op);
+  FailureOr<Value> output = pointerTo(op.getOutput(), op);
+  if (failed(input) || failed(output))
+    return failure();
+  callApi(member, {session, *input, *output, i64(op.getElements())});
+  return success();
+}
+
 LogicalResult StepConversion::convert(Operation &op) {
   b.setLoc(op.getLoc());
   if (isa<CommitOp>(op)) {
@@ -263,6 +280,10 @@ LogicalResult StepConversion::convert(Operation &op) {
     return convertDispatch(dispatch);
   if (auto launch = dyn_cast<LaunchOp>(op))
     return convertLaunch(launch);
+  if (auto reduce = dyn_cast<AllReduceOp>(op))
+    return convertCollective(reduce, offsetof(kvrm_host_api, all_reduce));
+  if (auto gather = dyn_cast<AllGatherOp>(op))
+    return convertCollective(gather, offsetof(kvrm_host_api, all_gather));
   if (isa<memref::AllocOp, memref::DeallocOp, ViewLikeOpInterface,
           func::ReturnOp>(op) ||
       op.hasTrait<OpTrait::ConstantLike>())

@@ -169,6 +169,8 @@ void kvrm::writeManifest(llvm::raw_ostream &os,
     out.attribute("abi_version", KVRM_ABI_VERSION);
     out.attribute("producer", manifest.producer);
     out.attribute("mode", manifest.mode);
+    if (manifest.ranks > 1)
+      out.attribute("ranks", manifest.ranks);
     writeTarget(out, manifest);
     writeModel(out, manifest.model);
     writeCache(out, manifest.cache);

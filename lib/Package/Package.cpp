@@ -9,6 +9,7 @@
 #include "kvrm/Package/Package.h"
 
 #include "kvrm/runtime/support/Links.h"
+#include "kvrm/runtime/support/RankFile.h"
 
 #include "llvm/ADT/STLExtras.h"
 #include "llvm/ADT/SmallString.h"
@@ -260,9 +261,9 @@ Error PackageWriter::addFile(StringRef name, StringRef contents) {
 
 Error PackageWriter::addWeights(const DecoderModel &model,
                                 llvm::ArrayRef<WeightLayout> layouts,
-                                unsigned threads) {
-  StringRef name = "weights.safetensors";
-  if (Error error = writeWeights(pathOf(name), model, layouts, threads))
+                                unsigned threads, int64_t rank) {
+  std::string name = weightsFile(rank);
+  if (Error error = writeWeights(pathOf(name), model, layouts, threads, rank))
     return error;
   return addWritten(name);
 }

@@ -9,7 +9,9 @@
 #include "kvrm/Frontend/Model.h"
 #include "kvrm/Package/Package.h"
 #include "kvrm/runtime/abi/limits.h"
+#include "kvrm/runtime/support/RankFile.h"
 
+#include "llvm/ADT/STLExtras.h"
 #include "llvm/Support/FormatVariadic.h"
 #include "llvm/Support/JSON.h"
 
@@ -18,6 +20,17 @@ using llvm::ArrayRef;
 using llvm::Error;
 using llvm::StringRef;
 
+/// Whether the runs that a rank has of a weight can be seeded one by one.
+static bool canSeed(const WeightLayout &layout) {
+  if (layout.slices.isWhole() || layout.slices.isOfColumns)
+    return true;
+  int64_t rowBytes = layout.cols * sizeOf(layout.type);
+  return llvm::all_of(layout.slices.runsOf(0), [&](const auto &run) {
+    return run.to * rowBytes % KVRM_ALIGNMENT == 0 &&
+           (layout.rowPanel == 0 || run.to % layout.rowPanel == 0);
+  });
+}
+
 SeededLayouts kvrm::splitSeeded(const DecoderModel &model,
                                 ArrayRef<WeightLayout> layouts) {
   SeededLayouts result;
@@ -25,7 +38,7 @@ SeededLayouts kvrm::splitSeeded(const DecoderModel &model,
   for (const WeightLayout &layout : layouts) {
     result.bytes = kvrm_align_up(layout.offset + layout.bytes());
     const WeightSource *source = model.lookup(layout.name);
-    if (source && source->seededValues()) {
+    if (source && source->seededValues() && canSeed(layout)) {
       result.seeded.push_back(layout);
       continue;
     }
@@ -49,27 +62,56 @@ static StringRef elementName(WeightType type) {
   llvm_unreachable("not a weight type");
 }
 
+namespace {
+/// Rows of a weight that follow one another in the whole, too.
+struct SeededRun {
+  int64_t row; ///< in the layout
+  int64_t rows;
+  int64_t first; ///< value of its first element
+  int64_t pitch; ///< values from a row to the next
+};
+} // namespace
+
+static std::vector<SeededRun> runsOf(const WeightLayout &layout, int64_t rank) {
+  const WeightSlices &slices = layout.slices;
+  if (slices.isWhole())
+    return {{0, layout.rows, 0, layout.cols}};
+  std::vector<SeededRun> runs;
+  for (const WeightSlices::Run &run : slices.runsOf(rank))
+    if (slices.isOfColumns)
+      runs.push_back({0, layout.rows, run.from, slices.wholeSize()});
+    else
+      runs.push_back({run.to, run.size, run.from * layout.cols, layout.cols});
+  return runs;
+}
+
 void kvrm::writeSeeds(llvm::raw_ostream &os, const DecoderModel &model,
-                      const SeededLayouts &layouts) {
+                      const SeededLayouts &layouts, int64_t rank) {
   llvm::json::OStream out(os, /*IndentSize=*/2);
   out.object([&] {
     out.attribute("bytes", layouts.bytes);
     out.attributeArray("tensors", [&] {
       for (const WeightLayout &layout : layouts.seeded)
-        out.object([&] {
-          const SeededValues &values =
-              *model.lookup(layout.name)->seededValues();
-          out.attribute("name", layout.name);
-          out.attribute("element", elementName(layout.type));
-          out.attribute("rows", layout.rows);
-          out.attribute("cols", layout.cols);
-          out.attribute("row_panel", layout.rowPanel);
-          out.attribute("offset", layout.offset);
-          out.attribute("stream",
-                        llvm::formatv("{0:x-16}", values.stream).str());
-          out.attribute("center", values.center);
-          out.attribute("width", values.width);
-        });
+        for (const SeededRun &run : runsOf(layout, rank))
+          out.object([&] {
+            const SeededValues &values =
+                *model.lookup(layout.name)->seededValues();
+            out.attribute("name", layout.name);
+            out.attribute("element", elementName(layout.type));
+            out.attribute("rows", run.rows);
+            out.attribute("cols", layout.cols);
+            out.attribute("row_panel", layout.rowPanel);
+            out.attribute("offset", layout.offset + run.row * layout.cols *
+                                                        sizeOf(layout.type));
+            out.attribute("stream",
+                          llvm::formatv("{0:x-16}", values.stream).str());
+            if (!layout.slices.isWhole()) {
+              out.attribute("first", run.first);
+              out.attribute("pitch", run.pitch);
+            }
+            out.attribute("center", values.center);
+            out.attribute("width", values.width);
+          });
     });
     out.attributeArray("copies", [&] {
       for (auto [layout, place] :
@@ -85,16 +127,17 @@ void kvrm::writeSeeds(llvm::raw_ostream &os, const DecoderModel &model,
 }
 
 Error PackageWriter::addSeededWeights(const DecoderModel &model,
-                                      ArrayRef<WeightLayout> layouts) {
+                                      ArrayRef<WeightLayout> layouts,
+                                      int64_t rank) {
   if (Error error = checkLayouts(model, layouts))
     return error;
   SeededLayouts split = splitSeeded(model, layouts);
   if (split.seeded.empty())
-    return addWeights(model, layouts);
+    return addWeights(model, layouts, /*threads=*/0, rank);
   std::string seeds;
   llvm::raw_string_ostream os(seeds);
-  writeSeeds(os, model, split);
-  if (Error error = addFile("seeds.json", seeds))
+  writeSeeds(os, model, split, rank);
+  if (Error error = addFile(seedsFile(rank), seeds))
     return error;
-  return addWeights(model, split.stored);
+  return addWeights(model, split.stored, /*threads=*/0, rank);
 }

@@ -214,13 +214,18 @@ Error kvrm::checkLayouts(const DecoderModel &model,
       return fail("the model has none");
     // A package has the positions of its slots.
     bool isTable = StringRef(layout.name).starts_with("rope_");
-    bool rowsFit =
-        isTable ? layout.rows <= source->rows() : layout.rows == source->rows();
-    if (layout.rows < 1 || !rowsFit || layout.cols != source->cols())
+    // What a rank has stands for the whole.
+    const WeightSlices &slices = layout.slices;
+    int64_t rows = layout.rows, cols = layout.cols;
+    if (!slices.isWhole())
+      (slices.isOfColumns ? cols : rows) *= slices.ranks;
+    bool rowsFit = isTable ? rows <= source->rows() : rows == source->rows();
+    bool partsFit = slices.isWhole() ||
+                    slices.wholeSize() == (slices.isOfColumns ? cols : rows);
+    if (rows < 1 || !rowsFit || cols != source->cols() || !partsFit)
       return fail(formatv("laid out as [{0}][{1}], but the model has "
                           "[{2}][{3}]",
-                          layout.rows, layout.cols, source->rows(),
-                          source->cols())
+                          rows, cols, source->rows(), source->cols())
                       .str());
     if (layout.rowPanel < 0 || layout.rowPanel > 4096)
       return fail(
@@ -375,9 +380,18 @@ static Error notFinite(const Piece &piece, Packer &packer) {
 }
 
 Error kvrm::writeWeights(StringRef path, const DecoderModel &model,
-                         ArrayRef<WeightLayout> layouts, unsigned threads) {
+                         ArrayRef<WeightLayout> layouts, unsigned threads,
+                         int64_t rank) {
   if (Error error = checkLayouts(model, layouts))
     return error;
+  std::vector<std::unique_ptr<const WeightSource>> slices;
+  auto sourceOf = [&](const WeightLayout &layout) {
+    const WeightSource *whole = model.lookup(layout.name);
+    if (layout.slices.isWhole())
+      return whole;
+    slices.push_back(sliceWeight(*whole, layout.slices, rank));
+    return slices.back().get();
+  };
 
   constexpr int64_t pieceElements = 1 << 18;
   std::vector<Piece> pieces;
@@ -386,9 +400,10 @@ Error kvrm::writeWeights(StringRef path, const DecoderModel &model,
     int64_t unit = std::max<int64_t>(layout.rowPanel, 1);
     int64_t units = std::max<int64_t>(pieceElements / (unit * layout.cols), 1);
     int64_t step = units * unit;
+    const WeightSource *source = sourceOf(layout);
     for (int64_t row = 0; row < layout.paddedRows(); row += step)
-      pieces.push_back({&layout, model.lookup(layout.name), row,
-                        std::min(row + step, layout.paddedRows())});
+      pieces.push_back(
+          {&layout, source, row, std::min(row + step, layout.paddedRows())});
     dataBytes = kvrm_align_up(layout.offset + layout.bytes());
   }
 

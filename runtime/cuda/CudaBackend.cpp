@@ -56,7 +56,11 @@ CudaBackend::create(std::shared_ptr<const CudaDevice> device,
   const Manifest &m = package.manifest();
   KVRM_CHECK(m.vocabulary > 0 && m.hasPrefill(), "a package is a decoder's");
   std::unique_ptr<CudaBackend> backend(new CudaBackend());
+  KVRM_CHECK((m.ranks > 1) == (shape.group != nullptr),
+             "several ranks have a group");
   backend->gpu = std::move(device);
+  backend->group = shape.group;
+  backend->rank = shape.rank;
   backend->vocabulary = m.vocabulary;
   Expected<DeviceCode> code = DeviceCode::load(backend->gpu, package);
   KVRM_TRY(code.status());
@@ -112,7 +116,7 @@ static Status take(Buffer &buffer,
 Status CudaBackend::takePools(const Manifest &manifest,
                               const CudaShape &shape) {
   Expected<CudaPool> created = CudaPool::create(
-      gpu, {manifest.layers, manifest.kvHeads, manifest.headDim,
+      gpu, {manifest.layers, manifest.rankKvHeads(), manifest.headDim,
             manifest.pageTokens, shape.pages, manifest.element});
   KVRM_TRY(created.status());
   pool = created.take();
@@ -168,7 +172,7 @@ Status CudaBackend::copyWeights(const Package &package, int64_t stagingBytes) {
   KVRM_TRY(take(staging, gpu, std::min(bytes, stagingBytes), "weights"));
   for (int64_t done = 0; done < bytes; done += staging.size()) {
     int64_t part = std::min(staging.size(), bytes - done);
-    std::memcpy(staging.data(), package.weights() + done,
+    std::memcpy(staging.data(), package.weights(rank) + done,
                 static_cast<size_t>(part));
     KVRM_TRY(queue.copyIn(weights.span().part(done, part), staging.data()));
     KVRM_TRY(queue.synchronize());
@@ -212,6 +216,9 @@ ProgramMemory CudaBackend::memoryOf(StepEntry entry) {
   memory.logits = logits.address();
   memory.next = tokens.address() +
                 static_cast<uint64_t>(firstTokenOf(entry)) * sizeof(int32_t);
+  if (group && group->peers())
+    for (size_t i = 0; i < memory.peers.size(); ++i)
+      memory.peers[i] = group->peers()->table(rank, static_cast<int32_t>(i));
   return memory;
 }
 
@@ -238,6 +245,8 @@ Status CudaBackend::createProgram(StepEntry which, const Package &package) {
                         facts.overlapsSteps);
   if (products)
     KVRM_TRY(program.useProducts(*products, queue));
+  if (group)
+    KVRM_TRY(program.useCollectives(*group, rank, queue));
   return program.capture(queue, CudaSchedule::workqueue());
 }
 
@@ -271,6 +280,8 @@ int64_t CudaBackend::deviceBytes() const {
                   summaries.deviceBytes();
   if (products)
     bytes += products->deviceBytes();
+  if (group && group->peers())
+    bytes += group->peers()->deviceBytes(rank);
   for (const Batch &batch : perBatch)
     bytes += batch.descriptor.deviceBytes();
   return bytes;

@@ -62,6 +62,18 @@ CudaDevice::~CudaDevice() {
     library->api().cuDevicePrimaryCtxRelease(id);
 }
 
+Expected<bool> CudaDevice::reach(const CudaDevice &other) const {
+  int32_t can = 0;
+  KVRM_TRY(KVRM_CUDA(*library, cuDeviceCanAccessPeer, (&can, id, other.id)));
+  if (!can)
+    return false;
+  KVRM_TRY(use());
+  cuda::Result result = library->api().cuCtxEnablePeerAccess(other.context, 0);
+  if (result != cuda::errorPeerAccessAlreadyEnabled)
+    KVRM_TRY(library->statusOf(result, "cuCtxEnablePeerAccess"));
+  return true;
+}
+
 Status CudaDevice::use() const {
   return KVRM_CUDA(*library, cuCtxSetCurrent, (context));
 }

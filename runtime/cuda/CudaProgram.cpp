@@ -85,6 +85,8 @@ static uint64_t resolve(const kvrm_program_arg &arg,
     return section(layout.sampling);
   case KVRM_BASE_NEXT:
     return memory.next + offset;
+  case KVRM_BASE_PEERS:
+    return memory.peers[arg.index];
   case KVRM_PROGRAM_BASES:
     break;
   }
@@ -99,6 +101,8 @@ CudaProgram::CudaProgram(const StepProgram &program, const DeviceCode &code,
   for (const DeviceCode::Kernel &kernel : code.kernels())
     roles.push_back(kernel.info.role);
   runnable = program.schedules(roles);
+  ranks = program.ranks();
+  hasMailboxes = memory.peers.front() != 0;
   for (const kvrm_program_command &table : program.commands()) {
     Command command{.table = table,
                     .firstValue = values.size(),
@@ -107,6 +111,8 @@ CudaProgram::CudaProgram(const StepProgram &program, const DeviceCode &code,
       values.push_back(resolve(arg, memory));
     if (table.kind == KVRM_COMMAND_COPY)
       command.bytes = program.args(table)[0].bytes;
+    if (table.kind == KVRM_COMMAND_PRODUCT)
+      command.writesLogits = program.args(table)[0].base == KVRM_BASE_LOGITS;
     commands.push_back(command);
   }
 }
@@ -121,10 +127,47 @@ Status CudaProgram::useProducts(CudaProducts &library,
     Expected<size_t> product = library.prepare(ProductShape::of(command.table));
     KVRM_TRY(product.status());
     command.product = *product;
-    if (library.size() > known)
+    if (library.size() == known)
+      continue;
+    // Logits that every rank makes whole have to be the same on all: none may
+    // find another way faster.
+    if (ranks > 1 && command.writesLogits)
+      KVRM_TRY(library.run(stream, command.product, addressesOf(command)));
+    else
       KVRM_TRY(library.tune(stream, command.product, addressesOf(command)));
   }
   return stream.synchronize();
+}
+
+static Collective collectiveOf(const kvrm_program_command &table) {
+  return {.kind = static_cast<kvrm_command_kind>(table.kind),
+          .type = static_cast<kvrm_collective_type>(table.grid_rule),
+          .elements = table.grid[0]};
+}
+
+Status CudaProgram::useCollectives(CudaGroup &ranks, int32_t rank,
+                                   const CudaStream &stream) {
+  group = &ranks;
+  ownRank = rank;
+  std::vector<Collective> known;
+  for (const Command &command : commands) {
+    if (!kvrm_command_is_collective(command.table.kind))
+      continue;
+    Collective collective = collectiveOf(command.table);
+    if (std::ranges::find(known, collective) != known.end())
+      continue;
+    known.push_back(collective);
+    KVRM_TRY(launchCollective(stream, command));
+  }
+  return stream.synchronize();
+}
+
+Status CudaProgram::launchCollective(const CudaStream &stream,
+                                     const Command &command) const {
+  KVRM_CHECK(group, "a program of several ranks has a group");
+  const uint64_t *first = values.data() + command.firstValue;
+  return group->run(ownRank, stream, collectiveOf(command.table), first[0],
+                    first[1]);
 }
 
 //===----------------------------------------------------------------------===//
@@ -249,6 +292,8 @@ Status CudaProgram::launchCommand(const CudaStream &stream, size_t index,
     return products
                ? products->run(stream, command.product, addressesOf(command))
                : Status::ok();
+  if (kvrm_command_is_collective(command.table.kind))
+    return launchCollective(stream, command);
   const DeviceCode::Kernel &kernel = code->kernels()[command.table.kernel];
   std::array<void *, KVRM_MAX_COMMAND_ARGS> parameters{};
   for (size_t i = 0; i < command.table.args; ++i)
@@ -272,14 +317,21 @@ Status CudaProgram::launch(const CudaStream &stream,
 /// Of a schedule that is checked.
 Status CudaProgram::launchAll(const CudaStream &stream,
                               CudaSchedule schedule) const {
+  bool followsCollective = false;
   for (size_t i = 0; i < commands.size(); ++i) {
     const kvrm_program_command &table = commands[i].table;
     if ((table.schedules & schedule.bit()) == 0)
       continue;
-    bool isProgrammatic =
-        usesPdl && (table.flags & KVRM_COMMAND_PROGRAMMATIC) != 0;
+    // A library may put more than one kernel into the stream, of which a
+    // programmatic launch would know the last.
+    bool isProgrammatic = usesPdl && !followsCollective &&
+                          (table.flags & KVRM_COMMAND_PROGRAMMATIC) != 0;
+    if (table.kind == KVRM_COMMAND_ALL_REDUCE && table.kernel > 0 &&
+        hasMailboxes)
+      continue; // what stands in for it is next
+    followsCollective = kvrm_command_is_collective(table.kind) != 0;
     KVRM_TRY(launchCommand(stream, i, schedule, isProgrammatic));
-    if (table.kind == KVRM_COMMAND_PRODUCT && products)
+    if ((table.kind == KVRM_COMMAND_PRODUCT && products) || followsCollective)
       i += table.kernel; // what stands in for it
   }
   return Status::ok();

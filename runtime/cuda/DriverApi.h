@@ -35,6 +35,7 @@ enum : Result {
   errorInvalidContext = 201,
   errorInvalidPtx = 218,
   errorNotFound = 500,
+  errorPeerAccessAlreadyEnabled = 704,
 };
 
 /// CUdevice_attribute.
@@ -126,6 +127,9 @@ static_assert(sizeof(Copy2D) == 128);
   CALL(cuDevicePrimaryCtxRetain, (ContextObject **context, DeviceId device))   \
   CALL(cuDevicePrimaryCtxRelease, (DeviceId device))                           \
   CALL(cuCtxSetCurrent, (ContextObject *context))                              \
+  CALL(cuDeviceCanAccessPeer,                                                  \
+       (int32_t *can, DeviceId device, DeviceId peer))                         \
+  CALL(cuCtxEnablePeerAccess, (ContextObject *peer, uint32_t flags))           \
   CALL(cuMemGetInfo, (size_t *free, size_t *total))                            \
   CALL(cuMemAlloc, (Address *address, size_t bytes))                           \
   CALL(cuMemFree, (Address address))                                           \

@@ -37,6 +37,14 @@ constinit const kvrm_host_api HostBackend::hostApi = {
           }
           backend.pool->parallelFor(count, fn, context);
         },
+    .all_reduce =
+        [](void *session, const float *in, float *out, int64_t count) {
+          from(session).meet(&HostGroup::allReduce, in, out, count);
+        },
+    .all_gather =
+        [](void *session, const float *in, float *out, int64_t count) {
+          from(session).meet(&HostGroup::allGather, in, out, count);
+        },
 };
 
 //===----------------------------------------------------------------------===//
@@ -212,6 +220,7 @@ void HostBackend::beginStep(const BackendStep &step) {
   last = BackendStats();
   isCommitted = false;
   violation = nullptr;
+  collectives = Status::ok();
   for (Worker &worker : perWorker)
     worker.copies = worker.bytes = 0;
 }
@@ -234,6 +243,7 @@ Status HostBackend::endStep() {
       violation = "not one append() and one attend() a layer";
   }
   batches = 0;
+  KVRM_TRY(collectives);
   if (violation)
     return makeError(StatusCode::Internal, "compiled step: ", violation);
   return Status::ok();
@@ -342,6 +352,17 @@ void HostBackend::append(int32_t index, int32_t layer,
   args.k = k;
   args.v = v;
   kernel(&args);
+}
+
+/// After one that failed none is tried: the ranks would no more meet in the
+/// same ones.
+void HostBackend::meet(Collective collective, const float *in, float *out,
+                       int64_t count) {
+  if (batches == 0 || !bounds.group || !in || !out || count < 1)
+    return violate("a collective with a bad argument, or without ranks");
+  if (collectives.isOk())
+    collectives =
+        (bounds.group.get()->*collective)(bounds.rank, in, out, count);
 }
 
 void HostBackend::attend(int32_t index, int32_t layer,

@@ -11,6 +11,7 @@
 #include "JsonReader.h"
 #include "kvrm/runtime/abi/pool.h"
 #include "kvrm/runtime/abi/version.h"
+#include "kvrm/runtime/support/RankFile.h"
 
 #include <algorithm>
 #include <array>
@@ -429,20 +430,45 @@ static void readEntries(ObjectReader &reader, Manifest &manifest) {
 // Files
 //===----------------------------------------------------------------------===//
 
+/// A package without the field is for one.
+static void readRanks(ObjectReader &reader, Manifest &manifest) {
+  if (!reader.isOk() || !reader.has("ranks"))
+    return;
+  manifest.ranks = reader.integer32("ranks", 1, KVRM_MAX_RANKS);
+  if (!reader.isOk() || manifest.ranks == 1)
+    return;
+  if (manifest.kvHeads % manifest.ranks != 0)
+    reader.fail("ranks", std::to_string(manifest.ranks) +
+                             " do not divide model.kv_heads, " +
+                             std::to_string(manifest.kvHeads));
+  else if (!manifest.hasPlans())
+    reader.fail("ranks", "a host's static package is for one");
+  else if (manifest.vocabulary == 0)
+    reader.fail("ranks", "kernels alone are for one");
+}
+
+static bool isWeights(std::string_view name, const Manifest &manifest) {
+  for (int32_t rank = 0; rank < manifest.ranks; ++rank)
+    if (name == weightsFile(rank))
+      return true;
+  return false;
+}
+
 static void checkFiles(ObjectReader &reader, const Manifest &manifest) {
   auto need = [&](std::string_view name) {
     if (reader.isOk() && !manifest.file(name))
       reader.fail("files", "has no " + std::string(name));
   };
   if (manifest.vocabulary > 0)
-    need("weights.safetensors");
+    for (int32_t rank = 0; rank < manifest.ranks; ++rank)
+      need(weightsFile(rank));
   if (manifest.target == TargetKind::Host)
     return need("code.so");
   need("kernels.ptx");
   for (const EntryInfo *entry : manifest.entries())
     need(entry->program);
   for (const FileInfo &file : manifest.files)
-    if (reader.isOk() && file.name != "weights.safetensors" &&
+    if (reader.isOk() && !isWeights(file.name, manifest) &&
         file.bytes > maxImageBytes)
       reader.fail("files", file.name + " is " + std::to_string(file.bytes) +
                                " bytes long, over the limit " +
@@ -469,6 +495,7 @@ Expected<Manifest> kvrm::parseManifest(std::string_view text,
   readTarget(target, manifest);
   ObjectReader model = reader.member("model");
   readModel(model, manifest);
+  readRanks(reader, manifest);
   ObjectReader cache = reader.member("cache");
   readCache(cache, manifest);
   if (!status.isOk())

@@ -12,6 +12,7 @@
 #include "HostTarget.h"
 #include "SeededWeights.h"
 #include "WeightsFile.h"
+#include "kvrm/runtime/support/RankFile.h"
 
 #include <dlfcn.h>
 
@@ -30,12 +31,9 @@ Expected<Manifest> Package::readManifest(const std::string &path) {
 /// Reads a file that is kept, or checks one that is not.
 Status Package::loadFile(const FileInfo &file) {
   std::string name = joinPath(folder, file.name);
-  if (file.name == "weights.safetensors") {
-    Expected<AlignedBuffer> weights = loadWeights(name, file);
-    KVRM_TRY(weights.status());
-    weightData = weights.take();
-    return Status::ok();
-  }
+  for (int32_t rank = 0; rank < info.ranks; ++rank)
+    if (file.name == weightsFile(rank))
+      return Status::ok(); // loadRank() does
   Expected<CheckedFile> opened = CheckedFile::open(name);
   KVRM_TRY(opened.status());
   std::string *kept = file.name == "kernels.ptx"     ? &image.ptx
@@ -49,9 +47,29 @@ Status Package::loadFile(const FileInfo &file) {
   return Status::ok();
 }
 
+/// Reads or makes the weights of a rank.
+Status Package::loadRank(int32_t rank) {
+  AlignedBuffer &weights = weightData[static_cast<size_t>(rank)];
+  if (const FileInfo *file = info.file(weightsFile(rank))) {
+    Expected<AlignedBuffer> loaded =
+        loadWeights(joinPath(folder, file->name), *file);
+    KVRM_TRY(loaded.status());
+    weights = loaded.take();
+  }
+  KVRM_TRY(growSeededWeights(rank));
+  if (weights.size() != weightBytes())
+    return makeError(StatusCode::Corrupt, folder, ": the weights of rank ",
+                     rank, " are ", weights.size(),
+                     " bytes, and those of "
+                     "rank 0 ",
+                     weightBytes());
+  return Status::ok();
+}
+
 /// Makes the weights that the package has as seeds, if it has such.
-Status Package::growSeededWeights() {
-  const FileInfo *file = info.file("seeds.json");
+Status Package::growSeededWeights(int32_t rank) {
+  AlignedBuffer &weights = weightData[static_cast<size_t>(rank)];
+  const FileInfo *file = info.file(seedsFile(rank));
   if (!file)
     return Status::ok();
   std::string name = joinPath(folder, file->name);
@@ -59,12 +77,12 @@ Status Package::growSeededWeights() {
   KVRM_TRY(opened.status());
   Expected<std::string> text = opened->readAll(*file);
   KVRM_TRY(text.status());
-  Expected<WeightSeeds> seeds = parseSeeds(*text, name, weightData.size());
+  Expected<WeightSeeds> seeds = parseSeeds(*text, name, weights.size());
   KVRM_TRY(seeds.status());
   Expected<AlignedBuffer> grown = growWeights(
-      *seeds, {weightData.data(), static_cast<size_t>(weightData.size())});
+      *seeds, {weights.data(), static_cast<size_t>(weights.size())});
   KVRM_TRY(grown.status());
-  weightData = grown.take();
+  weights = grown.take();
   return Status::ok();
 }
 
@@ -118,11 +136,12 @@ Status Package::readProgram(const EntryInfo &entry, StepProgram &program) {
                       .layers = info.layers,
                       .tensors = static_cast<int32_t>(entry.tensors.size()),
                       .arenaBytes = entry.arenaBytes,
-                      .weightBytes = weightData.size(),
+                      .weightBytes = weightBytes(),
                       .hasLogits = info.vocabulary > 0,
                       .logitBytes = int64_t(entry.rows) * info.vocabulary *
                                     int64_t(sizeof(float)),
-                      .batchRows = rows},
+                      .batchRows = rows,
+                      .ranks = info.ranks},
                      where));
   program = parsed.take();
   return Status::ok();
@@ -143,7 +162,9 @@ Package::load(const std::string &path) {
   package->folder = path;
   for (const FileInfo &file : package->info.files)
     KVRM_TRY(package->loadFile(file));
-  KVRM_TRY(package->growSeededWeights());
+  package->weightData.resize(static_cast<size_t>(package->info.ranks));
+  for (int32_t rank = 0; rank < package->info.ranks; ++rank)
+    KVRM_TRY(package->loadRank(rank));
   if (isHost) {
     KVRM_TRY(package->linkHostCode());
   } else {

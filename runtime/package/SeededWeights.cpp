@@ -64,6 +64,11 @@ static SeededTensor readTensor(ObjectReader &fields) {
   tensor.rowPanel = fields.integer("row_panel", 0, maxRowPanel);
   tensor.offset = fields.integer("offset", 0, maxFileBytes);
   tensor.values.stream = readStream(fields);
+  tensor.pitch = tensor.cols;
+  if (fields.has("pitch"))
+    tensor.pitch = fields.integer("pitch", tensor.cols, maxSide);
+  if (fields.has("first"))
+    tensor.first = fields.integer("first", 0, maxFileBytes);
   tensor.values.center = readFloat(fields, "center");
   tensor.values.width = readFloat(fields, "width");
   return tensor;
@@ -169,17 +174,21 @@ static void storeElement(const SeededTensor &tensor, int64_t index, float value,
 static void growPiece(const Piece &piece, uint8_t *base) {
   const SeededTensor &tensor = *piece.tensor;
   for (int64_t index = piece.begin; index < piece.end; ++index) {
-    int64_t element = index;
+    int64_t row = 0, column = index; // of contiguous values
+    if (tensor.rowPanel == 0 && tensor.pitch != tensor.cols) {
+      row = index / tensor.cols;
+      column = index % tensor.cols;
+    }
     if (tensor.rowPanel > 0) {
       // [rows / panel][cols][panel].
       int64_t panelElements = tensor.rowPanel * tensor.cols;
       int64_t inPanel = index % panelElements;
-      int64_t row =
-          index / panelElements * tensor.rowPanel + inPanel % tensor.rowPanel;
+      row = index / panelElements * tensor.rowPanel + inPanel % tensor.rowPanel;
       if (row >= tensor.rows)
         continue; // zeros, as the memory is
-      element = row * tensor.cols + inPanel / tensor.rowPanel;
+      column = inPanel / tensor.rowPanel;
     }
+    int64_t element = tensor.first + row * tensor.pitch + column;
     storeElement(tensor, index, tensor.values.at(element), base);
   }
 }

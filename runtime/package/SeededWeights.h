@@ -29,7 +29,11 @@ struct SeededTensor {
   int64_t cols = 0;
   int64_t rowPanel = 0; ///< rows of a panel; 0 = row-major
   int64_t offset = 0;   ///< in the weights
-  SeededValues values;  ///< element (r, c) is value r * cols + c
+  SeededValues values;
+  /// Element (r, c) is value first + r * pitch + c: more than `cols` of them a
+  /// row where it is a slice of a whole.
+  int64_t first = 0;
+  int64_t pitch = 0;
 
   int64_t elementBytes() const { return element == Element::F32 ? 4 : 2; }
   /// Rows as stored: those that the last panel lacks are zeros.

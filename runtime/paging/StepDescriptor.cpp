@@ -195,6 +195,52 @@ template <typename Copy> void StepDescriptor::commitRanges(Copy copy) {
   copyRange(offsets.shares, sizeof(kvrm_share), sharesDirty, bounds.max_shares);
 }
 
+void StepDescriptor::follow(const StepDescriptor &leader) {
+  KVRM_CHECK(std::memcmp(&bounds, &leader.bounds, sizeof(bounds)) == 0,
+             "who follows is laid out alike");
+  auto take = [&](int64_t offset, int64_t bytes) {
+    std::memcpy(planned.data() + offset, leader.planned.data() + offset,
+                static_cast<size_t>(bytes));
+  };
+  auto takeRange = [&](int64_t offset, int64_t elementBytes,
+                       const DirtyRange &from, DirtyRange &to) {
+    if (from.isEmpty())
+      return;
+    take(offset + from.begin * elementBytes,
+         (from.end - from.begin) * elementBytes);
+    to.add(from.begin, from.end);
+  };
+  uint64_t epoch = header().epoch;
+  take(0, int64_t(sizeof(kvrm_descriptor_header)));
+  header().epoch = epoch; // a commit raises it
+  for (size_t i = 0; i < rowDirty.size(); ++i) {
+    auto row = static_cast<int64_t>(i);
+    if (leader.rowDirty[i] != 0) {
+      take(offsets.rows + row * int64_t(sizeof(kvrm_row)),
+           int64_t(sizeof(kvrm_row)));
+      rowDirty[i] = 1;
+    }
+    takeRange(offsets.tables +
+                  row * bounds.pages_per_slot * int64_t(sizeof(int32_t)),
+              sizeof(int32_t), leader.tableDirty[i], tableDirty[i]);
+    takeRange(offsets.summary_biases +
+                  row * bounds.max_summaries * int64_t(sizeof(float)),
+              sizeof(float), leader.biasDirty[i], biasDirty[i]);
+  }
+  takeRange(offsets.tokens, sizeof(int32_t), leader.tokensDirty, tokensDirty);
+  takeRange(offsets.sampling, sizeof(kvrm_sampling), leader.samplingDirty,
+            samplingDirty);
+  takeRange(offsets.groups, sizeof(kvrm_group), leader.groupsDirty,
+            groupsDirty);
+  takeRange(offsets.items, sizeof(kvrm_work_item), leader.itemsDirty,
+            itemsDirty);
+  takeRange(offsets.segments, sizeof(kvrm_merge_segment), leader.segmentsDirty,
+            segmentsDirty);
+  takeRange(offsets.shares, sizeof(kvrm_share), leader.sharesDirty,
+            sharesDirty);
+  std::ranges::copy(leader.fedFrom, fedFrom.begin());
+}
+
 int64_t StepDescriptor::commit() {
   KVRM_CHECK(
       std::ranges::all_of(fedFrom, [](int32_t from) { return from < 0; }),
@@ -206,6 +252,13 @@ int64_t StepDescriptor::commit() {
     total += bytes;
   });
   return total;
+}
+
+void StepDescriptor::commitFollowed() {
+  commitRanges([&](int64_t offset, int64_t bytes) {
+    std::memcpy(current.data() + offset, planned.data() + offset,
+                static_cast<size_t>(bytes));
+  });
 }
 
 int32_t StepDescriptor::collectDelta(std::span<kvrm_delta_word> out,

@@ -47,7 +47,7 @@ static bool isAttention(kvrm_kernel_role role) {
 
 StepProgram::StepProgram(std::vector<kvrm_program_command> commands,
                          std::vector<kvrm_program_arg> args, uint32_t tensors,
-                         uint32_t layers, uint32_t batches)
+                         uint32_t layers, uint32_t batches, uint32_t ranks)
     : table(std::move(commands)), arguments(std::move(args)) {
   header.magic = KVRM_PROGRAM_MAGIC;
   header.abi_version = KVRM_ABI_VERSION;
@@ -56,6 +56,7 @@ StepProgram::StepProgram(std::vector<kvrm_program_command> commands,
   header.tensors = tensors;
   header.layers = layers;
   header.batches = batches;
+  header.ranks = ranks;
 }
 
 //===----------------------------------------------------------------------===//
@@ -90,8 +91,9 @@ Expected<StepProgram> StepProgram::parse(std::string_view bytes,
                      ": abi_version: ", header.abi_version,
                      " is not this runtime's ", int32_t(KVRM_ABI_VERSION),
                      "; compile the model again");
-  if (header.reserved != 0)
-    return corrupt("the reserved word of the header is not 0");
+  if (header.ranks < 1 || header.ranks > KVRM_MAX_RANKS)
+    return corrupt("ranks: ", header.ranks, " is outside 1..",
+                   int32_t(KVRM_MAX_RANKS));
   if (header.batches < 1 || header.batches > KVRM_MAX_BATCHES)
     return corrupt("batches: ", header.batches, " is outside 1..",
                    int32_t(KVRM_MAX_BATCHES));
@@ -173,6 +175,8 @@ private:
                       std::span<const kvrm_program_arg> args);
   Status checkProductArgs(const kvrm_program_command &command,
                           std::span<const kvrm_program_arg> args) const;
+  Status checkCollective(const kvrm_program_command &command,
+                         std::span<const kvrm_program_arg> args);
   Status checkArg(size_t position, const kvrm_program_arg &arg) const;
   Status checkBatch(std::span<const kvrm_program_arg> args) const;
   Status checkDeviceArgs(std::span<const kvrm_program_arg> args) const;
@@ -216,7 +220,10 @@ Status Checker::checkArg(size_t position, const kvrm_program_arg &arg) const {
   bool hasBatch = kvrm_base_has_batch(arg.base) != 0;
   if (hasBatch && arg.index >= bounds.batches())
     return wrong("batch ", arg.index, " is outside 0..", bounds.batches() - 1);
-  if (!isLayer && !hasBatch && arg.base != KVRM_BASE_TENSOR && arg.index != 0)
+  if (arg.base == KVRM_BASE_PEERS && arg.index >= KVRM_MAILBOXES)
+    return wrong("mailbox ", arg.index, " is outside 0..", KVRM_MAILBOXES - 1);
+  if (!isLayer && !hasBatch && arg.base != KVRM_BASE_PEERS &&
+      arg.base != KVRM_BASE_TENSOR && arg.index != 0)
     return wrong("index ", arg.index, " means nothing here");
   if (isSized(arg.base)) {
     int64_t size =
@@ -504,13 +511,112 @@ Status Checker::checkProduct(const kvrm_program_command &command,
   return checkProductArgs(command, args);
 }
 
-/// The commands that stand in for a product do its work when it does not: when
-/// it would, and where it would.
-Status StepProgram::verifyProducts(const ProgramBounds &bounds,
+//===----------------------------------------------------------------------===//
+// Collectives
+//===----------------------------------------------------------------------===//
+
+Status Checker::checkCollective(const kvrm_program_command &command,
+                                std::span<const kvrm_program_arg> args) {
+  if (index < bounds.batches())
+    return corrupt("a program starts with a commit for each batch");
+  if (bounds.ranks < 2)
+    return corrupt("a collective is for several ranks, and the package is for "
+                   "one");
+  if (command.flags != 0 || command.grid[1] != 0 || command.grid[2] != 0)
+    return corrupt("a collective has no flags, and one size");
+  bool mayHaveStandIn =
+      command.kind == KVRM_COMMAND_ALL_REDUCE && bounds.ranks <= KVRM_MAX_PEERS;
+  if (command.kernel > (mayHaveStandIn ? 1u : 0u))
+    return corrupt(command.kernel, " commands stand in for it, and at most ",
+                   mayHaveStandIn ? 1 : 0, " may");
+  if (command.grid_rule >= KVRM_COLLECTIVE_TYPES)
+    return corrupt("collective type ", command.grid_rule, " is outside 0..",
+                   KVRM_COLLECTIVE_TYPES - 1);
+  if (command.grid[0] < 1 || command.grid[0] > KVRM_MAX_COLLECTIVE_ELEMENTS)
+    return corrupt(command.grid[0], " elements are outside 1..",
+                   int32_t(KVRM_MAX_COLLECTIVE_ELEMENTS));
+  if (args.size() != 2)
+    return corrupt(args.size(), " arguments are not the 2 of a collective");
+  int64_t in = command.grid[0] *
+               kvrm_collective_bytes(
+                   static_cast<kvrm_collective_type>(command.grid_rule));
+  int64_t out =
+      command.kind == KVRM_COMMAND_ALL_GATHER ? in * bounds.ranks : in;
+  bool isLogits = args[0].base == KVRM_BASE_LOGITS && bounds.hasLogits;
+  if (args[0].base != KVRM_BASE_ARENA && !isLogits)
+    return corrupt("out: base ", args[0].base, " is not ",
+                   int32_t(KVRM_BASE_ARENA));
+  if (isLogits && args[0].offset != 0)
+    return corrupt("out: a collective writes all logits");
+  if (args[1].base != KVRM_BASE_ARENA)
+    return corrupt("in: base ", args[1].base, " is not ",
+                   int32_t(KVRM_BASE_ARENA));
+  int64_t outBytes = isLogits ? bounds.logitBytes : args[0].bytes;
+  if (outBytes != out)
+    return corrupt("out: ", outBytes, " bytes are not ", out);
+  if (args[1].bytes != in)
+    return corrupt("in: ", args[1].bytes, " bytes are not ", in);
+  for (const kvrm_program_arg &arg : args)
+    if (arg.offset % KVRM_PRODUCT_ALIGNMENT != 0)
+      return corrupt("offset ", arg.offset, " is no multiple of ",
+                     int32_t(KVRM_PRODUCT_ALIGNMENT));
+  if (overlap(args[0], args[1]))
+    return corrupt("its out and its in overlap");
+  return Status::ok();
+}
+
+static bool takesPeers(std::span<const kvrm_program_arg> args) {
+  return std::ranges::any_of(args, [](const kvrm_program_arg &arg) {
+    return arg.base == KVRM_BASE_PEERS;
+  });
+}
+
+/// A word of a mailbox is emptied by who reads it, before the same rank writes
+/// it again: it has got the next sum's by then, which is of another mailbox.
+/// Programs follow one another in any order.
+Status StepProgram::verifyMailboxes(std::string_view where) const {
+  std::vector<uint16_t> numbers;
+  for (size_t i = 0; i < table.size(); ++i) {
+    bool isStandIn = i > 0 && table[i - 1].kind == KVRM_COMMAND_ALL_REDUCE &&
+                     table[i - 1].kernel == 1;
+    if (takesPeers(args(table[i])) != isStandIn)
+      return makeError(StatusCode::Corrupt, where, ": command ", i,
+                       isStandIn
+                           ? ": stands in for a sum without mailboxes"
+                           : ": takes mailboxes and stands in for no sum");
+    if (!isStandIn)
+      continue;
+    for (const kvrm_program_arg &arg : args(table[i]))
+      if (arg.base == KVRM_BASE_PEERS)
+        numbers.push_back(arg.index);
+  }
+  auto corrupt = [&] {
+    return makeError(StatusCode::Corrupt, where,
+                     ": mailboxes do not begin with 0, end with another and "
+                     "change from each sum to the next");
+  };
+  for (size_t i = 0; i < numbers.size(); ++i)
+    if (numbers[i] == numbers[(i + 1) % numbers.size()])
+      return corrupt();
+  return numbers.empty() || numbers.front() == 0 ? Status::ok() : corrupt();
+}
+
+int64_t StepProgram::mailboxBytes() const {
+  int64_t most = 0;
+  for (const kvrm_program_command &command : table)
+    if (command.kind == KVRM_COMMAND_ALL_REDUCE && command.kernel > 0)
+      most = std::max(most, args(command)[1].bytes);
+  return most;
+}
+
+/// The commands that stand in for a product or a sum do its work when it does
+/// not: when it would, and where it would.
+Status StepProgram::verifyStandIns(const ProgramBounds &bounds,
                                    std::string_view where) const {
   for (size_t i = 0; i < table.size(); ++i) {
     const kvrm_program_command &product = table[i];
-    if (product.kind != KVRM_COMMAND_PRODUCT)
+    bool isSum = product.kind == KVRM_COMMAND_ALL_REDUCE && product.kernel > 0;
+    if (product.kind != KVRM_COMMAND_PRODUCT && !isSum)
       continue;
     auto corrupt = [&](const auto &...parts) {
       return makeError(StatusCode::Corrupt, where, ": command ", i, ": ",
@@ -563,8 +669,12 @@ Status Checker::checkCommand(const kvrm_program_command &command,
     return checkCopy(command, args);
   case KVRM_COMMAND_PRODUCT:
     return checkProduct(command, args);
+  case KVRM_COMMAND_ALL_REDUCE:
+  case KVRM_COMMAND_ALL_GATHER:
+    return checkCollective(command, args);
   default:
-    return corrupt("kind ", command.kind, " is outside 0..2");
+    return corrupt("kind ", command.kind, " is outside 0..",
+                   KVRM_COMMAND_KINDS - 1);
   }
 }
 
@@ -663,114 +773,15 @@ Status StepProgram::verify(const ProgramBounds &bounds,
   if (header.batches != bounds.batches())
     return corrupt("batches: ", header.batches, " are not the entry's ",
                    bounds.batches());
+  if (ranks() != bounds.ranks)
+    return corrupt("ranks: ", ranks(), " are not the package's ", bounds.ranks);
   Checker checker(bounds, where);
   for (const kvrm_program_command &command : table) {
     KVRM_TRY(checker.checkCommand(command, args(command)));
     ++checker.index;
   }
-  KVRM_TRY(verifyProducts(bounds, where));
+  KVRM_TRY(verifyStandIns(bounds, where));
+  KVRM_TRY(verifyMailboxes(where));
   KVRM_TRY(verifyAttention(bounds, where));
   return bounds.hasLogits ? verifyLogits(bounds, where) : Status::ok();
-}
-
-//===----------------------------------------------------------------------===//
-// Printing
-//===----------------------------------------------------------------------===//
-
-static std::string gridText(const kvrm_program_command &command) {
-  std::string text;
-  switch (command.grid_rule) {
-  case KVRM_GRID_ROWS:
-    text = "rows x " + std::to_string(command.grid[0]);
-    break;
-  case KVRM_GRID_SHARES:
-    text = "shares";
-    break;
-  case KVRM_GRID_CLUSTERS:
-    text = "rows x " + std::to_string(command.grid[0]) + " clusters";
-    break;
-  case KVRM_GRID_PROCESSORS:
-    text = "processors x " + std::to_string(command.grid[0]);
-    break;
-  default:
-    text = std::to_string(command.grid[0]);
-  }
-  if (command.grid[1] != 1 || command.grid[2] != 1)
-    text += ", " + std::to_string(command.grid[1]) + ", " +
-            std::to_string(command.grid[2]);
-  return text;
-}
-
-/// "512 x 960 x 576": M, N and K. One command stands in unless it says more.
-static std::string productText(const kvrm_program_command &product) {
-  std::string text = std::to_string(product.grid[0]) + " x " +
-                     std::to_string(product.grid[1]) + " x " +
-                     std::to_string(product.grid[2]);
-  if (product.kernel > 1)
-    text += ", else " + std::to_string(product.kernel);
-  return text;
-}
-
-static std::string sizeText(const kvrm_program_command &command) {
-  switch (command.kind) {
-  case KVRM_COMMAND_KERNEL:
-    return gridText(command);
-  case KVRM_COMMAND_PRODUCT:
-    return productText(command);
-  default:
-    return "";
-  }
-}
-
-static std::string productName(const kvrm_program_command &product) {
-  constexpr std::array<const char *, KVRM_PRODUCT_TYPES> names = {
-      "f16", "bf16", "f16 to f32", "bf16 to f32"};
-  return std::string(product.args == 4 ? "product+ " : "product ") +
-         names[product.grid_rule];
-}
-
-static std::string scheduleText(int32_t schedules) {
-  if (schedules == KVRM_RUN_ALL)
-    return "all";
-  std::string text;
-  for (auto [bit, name] : {std::pair(KVRM_RUN_WORKQUEUE, "workqueue"),
-                           std::pair(KVRM_RUN_CLUSTER, "cluster"),
-                           std::pair(KVRM_RUN_STAGED, "staged")})
-    if (schedules & bit)
-      text += (text.empty() ? "" : "+") + std::string(name);
-  return text;
-}
-
-std::string StepProgram::print(std::span<const kvrm_kernel_role> kernels,
-                               std::span<const std::string> symbols) const {
-  auto nameOf = [&](const kvrm_program_command &command) -> std::string {
-    if (command.kind == KVRM_COMMAND_COPY)
-      return "copy";
-    if (command.kind == KVRM_COMMAND_PRODUCT)
-      return productName(command);
-    bool hasSymbol = kernels[command.kernel] == KVRM_ROLE_DENSE &&
-                     command.kernel < symbols.size();
-    return hasSymbol ? symbols[command.kernel]
-                     : kvrm_kernel_role_name(kernels[command.kernel]);
-  };
-  std::string text;
-  for (size_t i = 0; i < table.size(); ++i) {
-    const kvrm_program_command &command = table[i];
-    std::string layer;
-    for (const kvrm_program_arg &arg : args(command))
-      if (arg.base == KVRM_BASE_K_POOL && command.kernel < kernels.size() &&
-          kernels[command.kernel] != KVRM_ROLE_COMMIT)
-        layer = "  layer " + std::to_string(arg.index);
-    if (header.batches > 1 && command.kind == KVRM_COMMAND_KERNEL &&
-        kernels[command.kernel] != KVRM_ROLE_DENSE)
-      layer += "  batch " + std::to_string(batchOf(command));
-    char line[256];
-    std::snprintf(line, sizeof(line), "%5zu  %-23.60s %-20s %-18s%s", i,
-                  nameOf(command).c_str(), sizeText(command).c_str(),
-                  scheduleText(command.schedules).c_str(),
-                  command.flags & KVRM_COMMAND_PROGRAMMATIC ? " programmatic"
-                                                            : "");
-    text += line + layer + "\n";
-  }
-  return text;
 }

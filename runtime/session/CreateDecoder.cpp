@@ -11,6 +11,7 @@
 #include "kvrm/runtime/host/HostBackend.h"
 #include "kvrm/runtime/paging/Calibration.h"
 #include "kvrm/runtime/session/PaddedSession.h"
+#include "kvrm/runtime/session/ShardedBackend.h"
 #include "kvrm/runtime/session/StaticSession.h"
 
 #include <algorithm>
@@ -49,7 +50,7 @@ static PlanShape planShapeOf(const Manifest &m, const EntryInfo &entry) {
   PlanShape shape;
   shape.rows = entry.rows;
   shape.queries = entry.queries;
-  shape.kvHeads = m.kvHeads;
+  shape.kvHeads = m.rankKvHeads();
   shape.qTile = entry.qTile;
   shape.kvTile = entry.kvTile;
   shape.pageTokens = m.pageTokens;
@@ -91,8 +92,8 @@ static HostShape hostShapeOf(std::shared_ptr<const Package> package,
   const Manifest &m = package->manifest();
   HostShape shape;
   shape.layers = m.layers;
-  shape.heads = m.heads;
-  shape.kvHeads = m.kvHeads;
+  shape.heads = m.rankHeads();
+  shape.kvHeads = m.rankKvHeads();
   shape.headDim = m.headDim;
   shape.pageTokens = m.pageTokens;
   shape.element = m.element;
@@ -116,8 +117,8 @@ static HostShape hostShapeOf(std::shared_ptr<const Package> package,
 
 static PolicyShape policyShapeOf(const Manifest &m, const EntryInfo &entry) {
   PolicyShape shape;
-  shape.heads = m.heads;
-  shape.kvHeads = m.kvHeads;
+  shape.heads = m.rankHeads();
+  shape.kvHeads = m.rankKvHeads();
   shape.headDim = m.headDim;
   shape.pageTokens = m.pageTokens;
   shape.queries = entry.queries;
@@ -160,28 +161,103 @@ static Expected<Session::Policies> policiesOf(const std::string &path,
 // Decoders
 //===----------------------------------------------------------------------===//
 
+/// Of `Own`, for which Own::create() is called.
+template <typename Own, typename... Arguments>
+static Expected<std::unique_ptr<Backend>> make(Arguments &&...arguments) {
+  Expected<std::unique_ptr<Own>> backend =
+      Own::create(std::forward<Arguments>(arguments)...);
+  KVRM_TRY(backend.status());
+  return std::unique_ptr<Backend>(backend.take());
+}
+
+static RankShape rankShapeOf(const Manifest &m, const SessionConfig &config) {
+  RankShape shape;
+  shape.ranks = m.ranks;
+  shape.plans = {planShapeOf(m, m.decode), planShapeOf(m, m.prefill)};
+  shape.vocabulary = m.vocabulary;
+  shape.timeout = config.rankTimeout;
+  return shape;
+}
+
 static Expected<std::unique_ptr<Backend>>
 createHostBackend(const std::shared_ptr<const Package> &package,
                   const SessionConfig &config, int32_t pages) {
-  Expected<std::unique_ptr<HostBackend>> backend =
-      HostBackend::create(hostShapeOf(package, config, pages));
-  KVRM_TRY(backend.status());
-  return std::unique_ptr<Backend>(backend.take());
+  const Manifest &m = package->manifest();
+  HostShape shape = hostShapeOf(package, config, pages);
+  if (m.ranks == 1)
+    return make<HostBackend>(shape);
+  // The ranks share the threads.
+  shape.threads = std::max(config.workers() / m.ranks, 1);
+  shape.group = std::make_shared<HostGroup>(m.ranks);
+  return make<ShardedBackend>(rankShapeOf(m, config), shape.group,
+                              [shape, package](int32_t rank) mutable {
+                                HostShape own = shape;
+                                own.rank = rank;
+                                own.weights = package->weights(rank);
+                                return make<HostBackend>(own);
+                              });
+}
+
+using Devices = std::vector<std::shared_ptr<const CudaDevice>>;
+
+/// The devices of the ranks: adjacent ones.
+static Expected<Devices> openDevices(const SessionConfig &config,
+                                     int32_t ranks) {
+  if (config.gpu && ranks == 1)
+    return Devices{config.gpu};
+  std::shared_ptr<const CudaDriver> driver =
+      config.gpu ? config.gpu->sharedDriver() : nullptr;
+  if (!driver) {
+    Expected<std::shared_ptr<const CudaDriver>> loaded = CudaDriver::load();
+    KVRM_TRY(loaded.status());
+    driver = loaded.take();
+  }
+  int32_t first = config.gpu ? config.gpu->info().index : config.device;
+  if (ranks > 1 && ranks > driver->devices() - first)
+    return makeError(StatusCode::Incompatible, "the package is for ", ranks,
+                     " GPUs, and there are ", driver->devices(),
+                     ", of which the first for it is ", first);
+  Devices devices;
+  for (int32_t rank = 0; rank < ranks; ++rank) {
+    Expected<std::shared_ptr<const CudaDevice>> device =
+        CudaDevice::create(driver, first + rank);
+    KVRM_TRY(device.status());
+    devices.push_back(device.take());
+  }
+  return devices;
+}
+
+static Expected<std::unique_ptr<Backend>>
+createCudaRanks(const Package &package, const SessionConfig &config,
+                CudaShape shape, Devices devices) {
+  Expected<std::shared_ptr<const CollectiveLibrary>> library =
+      CollectiveLibrary::find(config.collectives);
+  KVRM_TRY(library.status());
+  Expected<std::shared_ptr<CudaGroup>> group =
+      CudaGroup::create(library.take(), std::move(devices));
+  KVRM_TRY(group.status());
+  if (config.usesMailboxes)
+    KVRM_TRY((*group)->takeMailboxes(
+        std::max({package.decodeProgram().mailboxBytes(),
+                  package.prefillProgram().mailboxBytes(),
+                  package.mixedProgram().mailboxBytes()})));
+  shape.group = group.take();
+  return make<ShardedBackend>(rankShapeOf(package.manifest(), config),
+                              shape.group, [&package, shape](int32_t rank) {
+                                CudaShape own = shape;
+                                own.rank = rank;
+                                return make<CudaBackend>(
+                                    own.group->device(rank), package, own);
+                              });
 }
 
 static Expected<std::unique_ptr<Backend>>
 createCudaBackend(const Package &package, const SessionConfig &config,
                   int32_t pages) {
   const Manifest &m = package.manifest();
-  std::shared_ptr<const CudaDevice> gpu = config.gpu;
-  if (!gpu) {
-    Expected<std::shared_ptr<const CudaDriver>> driver = CudaDriver::load();
-    KVRM_TRY(driver.status());
-    Expected<std::shared_ptr<const CudaDevice>> device =
-        CudaDevice::create(driver.take(), config.device);
-    KVRM_TRY(device.status());
-    gpu = device.take();
-  }
+  Expected<Devices> devices = openDevices(config, m.ranks);
+  KVRM_TRY(devices.status());
+  std::shared_ptr<const CudaDevice> gpu = devices->front();
   CudaShape shape;
   shape.pages = pages;
   if (config.parkingPlaces > 0)
@@ -195,10 +271,9 @@ createCudaBackend(const Package &package, const SessionConfig &config,
     KVRM_TRY(library.status());
     shape.products = library.take();
   }
-  Expected<std::unique_ptr<CudaBackend>> backend =
-      CudaBackend::create(std::move(gpu), package, shape);
-  KVRM_TRY(backend.status());
-  return std::unique_ptr<Backend>(backend.take());
+  if (m.ranks > 1)
+    return createCudaRanks(package, config, shape, devices.take());
+  return make<CudaBackend>(std::move(gpu), package, shape);
 }
 
 static Status checkLogits(const Package &package) {

@@ -93,6 +93,14 @@ static constexpr kvrm_host_api staticApi = {
           StaticStep::violate(session, "attend() in a static step");
         },
     .parallel = StaticStep::parallel,
+    .all_reduce =
+        [](void *session, const float *, float *, int64_t) {
+          StaticStep::violate(session, "all_reduce() in a static step");
+        },
+    .all_gather =
+        [](void *session, const float *, float *, int64_t) {
+          StaticStep::violate(session, "all_gather() in a static step");
+        },
 };
 
 Status StaticSession::runStep(StepEntry which, const StepRows &rows,

@@ -9,6 +9,7 @@
 #include "FakeCuda.h"
 
 #include "../cuda/DriverApi.h"
+#include "FakeCollectives.h"
 #include "FakeProducts.h"
 #include "ToyDeviceKernels.h"
 
@@ -19,6 +20,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <set>
 
 using namespace kvrm::cuda;
@@ -80,6 +82,7 @@ struct Work {
 };
 
 struct StreamObject {
+  ContextObject *context = nullptr;
   std::deque<Work> work;
   bool isCapturing = false;
   bool isInvalid = false;
@@ -88,7 +91,10 @@ struct StreamObject {
 } // namespace kvrm::cuda
 
 namespace {
-ContextObject primary;
+constexpr int32_t mostDevices = 8;
+constexpr DeviceId firstDevice = 7; ///< no index is the driver's number
+std::array<ContextObject, mostDevices> primaries;
+std::mutex everything; ///< one call at a time, but for who waits in one
 thread_local ContextObject *current = nullptr;
 std::map<Address, size_t> deviceMemory;
 std::map<Address, size_t> pinnedMemory;
@@ -131,7 +137,7 @@ bool isFailing(const char *name) {
 #define ENTER_CONTEXT(name)                                                    \
   do {                                                                         \
     ENTER(name);                                                               \
-    if (!current || primary.retained == 0) {                                   \
+    if (!current || current->retained == 0) {                                  \
       violate(#name " without a context");                                     \
       return errorInvalidContext;                                              \
     }                                                                          \
@@ -206,7 +212,10 @@ static void runAppend(const Launch &launch) {
 }
 
 static void runKernel(const Launch &launch) {
-  if (launch.symbol == fake::productSymbol) {
+  if (launch.symbol == fake::reduceSymbol ||
+      launch.symbol == fake::gatherSymbol) {
+    fake::runCollective(launch);
+  } else if (launch.symbol == fake::productSymbol) {
     ++control.products;
     fake::runProduct(launch);
   } else if (launch.symbol.find("commit") != std::string::npos) {
@@ -294,7 +303,7 @@ static Result cuDeviceGetCount(int32_t *count) {
 
 static Result cuDeviceGet(DeviceId *device, int32_t index) {
   ENTER(cuDeviceGet);
-  *device = index + 7;
+  *device = index + firstDevice;
   return success;
 }
 
@@ -335,15 +344,19 @@ static Result cuDeviceTotalMem(size_t *bytes, DeviceId) {
 
 static Result cuDevicePrimaryCtxRetain(ContextObject **context, DeviceId id) {
   ENTER(cuDevicePrimaryCtxRetain);
-  if (id != 7)
+  if (id < firstDevice || id >= firstDevice + mostDevices) {
     violate("retains another device");
+    return errorInvalidValue;
+  }
+  ContextObject &primary = primaries[static_cast<size_t>(id - firstDevice)];
   *context = &primary;
   ++primary.retained;
   ++control.live;
   return success;
 }
 
-static Result cuDevicePrimaryCtxRelease(DeviceId) {
+static Result cuDevicePrimaryCtxRelease(DeviceId id) {
+  ContextObject &primary = primaries[static_cast<size_t>(id - firstDevice)];
   if (primary.retained == 0)
     violate("releases a context twice");
   --primary.retained;
@@ -355,6 +368,19 @@ static Result cuCtxSetCurrent(ContextObject *context) {
   ENTER(cuCtxSetCurrent);
   current = context;
   return success;
+}
+
+/// No device reaches another: kernels of mailboxes are compiled ones.
+static Result cuDeviceCanAccessPeer(int32_t *can, DeviceId, DeviceId) {
+  ENTER(cuDeviceCanAccessPeer);
+  *can = 0;
+  return success;
+}
+
+static Result cuCtxEnablePeerAccess(ContextObject *, uint32_t) {
+  ENTER_CONTEXT(cuCtxEnablePeerAccess);
+  violate("reaches a device that cannot be reached");
+  return errorInvalidValue;
 }
 
 static Result cuMemGetInfo(size_t *free, size_t *total) {
@@ -385,9 +411,10 @@ static bool giveBackMemory(std::map<Address, size_t> &memory, Address address,
     violate("frees what it does not own");
     return false;
   }
-  // Freeing waits for all work.
+  // Freeing waits for all work of the device.
   for (StreamObject *stream : streams)
-    drain(stream);
+    if (stream->context == current)
+      drain(stream);
   counter -= static_cast<int64_t>(found->second);
   --control.live;
   std::free(pointer(address));
@@ -531,6 +558,7 @@ static Result cuStreamCreate(StreamObject **stream, uint32_t flags) {
   if (flags != streamNonBlocking)
     violate("a stream that waits for the default stream");
   *stream = new StreamObject();
+  (*stream)->context = current;
   streams.insert(*stream);
   ++control.live;
   return success;
@@ -812,7 +840,9 @@ bool fake::isFailing(const char *call) { return ::isFailing(call); }
 
 void fake::violate(const std::string &what) { ::violate(what); }
 
-bool fake::hasContext() { return current && primary.retained > 0; }
+bool fake::hasContext() { return current && current->retained > 0; }
+
+std::mutex &fake::mutex() { return everything; }
 
 bool fake::isOnDevice(uint64_t address, size_t bytes) {
   return liesIn(deviceMemory, address, bytes);
@@ -827,6 +857,16 @@ void fake::invalidate(StreamObject *stream) { stream->isInvalid = true; }
 //===----------------------------------------------------------------------===//
 // Exported
 //===----------------------------------------------------------------------===//
+
+/// A call of the driver, alone.
+template <auto function> struct Alone;
+template <typename... Parameters, Result (*function)(Parameters...)>
+struct Alone<function> {
+  static Result call(Parameters... parameters) {
+    std::lock_guard lock(everything);
+    return function(parameters...);
+  }
+};
 
 // NOLINTBEGIN(readability-identifier-naming,bugprone-macro-parentheses): names
 // of the driver's, and of functions.
@@ -891,7 +931,7 @@ Result cuGetProcAddress_v2(const char *name, void **function, int32_t version,
     violate("asks for calls of another CUDA");
   static const std::map<std::string, void *> calls = {
 #define KVRM_CUDA_ENTRY(name, parameters)                                      \
-  {#name, reinterpret_cast<void *>(&name)},
+  {#name, reinterpret_cast<void *>(&Alone<name>::call)},
       KVRM_CUDA_CALLS(KVRM_CUDA_ENTRY)
 #undef KVRM_CUDA_ENTRY
   };

@@ -12,7 +12,11 @@
 // and append kernels, told by their symbols, and all those of the toy decoder.
 // What is asked of it that a driver would not do is a violation.
 //
-// It stands in for libcublasLt.so, too: a product is a launch of `product`.
+// It stands in for libcublasLt.so, too: a product is a launch of `product`. And
+// for libnccl.so: a collective is one of `all_reduce` or `all_gather`, which
+// ends when every rank's stream has come to it. Threads may call at once, each
+// with the device of its context; what follows is looked at by one, between
+// the calls of others.
 //
 //===----------------------------------------------------------------------===//
 
@@ -71,6 +75,10 @@ struct Control {
   float secondWayMilliseconds = 0.25f;
   float elapsedMilliseconds = 0.25f; ///< what events tell
   int productWay = -1;               ///< that the last product was run in
+  int32_t collectiveVersion = 22703;
+  /// Of a launched graph, the rank that never comes to its first collective
+  /// until the group is aborted; -1 = none.
+  int32_t stuckRank = -1;
 
   /// Work is done at once, and nothing is recorded: then no call allocates.
   bool isEager = false;
@@ -82,6 +90,8 @@ struct Control {
   const char *lastFailed = "";  ///< call that was made to fail
   std::vector<Launch> launches; ///< not those of launched graphs
   int64_t products = 0;         ///< that were run
+  int64_t collectives = 0;      ///< that were run, counted on each rank
+  int64_t aborts = 0;           ///< of communicators
   std::vector<std::string> violations;
 
   // What was not given back.
@@ -104,6 +114,11 @@ struct Control {
 /// kvrm_product_type.
 inline constexpr const char *productSymbol = "product";
 inline constexpr int32_t productParameters = 8;
+
+/// Symbols of launches that are collectives, with the addresses of out and in,
+/// then elements, a kvrm_collective_type, and the communicator.
+inline constexpr const char *reduceSymbol = "all_reduce";
+inline constexpr const char *gatherSymbol = "all_gather";
 
 } // namespace fake
 

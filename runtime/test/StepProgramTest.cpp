@@ -115,7 +115,8 @@ TEST_F(StepPrograms, BytesAreChecked) {
   EXPECT_EQ(changed(20, 0), "P: layers: 0 is outside 1..1024");
   EXPECT_EQ(changed(24, 0), "P: batches: 0 is outside 1..2");
   EXPECT_EQ(changed(24, 3), "P: batches: 3 is outside 1..2");
-  EXPECT_EQ(changed(28, 1), "P: the reserved word of the header is not 0");
+  EXPECT_EQ(changed(28, 0), "P: ranks: 0 is outside 1..64");
+  EXPECT_EQ(changed(28, 65), "P: ranks: 65 is outside 1..64");
   std::string body = std::to_string(good.size() - 32);
   EXPECT_EQ(parseError(good + "x"), "P: " + std::to_string(good.size() - 31) +
                                         " bytes after the header are not the " +
@@ -145,8 +146,8 @@ TEST_F(StepPrograms, CommandsAreChecked) {
   };
   using P = ProgramParts;
   const Broken cases[] = {
-      {[](P &p) { p.commands[1].kind = 3; },
-       "P: command 1: kind 3 is outside 0..2"},
+      {[](P &p) { p.commands[1].kind = 5; },
+       "P: command 1: kind 5 is outside 0..4"},
       {[](P &p) { p.commands[1].flags = 2; },
        "P: command 1: flags 2 is outside 0..1"},
       {[](P &p) { p.commands[1].schedules = 0; },
@@ -186,8 +187,8 @@ TEST_F(StepPrograms, CommandsAreChecked) {
       {[](P &p) { p.commands[3].grid_rule = KVRM_GRID_SHARES; },
        "P: command 3: grid rule 2 is not for attend_cluster"},
       // Arguments.
-      {[](P &p) { p.args[0].base = 23; },
-       "P: command 0: argument 0: base 23 is outside 0..22"},
+      {[](P &p) { p.args[0].base = 24; },
+       "P: command 0: argument 0: base 24 is outside 0..23"},
       {[](P &p) { p.args[10].base = KVRM_BASE_TOKENS; },
        "P: command 0: argument 10: base 19 is not 3, which its kernel takes "
        "there"},
@@ -298,6 +299,98 @@ TEST_F(StepPrograms, NothingCollapsesInAStep) {
   parts.commands[append].kernel = static_cast<uint32_t>(roles.size() - 1);
   EXPECT_EQ(verifyError(parts), "P: command " + std::to_string(append) +
                                     ": collapse is for between steps");
+}
+
+/// Two sums of 16 floats, for which kernels stand in, and a gather.
+TEST_F(StepPrograms, CollectivesAreChecked) {
+  roles.push_back(KVRM_ROLE_DENSE);
+  const kvrm_program_arg in{KVRM_BASE_ARENA, 0, 0, 0, 64};
+  const kvrm_program_arg out{KVRM_BASE_ARENA, 0, 0, 64, 64};
+  const kvrm_program_arg all{KVRM_BASE_ARENA, 0, 0, 128, 128};
+  const auto first = static_cast<uint32_t>(parts.commands.size());
+  for (uint16_t mailbox : {0, 1}) {
+    parts.addCollective(KVRM_COMMAND_ALL_REDUCE, 16, out, in);
+    parts.commands.back().kernel = 1;
+    parts.addDense(KVRM_ROLE_DENSE, KVRM_GRID_FIXED, {1, 1, 1},
+                   {out, in, {KVRM_BASE_PEERS, mailbox, 0, 0, 0}});
+  }
+  parts.addCollective(KVRM_COMMAND_ALL_GATHER, 16, all, in);
+  parts.ranks = 2;
+  using P = ProgramParts;
+  auto error = [&](const std::function<void(P &, ProgramBounds &)> &change) {
+    ProgramParts copy = parts;
+    ProgramBounds own = bounds();
+    own.ranks = 2;
+    change(copy, own);
+    return copy.build().verify(own, "P").message();
+  };
+  using B = ProgramBounds;
+  EXPECT_EQ(error([](P &, B &) {}), "");
+  EXPECT_EQ(parts.build().mailboxBytes(), 64);
+  std::string sum = "P: command " + std::to_string(first) + ": ";
+  std::string standIn = "P: command " + std::to_string(first + 1) + ": ";
+  std::string gather = "P: command " + std::to_string(first + 4) + ": ";
+  auto last = [](P &p) -> kvrm_program_command & { return p.commands.back(); };
+  auto lastArg = [](P &p, size_t i) -> kvrm_program_arg & {
+    return p.args[p.args.size() - 2 + i];
+  };
+  EXPECT_EQ(error([](P &p, B &) { p.ranks = 4; }),
+            "P: ranks: 4 are not the package's 2");
+  EXPECT_EQ(error([](P &p, B &b) { p.ranks = 1, b.ranks = 1; }),
+            sum + "a collective is for several ranks, and the package is for "
+                  "one");
+  EXPECT_EQ(error([&](P &p, B &) { last(p).flags = 1; }),
+            gather + "a collective has no flags, and one size");
+  EXPECT_EQ(error([&](P &p, B &) { last(p).grid[1] = 1; }),
+            gather + "a collective has no flags, and one size");
+  EXPECT_EQ(error([&](P &p, B &) { last(p).kernel = 1; }),
+            gather + "1 commands stand in for it, and at most 0 may");
+  EXPECT_EQ(error([&](P &p, B &) { p.commands[first].kernel = 2; }),
+            sum + "2 commands stand in for it, and at most 1 may");
+  EXPECT_EQ(error([&](P &p, B &b) { p.ranks = b.ranks = 9; }),
+            sum + "1 commands stand in for it, and at most 0 may");
+  EXPECT_EQ(error([&](P &p, B &) { last(p).grid_rule = 3; }),
+            gather + "collective type 3 is outside 0..2");
+  EXPECT_EQ(error([&](P &p, B &) { last(p).grid[0] = 0; }),
+            gather + "0 elements are outside 1..1073741824");
+  EXPECT_EQ(error([&](P &p, B &) { lastArg(p, 0).base = KVRM_BASE_WEIGHTS; }),
+            gather + "out: base 2 is not 1");
+  EXPECT_EQ(error([&](P &p, B &) {
+              lastArg(p, 1) = {KVRM_BASE_WEIGHTS, 0, 0, 0, 64};
+            }),
+            gather + "in: base 2 is not 1");
+  EXPECT_EQ(error([&](P &p, B &) { lastArg(p, 0).bytes = 64; }),
+            gather + "out: 64 bytes are not 128");
+  EXPECT_EQ(error([&](P &p, B &) { lastArg(p, 1).bytes = 32; }),
+            gather + "in: 32 bytes are not 64");
+  EXPECT_EQ(error([&](P &p, B &) { lastArg(p, 0).offset = 136; }),
+            gather + "offset 136 is no multiple of 16");
+  EXPECT_EQ(error([&](P &p, B &) { lastArg(p, 0).offset = 48; }),
+            gather + "its out and its in overlap");
+  // What stands in.
+  auto peersOf = [&](P &p, uint32_t command) -> kvrm_program_arg & {
+    return p.args[p.commands[command].first_arg + 2];
+  };
+  EXPECT_EQ(error([&](P &p, B &) { p.commands[first].kernel = 0; }),
+            standIn + "takes mailboxes and stands in for no sum");
+  EXPECT_EQ(error([&](P &p, B &) {
+              peersOf(p, first + 1) = {KVRM_BASE_IMMEDIATE, 0, 0, 0, 0};
+            }),
+            standIn + "stands in for a sum without mailboxes");
+  EXPECT_EQ(error([&](P &p, B &) { peersOf(p, first + 1).index = 3; }),
+            standIn + "argument 2: mailbox 3 is outside 0..2");
+  for (auto [one, other] : {std::pair(0, 0), {1, 0}, {1, 2}, {2, 1}})
+    EXPECT_EQ(error([&, one = one, other = other](P &p, B &) {
+                peersOf(p, first + 1).index = static_cast<uint16_t>(one);
+                peersOf(p, first + 3).index = static_cast<uint16_t>(other);
+              }),
+              "P: mailboxes do not begin with 0, end with another and change "
+              "from each sum to the next");
+  EXPECT_EQ(error([&](P &p, B &) { peersOf(p, first + 3).index = 2; }), "");
+  EXPECT_EQ(error([&](P &p, B &) {
+              p.args[p.commands[first + 1].first_arg].offset = 192;
+            }),
+            sum + "no command that stands in for it is given its out");
 }
 
 /// A decoder's step: its dense kernels take what their commands give them.

@@ -13,6 +13,7 @@
 #include "ToyProgram.h"
 
 #include "kvrm/runtime/abi/version.h"
+#include "kvrm/runtime/support/RankFile.h"
 
 #include <cstdlib>
 #include <filesystem>
@@ -61,11 +62,12 @@ public:
     addMix();
     addDense(Residual, {of(KVRM_BASE_ROWS), x(), mixed()});
   }
-  void logits() {
+  /// To `out`, which is all logits.
+  void logits(const kvrm_program_arg &out) {
     addDense(Logits, {of(KVRM_BASE_ROWS),
                       x(),
                       {KVRM_BASE_WEIGHTS, 0, 0, 0, headWeightBytes},
-                      of(KVRM_BASE_LOGITS),
+                      out,
                       {KVRM_BASE_IMMEDIATE, 0, 0, queries, 0},
                       {KVRM_BASE_IMMEDIATE, 0, 0, firstRow, 0}});
   }
@@ -148,9 +150,10 @@ private:
 static constexpr BatchShape decodeBatch = {slots, 1};
 static constexpr BatchShape prefillBatch = {1, prefillQueries};
 
-/// A step of such batches, layer by layer.
+/// A step of such batches, layer by layer. Of several ranks, each has a part of
+/// the logits, behind all else in the arena.
 static std::string programOf(std::initializer_list<BatchShape> shapes,
-                             int64_t &arenaBytes) {
+                             int64_t &arenaBytes, int ranks) {
   ProgramParts parts;
   parts.layers = layers;
   parts.tensors = 0;
@@ -172,7 +175,18 @@ static std::string programOf(std::initializer_list<BatchShape> shapes,
   each([](BatchWriter &batch) { batch.embed(); });
   for (int layer = 0; layer < layers; ++layer)
     each([&](BatchWriter &batch) { batch.layer(layer); });
-  each([](BatchWriter &batch) { batch.logits(); });
+  kvrm_program_arg logits{KVRM_BASE_LOGITS, 0, 0, 0, 0};
+  kvrm_program_arg out = logits;
+  if (ranks > 1) {
+    int64_t bytes = int64_t(firstRow) * vocabulary * int64_t(sizeof(float));
+    out = {KVRM_BASE_ARENA, 0, 0, arenaBytes, bytes};
+    arenaBytes = kvrm_align_up(arenaBytes + bytes);
+  }
+  each([&](BatchWriter &batch) { batch.logits(out); });
+  if (ranks > 1)
+    parts.addCollective(KVRM_COMMAND_ALL_REDUCE, firstRow * vocabulary, logits,
+                        out);
+  parts.ranks = static_cast<uint32_t>(ranks);
   each([](BatchWriter &batch) { batch.sample(); });
   return parts.build().serialize();
 }
@@ -194,30 +208,34 @@ static json kernelsOf() {
   return kernels;
 }
 
-static json entryOf(const char *name, const char *program, int rows,
-                    int queries, int qTile) {
+static json entryOf(const char *name, const char *program, BatchShape shape,
+                    int qTile, int ranks) {
+  int64_t arenaBytes = 0;
+  programOf({shape}, arenaBytes, ranks);
   return {{"name", name},
           {"program", program},
-          {"rows", rows},
-          {"queries", queries},
+          {"rows", shape.rows},
+          {"queries", shape.queries},
           {"q_tile", qTile},
           {"kv_tile", kvTile},
           {"schedule", "workqueue"},
           {"splits", 1},
           {"transport", "native"},
-          {"arena_bytes", DeviceArena(rows * queries).bytes}};
+          {"arena_bytes", arenaBytes}};
 }
 
-json toy::deviceManifestOf(const std::string &folder, bool mixes) {
+json toy::deviceManifestOf(const std::string &folder, bool mixes, int ranks) {
   std::vector<std::string> names = {"kernels.ptx", "decode.program",
-                                    "prefill.program", "weights.safetensors"};
+                                    "prefill.program"};
+  for (int rank = 0; rank < ranks; ++rank)
+    names.push_back(kvrm::weightsFile(rank));
   json entries = {
-      entryOf("decode_step", "decode.program", slots, 1, 1),
-      entryOf("prefill", "prefill.program", 1, prefillQueries, prefillQTile)};
+      entryOf("decode_step", "decode.program", decodeBatch, 1, ranks),
+      entryOf("prefill", "prefill.program", prefillBatch, prefillQTile, ranks)};
   if (mixes) {
     names.emplace_back("mixed.program");
     int64_t arenaBytes = 0;
-    programOf({decodeBatch, prefillBatch}, arenaBytes);
+    programOf({decodeBatch, prefillBatch}, arenaBytes, ranks);
     entries.push_back({{"name", "mixed_step"},
                        {"program", "mixed.program"},
                        {"batches", {"decode_step", "prefill"}},
@@ -235,6 +253,7 @@ json toy::deviceManifestOf(const std::string &folder, bool mixes) {
           {"abi_version", KVRM_ABI_VERSION},
           {"producer", "test"},
           {"mode", "paged"},
+          {"ranks", ranks},
           {"target", {{"kind", "nvptx"}, {"arch", "sm_90"}}},
           {"model",
            {{"name", "toy"},
@@ -242,8 +261,8 @@ json toy::deviceManifestOf(const std::string &folder, bool mixes) {
             {"vocabulary", vocabulary},
             {"hidden", hidden},
             {"layers", layers},
-            {"heads", heads},
-            {"kv_heads", kvHeads},
+            {"heads", ranks * heads},
+            {"kv_heads", ranks * kvHeads},
             {"head_dim", headDim},
             {"context", 64},
             {"bos", -1},
@@ -259,7 +278,8 @@ json toy::deviceManifestOf(const std::string &folder, bool mixes) {
           {"files", files}};
 }
 
-static std::string weightsFile() {
+/// Of the head's channels every `ranks`th, from `rank` on; the rest are zero.
+static std::string weightsOf(int rank, int ranks) {
   std::string header =
       R"({"head":{"dtype":"F32","shape":[)" + std::to_string(vocabulary) + "," +
       std::to_string(hidden) + R"(],"data_offsets":[0,)" +
@@ -272,7 +292,7 @@ static std::string weightsFile() {
   bytes += header;
   for (int token = 0; token < vocabulary; ++token)
     for (int i = 0; i < hidden; ++i) {
-      float weight = hashed(token, i, 5);
+      float weight = i % ranks == rank ? hashed(token, i, 5) : 0.0f;
       bytes.append(reinterpret_cast<const char *>(&weight), sizeof(weight));
     }
   for (int to = 0; to < headDim; ++to)
@@ -283,7 +303,8 @@ static std::string weightsFile() {
   return bytes;
 }
 
-std::string toy::makeDevicePackage(const std::string &mode, bool mixes) {
+std::string toy::makeDevicePackage(const std::string &mode, bool mixes,
+                                   int ranks) {
   std::string path = (fs::temp_directory_path() / "kvrm-toy-XXXXXX").string();
   if (!mkdtemp(path.data()))
     std::abort();
@@ -291,14 +312,16 @@ std::string toy::makeDevicePackage(const std::string &mode, bool mixes) {
   for (const DeviceKernelInfo &kernel : deviceKernels)
     body += std::string(".visible .entry ") + kernel.symbol + "() {}\n";
   write(path + "/kernels.ptx", ".version 8.4\n" + body);
-  write(path + "/weights.safetensors", weightsFile());
+  for (int rank = 0; rank < ranks; ++rank)
+    write(path + "/" + kvrm::weightsFile(rank), weightsOf(rank, ranks));
   int64_t arenaBytes = 0;
-  write(path + "/decode.program", programOf({decodeBatch}, arenaBytes));
-  write(path + "/prefill.program", programOf({prefillBatch}, arenaBytes));
+  write(path + "/decode.program", programOf({decodeBatch}, arenaBytes, ranks));
+  write(path + "/prefill.program",
+        programOf({prefillBatch}, arenaBytes, ranks));
   if (mixes)
     write(path + "/mixed.program",
-          programOf({decodeBatch, prefillBatch}, arenaBytes));
-  json manifest = deviceManifestOf(path, mixes);
+          programOf({decodeBatch, prefillBatch}, arenaBytes, ranks));
+  json manifest = deviceManifestOf(path, mixes, ranks);
   manifest["mode"] = mode;
   writeManifest(path, manifest);
   return path;

@@ -15,11 +15,14 @@
 namespace toy {
 
 /// Writes a whole package to a new folder and returns its path. `mode` is
-/// paged or static; a paged one may have a mixed step.
+/// paged or static; a paged one may have a mixed step. Each of `ranks` has the
+/// decoder's heads, so that the model has as many more, and of the weights for
+/// logits some channels: theirs are to be added up.
 std::string makeDevicePackage(const std::string &mode = "paged",
-                              bool mixes = false);
+                              bool mixes = false, int ranks = 1);
 /// The manifest of a paged package whose files lie in `folder`.
-nlohmann::json deviceManifestOf(const std::string &folder, bool mixes = false);
+nlohmann::json deviceManifestOf(const std::string &folder, bool mixes = false,
+                                int ranks = 1);
 
 } // namespace toy
 

@@ -38,6 +38,7 @@ struct ProgramParts {
   uint32_t layers = 0;
   uint32_t tensors = 4;
   uint32_t batches = 1;
+  uint32_t ranks = 1;
 
   /// Adds a command, whose `arguments` follow.
   void begin(uint32_t kernel, uint16_t schedules, kvrm_grid_rule rule,
@@ -96,8 +97,21 @@ struct ProgramParts {
     commands.push_back(command);
     args.insert(args.end(), given.begin(), given.end());
   }
+  /// Adds a collective of so many floats.
+  void addCollective(kvrm_command_kind kind, uint32_t elements,
+                     const kvrm_program_arg &out, const kvrm_program_arg &in) {
+    kvrm_program_command command{};
+    command.kind = static_cast<uint16_t>(kind);
+    command.schedules = KVRM_RUN_ALL;
+    command.grid_rule = KVRM_COLLECTIVE_F32;
+    command.grid[0] = elements;
+    command.first_arg = static_cast<uint32_t>(args.size());
+    command.args = 2;
+    commands.push_back(command);
+    args.insert(args.end(), {out, in});
+  }
   kvrm::StepProgram build() const {
-    return kvrm::StepProgram(commands, args, tensors, layers, batches);
+    return kvrm::StepProgram(commands, args, tensors, layers, batches, ranks);
   }
 };
 

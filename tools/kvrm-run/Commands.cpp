@@ -31,7 +31,19 @@ void run::addSessionOptions(CLI::App &command, CommonOptions &common) {
   command.add_option("--pool-pages", common.session.poolPages,
                      "Pages of the KV pool, 0 = enough for all slots");
   command.add_option("--device", common.session.device,
-                     "GPU that a package for GPUs runs on (0)");
+                     "GPU that a package for GPUs runs on (0); the first of "
+                     "several, if it is for several");
+  command.add_flag_function(
+      "--no-mailboxes",
+      [&common](int64_t) { common.session.usesMailboxes = false; },
+      "GPUs that run a package together add up by NCCL alone");
+  command.add_option_function<uint32_t>(
+      "--rank-timeout",
+      [&common](uint32_t seconds) {
+        common.session.rankTimeout = std::chrono::seconds(seconds);
+      },
+      "Seconds after which GPUs that run a package together are given up "
+      "(30)");
   command.add_option("--calibration", common.session.calibration,
                      "Constants of that GPU to choose schedules by, from "
                      "kvrm-run calibrate");

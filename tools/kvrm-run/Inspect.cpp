@@ -112,11 +112,11 @@ static void printJson(const std::string &package, const Manifest &m) {
   for (const EntryInfo *entry : m.entries())
     entries.push_back(entryJson(*entry, m.isPaged));
   json out = {
-      {"package", package},      {"abi_version", KVRM_ABI_VERSION},
-      {"producer", m.producer},  {"mode", m.isPaged ? "paged" : "static"},
-      {"target", targetJson(m)}, {"model", modelJson(m)},
-      {"cache", cacheJson(m)},   {"entries", entries},
-      {"files", files}};
+      {"package", package},     {"abi_version", KVRM_ABI_VERSION},
+      {"producer", m.producer}, {"mode", m.isPaged ? "paged" : "static"},
+      {"ranks", m.ranks},       {"target", targetJson(m)},
+      {"model", modelJson(m)},  {"cache", cacheJson(m)},
+      {"entries", entries},     {"files", files}};
   for (const KernelInfo &kernel : m.kernels)
     out["kernels"].push_back(kernelJson(kernel));
   std::cout << out.dump(2, ' ', false, json::error_handler_t::replace) << "\n";
@@ -141,6 +141,9 @@ static void printHead(const std::string &package, const Manifest &m) {
     std::printf("  target   %s, %s", m.triple.c_str(), m.cpu.c_str());
   for (const std::string &feature : m.requiredFeatures)
     std::printf(" +%s", feature.c_str());
+  if (m.ranks > 1)
+    std::printf("\n  ranks    %d, of %d KV heads and %d heads each", m.ranks,
+                m.rankKvHeads(), m.rankHeads());
   std::printf("\n  model    vocabulary %d, hidden %d, %d layers, %d heads over "
               "%d KV heads of %d, context %d\n",
               m.vocabulary, m.hidden, m.layers, m.heads, m.kvHeads, m.headDim,

@@ -115,9 +115,25 @@ Compiler::emitText(llvm::function_ref<void(llvm::raw_ostream &)> print) {
   return toError(file->commit());
 }
 
+/// What kvrm-shard-step left of a weight to a rank. A vector is one row.
+static ::kvrm::WeightSlices slicesOf(ml_program::GlobalOp global,
+                                     int64_t ranks) {
+  ::kvrm::WeightSlices slices;
+  auto shard =
+      global->getAttrOfType<ShardAttr>(KVRMDialect::getShardAttrName());
+  if (!shard)
+    return slices;
+  bool isVector = cast<RankedTensorType>(global.getType()).getRank() == 1;
+  slices.isOfColumns = shard.getDim() == 1 || isVector;
+  slices.parts = shard.getParts().vec();
+  slices.ranks = ranks;
+  return slices;
+}
+
 /// The weights as kvrm-pack-weights placed them.
 llvm::Expected<std::vector<WeightLayout>> Compiler::layoutWeights() {
   std::vector<WeightLayout> layouts;
+  int64_t ranks = getRanks(*module);
   for (auto global : module->getOps<ml_program::GlobalOp>()) {
     auto weight =
         global->getAttrOfType<WeightAttr>(KVRMDialect::getWeightAttrName());
@@ -140,7 +156,10 @@ llvm::Expected<std::vector<WeightLayout>> Compiler::layoutWeights() {
     } else {
       layout.rows = type.getRank() == 1 ? 1 : type.getDimSize(0);
     }
+    layout.slices = slicesOf(global, ranks);
     layout.cols = data->cols();
+    if (layout.slices.isOfColumns)
+      layout.cols /= ranks;
     layout.offset = weight.getOffset();
     layouts.push_back(std::move(layout));
   }
@@ -151,6 +170,7 @@ llvm::Expected<PackageManifest> Compiler::makeManifest() {
   PackageManifest manifest;
   manifest.producer = "kvrmc " KVRM_VERSION;
   manifest.mode = source.isStatic ? "static" : "paged";
+  manifest.ranks = getRanks(*module);
   manifest.model = source.config;
   manifest.cache.slots = source.slots;
   manifest.cache.capacity = source.capacity;
@@ -182,10 +202,13 @@ llvm::Error Compiler::writePackage(llvm::Module &code, PackageManifest manifest,
     return error;
   if (source.model) {
     progress("writing weights");
-    if (llvm::Error error =
-            source.isSeeded ? package->addSeededWeights(*source.model, layouts)
-                            : package->addWeights(*source.model, layouts))
-      return error;
+    for (int64_t rank = 0; rank < manifest.ranks; ++rank)
+      if (llvm::Error error =
+              source.isSeeded
+                  ? package->addSeededWeights(*source.model, layouts, rank)
+                  : package->addWeights(*source.model, layouts, /*threads=*/0,
+                                        rank))
+        return error;
     if (source.model->tokenizer) {
       if (llvm::Error error = package->addTokenizer(*source.model->tokenizer))
         return error;

@@ -23,6 +23,7 @@
 #include "Compiler.h"
 #include "GPUTarget.h"
 #include "GraphSource.h"
+#include "TensorParallel.h"
 
 #include "kvrm/Frontend/CheckRange.h"
 #include "kvrm/Frontend/DecoderBuilder.h"
@@ -178,6 +179,7 @@ cl::opt<kvrm::ActivationType>
                                       "with a cache of bf16")),
                 cl::init(kvrm::ActivationType::F32), cl::cat(category),
                 cl::sub(cl::SubCommand::getTopLevel()), cl::sub(synthCommand));
+RanksOption tensorParallel(category, synthCommand);
 cl::opt<bool> quiet("quiet", cl::desc("Say nothing but errors"),
                     cl::cat(category), cl::sub(cl::SubCommand::getTopLevel()),
                     cl::sub(synthCommand));
@@ -476,6 +478,7 @@ cpuTarget(const kvrm::DecoderConfig &config) {
         " is no multiple");
   mlir::kvrm::HostPipelineOptions pipeline;
   pipeline.isStatic = isStatic;
+  pipeline.ranks = tensorParallel.ranks();
   pipeline.page = page;
   pipeline.window = window;
   pipeline.summaries = summaries;
@@ -494,6 +497,7 @@ llvm::Expected<std::unique_ptr<Target>> gpuTarget() {
     return machine.takeError();
   GPUTarget::Options options;
   options.pipeline.page = gpuPage();
+  options.pipeline.ranks = tensorParallel.ranks();
   options.pipeline.window = window;
   options.pipeline.summaries = summaries;
   options.pipeline.sinks = summaries != 0 ? sinks : 0;
@@ -511,6 +515,8 @@ bool isGraph() {
 
 /// What a graph of another frontend has not, or not yet.
 llvm::Error checkGraphOptions() {
+  if (llvm::Error error = tensorParallel.checkGraph())
+    return error;
   if (isForGPU())
     return llvm::createStringError(
         "--target: graphs of other frontends are compiled for the host alone");
@@ -590,6 +596,9 @@ llvm::Error run() {
   if (!decoder)
     return decoder.takeError();
   if (llvm::Error error = checkModelWindows(decoder->config))
+    return error;
+  if (llvm::Error error =
+          tensorParallel.check(decoder->config, isStatic && !isForGPU()))
     return error;
   llvm::Expected<std::unique_ptr<Target>> machine =
       isForGPU() ? gpuTarget() : cpuTarget(decoder->config);

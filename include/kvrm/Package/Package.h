@@ -97,6 +97,7 @@ struct PackageManifest {
 
   std::string producer;
   std::string mode = "paged";
+  int64_t ranks = 1; ///< that run it together
   Target target;
   DecoderConfig model;
   Cache cache;
@@ -127,14 +128,15 @@ public:
   /// Adds a file that was written to pathOf(name).
   llvm::Error addWritten(llvm::StringRef name);
   llvm::Error addFile(llvm::StringRef name, llvm::StringRef contents);
-  /// Adds weights.safetensors. `layouts` have their offsets.
+  /// Adds weights.safetensors of a rank. `layouts` have their offsets.
   llvm::Error addWeights(const DecoderModel &model,
                          llvm::ArrayRef<WeightLayout> layouts,
-                         unsigned threads = 0);
+                         unsigned threads = 0, int64_t rank = 0);
   /// Adds seeds.json in their stead for all weights that a seed makes, and
   /// weights.safetensors for the others.
   llvm::Error addSeededWeights(const DecoderModel &model,
-                               llvm::ArrayRef<WeightLayout> layouts);
+                               llvm::ArrayRef<WeightLayout> layouts,
+                               int64_t rank = 0);
   /// Adds tokenizer.json.
   llvm::Error addTokenizer(const TokenizerData &tokenizer);
 

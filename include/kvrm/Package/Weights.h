@@ -22,6 +22,7 @@
 #include "llvm/Support/raw_ostream.h"
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -32,10 +33,34 @@ enum class WeightType : uint8_t { F32, F16, BF16 };
 /// Bytes of one element.
 int64_t sizeOf(WeightType type);
 
+/// What of a whole weight a rank has: along rows or columns the weight is
+/// parts, one behind the other, and rank r has the r-th of `ranks` equal pieces
+/// of each.
+struct WeightSlices {
+  /// So many rows or columns of the whole, and where they are in a rank's.
+  struct Run {
+    int64_t from, to, size;
+  };
+
+  bool isOfColumns = false;
+  std::vector<int64_t> parts; ///< multiples of `ranks`; none: all of it
+  int64_t ranks = 1;
+
+  bool isWhole() const { return parts.empty(); }
+  int64_t wholeSize() const; ///< rows or columns of the whole
+  std::vector<Run> runsOf(int64_t rank) const;
+};
+
+/// A rank's of `whole`, which outlives it.
+std::unique_ptr<const WeightSource> sliceWeight(const WeightSource &whole,
+                                                const WeightSlices &slices,
+                                                int64_t rank);
+
 struct WeightLayout {
   std::string name;
-  int64_t rows = 0; ///< logical
+  int64_t rows = 0; ///< logical; of a rank, as the columns
   int64_t cols = 0;
+  WeightSlices slices; ///< of the model's weight
   WeightType type = WeightType::F32;
   /// 0: row-major. n > 0: panels of n rows, [rows / n][cols][n], so that
   /// element (r, c) is at ((r / n) * cols + c) * n + r % n. The rows that the
@@ -60,14 +85,16 @@ llvm::Error checkLayouts(const DecoderModel &model,
 /// Writes `path` as a safetensors file whose data section is 64-byte aligned
 /// in the file and holds every layout at its offset. Gaps are covered by uint8
 /// tensors "__pad.N". A value that is not finite in its layout's type is an
-/// error. Conversion runs on `threads` threads (0: all).
+/// error. Conversion runs on `threads` threads (0: all). Of weights that ranks
+/// have in slices, those of `rank` are written.
 llvm::Error writeWeights(llvm::StringRef path, const DecoderModel &model,
                          llvm::ArrayRef<WeightLayout> layouts,
-                         unsigned threads = 0);
+                         unsigned threads = 0, int64_t rank = 0);
 
 /// Splits `layouts` into those of weights that a seed makes, at the offsets
 /// that they have, and the others, moved together as they lie in a file of
-/// their own.
+/// their own. Slices whose runs of rows do not lie at multiples of
+/// KVRM_ALIGNMENT, or cut a panel, are among the others.
 struct SeededLayouts {
   std::vector<WeightLayout> seeded;
   std::vector<WeightLayout> stored; ///< at their offsets in the file
@@ -77,9 +104,9 @@ struct SeededLayouts {
 SeededLayouts splitSeeded(const DecoderModel &model,
                           llvm::ArrayRef<WeightLayout> layouts);
 
-/// Writes seeds.json (docs/package.md).
+/// Writes the seeds.json of a rank (docs/package.md).
 void writeSeeds(llvm::raw_ostream &os, const DecoderModel &model,
-                const SeededLayouts &layouts);
+                const SeededLayouts &layouts, int64_t rank = 0);
 
 /// Reads one weight into `out` (layout.bytes() bytes) as it would be stored.
 /// Returns false if a value is not finite in the layout's type.

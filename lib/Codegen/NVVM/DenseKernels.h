@@ -21,6 +21,8 @@
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 
 #include <array>
+#include <optional>
+#include <string>
 
 namespace mlir::kvrm {
 
@@ -82,6 +84,14 @@ FailureOr<DenseLaunch> writeLoopsKernel(ArrayRef<linalg::LinalgOp> ops,
 
 /// The kernel that chooses tokens from rows of so many logits.
 void writeSampleKernel(Location loc, int64_t vocabulary,
+                       gpu::GPUModuleOp module, const DeviceOptions &options);
+
+/// The name of the kernel that sums over so many ranks by their mailboxes: of
+/// the buffers out and in, and of kvrm_peers. None for sums that it is not for.
+/// `kvrm.all_reduce` stays; a program has the kernel beside it.
+std::optional<std::string> reduceKernelName(AllReduceOp op, int64_t ranks);
+std::array<int64_t, 3> reduceKernelGrid(AllReduceOp op);
+void writeReduceKernel(AllReduceOp op, StringRef name, int64_t ranks,
                        gpu::GPUModuleOp module, const DeviceOptions &options);
 
 /// A buffer as a kernel addresses it. Indices are i64.

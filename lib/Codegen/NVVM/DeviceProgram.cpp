@@ -8,6 +8,7 @@
 
 #include "kvrm/Codegen/DeviceProgram.h"
 
+#include "DenseKernels.h"
 #include "DeviceKernel.h"
 #include "kvrm/Dialect/KVRM/Utils/StepBuffers.h"
 #include "kvrm/Dialect/KVRM/Utils/Steps.h"
@@ -66,6 +67,10 @@ private:
   LogicalResult writeSample(SampleOp op);
   LogicalResult writeProduct(DeviceProductOp op);
   template <typename OpT>
+  LogicalResult writeCollective(OpT op, kvrm_command_kind kind);
+  void numberMailboxes();
+  LogicalResult writeMailboxKernel(AllReduceOp op);
+  template <typename OpT>
   LogicalResult writeDenseKernel(OpT op,
                                  std::optional<int64_t> appends = std::nullopt);
   LogicalResult begin(Operation *op, const Launch &launch, int64_t arguments);
@@ -88,6 +93,8 @@ private:
   std::vector<kvrm_program_command> commands;
   int64_t launches = 0; ///< commands that are no products
   std::vector<kvrm_program_arg> args;
+  /// Of sums that a kernel stands in for.
+  DenseMap<Operation *, uint16_t> mailboxes;
 };
 
 } // namespace
@@ -477,6 +484,76 @@ LogicalResult ProgramWriter::writeSample(SampleOp op) {
   return success();
 }
 
+/// What the ranks of a step do together.
+template <typename OpT>
+LogicalResult ProgramWriter::writeCollective(OpT op, kvrm_command_kind kind) {
+  kvrm_program_command command{};
+  command.kind = static_cast<uint16_t>(kind);
+  command.schedules = KVRM_RUN_ALL;
+  Type element = getElementTypeOrSelf(op.getInput());
+  command.grid_rule = element.isF32()   ? KVRM_COLLECTIVE_F32
+                      : element.isF16() ? KVRM_COLLECTIVE_F16
+                                        : KVRM_COLLECTIVE_BF16;
+  if (op.getElements() > KVRM_MAX_COLLECTIVE_ELEMENTS)
+    return op.emitOpError("is of ")
+           << op.getElements() << " elements, more than "
+           << int64_t{KVRM_MAX_COLLECTIVE_ELEMENTS};
+  command.grid[0] = static_cast<uint32_t>(op.getElements());
+  command.first_arg = static_cast<uint32_t>(args.size());
+  for (Value buffer : {op.getOutput(), op.getInput()}) {
+    FailureOr<kvrm_program_arg> arg = argumentFor(buffer, op);
+    if (failed(arg))
+      return failure();
+    bool isOutput = buffer == op.getOutput();
+    if (arg->base != KVRM_BASE_ARENA &&
+        !(isOutput && arg->base == KVRM_BASE_LOGITS))
+      return op.emitOpError("has an operand that is neither in the arena nor "
+                            "the logits, which are written alone");
+    args.push_back(*arg);
+  }
+  command.args = 2;
+  command.kernel = mailboxes.contains(op) ? 1 : 0;
+  commands.push_back(command);
+  return success();
+}
+
+/// Gives the sums that have a kernel their mailboxes, as KVRM_BASE_PEERS wants
+/// them. One alone would follow itself.
+void ProgramWriter::numberMailboxes() {
+  int64_t ranks = getRanks(step->getParentOfType<ModuleOp>());
+  SmallVector<AllReduceOp> sums;
+  step.walk([&](AllReduceOp op) {
+    std::optional<std::string> name = reduceKernelName(op, ranks);
+    if (name && indexOf(*name) >= 0)
+      sums.push_back(op);
+  });
+  if (sums.size() < 2)
+    return;
+  for (auto [i, op] : llvm::enumerate(sums))
+    mailboxes[op] = i % 2;
+  if (sums.size() % 2)
+    mailboxes[sums.back()] = 2;
+}
+
+/// What stands in for a sum whose command is just written.
+LogicalResult ProgramWriter::writeMailboxKernel(AllReduceOp op) {
+  auto found = mailboxes.find(op);
+  if (found == mailboxes.end())
+    return success();
+  Launch launch;
+  launch.kernel =
+      *reduceKernelName(op, getRanks(step->getParentOfType<ModuleOp>()));
+  launch.grid = reduceKernelGrid(op);
+  if (failed(begin(op, launch, 3)))
+    return failure();
+  const kvrm_program_arg out = args[args.size() - 2], in = args.back();
+  kvrm_program_arg peers{};
+  peers.base = KVRM_BASE_PEERS;
+  peers.index = found->second;
+  args.insert(args.end(), {out, in, peers});
+  return success();
+}
+
 /// Ops that only name what others use.
 static bool isNaming(Operation &op) {
   return isa<StageOp, tensor::EmptyOp, memref::AllocOp, memref::DeallocOp,
@@ -509,6 +586,11 @@ LogicalResult ProgramWriter::write(Operation &op) {
     return writeSample(sample);
   if (auto product = dyn_cast<DeviceProductOp>(op))
     return writeProduct(product);
+  if (auto reduce = dyn_cast<AllReduceOp>(op))
+    return failure(failed(writeCollective(reduce, KVRM_COMMAND_ALL_REDUCE)) ||
+                   failed(writeMailboxKernel(reduce)));
+  if (auto gather = dyn_cast<AllGatherOp>(op))
+    return writeCollective(gather, KVRM_COMMAND_ALL_GATHER);
   bool isField = isa<PositionsOp, CountsOp>(op) &&
                  (op.use_empty() || isa<MemRefType>(op.getResult(0).getType()));
   if (isField || isNaming(op))
@@ -525,6 +607,8 @@ std::string ProgramWriter::serialize() const {
   header.tensors = static_cast<uint32_t>(tensors.size());
   header.layers = static_cast<uint32_t>(layers);
   header.batches = static_cast<uint32_t>(batches.size());
+  header.ranks =
+      static_cast<uint32_t>(getRanks(step->getParentOfType<ModuleOp>()));
   std::string bytes(reinterpret_cast<const char *>(&header), sizeof(header));
   bytes.append(reinterpret_cast<const char *>(commands.data()),
                commands.size() * sizeof(kvrm_program_command));
@@ -537,6 +621,7 @@ FailureOr<DeviceProgram> ProgramWriter::run() {
   if (failed(verifyTokens(step)) || failed(findTensors()) ||
       failed(placeBuffers()))
     return failure();
+  numberMailboxes();
   for (Operation &op : step.getBody().front())
     if (failed(write(op)))
       return failure();

@@ -18,6 +18,7 @@
 #include "mlir/IR/Matchers.h"
 #include "mlir/Transforms/GreedyPatternRewriteDriver.h"
 #include "llvm/ADT/DenseSet.h"
+#include "llvm/ADT/StringSet.h"
 #include "llvm/ADT/TypeSwitch.h"
 
 namespace mlir::kvrm {
@@ -63,6 +64,7 @@ private:
                                    const std::optional<AppendTarget> &append,
                                    const DenseBuffers &buffers);
   LogicalResult writeSampling(ModuleOp module);
+  void writeReductions(ModuleOp module);
   void launch(const DenseGroup &group, const KnownKernel &kernel,
               const DenseBuffers &buffers, IntegerAttr layer);
   LogicalResult lowerMath();
@@ -409,6 +411,17 @@ LogicalResult LowerDenseToNVVMPass::writeSampling(ModuleOp module) {
   return failure(walked.wasInterrupted());
 }
 
+/// Writes a kernel for the sums over ranks of each size.
+void LowerDenseToNVVMPass::writeReductions(ModuleOp module) {
+  int64_t ranks = getRanks(module);
+  llvm::StringSet<> written;
+  module.walk([&](AllReduceOp op) {
+    std::optional<std::string> name = reduceKernelName(op, ranks);
+    if (name && written.insert(*name).second)
+      writeReduceKernel(op, *name, ranks, device, target);
+  });
+}
+
 /// What the GPU has no instruction for.
 LogicalResult LowerDenseToNVVMPass::lowerMath() {
   RewritePatternSet patterns(&getContext());
@@ -445,6 +458,7 @@ void LowerDenseToNVVMPass::runOnOperation() {
     op->erase();
   for (func::FuncOp step : getSteps(module))
     eraseUnusedBuffers(step);
+  writeReductions(module);
   if (failed(writeSampling(module)) || failed(lowerMath()))
     signalPassFailure();
 }

@@ -96,6 +96,21 @@ typedef struct kvrm_device_args {
   uint64_t staged_v;
 } kvrm_device_args;
 
+enum {
+  KVRM_MAX_PEERS = 8, ///< ranks that have mailboxes
+  KVRM_MAILBOXES = 3  ///< of a rank for each other
+};
+
+/// Where a rank's kernels find the mailboxes of a group, of one number. A
+/// mailbox is 32-bit words, one a value, all KVRM_EMPTY_PARTIAL between
+/// launches that use it. Addresses are of device memory but for `aborted`.
+typedef struct kvrm_peers {
+  uint64_t rank;
+  uint64_t aborted; ///< int32_t in host memory: not 0 when nobody is to wait
+  uint64_t inboxes[KVRM_MAX_PEERS];  ///< here, by the rank that writes it
+  uint64_t outboxes[KVRM_MAX_PEERS]; ///< this rank's, by the rank that reads it
+} kvrm_peers;
+
 #define KVRM_DEVICE_ARGS (sizeof(kvrm_device_args) / sizeof(uint64_t))
 
 #ifdef __cplusplus

@@ -97,6 +97,12 @@ typedef struct kvrm_host_api {
   /// returns when all are done.
   void (*parallel)(void *session, kvrm_parallel_fn fn, void *context,
                    int64_t count);
+  /// Packages of several ranks only, each of which makes the same calls in the
+  /// same order: out[i] = sum over ranks of in[i], and out[r][i] = in[i] of
+  /// rank r, for `count` elements of in. They share no memory. If the call
+  /// fails, as when another rank has, out holds anything.
+  void (*all_reduce)(void *session, const float *in, float *out, int64_t count);
+  void (*all_gather)(void *session, const float *in, float *out, int64_t count);
 } kvrm_host_api;
 
 /// Arguments of a compiled step. Everything is owned by the caller.

@@ -32,10 +32,11 @@ enum {
   KVRM_MAX_PROGRAM_COMMANDS = 1 << 16,
   KVRM_MAX_COMMAND_ARGS = 64,
   KVRM_MAX_PROGRAM_TENSORS = 4096,
-  KVRM_MAX_KERNELS = 4096,         ///< of a package
-  KVRM_MAX_PRODUCT_SIZE = 1 << 24, ///< M, N and K of a product
-  KVRM_MAX_STAND_INS = 16,         ///< commands that stand in for a product
-  KVRM_PRODUCT_ALIGNMENT = 16      ///< of a product's arguments, in bytes
+  KVRM_MAX_KERNELS = 4096,                ///< of a package
+  KVRM_MAX_PRODUCT_SIZE = 1 << 24,        ///< M, N and K of a product
+  KVRM_MAX_COLLECTIVE_ELEMENTS = 1 << 30, ///< of in
+  KVRM_MAX_STAND_INS = 16,    ///< commands that stand in for a product
+  KVRM_PRODUCT_ALIGNMENT = 16 ///< of a product's arguments, in bytes
 };
 
 /// What a device kernel is for. Kernels of the first six roles take exactly the
@@ -81,8 +82,36 @@ typedef enum kvrm_command_kind {
   /// too. Out overlaps neither in nor weight; the addend it may be.
   /// An addend is f32: a library was seen to round twice when it adds to f16 or
   /// bf16.
-  KVRM_COMMAND_PRODUCT = 2
+  KVRM_COMMAND_PRODUCT = 2,
+  /// out[i] = sum over all ranks of in[i], the same bits on every rank. For a
+  /// library of collectives, as is the next. All ranks run the same program,
+  /// and so meet the same collectives in the same order. Arguments are out and
+  /// in, both of the arena and apart; out may be all the logits, too.
+  /// A sum may have one command right after it that stands in for it, a dense
+  /// kernel that hands the values over through the ranks' mailboxes
+  /// (KVRM_BASE_PEERS). A runtime whose ranks have such runs it and skips the
+  /// sum; any other skips it.
+  KVRM_COMMAND_ALL_REDUCE = 3,
+  /// out[r][i] = in[i] of rank r.
+  KVRM_COMMAND_ALL_GATHER = 4,
+  KVRM_COMMAND_KINDS = 5
 } kvrm_command_kind;
+
+/// Elements of a collective's in and out, of which its sums are.
+typedef enum kvrm_collective_type {
+  KVRM_COLLECTIVE_F32 = 0,
+  KVRM_COLLECTIVE_F16 = 1,
+  KVRM_COLLECTIVE_BF16 = 2,
+  KVRM_COLLECTIVE_TYPES = 3
+} kvrm_collective_type;
+
+static inline int64_t kvrm_collective_bytes(kvrm_collective_type type) {
+  return type == KVRM_COLLECTIVE_F32 ? 4 : 2;
+}
+
+static inline int32_t kvrm_command_is_collective(int32_t kind) {
+  return kind == KVRM_COMMAND_ALL_REDUCE || kind == KVRM_COMMAND_ALL_GATHER;
+}
 
 /// Elements of a product: those of in and weight, and of out.
 typedef enum kvrm_product_type {
@@ -160,7 +189,11 @@ typedef enum kvrm_program_base {
   KVRM_BASE_SAMPLING = 21, ///< the descriptor's; of sample kernels alone
   /// int32_t[rows of all batches], chosen; of sample kernels alone.
   KVRM_BASE_NEXT = 22,
-  KVRM_PROGRAM_BASES = 23
+  /// kvrm_peers of mailbox `index` (device.h); of dense kernels alone that
+  /// stand in for sums. Of a program's, the first is mailbox 0, the last is
+  /// not, and no two that follow one another are the same.
+  KVRM_BASE_PEERS = 23,
+  KVRM_PROGRAM_BASES = 24
 } kvrm_program_base;
 
 /// Whether each batch of a step has its own: a descriptor, what is in it, and
@@ -176,11 +209,11 @@ typedef struct kvrm_program_header {
   uint32_t magic;       ///< KVRM_PROGRAM_MAGIC
   uint32_t abi_version; ///< KVRM_ABI_VERSION
   uint32_t commands;
-  uint32_t args;    ///< of all commands together
-  uint32_t tensors; ///< inputs and outputs of the entry
-  uint32_t layers;  ///< layers of the pool that it reaches
-  uint32_t batches; ///< of the step, each with its descriptor
-  uint32_t reserved;
+  uint32_t args;       ///< of all commands together
+  uint32_t tensors;    ///< inputs and outputs of the entry
+  uint32_t layers;     ///< layers of the pool that it reaches
+  uint32_t batches;    ///< of the step, each with its descriptor
+  uint32_t ranks;      ///< that run it together; 1 = no collectives
 } kvrm_program_header; // 32 bytes
 
 /// One command. Its arguments are [first_arg, first_arg + args); those of a
@@ -189,13 +222,16 @@ typedef struct kvrm_program_command {
   uint16_t kind;      ///< kvrm_command_kind
   uint16_t flags;     ///< KVRM_COMMAND_PROGRAMMATIC, of a kernel
   uint16_t schedules; ///< kvrm_program_schedule, a bit each
-  /// kvrm_grid_rule of a kernel, kvrm_product_type of a product, 0 for a copy.
+  /// kvrm_grid_rule of a kernel, kvrm_product_type of a product,
+  /// kvrm_collective_type of a collective, 0 for a copy.
   uint16_t grid_rule;
-  /// Index in the manifest's kernels; of a product how many commands after it
-  /// stand in for it, dense kernels of the same schedules, at least one of
-  /// which is given its out; 0 for a copy.
+  /// Index in the manifest's kernels; of a product or sum how many commands
+  /// after it stand in for it, dense kernels of the same schedules, at least
+  /// one of which is given its out; 0 for others.
   uint32_t kernel;
-  uint32_t grid[3]; ///< M, N and K of a product; 0 for a copy
+  /// M, N and K of a product; elements of in, 0 and 0 of a collective; 0 for a
+  /// copy.
+  uint32_t grid[3];
   uint32_t first_arg;
   uint32_t args;
 } kvrm_program_command; // 32 bytes

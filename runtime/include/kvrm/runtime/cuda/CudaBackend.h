@@ -59,6 +59,10 @@ struct CudaShape {
   bool usesClusters = false;
   /// What runs products; null: the kernels that stand in for them.
   std::shared_ptr<const ProductLibrary> products;
+  /// Whom the collectives of a package for several ranks are with, and which
+  /// rank this is; its weights are taken, and its device is the group's.
+  std::shared_ptr<CudaGroup> group;
+  int32_t rank = 0;
   /// Of pinned memory that weights go through.
   int64_t stagingBytes = 32 << 20;
 };
@@ -147,6 +151,8 @@ private:
   /// leave alone what the second is fed from.
   CudaTokens tokens;
   std::unique_ptr<CudaProducts> products; ///< null: kernels stand in
+  std::shared_ptr<CudaGroup> group;       ///< null: one rank
+  int32_t rank = 0;
   std::array<Batch, plannedEntries> perBatch;
   // Graphs go before what they name.
   std::array<CudaProgram, stepEntries> programs;

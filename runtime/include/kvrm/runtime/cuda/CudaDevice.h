@@ -59,8 +59,13 @@ public:
 
   const CudaDeviceInfo &info() const { return properties; }
   const CudaDriver &driver() const { return *library; }
+  const std::shared_ptr<const CudaDriver> &sharedDriver() const {
+    return library;
+  }
   /// Bytes that nobody has taken.
   Expected<int64_t> freeBytes() const;
+  /// Lets kernels of this device use memory of another; false if it cannot.
+  Expected<bool> reach(const CudaDevice &other) const;
   /// Makes the primary context current on the calling thread.
   Status use() const;
 

@@ -17,6 +17,7 @@
 
 #include "kvrm/runtime/abi/descriptor.h"
 #include "kvrm/runtime/cuda/CudaDevice.h"
+#include "kvrm/runtime/cuda/CudaGroup.h"
 #include "kvrm/runtime/cuda/CudaPool.h"
 #include "kvrm/runtime/cuda/CudaProducts.h"
 #include "kvrm/runtime/cuda/DeviceCode.h"
@@ -67,7 +68,9 @@ struct ProgramMemory {
   uint64_t weights = 0;
   // Of a decoder:
   uint64_t logits = 0;
-  uint64_t next = 0;             ///< pinned host memory will do
+  uint64_t next = 0; ///< pinned host memory will do
+  /// Of a rank with mailboxes, else 0: its kvrm_peers, by mailbox.
+  std::array<uint64_t, KVRM_MAILBOXES> peers{};
   std::vector<uint64_t> tensors; ///< by index
 };
 
@@ -85,6 +88,16 @@ public:
   /// library load its kernels, for which a capture is no time: what a product
   /// writes holds anything afterwards. Errors: those of CudaProducts.h.
   Status useProducts(CudaProducts &library, const CudaStream &stream);
+
+  /// Has `ranks` run the collectives, as one of its ranks, or the kernels that
+  /// stand in for them if its ranks have mailboxes; a program that has
+  /// some is not captured or launched before. It outlives the program. Each
+  /// collective is run once on `stream`, by all ranks in the same order, since
+  /// a library connects them when it is first asked to, for which a capture is
+  /// no time: what they write holds anything afterwards. Errors: those of
+  /// CudaGroup.h.
+  Status useCollectives(CudaGroup &ranks, int32_t rank,
+                        const CudaStream &stream);
 
   /// Whether the program has a schedule and the device holds its clusters.
   /// Errors: InvalidArgument, Incompatible.
@@ -117,18 +130,25 @@ private:
     int64_t bytes = 0;               ///< of a copy
     kvrm_descriptor_limits limits{}; ///< of its batch
     size_t product = 0;              ///< its number in products
+    bool writesLogits = false;
   };
   static constexpr size_t schedules = 6;
 
   static size_t indexOf(CudaSchedule schedule);
   CudaLaunch launchOf(const Command &command, CudaSchedule schedule) const;
   Status checkClusters(CudaSchedule schedule) const;
+  Status launchCollective(const CudaStream &stream,
+                          const Command &command) const;
   Status launchAll(const CudaStream &stream, CudaSchedule schedule) const;
   /// Of a product.
   ProductAddresses addressesOf(const Command &command) const;
 
   const DeviceCode *code = nullptr;
   const CudaProducts *products = nullptr; ///< null: kernels stand in
+  CudaGroup *group = nullptr;             ///< null: there are no collectives
+  bool hasMailboxes = false;              ///< kernels stand in for sums
+  int32_t ownRank = 0;
+  int32_t ranks = 1;
   bool usesPdl = true;
   int32_t runnable = 0; ///< kvrm_program_schedule bits
   bool hasStaging = false;

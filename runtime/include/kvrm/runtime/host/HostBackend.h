@@ -23,6 +23,7 @@
 
 #include "kvrm/runtime/abi/host.h"
 #include "kvrm/runtime/abi/limits.h"
+#include "kvrm/runtime/host/HostGroup.h"
 #include "kvrm/runtime/host/HostSummaries.h"
 #include "kvrm/runtime/host/ThreadPool.h"
 #include "kvrm/runtime/paging/Planner.h"
@@ -66,6 +67,9 @@ struct HostShape {
   int64_t mixedArenaBytes = 0;
   const uint8_t *weights = nullptr;
   std::shared_ptr<const void> owner; ///< of the code and the weights
+  /// Whom the code's collectives are with; null: it has none.
+  std::shared_ptr<HostGroup> group;
+  int32_t rank = 0;
 };
 
 class HostBackend final : public Backend {
@@ -80,7 +84,8 @@ public:
   Status movePages(std::span<const PageRun> runs,
                    MoveDirection direction) override;
   Status collapsePage(const PageCollapse &collapse) override;
-  /// Errors: Internal if compiled code broke the protocol.
+  /// Errors: Internal if compiled code broke the protocol; those of
+  /// HostGroup.h.
   Status runStep(const BackendStep &step, BackendStats &stats) override;
 
   int32_t workers() const { return pool->workers(); }
@@ -137,6 +142,9 @@ private:
               const float *k, const float *v);
   void attend(int32_t batch, int32_t layer, kvrm_attention_kernel kernel,
               const float *q, float *out);
+  using Collective = Status (HostGroup::*)(int32_t rank, const float *in,
+                                           float *out, int64_t count);
+  void meet(Collective collective, const float *in, float *out, int64_t count);
   void attendOn(Worker &worker, int32_t index);
   void runItem(Worker &worker, const kvrm_kernel_args &args, int32_t index);
   void mergeSegment(const kvrm_merge_segment &segment);
@@ -171,6 +179,7 @@ private:
   int32_t batches = 0; ///< 0 between steps
   bool isCommitted = false;
   const char *violation = nullptr;
+  Status collectives; ///< the first that failed
   BackendStats last;
   // The attention that runs.
   const Batch *attending = nullptr;

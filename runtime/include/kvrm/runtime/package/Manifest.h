@@ -89,6 +89,8 @@ struct FileInfo {
 struct Manifest {
   std::string producer;
   bool isPaged = true; ///< else static: every slot has its whole capacity
+  /// That run it together, each with its part of the KV heads.
+  int32_t ranks = 1;
 
   TargetKind target = TargetKind::Host;
   // Host:
@@ -140,6 +142,8 @@ struct Manifest {
   /// Those that are there.
   std::vector<const EntryInfo *> entries() const;
   int32_t groupHeads() const { return heads / kvHeads; }
+  int32_t rankHeads() const { return heads / ranks; }
+  int32_t rankKvHeads() const { return kvHeads / ranks; }
   /// Bytes of one page of one head, K or V.
   int64_t pageBytes() const {
     return int64_t(pageTokens) * headDim * kvrm_element_bytes(element);

@@ -30,6 +30,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 namespace kvrm {
 
@@ -59,9 +60,13 @@ public:
   const std::string &path() const { return folder; }
   /// tokenizer.json of the package, empty if it has none.
   std::string tokenizerPath() const;
-  /// The weights' data section, aligned; null in a package without logits.
-  const uint8_t *weights() const { return weightData.data(); }
-  int64_t weightBytes() const { return weightData.size(); }
+  /// The data section of a rank's weights, aligned; null in a package without
+  /// logits. Those of all ranks are equally long.
+  const uint8_t *weights(int32_t rank = 0) const {
+    KVRM_CHECK(rank >= 0 && rank < info.ranks, "a rank of the package");
+    return weightData[static_cast<size_t>(rank)].data();
+  }
+  int64_t weightBytes() const { return weightData.front().size(); }
 
   // Host.
   kvrm_step_fn decodeStep() const { return decodeFn; }
@@ -83,13 +88,14 @@ private:
   Package() = default;
 
   Status loadFile(const FileInfo &file);
-  Status growSeededWeights();
+  Status loadRank(int32_t rank);
+  Status growSeededWeights(int32_t rank);
   Status linkHostCode();
   Status readProgram(const EntryInfo &entry, StepProgram &program);
 
   Manifest info;
   std::string folder;
-  AlignedBuffer weightData;
+  std::vector<AlignedBuffer> weightData; ///< of each rank
   void *code = nullptr;
   kvrm_step_fn decodeFn = nullptr;
   kvrm_step_fn prefillFn = nullptr;

@@ -123,9 +123,15 @@ public:
     segmentsDirty.add(begin, end);
   }
 
+  /// Plans what `leader`, of the same limits, has planned since it last
+  /// committed. One that follows all that its leader plans is a copy of it.
+  void follow(const StepDescriptor &leader);
+
   /// Makes the planned copy the committed one and raises the epoch. Returns the
-  /// bytes copied.
+  /// bytes copied. No token is fed.
   int64_t commit();
+  /// The same for a leader: who follows it runs the step, and may be fed.
+  void commitFollowed();
 
   /// Which words collectDelta() writes down.
   struct DeltaOptions {

@@ -44,6 +44,7 @@ struct ProgramBounds {
   // Set, so that initializers may leave it out.
   // NOLINTNEXTLINE(readability-redundant-member-init)
   std::span<const int32_t> batchRows = {};
+  int32_t ranks = 1; ///< that run it together
 
   size_t batches() const { return batchRows.empty() ? 1 : batchRows.size(); }
 };
@@ -55,7 +56,7 @@ public:
   /// another, as the commands say.
   StepProgram(std::vector<kvrm_program_command> commands,
               std::vector<kvrm_program_arg> args, uint32_t tensors,
-              uint32_t layers, uint32_t batches = 1);
+              uint32_t layers, uint32_t batches = 1, uint32_t ranks = 1);
 
   /// Reads the bytes of a file; `where` names it in errors. Errors: Corrupt,
   /// Incompatible for another ABI version.
@@ -74,6 +75,10 @@ public:
   int32_t tensors() const { return static_cast<int32_t>(header.tensors); }
   int32_t layers() const { return static_cast<int32_t>(header.layers); }
   int32_t batches() const { return static_cast<int32_t>(header.batches); }
+  int32_t ranks() const { return static_cast<int32_t>(header.ranks); }
+  /// Bytes that a mailbox of the ranks has to hold: those of the longest sum
+  /// that a kernel stands in for.
+  int64_t mailboxBytes() const;
   /// The batch that a command is for, whose rows and shares its grid counts:
   /// that of the first argument that has one.
   size_t batchOf(const kvrm_program_command &command) const;
@@ -89,8 +94,9 @@ public:
                     std::span<const std::string> symbols = {}) const;
 
 private:
-  Status verifyProducts(const ProgramBounds &bounds,
+  Status verifyStandIns(const ProgramBounds &bounds,
                         std::string_view where) const;
+  Status verifyMailboxes(std::string_view where) const;
   Status verifyAttention(const ProgramBounds &bounds,
                          std::string_view where) const;
   Status verifyLogits(const ProgramBounds &bounds,

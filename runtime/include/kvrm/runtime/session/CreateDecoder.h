@@ -19,6 +19,7 @@
 #include "kvrm/runtime/session/Session.h"
 #include "kvrm/runtime/support/Status.h"
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -52,6 +53,16 @@ struct SessionConfig {
   /// The library that runs products of a package for GPUs, if that has any for
   /// one: a file or "none"; empty = as ProductLibrary::find() says.
   std::string products = {}; // NOLINT(readability-redundant-member-init)
+  /// The library that runs collectives of a package for several GPUs, which are
+  /// `device` and those behind it: a file; empty = as
+  /// CollectiveLibrary::find() says.
+  std::string collectives = {}; // NOLINT(readability-redundant-member-init)
+  /// Whether small sums over GPUs that reach one another go through mailboxes
+  /// in their memory; else all are the library's.
+  bool usesMailboxes = true;
+  /// That any one call of a group of ranks may take; then it is given up
+  /// (ShardedBackend.h).
+  std::chrono::milliseconds rankTimeout{30000};
 
   /// Worker threads that there will be.
   int32_t workers() const { return threads > 0 ? threads : usableCpus(); }
