@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Decode tokens/s of kvrm beside llama.cpp: same weights, threads and lengths.
 
-Both read one F16 GGUF, made from the given model, and keep KV in F16. Histories
+Both read one GGUF file, F16 and made from the given model, or with --as-is that
+model itself, in whatever blocks it is, and keep KV in F16. Histories
 of each length are prefilled, then only decode steps are timed; every step makes
 one token and its logits for every slot. Rounds alternate between the two, and
 medians over rounds are reported. Of llama.cpp every variant of flash attention
@@ -149,9 +150,10 @@ def same_tokens(args, package, model, threads):
 
 
 def measure(args, work):
-    gguf_path = os.path.join(work, "f16.gguf")
-    progress("writing the F16 model")
-    convert(args.model, gguf_path)
+    gguf_path = args.model if args.as_is else os.path.join(work, "f16.gguf")
+    if not args.as_is:
+        progress("writing the F16 model")
+        convert(args.model, gguf_path)
     params = ll.llama_model_default_params()
     params.n_gpu_layers = 0
     model = ll.llama_model_load_from_file(gguf_path.encode(), params)
@@ -163,7 +165,7 @@ def measure(args, work):
         package = os.path.join(work, f"slots{slots}.kvrm")
         run(
             os.path.join(args.build, "bin/kvrmc"), "--quiet", gguf_path, "-o", package,
-            f"--slots={slots}", f"--capacity={args.capacity}",
+            f"--slots={slots}", f"--capacity={args.capacity}", *args.kvrmc.split(),
         )  # fmt: skip
         if check is None:
             check = same_tokens(args, package, model, args.threads)
@@ -220,6 +222,8 @@ def main():
     number_list = lambda text: sorted(int(part) for part in text.split(","))
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="GGUF model, of any type")
+    parser.add_argument("--as-is", action="store_true", help="in the file's own types")
+    parser.add_argument("--kvrmc", default="", help="further options of kvrmc")
     parser.add_argument("--build", default="build", help="build folder of kvrm")
     parser.add_argument("--slots", type=number_list, default=[1, 8])
     parser.add_argument("--contexts", type=number_list, default=[128, 2048])

@@ -23,6 +23,13 @@ void DecoderConfig::setWindows(int64_t window, int64_t fullEvery) {
     windows.push_back(fullEvery && (layer + 1) % fullEvery == 0 ? 0 : window);
 }
 
+const std::vector<PartNames> &kvrm::partNames() {
+  static const std::vector<PartNames> names = {
+      {"attn_qkv", {"attn_q", "attn_k", "attn_v"}},
+      {"ffn_gate_up", {"ffn_gate", "ffn_up"}}};
+  return names;
+}
+
 std::string kvrm::layerWeight(int64_t layer, const char *name) {
   return "blk." + std::to_string(layer) + "." + name;
 }

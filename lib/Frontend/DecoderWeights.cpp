@@ -57,7 +57,14 @@ private:
   Error addNorm(StringRef weight, const Twine &name, int64_t count);
   Error readLayer(int64_t layer);
   Error readProjection(int64_t layer);
-  Error readProjectionBias(int64_t layer);
+  /// A tensor of a layer, and how many heads of it are to be reordered.
+  struct Part {
+    const char *name;
+    int64_t rows;
+    int64_t heads;
+  };
+  Error addParts(int64_t layer, const char *whole,
+                 std::initializer_list<Part> parts);
   Error readHeadNorms(int64_t layer);
   Error readGateUp(int64_t layer);
   /// Query, key and value, which end in `suffix`.
@@ -125,11 +132,43 @@ Expected<SourcePtr> WeightReader::projection(int64_t layer, StringRef suffix,
   return reorderHeads(std::move(*rows), c.heads + c.kvHeads, headOrder);
 }
 
+/// Adds query, key and value, or gate and up, as weights of their own where
+/// only so they stay in blocks.
+Error WeightReader::addParts(int64_t layer, const char *whole,
+                             std::initializer_list<Part> parts) {
+  if (model.lookup(layerWeight(layer, whole))->blockFormat())
+    return Error::success();
+  std::vector<SourcePtr> sources;
+  for (const Part &part : parts) {
+    Expected<SourcePtr> source = tensors.take(
+        inLayer(layer, part.name) + ".weight", part.rows, c.hidden);
+    if (!source)
+      return source.takeError();
+    sources.push_back(reorderHeads(std::move(*source), part.heads, headOrder));
+  }
+  if (llvm::none_of(sources, [](const SourcePtr &source) {
+        return source->blockFormat().has_value();
+      }))
+    return Error::success();
+  for (const PartNames &known : partNames())
+    if (StringRef(known.whole) == whole)
+      for (auto [part, source] : llvm::zip_equal(known.parts, sources))
+        model.set(layerWeight(layer, part), std::move(source));
+  return Error::success();
+}
+
 Error WeightReader::readProjection(int64_t layer) {
   Expected<SourcePtr> weight = projection(layer, ".weight", c.hidden);
   if (!weight)
     return weight.takeError();
   model.set(layerWeight(layer, "attn_qkv"), std::move(*weight));
+  const TensorNames::Layer &l = names.layer;
+  int64_t q = c.heads * c.headDim, kv = c.kvHeads * c.headDim;
+  if (!*l.qkv)
+    if (Error error =
+            addParts(layer, "attn_qkv",
+                     {{l.q, q, c.heads}, {l.k, kv, c.kvHeads}, {l.v, kv, 0}}))
+      return error;
   if (!c.hasProjectionBias)
     return Error::success();
   Expected<SourcePtr> bias = projection(layer, ".bias", 0);
@@ -172,7 +211,9 @@ Error WeightReader::readGateUp(int64_t layer) {
   if (!weight)
     return weight.takeError();
   model.set(layerWeight(layer, "ffn_gate_up"), std::move(*weight));
-  return Error::success();
+  if (*l.gateUp)
+    return Error::success();
+  return addParts(layer, "ffn_gate_up", {{l.gate, rows, 0}, {l.up, rows, 0}});
 }
 
 Error WeightReader::readLayer(int64_t layer) {

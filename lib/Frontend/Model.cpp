@@ -25,6 +25,10 @@ using llvm::StringRef;
 
 WeightSource::~WeightSource() = default;
 
+void WeightSource::readBlocks(int64_t, int64_t, uint8_t *) const {
+  llvm_unreachable("no blocks");
+}
+
 const WeightSource *DecoderModel::lookup(StringRef name) const {
   auto it = weights.find(name);
   return it == weights.end() ? nullptr : it->second.get();
@@ -37,6 +41,25 @@ void DecoderModel::set(StringRef name,
 
 void DecoderModel::share(StringRef name, StringRef existing) {
   set(name, weights.at(existing));
+}
+
+std::vector<WeightPiece> DecoderModel::piecesOf(StringRef matrix) const {
+  const WeightSource *whole = lookup(matrix);
+  if (!whole->blockFormat())
+    for (const PartNames &names : partNames()) {
+      StringRef prefix = matrix;
+      if (!prefix.consume_back(names.whole) ||
+          !lookup((prefix + names.parts.front()).str()))
+        continue;
+      std::vector<WeightPiece> pieces;
+      for (const char *part : names.parts) {
+        std::string name = (prefix + part).str();
+        const WeightSource *source = lookup(name);
+        pieces.push_back({name, source->rows(), source->blockFormat()});
+      }
+      return pieces;
+    }
+  return {{matrix.str(), whole->rows(), whole->blockFormat()}};
 }
 
 namespace {

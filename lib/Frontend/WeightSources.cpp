@@ -8,11 +8,19 @@
 
 #include "WeightSources.h"
 
+#include "kvrm/Frontend/BlockCodes.h"
+
 #include <algorithm>
 #include <cassert>
 #include <numeric>
 
 using namespace kvrm;
+
+/// Of a source in blocks.
+static int64_t blockRowBytes(const WeightSource &source) {
+  const GGMLTypeInfo &info = infoOf(typeOf(*source.blockFormat()));
+  return source.cols() / info.blockElements * info.blockBytes;
+}
 
 namespace {
 
@@ -27,16 +35,26 @@ public:
   int64_t rows() const override { return total; }
   int64_t cols() const override { return parts.front()->cols(); }
   void readRows(int64_t begin, int64_t end, float *out) const override {
-    int64_t first = 0;
-    for (const SourcePtr &part : parts) {
-      int64_t from = std::max(begin - first, int64_t(0));
-      int64_t to = std::min(end - first, part->rows());
-      if (from < to) {
-        part->readRows(from, to, out);
-        out += (to - from) * cols();
-      }
-      first += part->rows();
-    }
+    forEachPart(begin, end,
+                [&](const SourcePtr &part, int64_t from, int64_t to) {
+                  part->readRows(from, to, out);
+                  out += (to - from) * cols();
+                });
+  }
+  std::optional<BlockFormat> blockFormat() const override {
+    std::optional<BlockFormat> format = parts.front()->blockFormat();
+    bool isCommon =
+        std::all_of(parts.begin(), parts.end(), [&](const SourcePtr &part) {
+          return part->blockFormat() == format;
+        });
+    return isCommon ? format : std::nullopt;
+  }
+  void readBlocks(int64_t begin, int64_t end, uint8_t *out) const override {
+    forEachPart(begin, end,
+                [&](const SourcePtr &part, int64_t from, int64_t to) {
+                  part->readBlocks(from, to, out);
+                  out += (to - from) * blockRowBytes(*this);
+                });
   }
   std::string origin(int64_t row) const override {
     for (const SourcePtr &part : parts) {
@@ -48,6 +66,19 @@ public:
   }
 
 private:
+  /// Calls `read` with the rows of each part that are among [begin, end).
+  template <typename Fn>
+  void forEachPart(int64_t begin, int64_t end, Fn read) const {
+    int64_t first = 0;
+    for (const SourcePtr &part : parts) {
+      int64_t from = std::max(begin - first, int64_t(0));
+      int64_t to = std::min(end - first, part->rows());
+      if (from < to)
+        read(part, from, to);
+      first += part->rows();
+    }
+  }
+
   std::vector<SourcePtr> parts;
   int64_t total = 0;
 };
@@ -64,6 +95,15 @@ public:
     for (int64_t row = begin; row < end; ++row, out += cols()) {
       int64_t from = rowOf(row);
       source->readRows(from, from + 1, out);
+    }
+  }
+  std::optional<BlockFormat> blockFormat() const override {
+    return source->blockFormat();
+  }
+  void readBlocks(int64_t begin, int64_t end, uint8_t *out) const override {
+    for (int64_t row = begin; row < end; ++row, out += blockRowBytes(*this)) {
+      int64_t from = rowOf(row);
+      source->readBlocks(from, from + 1, out);
     }
   }
   std::string origin(int64_t row) const override {

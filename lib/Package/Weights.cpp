@@ -15,6 +15,8 @@
 
 #include "kvrm/Package/Weights.h"
 
+#include "BlockRecords.h"
+
 #include "kvrm/runtime/abi/limits.h"
 
 #include "kvrm/runtime/support/SeededValues.h"
@@ -123,6 +125,9 @@ public:
   /// Packs stored rows [begin, end), whole panels, to `out`.
   bool pack(const WeightSource &source, const WeightLayout &layout,
             int64_t begin, int64_t end, void *out) {
+    if (layout.blocks)
+      return packBlocks(source, layout, begin, end,
+                        static_cast<uint8_t *>(out));
     if (layout.type == WeightType::F32)
       return packAs<uint32_t>(source, layout, begin, end, out, converted32);
     return packAs<uint16_t>(source, layout, begin, end, out, converted16);
@@ -230,6 +235,9 @@ Error kvrm::checkLayouts(const DecoderModel &model,
     if (layout.rowPanel < 0 || layout.rowPanel > 4096)
       return fail(
           formatv("row panel {0} is not in [0, 4096]", layout.rowPanel).str());
+    if (layout.blocks &&
+        (layout.rowPanel == 0 || source->blockFormat() != layout.blocks))
+      return fail("laid out in panels of blocks that the model has not");
     if (layout.offset % KVRM_ALIGNMENT)
       return fail(formatv("offset {0} is not a multiple of {1}", layout.offset,
                           KVRM_ALIGNMENT)
@@ -279,7 +287,13 @@ static std::string makeHeader(ArrayRef<WeightLayout> layouts) {
     for (const WeightLayout &layout : layouts) {
       padTo(layout.offset);
       end = layout.offset + layout.bytes();
-      if (layout.rowPanel > 0)
+      if (layout.blocks)
+        tensor(layout.name, "U8",
+               {layout.paddedRows() / layout.rowPanel,
+                layout.cols / shapeOf(*layout.blocks).elements,
+                shapeOf(*layout.blocks).recordBytes(layout.rowPanel)},
+               layout.offset, end);
+      else if (layout.rowPanel > 0)
         tensor(layout.name, nameOf(layout.type),
                {layout.paddedRows() / layout.rowPanel, layout.cols,
                 layout.rowPanel},
@@ -364,9 +378,8 @@ private:
 /// several.
 static Error notFinite(const Piece &piece, Packer &packer) {
   WeightLayout row = *piece.layout;
-  row.rowPanel = 0;
-  std::vector<char> packed(
-      static_cast<size_t>(row.cols * kvrm::sizeOf(row.type)));
+  row.rowPanel = row.blocks ? 1 : 0;
+  std::vector<char> packed(static_cast<size_t>(row.rowBytes()));
   std::string who = "weight '" + row.name + "'";
   for (int64_t i = piece.begin; i < std::min(piece.end, row.rows); ++i) {
     if (packer.pack(*piece.source, row, i, i + 1, packed.data()))
@@ -375,6 +388,9 @@ static Error notFinite(const Piece &piece, Packer &packer) {
       who = std::move(origin);
     break;
   }
+  if (row.blocks)
+    return llvm::createStringError(
+        who + ": a scale or minimum of its blocks is not finite");
   return llvm::createStringError(who + ": a value is not finite in " +
                                  nameOf(row.type));
 }
@@ -424,7 +440,7 @@ Error kvrm::writeWeights(StringRef path, const DecoderModel &model,
   auto convert = [&](const Piece &piece, Packer &packer,
                      std::vector<char> &packed) -> Error {
     const WeightLayout &layout = *piece.layout;
-    int64_t rowBytes = layout.cols * sizeOf(layout.type);
+    int64_t rowBytes = layout.rowBytes();
     packed.resize(static_cast<size_t>((piece.end - piece.begin) * rowBytes));
     if (!packer.pack(*piece.source, layout, piece.begin, piece.end,
                      packed.data()))

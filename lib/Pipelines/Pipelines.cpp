@@ -94,7 +94,11 @@ void kvrm::buildHostKernelsPipeline(OpPassManager &pm,
   // No kernel here is for a form; but a residual needs no op of its own.
   pm.addPass(createFormDispatchesPass());
   pm.addPass(createDecomposeFormsPass({panel}));
-  pm.addPass(createPackWeightsPass({panel}));
+  PackWeightsPassOptions packing;
+  packing.panel = panel;
+  packing.blockPanel = options.lanes;
+  packing.exactActivations = options.exactActivations || options.dot == "none";
+  pm.addPass(createPackWeightsPass(packing));
   // No CSE before this: two zero-fills made one would have to be copied.
   pm.addPass(createBufferizeStepPass());
   pm.addPass(createOutlineDispatchesPass());
@@ -104,7 +108,7 @@ void kvrm::buildHostLLVMPipeline(OpPassManager &pm,
                                  const HostPipelineOptions &options) {
   if (!options.isStatic)
     pm.addPass(createLowerKernelsToHostPass({options.lanes}));
-  pm.addPass(createLowerDenseToHostPass({options.lanes}));
+  pm.addPass(createLowerDenseToHostPass({options.lanes, options.dot}));
   pm.addPass(createConvertKVRMToRuntimePass());
   pm.addPass(createApproximateMathPass());
   pm.addPass(createCanonicalizerPass());
@@ -161,7 +165,7 @@ void kvrm::buildNVVMKernelsPipeline(OpPassManager &pm,
   if (!options.dense)
     return;
   // Row-major: a copy of a tile is one of each of its rows.
-  pm.addPass(createPackWeightsPass({/*panel=*/0}));
+  pm.addPass(createPackWeightsPass({/*panel=*/0, /*blockPanel=*/0}));
   pm.addPass(createBufferizeStepPass());
   pm.addPass(createSampleOnDevicePass());
 }

@@ -262,7 +262,7 @@ def judge_pieces(tools, report, random, prefix, texts):
     config = config_of(len(pieces.texts))
     path = tools.path(name + ".gguf")
     tensors = tiny_models.folder_tensors(config, 1)
-    tiny_models.write_gguf(path, config, tensors, pieces.add_to)
+    tiny_models.write_gguf(path, config, tensors, add_more=pieces.add_to)
     compare(tools, report, name, path, pieces.encode, texts)
 
 

@@ -11,7 +11,9 @@ every step are compared. A choice may differ only where the reference's two best
 logits are a tie, less than 1e-3 apart; every such place is printed, and with
 --strict it is a failure too.
 
-The reference rounds K and V to f16, as the package's cache does. That is what
+Matrices have the values of the file's blocks, in the package as in the
+reference, and the package multiplies them with activations that are not
+rounded. The reference rounds K and V to f16, as the package's cache does. That is what
 the errors measured here come from: a last bit of f32 decides which way a value
 is rounded, and SmolLM2 feels it. In float64 throughout, rounding K and V to f16
 moves the logits by up to 1.8e-3 in the norm; NumPy in float32 is up to 2.0e-3
@@ -110,7 +112,7 @@ def reference_of(args, prompts):
     ).hexdigest()[:16]
     path = os.path.join(args.work, f"reference-{key}.npz")
     if not os.path.exists(path):
-        model = reference.open_model(args.gguf, "f16")
+        model = reference.open_model(args.gguf, "f32")
         chosen, margins, logits = reference.generate(
             model, prompts, args.tokens, kv_type=args.kv, keep=True
         )
@@ -166,7 +168,11 @@ def main():
         if args.only not in name:
             continue
         package = tools.compile(
-            [args.gguf], name.replace(" ", "-"), f"--arch={args.arch}", *options
+            [args.gguf],
+            name.replace(" ", "-"),
+            f"--arch={args.arch}",
+            "--quantized-activations=exact",
+            *options,
         )
         if prompts is None:
             # The ids come from the package's own tokenizer.

@@ -252,8 +252,9 @@ def neighbours(values, heads):
     return values.reshape(heads, 2, -1, *shape[1:]).swapaxes(1, 2).reshape(shape)
 
 
-def write_gguf(path, config, tensors, add_more=None):
-    """As llama.cpp's converter does; of scalings, those of the variants. With
+def write_gguf(path, config, tensors, encode=None, add_more=None):
+    """As llama.cpp's converter does; of scalings, those of the variants. `encode`
+    gives bytes and type of a matrix that is not to be f32, by its name. With
     `add_more` that adds keys of its own, a tokenizer's perhaps."""
     kind = config["model_type"]
     kind = {"mistral": "llama", "gemma3_text": "gemma3"}.get(kind, kind)
@@ -308,6 +309,10 @@ def write_gguf(path, config, tensors, add_more=None):
                 values = neighbours(values, kv_heads)
         if kind.startswith("gemma") and values.ndim == 1:
             values = np.float32(1) + values
+        if encode and values.ndim == 2:
+            raw, raw_type = encode(gguf_name(kind, name), values)
+            writer.add_tensor(gguf_name(kind, name), raw, raw_dtype=raw_type)
+            continue
         writer.add_tensor(gguf_name(kind, name), values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

@@ -20,6 +20,7 @@ CPUTarget::CPUTarget(HostTarget target, const HostPipelineOptions &options)
     : machine(std::move(target)) {
   pipeline.copyOptionValuesFrom(options);
   pipeline.lanes = machine.getLanes();
+  pipeline.dot = machine.getDot().str();
 }
 
 void CPUTarget::buildPaged(OpPassManager &pm) const {

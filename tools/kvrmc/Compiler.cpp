@@ -150,9 +150,11 @@ llvm::Expected<std::vector<WeightLayout>> Compiler::layoutWeights() {
     layout.type = type.getElementType().isF32()   ? WeightType::F32
                   : type.getElementType().isF16() ? WeightType::F16
                                                   : WeightType::BF16;
-    if (weight.getFormat() == WeightFormat::Panels) {
+    if (weight.getFormat() != WeightFormat::RowMajor) {
       layout.rowPanel = weight.getPanel();
       layout.rows = weight.getRows();
+      if (BlockFormatAttr block = weight.getBlock())
+        layout.blocks = static_cast<::kvrm::BlockFormat>(block.getValue());
     } else {
       layout.rows = type.getRank() == 1 ? 1 : type.getDimSize(0);
     }

@@ -18,8 +18,9 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "AttentionGraph.h"
+#include "AttentionCommand.h"
 #include "CPUTarget.h"
+#include "CommandOptions.h"
 #include "Compiler.h"
 #include "GPUTarget.h"
 #include "GraphSource.h"
@@ -53,23 +54,20 @@ namespace cl = llvm::cl;
 namespace {
 
 cl::SubCommand synthCommand("synth", "Make a decoder with seeded weights");
-cl::SubCommand attentionCommand("attention",
-                                "Compile attention kernels for an NVIDIA GPU");
-cl::OptionCategory category("kvrmc options");
 
 cl::opt<std::string> model(cl::Positional,
                            cl::desc("MODEL.gguf, FOLDER or GRAPH.mlir"),
-                           cl::cat(category));
+                           cl::cat(category()));
 cl::opt<std::string>
     weights("weights",
             cl::desc("Weights of a graph: safetensors, or an index of shards"),
-            cl::value_desc("path"), cl::cat(category));
+            cl::value_desc("path"), cl::cat(category()));
 cl::opt<std::string>
     manifest("manifest",
              cl::desc("Names and roles of a graph's arguments, JSON"),
-             cl::value_desc("path"), cl::cat(category));
+             cl::value_desc("path"), cl::cat(category()));
 cl::opt<std::string> output("o", cl::desc("Package to write, or file to emit"),
-                            cl::value_desc("path"), cl::cat(category),
+                            cl::value_desc("path"), cl::cat(category()),
                             cl::sub(cl::SubCommand::getTopLevel()),
                             cl::sub(synthCommand));
 cl::opt<Emit> emit(
@@ -80,94 +78,106 @@ cl::opt<Emit> emit(
                clEnumValN(Emit::LLVM, "llvm", "optimised LLVM IR"),
                clEnumValN(Emit::PTX, "ptx", "PTX, for nvptx"),
                clEnumValN(Emit::Package, "package", "the package (default)")),
-    cl::init(Emit::Package), cl::cat(category),
+    cl::init(Emit::Package), cl::cat(category()),
     cl::sub(cl::SubCommand::getTopLevel()), cl::sub(synthCommand));
 cl::opt<bool> isStatic(
     "static",
     cl::desc("Compile the static baseline: KV reserved at slots x capacity"),
-    cl::cat(category), cl::sub(cl::SubCommand::getTopLevel()),
+    cl::cat(category()), cl::sub(cl::SubCommand::getTopLevel()),
     cl::sub(synthCommand));
 cl::opt<std::string> target("target", cl::desc("host (default) or nvptx"),
-                            cl::init("host"), cl::cat(category),
+                            cl::init("host"), cl::cat(category()),
                             cl::sub(cl::SubCommand::getTopLevel()),
                             cl::sub(synthCommand));
 cl::opt<std::string> arch("arch",
                           cl::desc("CPU to compile for: native (default), or "
                                    "a name such as x86-64-v3; or GPU: sm_90 "
                                    "(default) or sm_80"),
-                          cl::init(""), cl::cat(category),
+                          cl::init(""), cl::cat(category()),
                           cl::sub(cl::SubCommand::getTopLevel()),
                           cl::sub(synthCommand));
 cl::opt<int64_t> slots("slots", cl::desc("Requests decoded at once (8)"),
-                       cl::init(8), cl::cat(category),
+                       cl::init(8), cl::cat(category()),
                        cl::sub(cl::SubCommand::getTopLevel()),
                        cl::sub(synthCommand));
 cl::opt<int64_t> capacity("capacity", cl::desc("Tokens a slot (2048)"),
-                          cl::init(2048), cl::cat(category),
+                          cl::init(2048), cl::cat(category()),
                           cl::sub(cl::SubCommand::getTopLevel()),
                           cl::sub(synthCommand));
 cl::opt<int64_t> chunk("prefill-chunk",
                        cl::desc("Prompt tokens of one prefill step (64; for a "
                                 "GPU 512, or what whole 64s a slot has; with "
                                 "--mixed 512 less the slots)"),
-                       cl::init(64), cl::cat(category),
+                       cl::init(64), cl::cat(category()),
                        cl::sub(cl::SubCommand::getTopLevel()),
                        cl::sub(synthCommand));
 cl::opt<bool> mixes("mixed",
                     cl::desc("Compile a step, too, that decodes and computes a "
                              "part of a prompt at once"),
-                    cl::cat(category), cl::sub(cl::SubCommand::getTopLevel()),
+                    cl::cat(category()), cl::sub(cl::SubCommand::getTopLevel()),
                     cl::sub(synthCommand));
 cl::opt<int64_t> page("page-size",
                       cl::desc("Tokens a page (16; 64 for --static on a GPU)"),
-                      cl::init(16), cl::cat(category),
+                      cl::init(16), cl::cat(category()),
                       cl::sub(cl::SubCommand::getTopLevel()),
                       cl::sub(synthCommand));
 cl::opt<int64_t> window("window",
                         cl::desc("Tokens of a request attended to exactly; "
                                  "older ones go (0: all are)"),
-                        cl::init(0), cl::cat(category),
+                        cl::init(0), cl::cat(category()),
                         cl::sub(cl::SubCommand::getTopLevel()),
                         cl::sub(synthCommand));
 cl::opt<int64_t> summaries("summaries",
                            cl::desc("With --window: entries that older tokens "
                                     "collapse to (0: they are dropped)"),
-                           cl::init(0), cl::cat(category),
+                           cl::init(0), cl::cat(category()),
                            cl::sub(cl::SubCommand::getTopLevel()),
                            cl::sub(synthCommand));
 cl::opt<int64_t> sinks("sinks",
                        cl::desc("Of these entries, those that are a request's "
                                 "first tokens for good (4)"),
-                       cl::init(4), cl::cat(category),
+                       cl::init(4), cl::cat(category()),
                        cl::sub(cl::SubCommand::getTopLevel()),
                        cl::sub(synthCommand));
 cl::opt<std::string> schedule("schedule",
                               cl::desc("auto, rows, split or workqueue"),
-                              cl::init("auto"), cl::cat(category),
+                              cl::init("auto"), cl::cat(category()),
                               cl::sub(cl::SubCommand::getTopLevel()),
                               cl::sub(synthCommand));
 cl::opt<int64_t> splits("splits", cl::desc("Splits of a split schedule (4)"),
-                        cl::init(4), cl::cat(category),
+                        cl::init(4), cl::cat(category()),
                         cl::sub(cl::SubCommand::getTopLevel()),
                         cl::sub(synthCommand));
 cl::opt<std::string> transport("transport", cl::desc("native or staged"),
-                               cl::init("native"), cl::cat(category),
+                               cl::init("native"), cl::cat(category()),
                                cl::sub(cl::SubCommand::getTopLevel()),
                                cl::sub(synthCommand));
 cl::opt<int64_t> kvTile("kv-tile", cl::desc("Cached tokens a tile (64)"),
-                        cl::init(64), cl::cat(category),
+                        cl::init(64), cl::cat(category()),
                         cl::sub(cl::SubCommand::getTopLevel()),
                         cl::sub(synthCommand));
 cl::opt<std::string> cacheType("cache-type",
                                cl::desc("Element of the KV pool: f16, bf16"),
-                               cl::init("f16"), cl::cat(category),
+                               cl::init("f16"), cl::cat(category()),
                                cl::sub(cl::SubCommand::getTopLevel()),
                                cl::sub(synthCommand));
 cl::opt<std::string> weightType("weight-type",
-                                cl::desc("Element of matrices: f16, bf16"),
-                                cl::init("f16"), cl::cat(category),
+                                cl::desc("Element of matrices: f16, bf16; or "
+                                         "file (default): the blocks of a GGUF "
+                                         "file on CPUs, else f16"),
+                                cl::init("file"), cl::cat(category()),
                                 cl::sub(cl::SubCommand::getTopLevel()),
                                 cl::sub(synthCommand));
+enum class Rounding { Int8, Exact };
+cl::opt<Rounding> rounding(
+    "quantized-activations",
+    cl::desc("What is multiplied with weights in blocks:"),
+    cl::values(clEnumValN(Rounding::Int8, "int8",
+                          "activations rounded to eight bits, 32 to a scale "
+                          "(default where the CPU has AVX2)"),
+               clEnumValN(Rounding::Exact, "exact", "activations as they are")),
+    cl::init(Rounding::Int8), cl::cat(category()),
+    cl::sub(cl::SubCommand::getTopLevel()), cl::sub(synthCommand));
 cl::opt<kvrm::ActivationType>
     activations("activations",
                 cl::desc("Element of what products and attention read:"),
@@ -177,17 +187,17 @@ cl::opt<kvrm::ActivationType>
                                       "with a cache of f16"),
                            clEnumValN(kvrm::ActivationType::BF16, "bf16",
                                       "with a cache of bf16")),
-                cl::init(kvrm::ActivationType::F32), cl::cat(category),
+                cl::init(kvrm::ActivationType::F32), cl::cat(category()),
                 cl::sub(cl::SubCommand::getTopLevel()), cl::sub(synthCommand));
-RanksOption tensorParallel(category, synthCommand);
+RanksOption tensorParallel(category(), synthCommand);
 cl::opt<bool> quiet("quiet", cl::desc("Say nothing but errors"),
-                    cl::cat(category), cl::sub(cl::SubCommand::getTopLevel()),
+                    cl::cat(category()), cl::sub(cl::SubCommand::getTopLevel()),
                     cl::sub(synthCommand));
 
 // The shape of a synthetic decoder.
 #define KVRMC_SYNTH_OPTION(name, flag, value, text)                            \
   cl::opt<int64_t> name(flag, cl::desc(text), cl::init(value),                 \
-                        cl::cat(category), cl::sub(synthCommand))
+                        cl::cat(category()), cl::sub(synthCommand))
 KVRMC_SYNTH_OPTION(synthLayers, "layers", 4, "Layers (4)");
 KVRMC_SYNTH_OPTION(synthHidden, "hidden", 256, "Hidden width (256)");
 KVRMC_SYNTH_OPTION(synthHeads, "heads", 4, "Query heads (4)");
@@ -201,61 +211,7 @@ KVRMC_SYNTH_OPTION(synthSeed, "seed", 1, "Seed of the weights (1)");
 cl::opt<bool> isSeeded("seeded",
                        cl::desc("Write seeds, of which the runtime makes the "
                                 "weights when it loads the package"),
-                       cl::cat(category), cl::sub(synthCommand));
-
-// Attention kernels alone.
-#define KVRMC_ATTENTION_OPTION(type, name, flag, value, text)                  \
-  cl::opt<type> name(flag, cl::desc(text), cl::init(value), cl::cat(category), \
-                     cl::sub(attentionCommand))
-KVRMC_ATTENTION_OPTION(int64_t, attentionHeads, "heads", 32,
-                       "Query heads (32)");
-KVRMC_ATTENTION_OPTION(int64_t, attentionKvHeads, "kv-heads", 8,
-                       "KV heads (8)");
-KVRMC_ATTENTION_OPTION(int64_t, attentionHeadDim, "head-dim", 128,
-                       "Head dimension: " KVRM_HEAD_SHAPES_TEXT " (128)");
-KVRMC_ATTENTION_OPTION(int64_t, attentionQueries, "queries", 1,
-                       "Query tokens a slot and step (1)");
-KVRMC_ATTENTION_OPTION(int64_t, attentionPage, "page-size", 16,
-                       "Tokens a page: 16, 32 or 64 (16)");
-KVRMC_ATTENTION_OPTION(int64_t, attentionKvTile, "kv-tile", 64,
-                       "Cached tokens a tile of work (64)");
-KVRMC_ATTENTION_OPTION(int64_t, attentionWarps, "warps", 0,
-                       "Warps of a block; 0: as suits the head dimension (0)");
-KVRMC_ATTENTION_OPTION(int64_t, attentionStages, "stages", 0,
-                       "Strips in flight a warp; 0: all that fit (0)");
-KVRMC_ATTENTION_OPTION(int64_t, attentionBlocksPerSM, "blocks-per-sm", 1,
-                       "Blocks that share a multiprocessor (1)");
-KVRMC_ATTENTION_OPTION(std::string, attentionElement, "cache-type", "f16",
-                       "Element of pool, queries and output: f16, bf16");
-KVRMC_ATTENTION_OPTION(std::string, attentionArch, "arch", "sm_90",
-                       "sm_80 or sm_90 (sm_90)");
-KVRMC_ATTENTION_OPTION(bool, attentionStaged, "staged", false,
-                       "Kernels over staged pages too, to compare");
-KVRMC_ATTENTION_OPTION(bool, attentionResources, "resources", false,
-                       "Print registers and spills, as ptxas reports them");
-KVRMC_ATTENTION_OPTION(bool, attentionQuiet, "quiet", false,
-                       "Say nothing but errors");
-#undef KVRMC_ATTENTION_OPTION
-cl::opt<std::string>
-    attentionOutput("o", cl::desc("Kernel set to write, or file to emit"),
-                    cl::value_desc("path"), cl::cat(category),
-                    cl::sub(attentionCommand));
-cl::opt<Emit> attentionEmit(
-    "emit", cl::desc("Stop at a phase:"),
-    cl::values(clEnumValN(Emit::Static, "static", "phase 1: static graph"),
-               clEnumValN(Emit::Paged, "paged", "phase 2: paged session"),
-               clEnumValN(Emit::Kernels, "kernels", "phase 3: tile programs"),
-               clEnumValN(Emit::LLVM, "llvm", "optimised LLVM IR"),
-               clEnumValN(Emit::PTX, "ptx", "PTX"),
-               clEnumValN(Emit::Package, "package", "the package (default)")),
-    cl::init(Emit::Package), cl::cat(category), cl::sub(attentionCommand));
-
-llvm::Expected<bool> isBF16(llvm::StringRef option, llvm::StringRef value) {
-  if (value == "f16" || value == "bf16")
-    return value == "bf16";
-  return llvm::createStringError("--" + option + ": '" + value +
-                                 "' is neither f16 nor bf16");
-}
+                       cl::cat(category()), cl::sub(synthCommand));
 
 llvm::Expected<kvrm::DecoderModel> openModel() {
   if (!synthCommand) {
@@ -275,48 +231,6 @@ llvm::Expected<kvrm::DecoderModel> openModel() {
   options.context = capacity;
   options.seed = static_cast<uint64_t>(synthSeed);
   return kvrm::synthModel(options);
-}
-
-/// What a package may not say is refused before it is compiled, which takes
-/// longer the larger a tile is.
-llvm::Error checkTile(int64_t tokens) {
-  if (tokens > KVRM_MAX_KV_TILE)
-    return llvm::createStringError("--kv-tile: %lld is over the limit %d",
-                                   static_cast<long long>(tokens),
-                                   int(KVRM_MAX_KV_TILE));
-  return llvm::Error::success();
-}
-
-llvm::Error runAttention() {
-  if (llvm::Error error = checkTile(attentionKvTile))
-    return error;
-  llvm::Expected<bool> isBF16Cache = isBF16("cache-type", attentionElement);
-  if (!isBF16Cache)
-    return isBF16Cache.takeError();
-  llvm::Expected<Source> source = attentionSource({.heads = attentionHeads,
-                                                   .kvHeads = attentionKvHeads,
-                                                   .headDim = attentionHeadDim,
-                                                   .pageTokens = attentionPage,
-                                                   .queries = attentionQueries,
-                                                   .isBF16 = *isBF16Cache});
-  if (!source)
-    return source.takeError();
-  llvm::Expected<mlir::kvrm::NVPTXTarget> machine =
-      mlir::kvrm::NVPTXTarget::create(attentionArch);
-  if (!machine)
-    return machine.takeError();
-  GPUTarget::Options options;
-  options.pipeline.page = attentionPage;
-  options.pipeline.kvTile = attentionKvTile;
-  options.pipeline.warps = attentionWarps;
-  options.pipeline.stages = attentionStages;
-  options.pipeline.blocksPerSM = attentionBlocksPerSM;
-  options.isStaged = attentionStaged;
-  options.printsResources = attentionResources;
-  options.isQuiet = attentionQuiet;
-  GPUTarget gpu(std::move(*machine), options);
-  return compile(std::move(*source), gpu,
-                 {attentionOutput, {}, attentionEmit, attentionQuiet});
 }
 
 bool isForGPU() { return target == "nvptx"; }
@@ -382,6 +296,11 @@ llvm::Error checkMixed() {
   return llvm::Error::success();
 }
 
+/// The element of matrices that are in no blocks.
+std::string matrixType() {
+  return weightType == "file" ? std::string("f16") : std::string(weightType);
+}
+
 /// What GPUs have not, or not yet.
 llvm::Error checkGPUOptions() {
   if (schedule != "auto" && schedule != "workqueue")
@@ -396,8 +315,11 @@ llvm::Error checkGPUOptions() {
   if (activations.getNumOccurrences())
     return llvm::createStringError(
         "--activations: a GPU's are of the --cache-type");
-  if (weightType != cacheType)
-    return llvm::createStringError("--weight-type: '" + weightType +
+  if (rounding.getNumOccurrences())
+    return llvm::createStringError(
+        "--quantized-activations: a GPU's weights are in no blocks");
+  if (matrixType() != cacheType)
+    return llvm::createStringError("--weight-type: '" + matrixType() +
                                    "' is not the --cache-type, '" + cacheType +
                                    "', of which a GPU's activations are");
   return llvm::Error::success();
@@ -420,11 +342,27 @@ int64_t gpuPage() {
   return isStatic && !page.getNumOccurrences() ? largest : page;
 }
 
+/// Matrices that stay in the blocks of their files.
+llvm::StringMap<std::vector<kvrm::WeightPiece>>
+findPieces(const kvrm::DecoderModel &decoder) {
+  llvm::StringMap<std::vector<kvrm::WeightPiece>> found;
+  for (const kvrm::WeightShape &weight : kvrm::weightsOf(decoder.config)) {
+    if (weight.kind != kvrm::WeightKind::Matrix)
+      continue;
+    std::vector<kvrm::WeightPiece> pieces = decoder.piecesOf(weight.name);
+    if (llvm::any_of(pieces, [](const kvrm::WeightPiece &piece) {
+          return piece.format.has_value();
+        }))
+      found[weight.name] = std::move(pieces);
+  }
+  return found;
+}
+
 llvm::Expected<kvrm::GraphShape> decoderShape() {
   llvm::Expected<bool> bf16Cache = isBF16("cache-type", cacheType);
   if (!bf16Cache)
     return bf16Cache.takeError();
-  llvm::Expected<bool> bf16Weights = isBF16("weight-type", weightType);
+  llvm::Expected<bool> bf16Weights = isBF16("weight-type", matrixType());
   if (!bf16Weights)
     return bf16Weights.takeError();
   kvrm::GraphShape shape;
@@ -476,7 +414,12 @@ cpuTarget(const kvrm::DecoderConfig &config) {
         "--arch: '" + arch + "' has vectors of " + llvm::Twine(lanes) +
         " lanes, of which head_dim " + llvm::Twine(config.headDim) +
         " is no multiple");
+  if (rounding.getNumOccurrences() && rounding == Rounding::Int8 &&
+      machine->getDot() == "none")
+    return llvm::createStringError("--quantized-activations: '" + arch +
+                                   "' cannot multiply int8");
   mlir::kvrm::HostPipelineOptions pipeline;
+  pipeline.exactActivations = rounding == Rounding::Exact;
   pipeline.isStatic = isStatic;
   pipeline.ranks = tensorParallel.ranks();
   pipeline.page = page;
@@ -528,8 +471,12 @@ llvm::Error checkGraphOptions() {
         "--activations: a graph's are what the graph says");
   if (cacheType != "f16" && cacheType != "bf16")
     return isBF16("cache-type", cacheType).takeError();
-  if (weightType != "f16" && weightType != "bf16" && weightType != "f32")
-    return llvm::createStringError("--weight-type: '" + weightType +
+  if (rounding.getNumOccurrences())
+    return llvm::createStringError(
+        "--quantized-activations: a graph's weights are in no blocks");
+  std::string element = matrixType();
+  if (element != "f16" && element != "bf16" && element != "f32")
+    return llvm::createStringError("--weight-type: '" + element +
                                    "' is none of f32, f16 and bf16");
   if (llvm::Error error = kvrm::checkRange("--slots", slots, 1, KVRM_MAX_ROWS))
     return error;
@@ -544,7 +491,7 @@ llvm::Error runGraph() {
   options.weights = weights;
   options.manifest = manifest;
   options.cacheType = cacheType;
-  options.weightType = weightType;
+  options.weightType = matrixType();
   options.slots = slots.getNumOccurrences() ? slots : 0;
   options.prefillChunk = chunk;
   options.needsWeights = emit == Emit::Package || emit == Emit::LLVM;
@@ -570,7 +517,7 @@ llvm::Error runGraph() {
 }
 
 llvm::Error run() {
-  if (attentionCommand)
+  if (isAttentionCommand())
     return runAttention();
   if (target != "host" && !isForGPU())
     return llvm::createStringError("--target: '" + target +
@@ -600,6 +547,9 @@ llvm::Error run() {
   if (llvm::Error error =
           tensorParallel.check(decoder->config, isStatic && !isForGPU()))
     return error;
+  // Ranks have slices of matrices, and blocks are not sliced.
+  if (weightType == "file" && !isForGPU() && tensorParallel.ranks() == 1)
+    shape->pieces = findPieces(*decoder);
   llvm::Expected<std::unique_ptr<Target>> machine =
       isForGPU() ? gpuTarget() : cpuTarget(decoder->config);
   if (!machine)
@@ -661,8 +611,8 @@ int main(int argc, char **argv) {
   llvm::InitLLVM init(argc, argv);
   llvm::install_fatal_error_handler(onFatalError);
   cl::SetVersionPrinter(printVersion);
-  cl::HideUnrelatedOptions(category);
-  cl::HideUnrelatedOptions(category, synthCommand);
+  cl::HideUnrelatedOptions(category());
+  cl::HideUnrelatedOptions(category(), synthCommand);
   std::string message;
   if (!parseCommandLine(argc, argv, message)) {
     // The first line says what is wrong, others what else is wrong.

@@ -38,6 +38,9 @@ public:
   std::string getTriple() const;
   /// f32 lanes of the widest vector register that pays.
   int64_t getLanes() const { return lanes; }
+  /// What it has to multiply codes of eight bits, in vectors of so many lanes:
+  /// "vnni", "maddubs" or "none", as kvrm-lower-dense-to-host takes it.
+  StringRef getDot() const { return dot; }
   /// CPU features, by the names of the package manifest, that code may use.
   ArrayRef<std::string> getRequiredFeatures() const { return required; }
 
@@ -53,6 +56,7 @@ private:
   std::string cpu;
   std::string features;
   int64_t lanes = 4;
+  StringRef dot = "none";
   std::vector<std::string> required;
   std::shared_ptr<llvm::TargetMachine> machine;
 };

@@ -149,14 +149,22 @@ def LowerDenseToHostPass
     Lowers the linalg ops of the functions that steps dispatch. A contraction
     with a weight in panels, as `kvrm-pack-weights` writes it, is recognised by
     its maps and body and becomes a register-tiled vector kernel, which takes
-    over a zero-fill before it. Anything else becomes loops.
+    over a zero-fill before it; so does a `kvrm.block_product`, whose codes are
+    unpacked in registers. Anything else becomes loops.
+
+    `dot` says what multiplies codes of eight bits: `vnni`, four products and
+    their sum at once; `maddubs`, two; or `none`, where a product of quantised
+    activations is an error.
   }];
   let options = [
     Option<"lanes", "lanes", "int64_t", /*default=*/"16",
            "f32 lanes of a vector register">,
+    Option<"dot", "dot", "std::string", /*default=*/[{"vnni"}],
+           "What multiplies codes: vnni, maddubs or none">,
   ];
   let dependentDialects = [
-    "::mlir::arith::ArithDialect", "::mlir::memref::MemRefDialect",
+    "::mlir::arith::ArithDialect", "::mlir::LLVM::LLVMDialect",
+    "::mlir::math::MathDialect", "::mlir::memref::MemRefDialect",
     "::mlir::scf::SCFDialect", "::mlir::vector::VectorDialect"];
 }
 

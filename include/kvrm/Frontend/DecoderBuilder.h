@@ -15,7 +15,8 @@
 //
 // The dense part is in linalg, attention is `kvrm.cached_attention`, weights
 // are `ml_program` globals with the names of Model.h and no values. Matrices
-// are f16 or bf16, norms and RoPE tables f32. Sums, the residual stream and
+// are f16 or bf16, or in blocks, which `kvrm.dequantize` gives the values of;
+// norms and RoPE tables are f32. Sums, the residual stream and
 // logits are f32; what a product or attention reads is of the shape's
 // `activations`.
 //
@@ -42,6 +43,9 @@ struct GraphShape {
   bool mixes = false;        ///< there is a mixed_step
   bool bf16Cache = false;    ///< KV in bf16, else f16
   bool bf16Weights = false;  ///< matrices in bf16, else f16
+  /// Matrices of which something stays in the blocks that the files have, by
+  /// name: DecoderModel::piecesOf() of each.
+  llvm::StringMap<std::vector<WeightPiece>> pieces;
   /// CPUs take f32, GPUs the element of the cache: normalized rows, queries,
   /// keys, values, what attention returns, and the gated feed-forward.
   ActivationType activations = ActivationType::F32;

@@ -103,6 +103,13 @@ struct WeightShape {
 /// Every weight of such a decoder, as listed in Model.h.
 std::vector<WeightShape> weightsOf(const DecoderConfig &config);
 
+/// A matrix of a layer that files may have in parts, one below the other.
+struct PartNames {
+  const char *whole;
+  std::vector<const char *> parts;
+};
+const std::vector<PartNames> &partNames();
+
 /// The name of a layer's weight: "blk.3.attn_qkv".
 std::string layerWeight(int64_t layer, const char *name);
 

@@ -29,6 +29,10 @@
 //   rope_cos, rope_sin   [context][headDim / 2]
 //   rope_cos_local, rope_sin_local: the same, of layers with a window
 //
+// Where the files have a matrix in blocks, and its parts in blocks of unlike
+// formats, the parts are weights, too: blk.N.attn_q, attn_k and attn_v, and
+// blk.N.ffn_gate and ffn_up.
+//
 // Which of bias, norms and tables there are, the configuration says.
 //
 // RoPE is in the half-split form: of each head of q and k, element i and
@@ -42,6 +46,7 @@
 #define KVRM_FRONTEND_MODEL_H
 
 #include "kvrm/Frontend/DecoderConfig.h"
+#include "kvrm/Frontend/Quantization.h"
 #include "kvrm/runtime/support/SeededValues.h"
 
 #include "llvm/ADT/StringMap.h"
@@ -67,6 +72,13 @@ public:
   virtual void readRows(int64_t begin, int64_t end, float *out) const = 0;
   /// What a user knows a row by: its file and tensor; empty if it has none.
   virtual std::string origin(int64_t /*row*/) const { return {}; }
+  /// The blocks that the files have all rows in, if there are such.
+  virtual std::optional<BlockFormat> blockFormat() const {
+    return std::nullopt;
+  }
+  /// Copies the blocks of rows [begin, end), as GGUF has them, to `out`. Only
+  /// of what is in blocks; several threads may call this at once.
+  virtual void readBlocks(int64_t begin, int64_t end, uint8_t *out) const;
   /// What makes the values, row after row, if a seed does; else null.
   virtual const SeededValues *seededValues() const { return nullptr; }
 };
@@ -108,6 +120,13 @@ struct TokenizerData {
   std::string chatTemplate;
 };
 
+/// Rows of a matrix that are stored as a weight of their own.
+struct WeightPiece {
+  std::string name;
+  int64_t rows = 0;
+  std::optional<BlockFormat> format; ///< none: elements as the graph has them
+};
+
 class DecoderModel {
 public:
   DecoderConfig config;
@@ -122,6 +141,10 @@ public:
   void set(llvm::StringRef name, std::shared_ptr<const WeightSource> source);
   /// Gives the weight `name` the source of `existing`.
   void share(llvm::StringRef name, llvm::StringRef existing);
+
+  /// The weights that a matrix is stored as, one below the other, so that what
+  /// the files have in blocks stays in them: itself, or its parts.
+  std::vector<WeightPiece> piecesOf(llvm::StringRef matrix) const;
 
   /// Adds rope_cos and rope_sin, and the local ones, for `config`. Angles are
   /// computed in double.

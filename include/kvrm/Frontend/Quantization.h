@@ -14,11 +14,20 @@
 #ifndef KVRM_FRONTEND_QUANTIZATION_H
 #define KVRM_FRONTEND_QUANTIZATION_H
 
+#include "kvrm/Support/BlockFormat.h"
+
 #include "llvm/ADT/StringRef.h"
 
 #include <cstdint>
 
 namespace kvrm {
+
+using kvrmblocks::BlockFormat;
+using kvrmblocks::BlockShape;
+using kvrmblocks::kMaxBlockElements;
+using kvrmblocks::kMaxBlockGroups;
+using kvrmblocks::kStretch;
+using kvrmblocks::shapeOf;
 
 /// ggml_type. Only the values that kvrm can read.
 enum class GGMLType : uint32_t {

@@ -23,6 +23,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -68,12 +69,23 @@ struct WeightLayout {
   int64_t rowPanel = 0;
   /// In the data section, a multiple of KVRM_ALIGNMENT.
   int64_t offset = -1;
+  /// In blocks, whatever `type` says: records of `rowPanel` rows, [rows /
+  /// rowPanel][blocks of a row][record], as BlockFormat.h has them. The source
+  /// has to be in these blocks.
+  std::optional<BlockFormat> blocks;
 
   /// Rows as stored.
   int64_t paddedRows() const {
     return rowPanel > 0 ? (rows + rowPanel - 1) / rowPanel * rowPanel : rows;
   }
-  int64_t bytes() const { return paddedRows() * cols * sizeOf(type); }
+  /// Of a row as stored; in a panel, its share of it.
+  int64_t rowBytes() const {
+    if (!blocks)
+      return cols * sizeOf(type);
+    BlockShape shape = shapeOf(*blocks);
+    return cols / shape.elements * shape.recordBytes(rowPanel) / rowPanel;
+  }
+  int64_t bytes() const { return paddedRows() * rowBytes(); }
 };
 
 /// Checks that `model` has what the layouts ask for: every name, with the same

@@ -67,6 +67,16 @@ struct HostPipelineOptions : public TargetOptions<HostPipelineOptions> {
       *this, "lanes",
       llvm::cl::desc("f32 lanes of a vector register: 16, 8 or 4"),
       llvm::cl::init(16)};
+  Option<std::string> dot{
+      *this, "dot",
+      llvm::cl::desc("What multiplies codes of eight bits: vnni, maddubs or "
+                     "none"),
+      llvm::cl::init("vnni")};
+  Option<bool> exactActivations{
+      *this, "exact-activations",
+      llvm::cl::desc("Multiply weights in blocks with activations in f32, and "
+                     "not rounded to eight bits; always so without a dot"),
+      llvm::cl::init(false)};
 };
 
 /// Options of `kvrm-to-nvvm`.

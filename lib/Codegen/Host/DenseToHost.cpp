@@ -17,6 +17,8 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "BlockKernels.h"
+
 #include "kvrm/Codegen/Passes.h"
 #include "kvrm/Dialect/KVRM/Utils/Steps.h"
 
@@ -25,7 +27,10 @@
 #include "mlir/IR/ImplicitLocOpBuilder.h"
 #include "mlir/IR/Matchers.h"
 
+#include "llvm/ADT/StringSwitch.h"
+
 #include <algorithm>
+#include <optional>
 
 namespace mlir::kvrm {
 #define GEN_PASS_DEF_LOWERDENSETOHOSTPASS
@@ -282,6 +287,16 @@ public:
           << lanes.getValue() << ", outside 1..64";
       return signalPassFailure();
     }
+    codeDot = llvm::StringSwitch<std::optional<CodeDot>>(dot)
+                  .Case("vnni", CodeDot::Vnni)
+                  .Case("maddubs", CodeDot::Maddubs)
+                  .Case("none", CodeDot::None)
+                  .Default(std::nullopt);
+    if (!codeDot) {
+      getOperation().emitError("dot is '")
+          << dot << "', none of vnni, maddubs and none";
+      return signalPassFailure();
+    }
     SymbolTable symbols(getOperation());
     llvm::SetVector<func::FuncOp> callees;
     for (func::FuncOp step : getSteps(getOperation()))
@@ -296,6 +311,8 @@ public:
 
 private:
   LogicalResult lower(func::FuncOp func) {
+    if (failed(lowerBlocks(func)))
+      return failure();
     SmallVector<linalg::LinalgOp> ops;
     func.walk([&](linalg::LinalgOp op) { ops.push_back(op); });
     for (linalg::LinalgOp op : ops) {
@@ -323,13 +340,39 @@ private:
     return success();
   }
 
+  LogicalResult lowerBlocks(func::FuncOp func) {
+    SmallVector<DestinationStyleOpInterface> ops;
+    func.walk([&](DestinationStyleOpInterface op) {
+      if (isa<BlockProductOp, QuantizeRowsOp>(*op))
+        ops.push_back(op);
+    });
+    for (DestinationStyleOpInterface op : ops) {
+      if (!op.hasPureBufferSemantics())
+        return op->emitOpError("is not on buffers");
+      if (auto product = dyn_cast<BlockProductOp>(*op)) {
+        linalg::FillOp zero = zeroFillBefore(op);
+        if (failed(
+                writeBlockProduct(product, zero != nullptr, lanes, *codeDot)))
+          return failure();
+        if (zero)
+          zero.erase();
+      } else {
+        writeQuantizeRows(cast<QuantizeRowsOp>(*op), lanes);
+      }
+      op->erase();
+    }
+    return success();
+  }
+
   /// The op just before `op`, if all that it does is to make its output zero.
-  static linalg::FillOp zeroFillBefore(linalg::LinalgOp op) {
+  static linalg::FillOp zeroFillBefore(DestinationStyleOpInterface op) {
     auto fill = dyn_cast_or_null<linalg::FillOp>(op->getPrevNode());
     if (!fill || fill.getOutputs().front() != op.getDpsInits()[0] ||
         !matchPattern(fill.getInputs().front(), m_AnyZeroFloat()))
       return {};
     return fill;
   }
+
+  std::optional<CodeDot> codeDot;
 };
 } // namespace

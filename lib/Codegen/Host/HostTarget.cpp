@@ -72,6 +72,11 @@ llvm::Expected<HostTarget> HostTarget::create(StringRef arch) {
       return llvm::createStringError(
           "--arch: '" + arch + "' lacks AVX2, FMA or F16C, which kernels need");
     result.lanes = has("avx512f") && has("avx512vl") ? 16 : 8;
+    bool isWide = result.lanes == 16;
+    if (isWide ? has("avx512vnni") : has("avxvnni"))
+      result.dot = "vnni";
+    else if (!isWide || has("avx512bw"))
+      result.dot = "maddubs";
     // What the optimiser may use of this CPU; the runtime knows the same names.
     for (StringRef feature : {"popcnt",       "lzcnt",
                               "movbe",        "avx",

@@ -83,7 +83,7 @@ module attributes {test.a = #kvrm.weight<row_major, offset = -64>} {}
 
 // -----
 
-// expected-error@+1 {{only panels have a panel and rows}}
+// expected-error@+1 {{only panels and blocks have a panel and rows}}
 module attributes {test.a = #kvrm.weight<row_major, offset = 0, panel = 32, rows = 64>} {}
 
 // -----

@@ -42,6 +42,12 @@ static void printScheduleCount(AsmPrinter &printer, int64_t splits,
 #define GET_ATTRDEF_CLASSES
 #include "kvrm/Dialect/KVRM/IR/KVRMAttrs.cpp.inc"
 
+static_assert(static_cast<int>(BlockFormat::Q4_0) ==
+              static_cast<int>(kvrmblocks::BlockFormat::Q4_0));
+static_assert(static_cast<int>(BlockFormat::Q8_0) ==
+              static_cast<int>(kvrmblocks::BlockFormat::Q8_0));
+static_assert(static_cast<int>(BlockFormat::Q6_K) ==
+              static_cast<int>(kvrmblocks::BlockFormat::Q6_K));
 static_assert(static_cast<int>(Transport::Native) == KVRM_TRANSPORT_NATIVE);
 static_assert(static_cast<int>(Transport::Staged) == KVRM_TRANSPORT_STAGED);
 static_assert(static_cast<int>(ScheduleKind::Rows) == KVRM_SCHEDULE_ROWS);
@@ -106,14 +112,17 @@ FarHistoryAttr::verify(function_ref<InFlightDiagnostic()> emitError,
 
 LogicalResult WeightAttr::verify(function_ref<InFlightDiagnostic()> emitError,
                                  WeightFormat format, int64_t offset,
-                                 int64_t panel, int64_t rows) {
+                                 int64_t panel, int64_t rows,
+                                 BlockFormatAttr block) {
   if (offset < 0 || offset % KVRM_ALIGNMENT)
     return emitError() << "offset is " << offset << ", not a multiple of "
                        << int64_t{KVRM_ALIGNMENT};
+  if ((format == WeightFormat::Blocks) != static_cast<bool>(block))
+    return emitError() << "blocks have a block format, and nothing else has";
   if (format == WeightFormat::RowMajor)
     return panel == 0 && rows == 0
                ? success()
-               : emitError() << "only panels have a panel and rows";
+               : emitError() << "only panels and blocks have a panel and rows";
   if (panel < 1)
     return emitError() << "panel is " << panel << ", not positive";
   if (rows < 1)

@@ -172,14 +172,24 @@ static LogicalResult verifyWeight(Operation *op, Attribute value) {
            << global.getType();
   if (weight.getFormat() == WeightFormat::RowMajor)
     return success();
-  auto panels = static_cast<int64_t>(
-      llvm::divideCeil(weight.getRows(), weight.getPanel()));
+  int64_t panel = weight.getPanel();
+  auto panels = static_cast<int64_t>(llvm::divideCeil(weight.getRows(), panel));
+  if (weight.getFormat() == WeightFormat::Blocks) {
+    int64_t record = getShape(weight.getBlock().getValue()).recordBytes(panel);
+    if (type.getRank() != 3 || type.getDimSize(0) != panels ||
+        type.getDimSize(2) != record || !type.getElementType().isInteger(8))
+      return op->emitOpError("is a weight of ")
+             << weight.getRows() << " rows in blocks of "
+             << stringifyBlockFormat(weight.getBlock().getValue())
+             << ", panels of " << panel << ", which is not " << type << " but "
+             << panels << "xkx" << record << "xi8";
+    return success();
+  }
   if (type.getRank() != 3 || type.getDimSize(0) != panels ||
-      type.getDimSize(2) != weight.getPanel())
+      type.getDimSize(2) != panel)
     return op->emitOpError("is a weight of ")
-           << weight.getRows() << " rows in panels of " << weight.getPanel()
-           << ", which is not " << type << " but " << panels << "xkx"
-           << weight.getPanel();
+           << weight.getRows() << " rows in panels of " << panel
+           << ", which is not " << type << " but " << panels << "xkx" << panel;
   return success();
 }
 

@@ -6,7 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
+#include "FormVerifiers.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Math/IR/Math.h"
@@ -14,47 +14,9 @@
 using namespace mlir;
 using namespace mlir::kvrm;
 
-using Effects = SmallVectorImpl<MemoryEffects::EffectInstance>;
-
 //===----------------------------------------------------------------------===//
 // What forms share
 //===----------------------------------------------------------------------===//
-
-/// Reads of the operands that are buffers, and a write of the output.
-static void addEffects(DestinationStyleOpInterface form, Effects &effects) {
-  for (OpOperand &operand : form->getOpOperands()) {
-    if (!isa<MemRefType>(operand.get().getType()))
-      continue;
-    if (form.isDpsInit(&operand))
-      effects.emplace_back(MemoryEffects::Write::get(), &operand);
-    else
-      effects.emplace_back(MemoryEffects::Read::get(), &operand);
-  }
-}
-
-/// Threads of a target take neighbours of a row at once.
-static LogicalResult verifyContiguousRows(Operation *op, const Twine &name,
-                                          Type type) {
-  auto buffer = dyn_cast<MemRefType>(type);
-  if (buffer && !buffer.isLastDimUnitStride())
-    return op->emitOpError(name)
-           << " is " << type << ", not contiguous in its last dimension";
-  return success();
-}
-
-/// A static, positive shape; `meaning` names its dimensions.
-static LogicalResult verifyRank(Operation *op, StringRef name, Value operand,
-                                int64_t rank, StringRef meaning) {
-  auto type = cast<ShapedType>(operand.getType());
-  if (!kvrm::detail::isPositiveShape(type, rank))
-    return op->emitOpError(name) << " must have a static, positive shape "
-                                 << meaning << ", got " << type;
-  return verifyContiguousRows(op, name, type);
-}
-
-static ArrayRef<int64_t> shapeOf(Value operand) {
-  return cast<ShapedType>(operand.getType()).getShape();
-}
 
 static LogicalResult verifyEpsilon(Operation *op, const APFloat &epsilon) {
   if (!epsilon.isFinite() || epsilon.isNegative() || epsilon.isZero())

@@ -87,14 +87,15 @@ struct StepOpModel
   }
 };
 
-/// Forms of the dense part write their outputs, whatever they held, and take
-/// buffers that are contiguous in their last dimension.
+/// Forms of the dense part write their outputs, whatever they held unless they
+/// add to it, and take buffers that are contiguous in their last dimension.
 template <typename OpTy>
 struct FormOpModel
     : public DstBufferizableOpInterfaceExternalModel<FormOpModel<OpTy>, OpTy> {
   bool bufferizesToMemoryRead(Operation *op, OpOperand &operand,
                               const AnalysisState & /*state*/) const {
-    return !cast<DestinationStyleOpInterface>(op).isDpsInit(&operand);
+    return std::is_same_v<OpTy, BlockProductOp> ||
+           !cast<DestinationStyleOpInterface>(op).isDpsInit(&operand);
   }
   LogicalResult bufferize(Operation *op, RewriterBase &rewriter,
                           const BufferizationOptions &options,
@@ -193,6 +194,8 @@ void kvrm::registerBufferizableOpInterfaceExternalModels(
     RmsNormOp::attachInterface<FormOpModel<RmsNormOp>>(*context);
     AllReduceOp::attachInterface<CollectiveOpModel<AllReduceOp>>(*context);
     AllGatherOp::attachInterface<CollectiveOpModel<AllGatherOp>>(*context);
+    QuantizeRowsOp::attachInterface<FormOpModel<QuantizeRowsOp>>(*context);
+    BlockProductOp::attachInterface<FormOpModel<BlockProductOp>>(*context);
     PositionsOp::attachInterface<RowFieldModel<PositionsOp>>(*context);
     CountsOp::attachInterface<RowFieldModel<CountsOp>>(*context);
   });

@@ -59,6 +59,13 @@ static bool isActivation(Value value, int64_t rank) {
 // Products
 //===----------------------------------------------------------------------===//
 
+/// Whether `value` is a weight, or the values of one in blocks.
+static bool isWeight(Value value) {
+  if (auto dequantize = value.getDefiningOp<DequantizeOp>())
+    value = dequantize.getBlocks();
+  return value.getDefiningOp<ml_program::GlobalLoadConstOp>() != nullptr;
+}
+
 /// Whether `matmul` is a product with the transpose of a weight, from zero.
 static bool multipliesWithWeight(linalg::MatmulOp matmul) {
   if (!isa<linalg::MatmulTransposeBOp>(matmul.getOperation()) ||
@@ -66,7 +73,7 @@ static bool multipliesWithWeight(linalg::MatmulOp matmul) {
     return false;
   Value weight = matmul.getInputs()[1], init = matmul.getOutputs()[0];
   auto zero = init.getDefiningOp<linalg::FillOp>();
-  return weight.getDefiningOp<ml_program::GlobalLoadConstOp>() && zero &&
+  return isWeight(weight) && zero &&
          matchPattern(zero.getInputs().front(), m_AnyZeroFloat()) &&
          isActivation(matmul.getInputs()[0], 2) && isActivation(weight, 2) &&
          isActivation(init, 2) && getElementTypeOrSelf(init).isF32();

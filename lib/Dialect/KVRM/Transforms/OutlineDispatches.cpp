@@ -15,6 +15,7 @@
 #include "mlir/IR/Matchers.h"
 #include "mlir/Interfaces/ViewLikeInterface.h"
 #include "mlir/Transforms/RegionUtils.h"
+#include "llvm/ADT/TypeSwitch.h"
 
 #include <algorithm>
 
@@ -72,13 +73,21 @@ namespace {
 /// before it: both then run on a task's share alone.
 struct DensePart {
   linalg::FillOp fill;
-  linalg::LinalgOp op;
+  DestinationStyleOpInterface op;
 
   /// Buffers that it uses, outputs last, and constants.
   SmallVector<Value> inputs, outputs, constants;
 
+  /// Whether a step dispatches `op`.
+  static bool isDense(Operation *op) {
+    return isa<linalg::LinalgOp, QuantizeRowsOp, BlockProductOp>(op);
+  }
   LogicalResult verify();
   LogicalResult collectUses();
+  /// Iterations of all its loops, those that tasks share first.
+  SmallVector<int64_t> getLoopRanges();
+  /// What a profile shows.
+  StringRef getName();
 };
 
 class OutlineDispatchesPass
@@ -100,17 +109,45 @@ private:
 
 } // namespace
 
+SmallVector<int64_t> DensePart::getLoopRanges() {
+  auto shapeOf = [](Value value) {
+    return cast<ShapedType>(value.getType()).getShape();
+  };
+  if (auto generic = dyn_cast<linalg::LinalgOp>(*op))
+    return generic.getStaticLoopRanges();
+  if (auto quantize = dyn_cast<QuantizeRowsOp>(*op))
+    return llvm::to_vector(shapeOf(quantize.getInput()));
+  auto product = cast<BlockProductOp>(*op);
+  SmallVector<int64_t> ranges(shapeOf(product.getWeight()));
+  ranges.push_back(product.getRows());
+  return ranges;
+}
+
+StringRef DensePart::getName() {
+  if (isa<QuantizeRowsOp>(*op))
+    return "quantize_rows";
+  auto generic = dyn_cast<linalg::LinalgOp>(*op);
+  if (!generic)
+    return "block_product";
+  if (generic.getNumReductionLoops() == 0)
+    return "elementwise";
+  return generic.getNumDpsInputs() > 1 ? "contraction" : "reduction";
+}
+
 LogicalResult DensePart::verify() {
-  SmallVector<int64_t> ranges = op.getStaticLoopRanges();
+  SmallVector<int64_t> ranges = getLoopRanges();
   if (ranges.empty() || llvm::any_of(ranges, ShapedType::isDynamic))
-    return op.emitOpError("in a step must have static loops");
-  if (op.getIteratorTypesArray().front() != utils::IteratorType::parallel)
-    return op.emitOpError("in a step must have a parallel outermost loop");
-  for (AffineMap map : op.getIndexingMapsArray())
+    return op->emitOpError("in a step must have static loops");
+  auto generic = dyn_cast<linalg::LinalgOp>(*op);
+  if (!generic)
+    return success();
+  if (generic.getIteratorTypesArray().front() != utils::IteratorType::parallel)
+    return op->emitOpError("in a step must have a parallel outermost loop");
+  for (AffineMap map : generic.getIndexingMapsArray())
     for (AffineExpr expr : map.getResults())
       if (expr.isFunctionOfDim(0) && !stepsForwards(expr))
-        return op.emitOpError("in a step must step forwards through its "
-                              "buffers, unlike ")
+        return op->emitOpError("in a step must step forwards through its "
+                               "buffers, unlike ")
                << AffineMapAttr::get(map);
   return success();
 }
@@ -129,41 +166,79 @@ LogicalResult DensePart::collectUses() {
     } else if (matchPattern(value, m_Constant())) {
       constants.push_back(value);
     } else {
-      return op.emitOpError("uses a value that is neither a buffer nor a "
-                            "constant");
+      return op->emitOpError("uses a value that is neither a buffer nor a "
+                             "constant");
     }
   }
   return success();
+}
+
+/// Elements [begin, begin + size) of dimension `dim` of a buffer, and all of
+/// the others.
+static Value sliceOf(ImplicitLocOpBuilder &b, Value buffer, unsigned dim,
+                     OpFoldResult begin, OpFoldResult size) {
+  SmallVector<OpFoldResult> offsets, sizes,
+      strides(cast<MemRefType>(buffer.getType()).getRank(), b.getIndexAttr(1));
+  for (int64_t extent : cast<MemRefType>(buffer.getType()).getShape()) {
+    offsets.push_back(b.getIndexAttr(0));
+    sizes.push_back(b.getIndexAttr(extent));
+  }
+  offsets[dim] = begin;
+  sizes[dim] = size;
+  return memref::SubViewOp::create(b, buffer, offsets, sizes, strides);
+}
+
+/// The operands of iterations [begin, begin + count) of the outermost loop.
+static SmallVector<Value> shareOperands(ImplicitLocOpBuilder &b,
+                                        linalg::LinalgOp op, Value begin,
+                                        Value count) {
+  SmallVector<OpFoldResult> sizes(op.getNumLoops(), b.getIndexAttr(0)),
+      bounds = getAsIndexOpFoldResult(b.getContext(), op.getStaticLoopRanges());
+  sizes.front() = count;
+  return linalg::makeTiledShapes(b, op.getLoc(), op, op->getOperands(),
+                                 {OpFoldResult(begin)}, sizes, bounds,
+                                 /*omitPartialTileCheck=*/true);
+}
+
+static SmallVector<Value> shareOperands(ImplicitLocOpBuilder &b,
+                                        QuantizeRowsOp op, Value begin,
+                                        Value count) {
+  return {sliceOf(b, op.getInput(), 0, begin, count),
+          sliceOf(b, op.getOutput(), 0, begin, count)};
+}
+
+static SmallVector<Value> shareOperands(ImplicitLocOpBuilder &b,
+                                        BlockProductOp op, Value begin,
+                                        Value count) {
+  Value panel =
+      arith::ConstantIndexOp::create(b, static_cast<int64_t>(op.getPanel()));
+  Value column = arith::MulIOp::create(b, begin, panel);
+  Value columns = arith::MulIOp::create(b, count, panel);
+  return {op.getInput(), sliceOf(b, op.getWeight(), 0, begin, count),
+          sliceOf(b, op.getOutput(), 1, column, columns)};
 }
 
 /// Clones `op` to run iterations [begin, end) of its outermost loop: the same
 /// op on the parts of its buffers that they touch.
 static void cloneShare(ImplicitLocOpBuilder &b, DensePart &part,
                        IRMapping &mapping, Value begin, Value end) {
-  linalg::LinalgOp op = part.op;
-  SmallVector<OpFoldResult> sizes(op.getNumLoops(), b.getIndexAttr(0)),
-      bounds = getAsIndexOpFoldResult(b.getContext(), op.getStaticLoopRanges()),
-      offsets(op.getNumLoops(), b.getIndexAttr(0));
-  sizes.front() = arith::SubIOp::create(b, end, begin).getResult();
-  offsets.front() = begin;
-  auto whole = cast<linalg::LinalgOp>(b.clone(*op, mapping));
-  SmallVector<Value> parts = linalg::makeTiledShapes(
-      b, op.getLoc(), whole, whole->getOperands(), {OpFoldResult(begin)}, sizes,
-      bounds, /*omitPartialTileCheck=*/true);
+  Value count = arith::SubIOp::create(b, end, begin);
+  Operation *whole = b.clone(*part.op, mapping);
+  SmallVector<Value> operands =
+      llvm::TypeSwitch<Operation *, SmallVector<Value>>(whole)
+          .Case<linalg::LinalgOp, QuantizeRowsOp, BlockProductOp>(
+              [&](auto op) { return shareOperands(b, op, begin, count); });
   if (part.fill) {
     Value value = mapping.lookup(part.fill.getInputs().front());
-    linalg::FillOp::create(b, part.fill.getLoc(), value, parts.back());
+    linalg::FillOp::create(b, part.fill.getLoc(), value, operands.back());
   }
-  auto share = cast<linalg::LinalgOp>(clone(b, whole, {}, parts));
-  linalg::offsetIndices(b, share, offsets);
-  whole.erase();
-}
-
-/// What a profile shows.
-static StringRef nameOf(linalg::LinalgOp op) {
-  if (op.getNumReductionLoops() == 0)
-    return "elementwise";
-  return op.getNumDpsInputs() > 1 ? "contraction" : "reduction";
+  Operation *share = clone(b, whole, {}, operands);
+  if (auto generic = dyn_cast<linalg::LinalgOp>(share)) {
+    SmallVector<OpFoldResult> offsets(generic.getNumLoops(), b.getIndexAttr(0));
+    offsets.front() = begin;
+    linalg::offsetIndices(b, generic, offsets);
+  }
+  whole->erase();
 }
 
 /// An equal function that is there already, or else the candidate.
@@ -188,12 +263,12 @@ OutlineDispatchesPass::insertUnlessKnown(OwningOpRef<func::FuncOp> candidate,
 LogicalResult OutlineDispatchesPass::outline(DensePart part) {
   if (failed(part.verify()) || failed(part.collectUses()))
     return failure();
-  linalg::LinalgOp op = part.op;
+  DestinationStyleOpInterface op = part.op;
   SmallVector<Value> buffers =
       llvm::to_vector(llvm::concat<Value>(part.inputs, part.outputs));
 
   // Build the function beside the module, and keep it if it is new.
-  ImplicitLocOpBuilder b(op.getLoc(), &getContext());
+  ImplicitLocOpBuilder b(op->getLoc(), &getContext());
   SmallVector<Type> inputs(2, b.getIndexType());
   for (Value buffer : buffers)
     inputs.push_back(withoutOffset(cast<MemRefType>(buffer.getType())));
@@ -215,10 +290,10 @@ LogicalResult OutlineDispatchesPass::outline(DensePart part) {
         }) == 1)
       func->setArgAttr(i + 2, LLVM::LLVMDialect::getNoAliasAttrName(),
                        b.getUnitAttr());
-  func::FuncOp function = insertUnlessKnown(std::move(func), nameOf(op));
+  func::FuncOp function = insertUnlessKnown(std::move(func), part.getName());
 
   b.setInsertionPoint(op);
-  SmallVector<int64_t> ranges = op.getStaticLoopRanges();
+  SmallVector<int64_t> ranges = part.getLoopRanges();
   int64_t work = 1;
   for (int64_t range : ranges)
     work *= range;
@@ -245,11 +320,15 @@ static bool followsAtOnce(Operation *first, Operation *second) {
 
 /// Whether `fill` starts the output of `op`, and the tasks of `op` write parts
 /// of it that do not overlap and that no other task reads.
-static bool startsOutputOf(linalg::FillOp fill, linalg::LinalgOp op) {
+static bool startsOutputOf(linalg::FillOp fill,
+                           DestinationStyleOpInterface op) {
   Value out = fill.getOutputs().front();
   if (op.getNumDpsInits() != 1 || op.getDpsInits()[0] != out ||
-      !followsAtOnce(fill, op) ||
-      !op.getMatchingIndexingMap(op.getDpsInitOperand(0)).isFunctionOfDim(0))
+      !followsAtOnce(fill, op))
+    return false;
+  auto generic = dyn_cast<linalg::LinalgOp>(*op);
+  if (generic && !generic.getMatchingIndexingMap(op.getDpsInitOperand(0))
+                      .isFunctionOfDim(0))
     return false;
   llvm::SetVector<Value> read;
   for (Value input : op->getOperands().drop_back())
@@ -260,10 +339,13 @@ static bool startsOutputOf(linalg::FillOp fill, linalg::LinalgOp op) {
 }
 
 LogicalResult OutlineDispatchesPass::outlineStep(func::FuncOp step) {
-  SmallVector<linalg::LinalgOp> ops;
-  for (auto op : step.getBody().front().getOps<linalg::LinalgOp>()) {
+  SmallVector<DestinationStyleOpInterface> ops;
+  for (auto op : step.getBody().front().getOps<DestinationStyleOpInterface>()) {
+    if (!DensePart::isDense(op))
+      continue;
     if (!op.hasPureBufferSemantics())
-      return op.emitOpError("is not on buffers; run kvrm-bufferize-step first");
+      return op->emitOpError(
+          "is not on buffers; run kvrm-bufferize-step first");
     ops.push_back(op);
   }
   for (size_t i = 0; i < ops.size(); ++i) {

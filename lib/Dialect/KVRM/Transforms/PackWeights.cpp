@@ -6,7 +6,10 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "PackBlocks.h"
+
 #include "kvrm/Dialect/KVRM/Transforms/Passes.h"
+#include "kvrm/Dialect/KVRM/Utils/Columns.h"
 #include "kvrm/Dialect/KVRM/Utils/Steps.h"
 #include "kvrm/runtime/abi/limits.h"
 
@@ -27,11 +30,13 @@ public:
   using PackWeightsPassBase::PackWeightsPassBase;
 
   void runOnOperation() override {
-    if (panel < 0) {
-      getOperation().emitError("panel is ")
-          << panel.getValue() << ", which is negative";
-      return signalPassFailure();
-    }
+    for (auto [name, rows] : {std::pair("panel", panel.getValue()),
+                              std::pair("block-panel", blockPanel.getValue())})
+      if (rows < 0) {
+        getOperation().emitError(name)
+            << " is " << rows << ", which is negative";
+        return signalPassFailure();
+      }
     SmallVector<func::FuncOp> steps = getSteps(getOperation());
     if (steps.empty())
       return;
@@ -39,6 +44,7 @@ public:
     if (failed(weights))
       return signalPassFailure();
 
+    BlockPacker blocks(blockPanel, exactActivations);
     int64_t offset = 0;
     for (auto &[weight, users] : *weights) {
       ml_program::GlobalOp global = weight;
@@ -54,7 +60,14 @@ public:
       }
       auto layout = WeightAttr::get(&getContext(), WeightFormat::RowMajor,
                                     offset, /*panel=*/0, /*rows=*/0);
-      if (panel > 0 && isMatrix(type, users)) {
+      if (isa<BlockType>(type.getElementType())) {
+        FailureOr<WeightAttr> packed = blocks.pack(global, users, offset);
+        if (failed(packed))
+          return signalPassFailure();
+        layout = *packed;
+        type = cast<RankedTensorType>(global.getType());
+        ++numPacked;
+      } else if (panel > 0 && isMatrix(type, users)) {
         layout = WeightAttr::get(&getContext(), WeightFormat::Panels, offset,
                                  panel, type.getDimSize(0));
         type = pack(global, users);
@@ -117,22 +130,8 @@ private:
     auto outType = cast<RankedTensorType>(init.getType());
     auto paddedType = RankedTensorType::get({outType.getDimSize(0), paddedN},
                                             outType.getElementType());
-    if (paddedN != n) {
-      // Only zero-filled outputs can be widened for free.
-      Value zero =
-          arith::ConstantOp::create(b, b.getZeroAttr(outType.getElementType()));
-      Value empty = tensor::EmptyOp::create(b, paddedType.getShape(),
-                                            paddedType.getElementType());
-      Value filled = linalg::FillOp::create(b, zero, empty).getResult(0);
-      SmallVector<OpFoldResult> offsets(2, b.getIndexAttr(0)),
-          strides(2, b.getIndexAttr(1)),
-          sizes = {b.getIndexAttr(outType.getDimSize(0)), b.getIndexAttr(n)};
-      init = init.getDefiningOp<linalg::FillOp>()
-                 ? filled
-                 : tensor::InsertSliceOp::create(b, init, filled, offsets,
-                                                 sizes, strides)
-                       .getResult();
-    }
+    if (paddedN != n)
+      init = widenColumns(b, init, paddedN);
     // Panels outermost: they are what a step shares among workers.
     AffineExpr p, m, j, k;
     bindDims(b.getContext(), p, m, j, k);
@@ -159,13 +158,8 @@ private:
               linalg::YieldOp::create(nested, loc, sum);
             })
             .getResult(0);
-    if (paddedN != n) {
-      SmallVector<OpFoldResult> offsets(2, b.getIndexAttr(0)),
-          strides(2, b.getIndexAttr(1)),
-          sizes = {b.getIndexAttr(outType.getDimSize(0)), b.getIndexAttr(n)};
-      result =
-          tensor::ExtractSliceOp::create(b, result, offsets, sizes, strides);
-    }
+    if (paddedN != n)
+      result = sliceColumns(b, result, 0, n);
     matmul.getResult(0).replaceAllUsesWith(result);
     matmul.erase();
   }

@@ -198,10 +198,34 @@ def KVRM_DeviceKernelAttr : KVRM_Attr<"DeviceKernel", "device_kernel"> {
   let genVerifyDecl = 1;
 }
 
+// Values follow kvrmblocks::BlockFormat.
+def KVRM_BlockFormat : KVRM_I32Enum<"BlockFormat", "how blocks hold weights", [
+    I32EnumAttrCase<"Q4_0", 0, "q4_0">,
+    I32EnumAttrCase<"Q4_1", 1, "q4_1">,
+    I32EnumAttrCase<"Q5_0", 2, "q5_0">,
+    I32EnumAttrCase<"Q5_1", 3, "q5_1">,
+    I32EnumAttrCase<"Q8_0", 4, "q8_0">,
+    I32EnumAttrCase<"Q4_K", 5, "q4_k">,
+    I32EnumAttrCase<"Q5_K", 6, "q5_k">,
+    I32EnumAttrCase<"Q6_K", 7, "q6_k">]>;
+
+def KVRM_BlockFormatAttr
+    : EnumAttr<KVRM_Dialect, KVRM_BlockFormat, "block_format"> {
+  let assemblyFormat = "`<` $value `>`";
+  let description = [{
+    Which of GGUF's block formats a weight is in: how many bits a code has, how
+    many elements share a scale, and what turns codes into values
+    (`kvrm/Support/BlockFormat.h`).
+
+    Example: `#kvrm.block_format<q4_0>`
+  }];
+}
+
 def KVRM_WeightFormat : KVRM_I32Enum<"WeightFormat",
                                      "order of elements in a weight", [
     I32EnumAttrCase<"RowMajor", 0, "row_major">,
-    I32EnumAttrCase<"Panels", 1, "panels">]>;
+    I32EnumAttrCase<"Panels", 1, "panels">,
+    I32EnumAttrCase<"Blocks", 2, "blocks">]>;
 
 def KVRM_WeightAttr : KVRM_Attr<"Weight", "weight"> {
   let summary = "how a weight is stored, and where";
@@ -209,19 +233,30 @@ def KVRM_WeightAttr : KVRM_Attr<"Weight", "weight"> {
     As `kvrm.weight` on an `ml_program.global`. `row_major`: in the order of the
     global's type. `panels`: a matrix of `rows` rows and k columns as
     `[ceil(rows / panel)][k][panel]`, the type of the global; the rows that the
-    last panel lacks are zeros. `offset` is in bytes from the start of the
-    weights of a package, in which this is the only place that says it.
+    last panel lacks are zeros. `blocks`: a matrix in blocks of the format
+    `block`, as records of `panel` rows (`kvrm/Support/BlockFormat.h`);
+    `[ceil(rows / panel)][blocks of a row][record]` bytes are the type of the
+    global. `offset` is in bytes from the start of the weights of a package, in
+    which this is the only place that says it.
 
     Examples: `#kvrm.weight<row_major, offset = 0>`,
-    `#kvrm.weight<panels, offset = 256, panel = 32, rows = 72>`
+    `#kvrm.weight<panels, offset = 256, panel = 32, rows = 72>`,
+    `#kvrm.weight<blocks, offset = 512, panel = 16, rows = 72, block = <q4_0>>`
   }];
   let parameters = (ins
       EnumParameter<KVRM_WeightFormat>:$format, "int64_t":$offset,
       DefaultValuedParameter<"int64_t", "0">:$panel,
-      DefaultValuedParameter<"int64_t", "0">:$rows);
+      DefaultValuedParameter<"int64_t", "0">:$rows,
+      OptionalParameter<"BlockFormatAttr">:$block);
+  let builders = [
+    AttrBuilder<(ins "::mlir::kvrm::WeightFormat":$format, "int64_t":$offset,
+                     "int64_t":$panel, "int64_t":$rows), [{
+      return $_get($_ctxt, format, offset, panel, rows, BlockFormatAttr());
+    }]>];
   let assemblyFormat = [{
     `<` $format `,` `offset` `=` $offset
-        (`,` `panel` `=` $panel^ `,` `rows` `=` $rows)? `>`
+        (`,` `panel` `=` $panel^ `,` `rows` `=` $rows)?
+        (`,` `block` `=` $block^)? `>`
   }];
   let genVerifyDecl = 1;
 }

@@ -14,6 +14,8 @@
 #ifndef KVRM_DIALECT_KVRM_IR_KVRMDIALECT_H
 #define KVRM_DIALECT_KVRM_IR_KVRMDIALECT_H
 
+#include "kvrm/Support/BlockFormat.h"
+
 #include "mlir/Bytecode/BytecodeOpInterface.h"
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/BuiltinTypes.h"
@@ -96,6 +98,11 @@ std::optional<ArgumentRole> getArgumentRole(FunctionOpInterface step,
                                             unsigned index);
 void setArgumentRole(FunctionOpInterface step, unsigned index,
                      ArgumentRole role);
+
+/// What blocks of a format hold.
+inline kvrmblocks::BlockShape getShape(BlockFormat format) {
+  return kvrmblocks::shapeOf(static_cast<kvrmblocks::BlockFormat>(format));
+}
 
 /// A buffer with one i32 field of each of `rows` rows: a view of a descriptor.
 MemRefType getRowFieldType(MLIRContext *context, int64_t rows);

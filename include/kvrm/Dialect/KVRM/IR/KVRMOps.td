@@ -735,6 +735,8 @@ def KVRM_RmsNormOp : KVRM_FormOp<"rms_norm"> {
   let extraClassDeclaration = initsDeclaration;
 }
 
+include "kvrm/Dialect/KVRM/IR/KVRMBlockOps.td"
+
 //===----------------------------------------------------------------------===//
 // Any phase: what the ranks of a step hand each other
 //===----------------------------------------------------------------------===//

@@ -125,6 +125,20 @@ def KVRM_FragmentType : KVRM_Type<"Fragment", "fragment"> {
   let genVerifyDecl = 1;
 }
 
+def KVRM_BlockType : KVRM_Type<"Block", "block"> {
+  let summary = "neighbours of a row of weights, as codes and scales";
+  let description = [{
+    One block of a GGUF tensor: 32 or 256 elements of a row, as codes of four to
+    eight bits and what turns them into values (`kvrm/Support/BlockFormat.h`). A
+    matrix `[n][k]` is a tensor of blocks `[n][k / elements]`; what its values
+    are `kvrm.dequantize` says.
+
+    Example: `tensor<960x18x!kvrm.block<q4_1>>`
+  }];
+  let parameters = (ins EnumParameter<KVRM_BlockFormat>:$format);
+  let assemblyFormat = "`<` $format `>`";
+}
+
 def KVRM_SoftmaxType : KVRM_Type<"Softmax", "softmax"> {
   let summary = "running state (m, l, acc) of an online softmax";
   let description = [{

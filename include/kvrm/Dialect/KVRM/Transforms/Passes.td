@@ -470,6 +470,11 @@ def PackWeightsPass : Pass<"kvrm-pack-weights", "::mlir::ModuleOp"> {
     Rows that the last panel lacks are zeros; the extra columns are cut off
     after the contraction.
 
+    A weight in blocks (`!kvrm.block`) becomes records of `block-panel` rows, its
+    matmuls `kvrm.block_product`, behind a `kvrm.quantize_rows` of what they
+    read unless activations are exact, and every element that `tensor.extract`
+    reads of it is computed where it is read. Any other use is an error.
+
     Every weight then gets its place in the package's data section. Nothing is
     copied here: `#kvrm.weight` on the global says layout and offset, to the
     package writer as to the code that is compiled.
@@ -481,11 +486,19 @@ def PackWeightsPass : Pass<"kvrm-pack-weights", "::mlir::ModuleOp"> {
     Option<"panel", "panel", "int64_t", /*default=*/"32",
            "Rows of a panel, a multiple of the vector lanes; 0: matrices stay "
            "row-major">,
+    Option<"blockPanel", "block-panel", "int64_t", /*default=*/"16",
+           "Rows of a record of a weight in blocks: the vector lanes; 0: the "
+           "target has no code for blocks">,
+    Option<"exactActivations", "exact-activations", "bool",
+           /*default=*/"false",
+           "Multiply weights in blocks with activations as they are, and not "
+           "rounded to eight bits">,
   ];
   let statistics = [
     Statistic<"numPacked", "weights-packed", "Number of matrices packed">,
   ];
-  let dependentDialects = ["::mlir::linalg::LinalgDialect",
+  let dependentDialects = ["::mlir::arith::ArithDialect",
+                           "::mlir::linalg::LinalgDialect",
                            "::mlir::tensor::TensorDialect"];
 }
 
