@@ -80,7 +80,7 @@ features = config.available_features
 features.add("plugin-run" if plugin_run else "kvrm-opt-run")
 if has_plugin:
     features.add("plugin")
-for name in ("kvrmc", "kvrm-run", "kvrm-lsp-server"):
+for name in ("kvrmc", "kvrm-run", "kvrm-lsp-server", "kvrm-render-template"):
     if program(tools, name):
         features.add(name)
 if config.kvrm_has_serve:
@@ -92,12 +92,13 @@ if os.path.isfile(os.environ.get("KVRM_SMOLLM2_GGUF", "")):
 # A folder of decode steps that other frontends exported.
 if os.path.isdir(os.environ.get("KVRM_GRAPHS", "")):
     features.add("graphs")
-try:
-    subprocess.run(
-        [config.kvrm_python or "python3", "-c", "import numpy"],
-        check=True,
-        capture_output=True,
-    )
-    features.add("python-reference")
-except (OSError, subprocess.CalledProcessError):
-    pass
+for feature, module in (("python-reference", "numpy"), ("jinja2", "jinja2")):
+    try:
+        subprocess.run(
+            [config.kvrm_python or "python3", "-c", "import " + module],
+            check=True,
+            capture_output=True,
+        )
+        features.add(feature)
+    except (OSError, subprocess.CalledProcessError):
+        pass

@@ -19,12 +19,16 @@ Tokenizer::Tokenizer(Tokenizer &&) noexcept = default;
 Tokenizer &Tokenizer::operator=(Tokenizer &&) noexcept = default;
 Tokenizer::~Tokenizer() = default;
 
-Expected<std::vector<int32_t>> Tokenizer::encode(std::string_view text,
-                                                 bool parseSpecial) const {
+/// The ids of a text, whose trusted bytes behind byte i go on up to
+/// `trustedEnd(i)`.
+template <typename Function>
+static Expected<std::vector<int32_t>> encodeText(const Tokenizer::State &state,
+                                                 std::string_view text,
+                                                 Function trustedEnd) {
   std::vector<int32_t> ids;
   size_t start = 0;
   for (size_t i = 0; i < text.size();) {
-    const AddedToken *token = state->addedAt(text.substr(i), parseSpecial);
+    const AddedToken *token = state.addedAt(text.substr(i), trustedEnd(i) - i);
     if (!token) {
       ++i;
       continue;
@@ -32,15 +36,36 @@ Expected<std::vector<int32_t>> Tokenizer::encode(std::string_view text,
     std::string_view plain = text.substr(start, i - start);
     if (token->stripsBefore)
       plain = withoutSpaceAtEnd(plain);
-    KVRM_TRY(state->encodePlain(plain, start == 0, ids));
+    KVRM_TRY(state.encodePlain(plain, start == 0, ids));
     ids.push_back(token->id);
     i += token->content.size();
     if (token->stripsBehind)
       i += countSpaceAtStart(text.substr(i));
     start = i;
   }
-  KVRM_TRY(state->encodePlain(text.substr(start), start == 0, ids));
+  KVRM_TRY(state.encodePlain(text.substr(start), start == 0, ids));
   return ids;
+}
+
+Expected<std::vector<int32_t>> Tokenizer::encode(std::string_view text,
+                                                 bool parseSpecial) const {
+  return encodeText(*state, text, [&](size_t byte) {
+    return parseSpecial ? text.size() : byte;
+  });
+}
+
+Expected<std::vector<int32_t>>
+Tokenizer::encode(std::span<const TextPart> parts) const {
+  std::string text;
+  std::vector<size_t> ends;
+  for (const TextPart &part : parts)
+    ends.push_back((text += part.text).size());
+  size_t at = 0; // bytes are asked for in their order
+  return encodeText(*state, text, [&](size_t byte) {
+    while (ends[at] <= byte)
+      ++at;
+    return parts[at].parseSpecial ? ends[at] : byte;
+  });
 }
 
 std::string Tokenizer::decode(std::span<const int32_t> ids,
@@ -81,6 +106,10 @@ int32_t Tokenizer::eos() const { return state->eos; }
 bool Tokenizer::addBos() const { return state->addBos; }
 const std::string &Tokenizer::chatTemplate() const {
   return state->chatTemplate;
+}
+Expected<const ChatTemplate *> Tokenizer::chatForm() const {
+  KVRM_TRY(state->chatForm.status());
+  return &*state->chatForm;
 }
 
 std::string StreamDecoder::push(int32_t id) {

@@ -305,6 +305,8 @@ Status Loader::load(const json &root) {
     if (!chat->is_string())
       return corrupt("chat_template is not a string");
     state.chatTemplate = chat->get<std::string>();
+    if (!state.chatTemplate.empty())
+      state.chatForm = ChatTemplate::parse(state.chatTemplate);
   }
   return Status::ok();
 }

@@ -16,9 +16,10 @@
 using namespace kvrm;
 
 const AddedToken *Tokenizer::State::addedAt(std::string_view text,
-                                            bool parseSpecial) const {
+                                            size_t trusted) const {
   for (const AddedToken &token : added[static_cast<unsigned char>(text[0])])
-    if ((parseSpecial || !token.special) && text.starts_with(token.content))
+    if ((!token.special || token.content.size() <= trusted) &&
+        text.starts_with(token.content))
       return &token;
   return nullptr;
 }

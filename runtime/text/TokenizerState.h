@@ -11,6 +11,7 @@
 
 #include "Normalizer.h"
 
+#include "kvrm/text/ChatTemplate.h"
 #include "kvrm/text/Tokenizer.h"
 
 #include <array>
@@ -65,9 +66,12 @@ struct Tokenizer::State {
   int32_t eos = -1;
   bool addBos = false;
   std::string chatTemplate;
+  Expected<ChatTemplate> chatForm =
+      invalidArgument("the package has no chat template");
 
-  /// The added token at the start of `text`, or null.
-  const AddedToken *addedAt(std::string_view text, bool parseSpecial) const;
+  /// The added token at the start of `text`, or null. A special one has to be
+  /// within the first `trusted` bytes.
+  const AddedToken *addedAt(std::string_view text, size_t trusted) const;
   Status splitWords(std::string_view text,
                     std::vector<std::string_view> &words) const;
   Status encodePlain(std::string_view text, bool isFirst,

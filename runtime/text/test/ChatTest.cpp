@@ -24,84 +24,134 @@ static std::vector<ChatMessage> question(const std::string &system,
   return messages;
 }
 
-/// A conversation as one text.
-static std::optional<std::string>
-textOf(const std::string &chatTemplate,
-       const std::vector<ChatMessage> &messages) {
-  std::optional<std::vector<ChatPart>> parts =
-      chatPrompt(chatTemplate, messages);
+static const char *chatML =
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + "
+    "m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+
+/// A conversation as a template writes it, what is of messages in brackets; or
+/// the error.
+static std::string rendered(const std::string &source,
+                            const std::vector<ChatMessage> &messages) {
+  Expected<ChatTemplate> form = ChatTemplate::parse(source);
+  if (!form)
+    return form.status().message();
+  ChatInputs inputs;
+  inputs.messages = messages;
+  inputs.bos = "<s>";
+  Expected<std::vector<TextPart>> parts = form->render(inputs);
   if (!parts)
-    return std::nullopt;
+    return parts.status().message();
   std::string text;
-  for (const ChatPart &part : *parts)
-    text += part.text;
+  for (const TextPart &part : *parts)
+    text += part.parseSpecial ? part.text : "[" + part.text + "]";
   return text;
 }
 
-static std::optional<std::string> textOf(const std::string &chatTemplate,
-                                         const std::string &system,
-                                         const std::string &prompt) {
-  return textOf(chatTemplate, question(system, prompt));
+TEST(Chat, TurnsAreInTheirOrder) {
+  EXPECT_EQ(rendered(chatML, {{"system", "Be brief."},
+                              {"user", "Hi"},
+                              {"assistant", "Yes?"},
+                              {"user", "Go on."}}),
+            "<|im_start|>[system]\n[Be brief.]<|im_end|>\n"
+            "<|im_start|>[user]\n[Hi]<|im_end|>\n"
+            "<|im_start|>[assistant]\n[Yes?]<|im_end|>\n"
+            "<|im_start|>[user]\n[Go on.]<|im_end|>\n<|im_start|>assistant\n");
 }
 
-static const char *chatML =
-    "{% for m in messages %}{{'<|im_start|>' + m['role']}}{% endfor %}";
-
-TEST(Chat, ChatML) {
-  EXPECT_EQ(textOf(chatML, "", "Hi"),
-            "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n");
-  EXPECT_EQ(textOf(chatML, "Be brief.", "Hi"),
-            "<|im_start|>system\nBe brief.<|im_end|>\n"
-            "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n");
+TEST(Chat, WhatIsOfMessagesStaysKnown) {
+  const std::vector<ChatMessage> one = {{"user", " a<x>\nb "}};
+  for (auto [expression, expected] :
+       {std::pair("m.content.strip()", "[a<x>\nb]"),
+        std::pair("m.content[2:5]", "[<x>]"),
+        std::pair("m.content.split('\n')[0].lstrip() ~ '<x>'", "[a<x>]<x>"),
+        std::pair("m.content|replace('<x>', '<y>')", "[ a]<y>[\nb ]"),
+        std::pair("'<x>'|replace('x', m.role)", "<[user]>"),
+        std::pair("m.role|upper + m.role.title()", "[USERUser]"),
+        std::pair("', '.join([m.role, 'x', m.role])", "[user], x, [user]"),
+        std::pair("[m.role]|tojson", "[\"[user]\"]"),
+        std::pair("m.content|tojson", "\"[ a<x>\\nb ]\""),
+        std::pair("m.items()|list|last|last|trim", "[a<x>\nb]"),
+        std::pair("(m.content|indent(1)).rstrip()", "[ a<x>]\n [b]"),
+        std::pair("m.role * 2", "[useruser]"),
+        std::pair("m.role|reverse", "[resu]"),
+        std::pair("messages|map(attribute='role')|join", "[user]")})
+    EXPECT_EQ(rendered("{% for m in messages %}{{ " + std::string(expression) +
+                           " }}{% endfor %}",
+                       one),
+              expected)
+        << expression;
+  // Through a macro, a block and a namespace.
+  EXPECT_EQ(
+      rendered("{% macro f(x) %}<{{ x }}>{% endmacro %}"
+               "{% set n = namespace(a='') %}{% set b %}({{ messages[0].role "
+               "}}){% endset %}{% for i in [1] %}{% set n.a = f(b) %}"
+               "{% endfor %}{{ n.a }}",
+               one),
+      "<([user])>");
 }
 
-TEST(Chat, ChatMLHasTheTemplatesOwnSystemMessage) {
-  for (const std::string own :
-       {"{{ '<|im_start|>system\nYou help.<|im_end|>\n' }}",
-        "{{ '<|im_start|>system\\nYou help.<|im_end|>\\n' }}"}) {
-    EXPECT_EQ(textOf(own, "", "Hi"),
-              "<|im_start|>system\nYou help.<|im_end|>\n"
-              "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n");
-    EXPECT_EQ(textOf(own, "Be brief.", "Hi"),
-              textOf(chatML, "Be brief.", "Hi"));
-  }
-  // One that is computed is not taken.
-  EXPECT_EQ(textOf("<|im_start|>system\n' + content + '<|im_end|>", "", "Hi"),
-            textOf(chatML, "", "Hi"));
+TEST(Chat, ATemplateMayRefuse) {
+  EXPECT_EQ(rendered("{% if messages|length > 1 %}"
+                     "{{ raise_exception('One\nat a time') }}{% endif %}ok",
+                     {{"user", ""}, {"user", ""}}),
+            "the chat template refuses the conversation: One?at a time");
+  EXPECT_EQ(rendered("ok", {}), "ok");
 }
 
-TEST(Chat, Llama3) {
-  const char *form = "{{ '<|start_header_id|>' + role }}";
-  EXPECT_EQ(textOf(form, "", "Hi"),
-            "<|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>"
-            "<|start_header_id|>assistant<|end_header_id|>\n\n");
-  EXPECT_EQ(textOf(form, "Be brief.", "Hi"),
-            "<|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|>"
-            "<|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>"
-            "<|start_header_id|>assistant<|end_header_id|>\n\n");
+TEST(Chat, WhatIsNotDoneIsRefusedByNameAndLine) {
+  for (auto [source, expected] :
+       {std::pair("a\n\n{% include 'x' %}",
+                  "3: {% include %} is not done here"),
+        std::pair("{{ 1|sort }}", "1: the filter 'sort' is not done here"),
+        std::pair("\n{{ 1 is sameas 1 }}",
+                  "2: the test 'sameas' is not done here"),
+        std::pair("{{ [1] }}",
+                  "1: a list as text is not done here; see tojson"),
+        std::pair("{{ 'a'.zfill(3) }}",
+                  "1: the method 'zfill' of a str is not done here"),
+        std::pair("{{ lipsum() }}",
+                  "1: the function 'lipsum' is not done here"),
+        std::pair("{{ messages[0].a.b }}",
+                  "1: 'an item' is undefined, and has no 'a'"),
+        std::pair("{% if true %}\n",
+                  "1: the template ends without {% endif %}"),
+        std::pair("{{ 'a' if }}",
+                  "1: a tag ends where an expression should be"),
+        std::pair("{% for a in 1 %}{% endfor %}",
+                  "1: a int cannot be gone through"),
+        std::pair("{{ pad_token }}", "1: 'pad_token' is not known here")})
+    EXPECT_EQ(rendered(source, {}),
+              "chat template: line " + std::string(expected));
 }
 
-TEST(Chat, EarlierTurnsAreInTheirOrder) {
-  const std::vector<ChatMessage> turns = {{"system", "Be brief."},
-                                          {"user", "Hi"},
-                                          {"assistant", "Yes?"},
-                                          {"user", "Go on."}};
-  EXPECT_EQ(textOf(chatML, turns),
-            "<|im_start|>system\nBe brief.<|im_end|>\n"
-            "<|im_start|>user\nHi<|im_end|>\n"
-            "<|im_start|>assistant\nYes?<|im_end|>\n"
-            "<|im_start|>user\nGo on.<|im_end|>\n<|im_start|>assistant\n");
-  EXPECT_EQ(textOf("<|start_header_id|>", turns),
-            "<|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|>"
-            "<|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>"
-            "<|start_header_id|>assistant<|end_header_id|>\n\nYes?<|eot_id|>"
-            "<|start_header_id|>user<|end_header_id|>\n\nGo on.<|eot_id|>"
-            "<|start_header_id|>assistant<|end_header_id|>\n\n");
-}
-
-TEST(Chat, AnUnknownFormIsNotGuessed) {
-  EXPECT_EQ(textOf("[INST] {{ prompt }} [/INST]", "", "Hi"), std::nullopt);
-  EXPECT_EQ(textOf("", "", "Hi"), std::nullopt);
+TEST(Chat, NoTemplateTakesTooMuch) {
+  const std::string tooMuch =
+      "takes more work or memory than a conversation of this length should";
+  for (const char *source :
+       {"{% for i in range(10 ** 9) %}{% endfor %}", "{{ 'a' * 10 ** 12 }}",
+        "{% set n = namespace(a='abc') %}{% for i in range(99) %}"
+        "{% set n.a = n.a ~ n.a %}{% endfor %}",
+        "{{ ('a' * 1000000)|replace('a', 'b' * 1000000) }}",
+        "{{ ('a' * 1000000).replace('', 'b' * 1000000) }}",
+        "{{ ('a' * 9999).split('a')|join('b' * 999999) }}",
+        "{% for i in 'a' * 99999 %}{% for j in 'a' * 99999 %}{% endfor %}"
+        "{% endfor %}"})
+    EXPECT_EQ(rendered(source, {}), "chat template: line 1: " + tooMuch)
+        << source;
+  for (const std::string &source :
+       {"{{ " + std::string(999, '(') + "1" + std::string(999, ')') + " }}",
+        "{{ " + std::string(9999, '-') + "1 }}",
+        std::string("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}")})
+    EXPECT_EQ(rendered(source, {}),
+              "chat template: line 1: is nested deeper than 200");
+  std::string sum = "{{ 1";
+  for (int i = 0; i < 999; ++i)
+    sum += "+1";
+  EXPECT_EQ(rendered(sum + " }}", {}),
+            "chat template: line 1: is nested deeper than 200");
+  EXPECT_EQ(rendered(std::string(300000, 'a'), {}),
+            "chat template: 300000 bytes exceed the limit 262144");
 }
 
 //===----------------------------------------------------------------------===//
@@ -182,7 +232,7 @@ TEST_F(ChatTokens, OneBosWhoeverAddsIt) {
     for (const char *before : {"{{ bos_token }}", "{{ '<s>' }}"})
       EXPECT_EQ(chat(with(addBos, before), "a"), "[<s>]" + form);
   // A form whose first mark is BOS has it.
-  EXPECT_EQ(chat(with(true, "{{ bos_token }}", 201), "a"), form);
+  EXPECT_EQ(chat(with(true, "", 201), "a"), form);
 
   Tokenizer t = with(true, "");
   EXPECT_EQ(shown(t, encodePrompt(t, "a")), "[<s>]a");
@@ -197,7 +247,29 @@ TEST_F(ChatTokens, WhatTheVocabularyCannotSayIsRefused) {
   Tokenizer t = load({{"chat_template", chatML}}, {"<s>", "<|im_start|>"});
   EXPECT_EQ(chat(t, "a"), "the package's chat form writes '<|im_end|>', which "
                           "is no token of its vocabulary");
-  EXPECT_EQ(chat(load({{"chat_template", "[INST]"}}), "a"),
-            "the package has no chat template of a form that kvrm-run knows "
-            "(ChatML, Llama 3)");
+  EXPECT_EQ(chat(load({{"chat_template", ""}}), "a"),
+            "the package has no chat template");
+  EXPECT_EQ(chat(load({{"chat_template", "{{"}}), "a"),
+            "chat template: line 1: a tag has no end");
+  // As the template has it, what looks like a mark may be text.
+  EXPECT_EQ(
+      chat(load({{"chat_template", "<|user|>{{ messages[0].content }}"}}), "a"),
+      "<|user|>a");
+}
+
+TEST_F(ChatTokens, WordsGoOnFromTheTemplateToTheMessage) {
+  // A byte pair of one byte of each is a token.
+  Tokenizer t =
+      load({{"chat_template", "x{{ messages[0].content }}"},
+            {"model",
+             {{"type", "BPE"},
+              {"vocab",
+               {{"x", 0}, {"y", 1}, {"xy", 2}, {"<", 3}, {"s", 4}, {">", 5}}},
+              {"merges", {"x y"}}}}});
+  Expected<Ids> ids = encodeChat(t, question("", "y<s>"));
+  ASSERT_TRUE(bool(ids));
+  EXPECT_EQ(*ids, (Ids{2, 3, 4, 5}));
+  // A mark of which a message has a part is none.
+  Tokenizer u = load({{"chat_template", "<{{ messages[0].content }}<s>"}});
+  EXPECT_EQ(chat(u, "s>"), "<s>[<s>]");
 }

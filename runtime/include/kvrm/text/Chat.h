@@ -10,49 +10,31 @@
 #define KVRM_TEXT_CHAT_H
 
 #include "kvrm/runtime/support/Status.h"
+#include "kvrm/text/ChatTemplate.h"
 #include "kvrm/text/Tokenizer.h"
 
 #include <cstdint>
-#include <optional>
 #include <span>
-#include <string>
 #include <string_view>
 #include <vector>
 
 namespace kvrm {
-
-/// A part of a prompt: a mark of the form, which is one token, or plain text
-/// between two marks.
-struct ChatPart {
-  std::string text;
-  bool isMark;
-};
-
-/// A message of a conversation. `role` is one that the template knows: system,
-/// user or assistant.
-struct ChatMessage {
-  std::string role;
-  std::string content;
-};
-
-/// Puts a conversation into the form of a model's template, up to where the
-/// answer starts. Templates are Jinja programs, which are not run; the two
-/// common forms, ChatML and Llama 3, are known by their marks. Nothing for
-/// another form. A conversation that does not start with a system message has,
-/// in ChatML, the one that the template starts with, if there is one.
-std::optional<std::vector<ChatPart>>
-chatPrompt(const std::string &chatTemplate,
-           std::span<const ChatMessage> messages);
 
 /// The tokens of a prompt as it is, with one BOS in front if the model expects
 /// it, whether `prompt` has it or not. Errors: of Tokenizer::encode().
 Expected<std::vector<int32_t>> encodePrompt(const Tokenizer &tokenizer,
                                             std::string_view prompt);
 
-/// The tokens of chatPrompt(). What looks like a mark in a message is text;
-/// there is one BOS in front if the model or its template wants it. Errors:
-/// InvalidArgument for a form that is not known, or that writes what the
-/// vocabulary has no tokens for.
+/// A conversation as the tokenizer's chat template writes it, up to where the
+/// answer starts. Errors: InvalidArgument where there is no template, or one
+/// that is not done here or refuses the conversation.
+Expected<std::vector<TextPart>>
+renderChat(const Tokenizer &tokenizer, std::span<const ChatMessage> messages);
+
+/// The tokens of renderChat(), with one BOS in front if the model expects it or
+/// the template writes it. What looks like a mark in a message is text. Errors:
+/// of renderChat() and encode(); InvalidArgument for a template that writes
+/// marks of turns which are no tokens.
 Expected<std::vector<int32_t>>
 encodeChat(const Tokenizer &tokenizer, std::span<const ChatMessage> messages);
 

@@ -15,6 +15,7 @@
 #define KVRM_TEXT_TOKENIZER_H
 
 #include "kvrm/runtime/support/Status.h"
+#include "kvrm/text/TextPart.h"
 
 #include <cstdint>
 #include <memory>
@@ -24,6 +25,8 @@
 #include <vector>
 
 namespace kvrm {
+
+class ChatTemplate;
 
 /// Immutable once loaded: threads may share one.
 class Tokenizer {
@@ -41,6 +44,8 @@ public:
   /// see addBos. A byte that the vocabulary lacks is left out.
   Expected<std::vector<int32_t>> encode(std::string_view text,
                                         bool parseSpecial = true) const;
+  /// The ids of parts in a row, which are one text.
+  Expected<std::vector<int32_t>> encode(std::span<const TextPart> parts) const;
 
   /// The text of `ids`: valid UTF-8, with U+FFFD in the place of what is not.
   /// Ids without a text, and special tokens with `skipSpecial`, give nothing.
@@ -60,6 +65,9 @@ public:
   bool addBos() const;
   /// The model's Jinja template for conversations; empty if it has none.
   const std::string &chatTemplate() const;
+  /// The same, to be rendered. It lives as long as the tokenizer. Errors:
+  /// InvalidArgument if there is none, or it is not done here.
+  Expected<const ChatTemplate *> chatForm() const;
 
   struct State;
 

@@ -5,7 +5,7 @@
 
     make_chat.py FORM FILE
 
-FORM is llama3 or chatml: how its chat template looks, and which special tokens
+FORM is llama3 or chatml: what its chat template writes, and which special tokens
 it has. Tokens 0 to 255 are the bytes; special ones follow, BOS first. Nothing in
 the file names the mark that ends a turn: eos is another token.
 """
@@ -19,10 +19,17 @@ HIDDEN = 64
 FORMS = {
     "llama3": (
         ["<s>", "</s>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"],
-        "{{ bos_token }}{{ '<|start_header_id|>' }}",
+        "{{ bos_token }}{% for m in messages %}"
+        "{{ '<|start_header_id|>' + m.role + '<|end_header_id|>\n\n' + m.content + '<|eot_id|>' }}"
+        "{% endfor %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}",
         "<|eot_id|>",
     ),
-    "chatml": (["<s>", "</s>", "<|im_start|>", "<|im_end|>"], "<|im_start|>", "<|im_end|>"),
+    "chatml": (
+        ["<s>", "</s>", "<|im_start|>", "<|im_end|>"],
+        "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}"
+        "{% endfor %}{{ '<|im_start|>assistant\n' }}",
+        "<|im_end|>",
+    ),
 }
 
 
