@@ -6,14 +6,12 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "../support/Answer.h"
 #include "kvrm/runtime/kvrm.h"
 #include "kvrm/runtime/package/Package.h"
 #include "kvrm/runtime/serving/Engine.h"
 #include "kvrm/runtime/session/CreateDecoder.h"
 
-#include <cstdio>
-#include <exception>
-#include <new>
 #include <unistd.h>
 
 using namespace kvrm;
@@ -40,24 +38,6 @@ struct kvrm_session {
   Decoder &decoder() const { return *shared->decoder; }
 };
 
-/// Fixed room, so that an error can be told when memory is what is missing.
-static thread_local char lastError[512] = "";
-
-static kvrm_status answer(StatusCode code, const char *message) {
-  std::snprintf(lastError, sizeof(lastError), "%s", message);
-  return static_cast<kvrm_status>(code);
-}
-
-static kvrm_status answer(const Status &status) {
-  if (status.isOk())
-    return KVRM_OK;
-  return answer(status.code(), status.message().c_str());
-}
-
-static kvrm_status nullArgument(const char *name) {
-  return answer(invalidArgument(name, " is null"));
-}
-
 /// The threads of a session, and a GPU's context, are not in a child of fork().
 static Status checkProcess(const SharedDecoder &shared) {
   if (shared.process == ::getpid())
@@ -73,19 +53,6 @@ static Status checkOwner(const kvrm_session &session) {
     return invalidArgument("the session is its engine's, which keeps its "
                            "histories until kvrm_engine_destroy");
   return Status::ok();
-}
-
-/// Runs `body`, which returns a Status, and lets no exception out.
-template <typename Body> static kvrm_status guarded(Body body) {
-  try {
-    return answer(body());
-  } catch (const std::bad_alloc &) {
-    return answer(StatusCode::ResourceExhausted, "out of memory");
-  } catch (const std::exception &error) {
-    return answer(StatusCode::Internal, error.what());
-  } catch (...) {
-    return answer(StatusCode::Internal, "unknown exception");
-  }
 }
 
 const char *kvrm_status_name(kvrm_status status) {
@@ -109,8 +76,6 @@ const char *kvrm_status_name(kvrm_status status) {
   }
   return "unknown status";
 }
-
-const char *kvrm_last_error(void) { return lastError; }
 
 const char *kvrm_version(void) { return KVRM_VERSION; }
 

@@ -411,7 +411,7 @@ CONSTRUCTS = [
 REFUSED = [
     "{% include 'x' %}", "{% extends 'x' %}", "{% block a %}{% endblock %}", "{% call f() %}{% endcall %}",
     "{% for a in [] recursive %}{% endfor %}", "{{ x | sort }}", "{{ 1 is sameas 1 }}", "{{ [1] }}", "{{ {} }}",
-    "{{ messages[0].pop('role') }}", "{{ messages.append(1) }}", "{{ 'a'.format(1) }}", "{{ lipsum() }}",
+    "{{ messages[0].pop('role') }}", "{{ messages.append(1) }}", "{{ 'a'.format(1) }}", "{{ '%s' % 1 }}", "{{ lipsum() }}",
     "{{ 99999999999 * 99999999999 }}", "{% for i in range(99999999) %}{% endfor %}", "{{ 'a' * 9999999999 }}",
     "{% for i in range(9999) %}{% for j in range(9999) %}{{ j }}{% endfor %}{% endfor %}",
     "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "{{ " + "(" * 500 + "1" + ")" * 500 + " }}",
@@ -459,7 +459,7 @@ class RandomTemplate:
     }  # fmt: skip
     OPERATORS = {
         "text": ["+", "~", "==", "<", "in", "not in", "or", "and", "!="],
-        "number": ["+", "-", "*", "//", "%", "/", "<", ">=", "==", "and", "or", "**"],
+        "number": ["+", "-", "*", "//", "%", "/", "<", ">=", "==", "and", "or"],
         "list": ["+", "==", "and", "or"],
         "dict": ["==", "and", "or", "!="],
     }

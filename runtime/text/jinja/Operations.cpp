@@ -351,8 +351,9 @@ Value kvrm::jinja::arithmetic(Budget &budget, std::string_view operation,
     return repeated(budget, left, *rightWhole);
   if (operation == "*" && isSequence(right) && leftWhole)
     return repeated(budget, right, *leftWhole);
+  bool isFormat = operation == "%" && left.text();
   for (const Value *value : {&left, &right})
-    if (value->isUndefined())
+    if (value->isUndefined() && !isFormat)
       refuseType("'" + std::string(operation) + "'", *value, "number");
   fail(0, "'", operation, "' of a ", left.typeName(), " and a ",
        right.typeName(), " is not done here");
