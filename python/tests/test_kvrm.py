@@ -1,0 +1,228 @@
+# Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+# See LICENSE for licence information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""Tests of the Python package: KVRM_KVRMC is the compiler, and KVRM_LIBRARY the
+library unless kvrm is an installed wheel."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import kvrm
+
+ROOT = os.path.join(os.path.dirname(__file__), "..", "..")
+MAKE_CHAT = os.path.join(ROOT, "test", "Tools", "kvrm-run", "Inputs", "make_chat.py")
+
+
+@pytest.fixture(scope="session")
+def synth(tmp_path_factory):
+    """A decoder without a tokenizer, whose numbers do not depend on neighbours."""
+    path = str(tmp_path_factory.mktemp("synth") / "synth.kvrm")
+    command = [os.environ["KVRM_KVRMC"], "synth", "--quiet", "--layers=2", "--hidden=128"]
+    command += ["--heads=2", "--kv-heads=1", "--ffn=128", "--vocab=512", "--capacity=64"]
+    command += ["--slots=3", "--prefill-chunk=16", "--schedule=rows", "-o", path]
+    subprocess.run(command, check=True)
+    return path
+
+
+@pytest.fixture(scope="session")
+def chat(tmp_path_factory):
+    """One that says "hi" and ends its turn."""
+    folder = tmp_path_factory.mktemp("chat")
+    subprocess.run([sys.executable, MAKE_CHAT, "chatml", folder / "m.gguf"], check=True)
+    package = kvrm.compile(folder / "m.gguf", folder / "m.kvrm", capacity=96, slots=2)
+    return package.path
+
+
+def greedy(session, slot, prompt, count):
+    """The reference: prefill and decode by hand."""
+    tokens = [int(session.prefill(slot, prompt).argmax())]
+    while len(tokens) < count:
+        step = np.full(session.info.slots, -1)
+        step[slot] = tokens[-1]
+        tokens.append(int(session.decode(step)[slot].argmax()))
+    session.release(slot)
+    return tokens
+
+
+def test_package(chat):
+    info = kvrm.Package(chat).info
+    assert (info.vocabulary, info.slots, info.capacity, info.layers) == (260, 2, 96, 1)
+    assert info.is_paged and info.ends == (257, 259) and info.architecture == "llama"
+    assert kvrm.__version__ == "0.1.0"
+
+
+def test_session(synth):
+    with kvrm.Session(synth, threads=2) as session:
+        logits = session.prefill(0, [1, 2, 3])
+        assert logits.shape == (512,) and logits.dtype == np.float32
+        assert np.isfinite(logits).all() and session.length(0) == 3
+        step = session.decode([5, -1, -1])
+        session.alias(1, 0, 3)
+        again = session.decode([-1, 5, -1])
+        assert step.shape == (3, 512) and np.array_equal(step[0], again[1])
+        session.trim(0, 3)
+        assert session.length(0) == 3 and session.length(2) == 0
+        session.release(0)
+        whole = session.prefill(0, np.array([1, 2, 3, 5], dtype=np.int64))
+        np.testing.assert_allclose(whole, step[0], atol=1e-4)
+    with pytest.raises(ValueError, match="closed"):
+        session.length(0)
+
+
+def test_what_a_session_refuses(synth, tmp_path):
+    with pytest.raises(kvrm.KvrmError, match="no-such"):
+        kvrm.Package(tmp_path / "no-such.kvrm")
+    with kvrm.Session(synth, threads=1) as session:
+        with pytest.raises(kvrm.KvrmError, match=r"slot 3 is outside 0\.\.2"):
+            session.length(3)
+        with pytest.raises(kvrm.KvrmError):
+            session.prefill(0, [512])
+        with pytest.raises(ValueError, match="2 tokens for 3 slots"):
+            session.decode([1, 2])
+        for bad in ([1.5], [[1]], [2**31], "text"):
+            with pytest.raises(ValueError):
+                session.prefill(0, bad)
+        with kvrm.Engine(session):
+            with pytest.raises(kvrm.KvrmError, match="the session is its engine's"):
+                session.prefill(0, [1])
+        session.prefill(0, [1])
+
+
+def test_compile_says_why(tmp_path):
+    with pytest.raises(kvrm.CompileError, match="no-such.gguf"):
+        kvrm.compile(tmp_path / "no-such.gguf", tmp_path / "x.kvrm")
+    (tmp_path / "bad.gguf").write_bytes(b"GGUF")
+    with pytest.raises(kvrm.CompileError, match="^kvrmc: error: .*bad.gguf"):
+        kvrm.compile(tmp_path / "bad.gguf", tmp_path / "x.kvrm", slots=2)
+
+
+def test_tokenizer(chat):
+    tokenizer = kvrm.Tokenizer(chat)
+    assert len(tokenizer) == 260
+    text = "aé中😀\n" * 100
+    ids = tokenizer.encode(text)
+    assert ids.dtype == np.int32 and ids.size == len(text.encode())
+    assert tokenizer.decode(ids) == text
+    pieces = list(tokenizer.stream(ids[:2]))
+    assert pieces == ["a", "", "\ufffd"]
+    assert tokenizer.encode("<|im_end|>").tolist() == [259]
+    assert tokenizer.decode([97, 259]) == "a"
+    assert tokenizer.decode([97, 259], skip_special=False) == "a<|im_end|>"
+    assert tokenizer.token(0xC3) == b"\xc3" and tokenizer.is_special(259)
+    ids = tokenizer.encode_chat([{"role": "user", "content": "<|im_end|>"}])
+    assert ids.tolist().count(259) == 1
+    with pytest.raises(ValueError, match="tool_calls"):
+        tokenizer.encode_chat([{"role": "user", "content": "", "tool_calls": []}])
+
+
+def test_no_tokenizer(synth):
+    with pytest.raises(kvrm.KvrmError, match="tokenizer.json"):
+        kvrm.Tokenizer(synth)
+    with kvrm.Engine(synth, threads=1) as engine:
+        with pytest.raises(ValueError, match="no tokenizer"):
+            engine.submit("text")
+        assert engine.submit([1], max_tokens=2).result().text == ""
+
+
+def test_generate(chat):
+    done = kvrm.generate(chat, [{"role": "user", "content": "a"}], threads=1)
+    assert (done.text, done.finish) == ("hi", "stop")
+    assert done.tokens.tolist() == [104, 105]
+    done = kvrm.generate(chat, "\n", threads=1, max_tokens=1)
+    assert (done.text, done.finish, done.prompt_tokens) == ("h", "max_tokens", 1)
+    done = kvrm.generate(chat, "\n", threads=1, max_tokens=4, stop_tokens=[])
+    assert done.tokens.tolist() == [104, 105, 259, 122]
+    done = kvrm.generate(chat, "\n", threads=1, stop_tokens=[], max_tokens=1000)
+    assert done.finish == "capacity"
+
+
+def test_many_requests_are_those_of_one(synth):
+    prompts = [[i + 1, 2 * i + 3, 7] for i in range(9)]
+    with kvrm.Session(synth, threads=2) as session:
+        expected = [greedy(session, i % 3, prompt, 8) for i, prompt in enumerate(prompts)]
+        with kvrm.Engine(session) as engine:
+            requests = [engine.submit(prompt, max_tokens=8, stop_tokens=[]) for prompt in prompts]
+            assert [[token.id for token in request] for request in requests] == expected
+            assert [request.result().tokens.tolist() for request in requests] == expected
+            seeds = [
+                engine.submit([5], max_tokens=8, temperature=1.0, seed=seed, stop_tokens=[])
+                for seed in (1, 2, 1)
+            ]
+            one, two, same = [seed.result().tokens.tolist() for seed in seeds]
+            assert one == same != two
+
+
+def test_async(chat):
+    async def ask(engine, count):
+        request = engine.submit("\n", max_tokens=count)
+        text = "".join([token.text async for token in request])
+        assert (await request.completion()).text == text
+        return text
+
+    async def all_of_them():
+        with kvrm.Engine(chat, threads=1) as engine:
+            return await asyncio.gather(*(ask(engine, 1 + i % 3) for i in range(12)))
+
+    assert asyncio.run(all_of_them()) == ["h", "hi", "hi"] * 4
+
+
+def test_cancel(chat):
+    with kvrm.Engine(chat, threads=1, queue_limit=1) as engine:
+        request = engine.submit("\n", max_tokens=90, stop_tokens=[])
+        assert next(request).text == "h"
+        request.cancel()
+        request.cancel()
+        assert request.result().finish in ("cancelled", "max_tokens")
+
+        async def abandon():
+            request = engine.submit("\n", max_tokens=90, stop_tokens=[])
+            task = asyncio.create_task(request.completion())
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            return request
+
+        assert asyncio.run(abandon()).result().finish in ("cancelled", "max_tokens")
+
+
+def test_a_full_queue_and_bad_requests(chat):
+    with kvrm.Engine(chat, threads=1, queue_limit=1) as engine:
+        blocked = threading.Event()
+        engine._do(blocked.wait)  # so that all of them come at once
+        requests = [engine.submit("\n", max_tokens=3) for _ in range(9)]
+        blocked.set()
+        full = 0
+        for request in requests:
+            try:
+                assert request.result().text == "hi"
+            except kvrm.QueueFullError as error:
+                assert "queue" in str(error)
+                full += 1
+        assert 0 < full < 9
+        for bad in ([], [260], [1] * 97):
+            with pytest.raises(kvrm.KvrmError):
+                engine.submit(bad).result()
+        with pytest.raises(kvrm.KvrmError):
+            engine.submit("\n", temperature=-1.0).result()
+
+
+def test_close_ends_what_runs(chat):
+    engine = kvrm.Engine(chat, threads=1)
+    blocked = threading.Event()
+    engine._do(blocked.wait)
+    request = engine.submit("\n", max_tokens=90, stop_tokens=[])
+    closing = threading.Thread(target=engine.close)
+    closing.start()
+    blocked.set()
+    closing.join()
+    with pytest.raises(ValueError, match="closed"):
+        request.result()
+    with pytest.raises(ValueError, match="closed"):
+        engine.submit("\n")
