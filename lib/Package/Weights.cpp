@@ -225,12 +225,17 @@ Error kvrm::checkLayouts(const DecoderModel &model,
     if (!slices.isWhole())
       (slices.isOfColumns ? cols : rows) *= slices.ranks;
     bool rowsFit = isTable ? rows <= source->rows() : rows == source->rows();
-    bool partsFit = slices.isWhole() ||
-                    slices.wholeSize() == (slices.isOfColumns ? cols : rows);
-    if (rows < 1 || !rowsFit || cols != source->cols() || !partsFit)
+    if (rows < 1 || !rowsFit || cols != source->cols())
       return fail(formatv("laid out as [{0}][{1}], but the model has "
                           "[{2}][{3}]",
                           rows, cols, source->rows(), source->cols())
+                      .str());
+    if (!slices.isWhole() &&
+        slices.wholeSize() != (slices.isOfColumns ? cols : rows))
+      return fail(formatv("its parts are {0} {1}, not all {2}",
+                          slices.wholeSize(),
+                          slices.isOfColumns ? "columns" : "rows",
+                          slices.isOfColumns ? cols : rows)
                       .str());
     if (layout.rowPanel < 0 || layout.rowPanel > 4096)
       return fail(

@@ -318,17 +318,21 @@ Status CudaProgram::launch(const CudaStream &stream,
 Status CudaProgram::launchAll(const CudaStream &stream,
                               CudaSchedule schedule) const {
   bool followsCollective = false;
+  size_t done = commands.size(); ///< by what stood in for it and a sum
   for (size_t i = 0; i < commands.size(); ++i) {
     const kvrm_program_command &table = commands[i].table;
-    if ((table.schedules & schedule.bit()) == 0)
+    if ((table.schedules & schedule.bit()) == 0 || i == done)
       continue;
     // A library may put more than one kernel into the stream, of which a
     // programmatic launch would know the last.
     bool isProgrammatic = usesPdl && !followsCollective &&
                           (table.flags & KVRM_COMMAND_PROGRAMMATIC) != 0;
     if (table.kind == KVRM_COMMAND_ALL_REDUCE && table.kernel > 0 &&
-        hasMailboxes)
+        hasMailboxes) {
+      if (table.grid[1] != 0)
+        done = i + table.kernel + 1;
       continue; // what stands in for it is next
+    }
     followsCollective = kvrm_command_is_collective(table.kind) != 0;
     KVRM_TRY(launchCommand(stream, i, schedule, isProgrammatic));
     if ((table.kind == KVRM_COMMAND_PRODUCT && products) || followsCollective)

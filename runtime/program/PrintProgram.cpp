@@ -53,7 +53,8 @@ static std::string collectiveText(const kvrm_program_command &collective) {
   constexpr std::array<const char *, KVRM_COLLECTIVE_TYPES> names = {
       "f32", "f16", "bf16"};
   return std::to_string(collective.grid[0]) + " " +
-         names[collective.grid_rule] + (collective.kernel ? ", else 1" : "");
+         names[collective.grid_rule] + (collective.kernel ? ", else 1" : "") +
+         (collective.grid[1] ? " for 2" : "");
 }
 
 static std::string sizeText(const kvrm_program_command &command) {

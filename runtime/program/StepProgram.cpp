@@ -522,7 +522,8 @@ Status Checker::checkCollective(const kvrm_program_command &command,
   if (bounds.ranks < 2)
     return corrupt("a collective is for several ranks, and the package is for "
                    "one");
-  if (command.flags != 0 || command.grid[1] != 0 || command.grid[2] != 0)
+  if (command.flags != 0 || command.grid[1] > command.kernel ||
+      command.grid[2] != 0)
     return corrupt("a collective has no flags, and one size");
   bool mayHaveStandIn =
       command.kind == KVRM_COMMAND_ALL_REDUCE && bounds.ranks <= KVRM_MAX_PEERS;
@@ -601,6 +602,44 @@ Status StepProgram::verifyMailboxes(std::string_view where) const {
   return numbers.empty() || numbers.front() == 0 ? Status::ok() : corrupt();
 }
 
+/// A kernel that sums and does what the next does with the sum is given what
+/// the two are given, but for the sum; and where it writes nothing of the sum's
+/// in that another thread may still read.
+Status StepProgram::verifyFused(size_t sum, const ProgramBounds &bounds,
+                                std::string_view where) const {
+  auto corrupt = [&](const auto &...parts) {
+    return makeError(StatusCode::Corrupt, where, ": command ", sum, ": ",
+                     parts...);
+  };
+  if (sum + 2 >= table.size() || table[sum + 2].kind != KVRM_COMMAND_KERNEL ||
+      bounds.kernels[table[sum + 2].kernel] != KVRM_ROLE_DENSE ||
+      table[sum + 2].schedules != table[sum].schedules)
+    return corrupt("no dense kernel of its schedules is behind what stands in "
+                   "for both");
+  auto isSame = [](const kvrm_program_arg &one, const kvrm_program_arg &other) {
+    return one.base == other.base && one.offset == other.offset &&
+           one.bytes == other.bytes;
+  };
+  auto isGiven = [&](size_t command, const kvrm_program_arg &arg) {
+    return std::ranges::any_of(
+        args(table[command]),
+        [&](const kvrm_program_arg &other) { return isSame(arg, other); });
+  };
+  const kvrm_program_arg &out = args(table[sum])[0], &in = args(table[sum])[1];
+  if (!isGiven(sum + 2, out) || !isGiven(sum + 1, in))
+    return corrupt("what stands in is not given its in, or the command behind "
+                   "not its out");
+  for (const kvrm_program_arg &arg : args(table[sum + 1])) {
+    if (arg.base == KVRM_BASE_PEERS || isSame(arg, in))
+      continue;
+    if (!isGiven(sum + 2, arg))
+      return corrupt("what stands in for both is given what neither is");
+    if (overlap(arg, in) && arg.offset != in.offset)
+      return corrupt("what stands in for both is given what overlaps its in");
+  }
+  return Status::ok();
+}
+
 int64_t StepProgram::mailboxBytes() const {
   int64_t most = 0;
   for (const kvrm_program_command &command : table)
@@ -626,7 +665,9 @@ Status StepProgram::verifyStandIns(const ProgramBounds &bounds,
       return corrupt("fewer commands follow than the ", product.kernel,
                      " that stand in for it");
     const kvrm_program_arg &out = args(product)[0];
-    bool isWritten = false;
+    if (isSum && product.grid[1] == 1)
+      KVRM_TRY(verifyFused(i, bounds, where));
+    bool isWritten = isSum && product.grid[1] == 1;
     for (size_t other = i + 1; other <= i + product.kernel; ++other) {
       const kvrm_program_command &command = table[other];
       if (command.kind != KVRM_COMMAND_KERNEL ||

@@ -95,6 +95,30 @@ TEST(SeededWeights, AreWhatTheSeedSays) {
                 referenceValue(0x123456789abcdef0, i, 0.0, 2.0), 1e-6);
 }
 
+/// Slices of what a rank of one would have, in rows and in panels.
+TEST(SeededWeights, SlicesAreOfTheWhole) {
+  json both = goodSeeds();
+  for (json &tensor : both["tensors"])
+    tensor.update({{"first", 100}, {"pitch", 9}});
+  Expected<WeightSeeds> seeds = parseSeeds(both.dump(), "S", 16);
+  ASSERT_TRUE(seeds) << seeds.status().message();
+  Expected<AlignedBuffer> weights =
+      growWeights(*seeds, std::vector<uint8_t>(16));
+  ASSERT_TRUE(weights) << weights.status().message();
+  for (int64_t row = 0; row < 5; ++row)
+    for (int64_t col = 0; col < 3; ++col) {
+      int64_t at = 64 + 2 * ((row / 4 * 3 + col) * 4 + row % 4);
+      auto bits = static_cast<uint32_t>(valueAt<uint16_t>(*weights, at)) << 16;
+      EXPECT_NEAR(std::bit_cast<float>(bits),
+                  referenceValue(0xff, 100 + row * 9 + col, 1.0, 0.25), 0.01);
+    }
+  for (int64_t i = 0; i < 14; ++i)
+    EXPECT_NEAR(
+        valueAt<float>(*weights, 128 + 4 * i),
+        referenceValue(0x123456789abcdef0, 100 + i / 2 * 9 + i % 2, 0.0, 2.0),
+        1e-6);
+}
+
 TEST(SeededWeights, RoundsToNearestEven) {
   EXPECT_EQ(roundToF16(1.0f), 0x3c00);
   EXPECT_EQ(roundToF16(1.0f + 0x1p-11f), 0x3c00); // a tie, to even
@@ -136,6 +160,10 @@ TEST(SeededWeights, OneThingWrong) {
        "S: tensors[0].width: 100000.0 is outside -10000..10000"},
       {[](json &s) { s["tensors"][0]["center"] = "1"; },
        "S: tensors[0].center: is not a number"},
+      {[](json &s) { s["tensors"][0]["pitch"] = 2; },
+       "S: tensors[0].pitch: 2 is outside 3..2147483648"},
+      {[](json &s) { s["tensors"][0]["first"] = -1; },
+       "S: tensors[0].first: -1 is outside 0..17592186044416"},
       {[](json &s) { s["copies"][0]["from"] = 12; },
        "S: copies[0].from: 12 is outside the data of weights.safetensors"},
       {[](json &s) { s["copies"][0]["bytes"] = int64_t(1) << 40; },

@@ -393,6 +393,63 @@ TEST_F(StepPrograms, CollectivesAreChecked) {
             sum + "no command that stands in for it is given its out");
 }
 
+/// One kernel may sum and add the sum to something, which is the next command's
+/// work else.
+TEST_F(StepPrograms, FusedSumsAreChecked) {
+  roles.push_back(KVRM_ROLE_DENSE);
+  const kvrm_program_arg in{KVRM_BASE_ARENA, 0, 0, 0, 64};
+  const kvrm_program_arg sum{KVRM_BASE_ARENA, 0, 0, 64, 64};
+  const kvrm_program_arg addend{KVRM_BASE_ARENA, 0, 0, 128, 64};
+  const kvrm_program_arg out{KVRM_BASE_ARENA, 0, 0, 192, 64};
+  const auto first = static_cast<uint32_t>(parts.commands.size());
+  for (uint16_t mailbox : {0, 1}) {
+    parts.addCollective(KVRM_COMMAND_ALL_REDUCE, 16, sum, in);
+    parts.commands.back().kernel = 1;
+    parts.commands.back().grid[1] = 1;
+    parts.addDense(KVRM_ROLE_DENSE, KVRM_GRID_FIXED, {1, 1, 1},
+                   {out, in, {KVRM_BASE_PEERS, mailbox, 0, 0, 0}, addend});
+    parts.addDense(KVRM_ROLE_DENSE, KVRM_GRID_FIXED, {1, 1, 1},
+                   {addend, sum, out});
+  }
+  parts.ranks = 2;
+  auto error = [&](const std::function<void(ProgramParts &)> &change) {
+    ProgramParts copy = parts;
+    ProgramBounds own = bounds();
+    own.ranks = 2;
+    change(copy);
+    return copy.build().verify(own, "P").message();
+  };
+  using P = ProgramParts;
+  auto argOf = [&](P &p, uint32_t command,
+                   uint32_t index) -> kvrm_program_arg & {
+    return p.args[p.commands[first + command].first_arg + index];
+  };
+  std::string where = "P: command " + std::to_string(first) + ": ";
+  EXPECT_EQ(error([](P &) {}), "");
+  EXPECT_EQ(error([&](P &p) { p.commands[first].kernel = 0; }),
+            where + "a collective has no flags, and one size");
+  EXPECT_EQ(error([&](P &p) { p.commands[first].grid[1] = 2; }),
+            where + "a collective has no flags, and one size");
+  EXPECT_EQ(
+      error([&](P &p) { p.commands[first + 2].schedules = KVRM_RUN_CLUSTER; }),
+      where + "no dense kernel of its schedules is behind what stands in "
+              "for both");
+  for (auto [command, index] : {std::pair(1u, 1u), {2u, 1u}})
+    EXPECT_EQ(error([&, command = command, index = index](P &p) {
+                argOf(p, command, index).offset = 256;
+              }),
+              where + "what stands in is not given its in, or the command "
+                      "behind not its out");
+  EXPECT_EQ(error([&](P &p) { argOf(p, 1, 3).offset = 256; }),
+            where + "what stands in for both is given what neither is");
+  EXPECT_EQ(
+      error([&](P &p) { argOf(p, 1, 0).offset = argOf(p, 2, 2).offset = 32; }),
+      where + "what stands in for both is given what overlaps its in");
+  EXPECT_EQ(
+      error([&](P &p) { argOf(p, 1, 0).offset = argOf(p, 2, 2).offset = 0; }),
+      "");
+}
+
 /// A decoder's step: its dense kernels take what their commands give them.
 TEST_F(StepPrograms, DenseKernelsAreChecked) {
   roles.push_back(KVRM_ROLE_DENSE);

@@ -250,6 +250,44 @@ TEST(Weights, FileIsSafetensors) {
   }
 }
 
+/// A rank has the same piece of each part, of rows or of columns.
+TEST(Weights, Slices) {
+  GridSource whole(12, 8);
+  WeightSlices slices{/*isOfColumns=*/false, {8, 4}, /*ranks=*/2};
+  auto valuesOf = [&](int64_t rank, int64_t begin, int64_t end) {
+    std::unique_ptr<const WeightSource> source =
+        sliceWeight(whole, slices, rank);
+    std::vector<float> values(
+        static_cast<size_t>((end - begin) * source->cols()));
+    source->readRows(begin, end, values.data());
+    return values;
+  };
+  std::vector<float> rows = valuesOf(1, 3, 6);
+  ASSERT_EQ(rows.size(), 24u);
+  EXPECT_EQ(rows[0], 7000.0f);
+  EXPECT_EQ(rows[8], 10000.0f);
+  EXPECT_EQ(rows[23], 11007.0f);
+  EXPECT_EQ(valuesOf(0, 4, 5)[1], 8001.0f);
+  slices = {/*isOfColumns=*/true, {4, 4}, /*ranks=*/2};
+  EXPECT_EQ(valuesOf(1, 2, 3),
+            (std::vector<float>{2002.0f, 2003.0f, 2006.0f, 2007.0f}));
+  EXPECT_EQ(sliceWeight(whole, slices, 0)->rows(), 12);
+
+  DecoderModel model = gridModel();
+  std::vector<WeightLayout> layouts = {
+      {"b",
+       37,
+       35,
+       WeightType::F16,
+       /*rowPanel=*/0,
+       /*offset=*/0,
+       {/*isOfColumns=*/true, {70}, /*ranks=*/2}}};
+  EXPECT_FALSE(bool(checkLayouts(model, layouts)));
+  layouts[0].slices.parts = {68};
+  EXPECT_EQ(llvm::toString(checkLayouts(model, layouts)),
+            "weight 'b': its parts are 68 columns, not all 70");
+}
+
 TEST(Weights, Refusals) {
   DecoderModel model = gridModel();
   auto errorOf = [&](auto change) {

@@ -61,7 +61,6 @@ struct WeightLayout {
   std::string name;
   int64_t rows = 0; ///< logical; of a rank, as the columns
   int64_t cols = 0;
-  WeightSlices slices; ///< of the model's weight
   WeightType type = WeightType::F32;
   /// 0: row-major. n > 0: panels of n rows, [rows / n][cols][n], so that
   /// element (r, c) is at ((r / n) * cols + c) * n + r % n. The rows that the
@@ -73,6 +72,9 @@ struct WeightLayout {
   /// rowPanel][blocks of a row][record], as BlockFormat.h has them. The source
   /// has to be in these blocks.
   std::optional<BlockFormat> blocks;
+  // Set, so that initializers may leave it out.
+  // NOLINTNEXTLINE(readability-redundant-member-init)
+  WeightSlices slices = {}; ///< of the model's weight
 
   /// Rows as stored.
   int64_t paddedRows() const {

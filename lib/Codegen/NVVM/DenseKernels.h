@@ -88,11 +88,16 @@ void writeSampleKernel(Location loc, int64_t vocabulary,
 
 /// The name of the kernel that sums over so many ranks by their mailboxes: of
 /// the buffers out and in, and of kvrm_peers. None for sums that it is not for.
-/// `kvrm.all_reduce` stays; a program has the kernel beside it.
+/// `kvrm.all_reduce` stays; a program has the kernel beside it. With kAddSuffix
+/// it takes one buffer more, which it adds to the sum.
 std::optional<std::string> reduceKernelName(AllReduceOp op, int64_t ranks);
 std::array<int64_t, 3> reduceKernelGrid(AllReduceOp op);
-void writeReduceKernel(AllReduceOp op, StringRef name, int64_t ranks,
+void writeReduceKernel(AllReduceOp op, StringRef name, int64_t ranks, bool adds,
                        gpu::GPUModuleOp module, const DeviceOptions &options);
+inline constexpr StringLiteral kAddSuffix = "_add";
+/// On an all_reduce: nobody uses its output but the next op that does anything,
+/// which adds it to something of the same size.
+inline constexpr StringLiteral kAddedAttrName = "added";
 
 /// A buffer as a kernel addresses it. Indices are i64.
 struct StridedBuffer {

@@ -70,6 +70,7 @@ private:
   LogicalResult writeCollective(OpT op, kvrm_command_kind kind);
   void numberMailboxes();
   LogicalResult writeMailboxKernel(AllReduceOp op);
+  std::optional<std::array<kvrm_program_arg, 2>> additionBehind(AllReduceOp op);
   template <typename OpT>
   LogicalResult writeDenseKernel(OpT op,
                                  std::optional<int64_t> appends = std::nullopt);
@@ -535,22 +536,60 @@ void ProgramWriter::numberMailboxes() {
     mailboxes[sums.back()] = 2;
 }
 
-/// What stands in for a sum whose command is just written.
+/// What the next command writes and what it adds, if all that it does is to add
+/// the sum to something, and a kernel can do both at once: a thread then writes
+/// what no other reads.
+std::optional<std::array<kvrm_program_arg, 2>>
+ProgramWriter::additionBehind(AllReduceOp op) {
+  auto mailbox = mailboxes.find(op);
+  if (!op->hasAttr(kAddedAttrName) || mailbox == mailboxes.end())
+    return std::nullopt;
+  Operation *next = op->getNextNode();
+  while (next && (isMemoryEffectFree(next) || isa<memref::AllocOp>(next)))
+    next = next->getNextNode();
+  auto add = dyn_cast_or_null<DeviceDispatchOp>(next);
+  if (!add || add.getInputs().size() != 2 || add.getOutputs().size() != 1)
+    return std::nullopt;
+  bool isFirst = add.getInputs()[0] == op.getOutput();
+  if (!isFirst && add.getInputs()[1] != op.getOutput())
+    return std::nullopt;
+  FailureOr<kvrm_program_arg> out = argumentFor(add.getOutputs()[0], add);
+  FailureOr<kvrm_program_arg> addend =
+      argumentFor(add.getInputs()[isFirst ? 1 : 0], add);
+  FailureOr<kvrm_program_arg> in = argumentFor(op.getInput(), op);
+  if (failed(out) || failed(addend) || failed(in) ||
+      out->base != KVRM_BASE_ARENA || addend->base != KVRM_BASE_ARENA)
+    return std::nullopt;
+  bool isApart = out->offset >= in->offset + in->bytes ||
+                 in->offset >= out->offset + out->bytes;
+  if (!isApart && out->offset != in->offset)
+    return std::nullopt;
+  return std::array{*out, *addend};
+}
+
+/// What stands in for a sum whose command is just written, and if it can, for
+/// the addition behind it.
 LogicalResult ProgramWriter::writeMailboxKernel(AllReduceOp op) {
   auto found = mailboxes.find(op);
   if (found == mailboxes.end())
     return success();
+  std::optional<std::array<kvrm_program_arg, 2>> addition = additionBehind(op);
+  commands.back().grid[1] = addition ? 1 : 0;
   Launch launch;
   launch.kernel =
       *reduceKernelName(op, getRanks(step->getParentOfType<ModuleOp>()));
+  if (addition)
+    launch.kernel += kAddSuffix;
   launch.grid = reduceKernelGrid(op);
-  if (failed(begin(op, launch, 3)))
-    return failure();
   const kvrm_program_arg out = args[args.size() - 2], in = args.back();
   kvrm_program_arg peers{};
   peers.base = KVRM_BASE_PEERS;
   peers.index = found->second;
-  args.insert(args.end(), {out, in, peers});
+  if (failed(begin(op, launch, addition ? 4 : 3)))
+    return failure();
+  args.insert(args.end(), {addition ? addition->front() : out, in, peers});
+  if (addition)
+    args.push_back(addition->back());
   return success();
 }
 

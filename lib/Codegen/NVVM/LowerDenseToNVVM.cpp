@@ -261,6 +261,50 @@ static std::optional<Append> findAppend(QKVProjectionOp op) {
 }
 
 //===----------------------------------------------------------------------===//
+// Sums over ranks
+//===----------------------------------------------------------------------===//
+
+/// Whether an op adds two buffers of f32, element by element.
+static bool isAddition(linalg::GenericOp op) {
+  auto isWhole = [](Value buffer) {
+    auto type = dyn_cast<MemRefType>(buffer.getType());
+    return type && type.getElementType().isF32() &&
+           type.getLayout().isIdentity();
+  };
+  if (op.getNumDpsInputs() != 2 || op.getNumDpsInits() != 1 ||
+      op.getNumParallelLoops() != op.getNumLoops() ||
+      !llvm::all_of(op->getOperands(), isWhole) ||
+      !llvm::all_of(op.getIndexingMapsArray(),
+                    [](AffineMap map) { return map.isIdentity(); }))
+    return false;
+  auto sum = op.getBody()
+                 ->getTerminator()
+                 ->getOperand(0)
+                 .getDefiningOp<arith::AddFOp>();
+  auto isInput = [&](Value value) {
+    auto argument = dyn_cast<BlockArgument>(value);
+    return argument && argument.getArgNumber() < 2;
+  };
+  return sum && isInput(sum.getLhs()) && isInput(sum.getRhs()) &&
+         sum.getLhs() != sum.getRhs();
+}
+
+/// Marks the sums over ranks that the next op adds to something.
+static void markAdded(func::FuncOp step) {
+  step.walk([](AllReduceOp op) {
+    auto add =
+        dyn_cast_or_null<linalg::GenericOp>(findOtherUser(op.getOutput(), op));
+    if (!add || add->getBlock() != op->getBlock() || !isAddition(add))
+      return;
+    Operation *next = op->getNextNode();
+    while (next && (isMemoryEffectFree(next) || isa<memref::AllocOp>(next)))
+      next = next->getNextNode();
+    if (next == add)
+      op->setAttr(kAddedAttrName, UnitAttr::get(op.getContext()));
+  });
+}
+
+//===----------------------------------------------------------------------===//
 // The pass
 //===----------------------------------------------------------------------===//
 
@@ -417,8 +461,13 @@ void LowerDenseToNVVMPass::writeReductions(ModuleOp module) {
   llvm::StringSet<> written;
   module.walk([&](AllReduceOp op) {
     std::optional<std::string> name = reduceKernelName(op, ranks);
-    if (name && written.insert(*name).second)
-      writeReduceKernel(op, *name, ranks, device, target);
+    if (!name)
+      return;
+    if (written.insert(*name).second)
+      writeReduceKernel(op, *name, ranks, /*adds=*/false, device, target);
+    std::string adding = *name + kAddSuffix.str();
+    if (op->hasAttr(kAddedAttrName) && written.insert(adding).second)
+      writeReduceKernel(op, adding, ranks, /*adds=*/true, device, target);
   });
 }
 
@@ -451,6 +500,8 @@ void LowerDenseToNVVMPass::runOnOperation() {
   if (devices.empty())
     return;
   device = *devices.begin();
+  for (func::FuncOp step : getSteps(module))
+    markAdded(step);
   for (func::FuncOp step : getSteps(module))
     if (failed(lowerStep(step)))
       return signalPassFailure();

@@ -44,9 +44,10 @@ std::array<int64_t, 3> kvrm::reduceKernelGrid(AllReduceOp op) {
 namespace {
 class ReduceKernel {
 public:
-  ReduceKernel(DeviceKernel &kernel, int64_t ranks)
+  ReduceKernel(DeviceKernel &kernel, int64_t ranks, bool adds)
       : b(kernel.b), ranks(ranks), out(kernel.pointer(0)),
-        in(kernel.pointer(1)), peers(kernel.pointer(2)) {}
+        in(kernel.pointer(1)), peers(kernel.pointer(2)),
+        addend(adds ? kernel.pointer(3) : Value()) {}
 
   void write(Value offset);
 
@@ -67,6 +68,7 @@ private:
   DeviceBuilder &b;
   int64_t ranks;
   Value out, in, peers;
+  Value addend;               ///< null: none
   SmallVector<Variable> came; ///< words of another rank
 };
 } // namespace
@@ -115,10 +117,13 @@ void ReduceKernel::receive(Value box) {
   b.storeVolatile(b.pack(Words(kWidth, empty())), box, kBytes);
 }
 
-/// Adds up in the order of the ranks, on each of them.
+/// Adds up in the order of the ranks, on each of them, and then to the addend.
 void ReduceKernel::write(Value offset) {
   Words own = loadOwn(offset);
   post(own, offset);
+  Words added;
+  if (addend)
+    added = b.loadWords(b.at(addend, offset), kWidth);
   SmallVector<Variable> sums;
   for (int64_t i = 0; i < kWidth; ++i) {
     sums.push_back(b.variable(b.f32(0.0f)));
@@ -142,19 +147,22 @@ void ReduceKernel::write(Value offset) {
   }
   auto values =
       llvm::map_to_vector(sums, [](const Variable &sum) { return sum.get(); });
+  for (auto [value, word] : llvm::zip(values, added))
+    value = b.fadd(arith::BitcastOp::create(b, b.getF32Type(), word), value);
   b.store(b.pack(values), b.at(out, offset), kBytes);
 }
 
 void kvrm::writeReduceKernel(AllReduceOp op, StringRef name, int64_t ranks,
-                             gpu::GPUModuleOp module,
+                             bool adds, gpu::GPUModuleOp module,
                              const DeviceOptions &options) {
-  DeviceKernel kernel(module, op.getLoc(), name, /*pointers=*/3, kThreads,
+  DeviceKernel kernel(module, op.getLoc(), name, /*pointers=*/adds ? 4 : 3,
+                      kThreads,
                       /*sharedBytes=*/0);
   DeviceBuilder &b = kernel.b;
   waitForInputs(b, options);
   Value quad = b.add(b.mul(b.blockId(), kThreads), b.threadId());
   b.ifThen(b.lessThan(quad, op.getElements() / kWidth), [&] {
-    ReduceKernel(kernel, ranks).write(b.mul(b.widen(quad), kBytes));
+    ReduceKernel(kernel, ranks, adds).write(b.mul(b.widen(quad), kBytes));
   });
   kernel.finish();
 }

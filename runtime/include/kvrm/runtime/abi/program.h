@@ -90,7 +90,8 @@ typedef enum kvrm_command_kind {
   /// A sum may have one command right after it that stands in for it, a dense
   /// kernel that hands the values over through the ranks' mailboxes
   /// (KVRM_BASE_PEERS). A runtime whose ranks have such runs it and skips the
-  /// sum; any other skips it.
+  /// sum; any other skips it. It may stand in for the command behind it, too:
+  /// a dense kernel that is given the sum's out, which nobody else is.
   KVRM_COMMAND_ALL_REDUCE = 3,
   /// out[r][i] = in[i] of rank r.
   KVRM_COMMAND_ALL_GATHER = 4,
@@ -229,7 +230,8 @@ typedef struct kvrm_program_command {
   /// after it stand in for it, dense kernels of the same schedules, at least
   /// one of which is given its out; 0 for others.
   uint32_t kernel;
-  /// M, N and K of a product; elements of in, 0 and 0 of a collective; 0 for a
+  /// M, N and K of a product; of a collective elements of in, whether what
+  /// stands in for it does for the command behind that too, and 0; 0 for a
   /// copy.
   uint32_t grid[3];
   uint32_t first_arg;

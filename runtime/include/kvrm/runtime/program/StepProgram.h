@@ -96,6 +96,8 @@ public:
 private:
   Status verifyStandIns(const ProgramBounds &bounds,
                         std::string_view where) const;
+  Status verifyFused(size_t sum, const ProgramBounds &bounds,
+                     std::string_view where) const;
   Status verifyMailboxes(std::string_view where) const;
   Status verifyAttention(const ProgramBounds &bounds,
                          std::string_view where) const;
