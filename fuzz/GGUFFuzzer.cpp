@@ -13,6 +13,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Fuzz.h"
+#include "kvrm/Frontend/BlockCodes.h"
 #include "kvrm/Frontend/DecoderBuilder.h"
 #include "kvrm/Frontend/GGUF.h"
 #include "kvrm/Frontend/Model.h"
@@ -70,6 +71,18 @@ static void readWeight(const WeightSource &source) {
   for (int64_t row = 0; row < std::min<int64_t>(source.rows(), 64); ++row)
     source.readRows(row, row + 1, values.data());
   source.readRows(source.rows() - 1, source.rows(), values.data());
+  std::optional<BlockFormat> format = source.blockFormat();
+  if (!format)
+    return;
+  const GGMLTypeInfo &info = infoOf(typeOf(*format));
+  auto blocks = static_cast<size_t>(source.cols() / info.blockElements);
+  std::vector<uint8_t> row(blocks * static_cast<size_t>(info.blockBytes));
+  source.readBlocks(source.rows() - 1, source.rows(), row.data());
+  for (size_t i = 0; i < row.size();
+       i += static_cast<size_t>(info.blockBytes)) {
+    BlockCodes block;
+    unpackBlock(*format, row.data() + i, block);
+  }
 }
 
 static void buildModel(const DecoderModel &model) {
@@ -92,6 +105,7 @@ static void buildModel(const DecoderModel &model) {
     context->getDiagEngine().registerHandler([](mlir::Diagnostic &) {});
   }
   GraphShape shape{2, 32, 4};
+  shape.pieces = model.matricesInBlocks();
   auto module = buildDecoder(*context, config, shape);
   if (!module) {
     checkError(module.takeError());

@@ -62,6 +62,20 @@ std::vector<WeightPiece> DecoderModel::piecesOf(StringRef matrix) const {
   return {{matrix.str(), whole->rows(), whole->blockFormat()}};
 }
 
+MatrixPieces DecoderModel::matricesInBlocks() const {
+  MatrixPieces found;
+  for (const WeightShape &weight : weightsOf(config)) {
+    if (weight.kind != WeightKind::Matrix)
+      continue;
+    std::vector<WeightPiece> pieces = piecesOf(weight.name);
+    if (llvm::any_of(pieces, [](const WeightPiece &piece) {
+          return piece.format.has_value();
+        }))
+      found[weight.name] = std::move(pieces);
+  }
+  return found;
+}
+
 namespace {
 /// cos or sin of position * frequency, times the magnitude. Pairs of a head
 /// beyond those that turn have the frequency 0, and no magnitude.

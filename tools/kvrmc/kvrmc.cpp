@@ -342,22 +342,6 @@ int64_t gpuPage() {
   return isStatic && !page.getNumOccurrences() ? largest : page;
 }
 
-/// Matrices that stay in the blocks of their files.
-llvm::StringMap<std::vector<kvrm::WeightPiece>>
-findPieces(const kvrm::DecoderModel &decoder) {
-  llvm::StringMap<std::vector<kvrm::WeightPiece>> found;
-  for (const kvrm::WeightShape &weight : kvrm::weightsOf(decoder.config)) {
-    if (weight.kind != kvrm::WeightKind::Matrix)
-      continue;
-    std::vector<kvrm::WeightPiece> pieces = decoder.piecesOf(weight.name);
-    if (llvm::any_of(pieces, [](const kvrm::WeightPiece &piece) {
-          return piece.format.has_value();
-        }))
-      found[weight.name] = std::move(pieces);
-  }
-  return found;
-}
-
 llvm::Expected<kvrm::GraphShape> decoderShape() {
   llvm::Expected<bool> bf16Cache = isBF16("cache-type", cacheType);
   if (!bf16Cache)
@@ -549,7 +533,7 @@ llvm::Error run() {
     return error;
   // Ranks have slices of matrices, and blocks are not sliced.
   if (weightType == "file" && !isForGPU() && tensorParallel.ranks() == 1)
-    shape->pieces = findPieces(*decoder);
+    shape->pieces = decoder->matricesInBlocks();
   llvm::Expected<std::unique_ptr<Target>> machine =
       isForGPU() ? gpuTarget() : cpuTarget(decoder->config);
   if (!machine)

@@ -43,9 +43,10 @@ struct GraphShape {
   bool mixes = false;        ///< there is a mixed_step
   bool bf16Cache = false;    ///< KV in bf16, else f16
   bool bf16Weights = false;  ///< matrices in bf16, else f16
-  /// Matrices of which something stays in the blocks that the files have, by
-  /// name: DecoderModel::piecesOf() of each.
-  llvm::StringMap<std::vector<WeightPiece>> pieces;
+  /// DecoderModel::matricesInBlocks(), to keep them in blocks.
+  // Set, so that initializers may leave it out.
+  // NOLINTNEXTLINE(readability-redundant-member-init)
+  MatrixPieces pieces = {};
   /// CPUs take f32, GPUs the element of the cache: normalized rows, queries,
   /// keys, values, what attention returns, and the gated feed-forward.
   ActivationType activations = ActivationType::F32;

@@ -126,6 +126,8 @@ struct WeightPiece {
   int64_t rows = 0;
   std::optional<BlockFormat> format; ///< none: elements as the graph has them
 };
+/// By the name of the matrix.
+using MatrixPieces = llvm::StringMap<std::vector<WeightPiece>>;
 
 class DecoderModel {
 public:
@@ -142,9 +144,10 @@ public:
   /// Gives the weight `name` the source of `existing`.
   void share(llvm::StringRef name, llvm::StringRef existing);
 
-  /// The weights that a matrix is stored as, one below the other, so that what
-  /// the files have in blocks stays in them: itself, or its parts.
-  std::vector<WeightPiece> piecesOf(llvm::StringRef matrix) const;
+  /// Of each matrix that the files have in blocks, or parts of it, the weights
+  /// that it is stored as, one below the other, to stay so: itself, or its
+  /// parts.
+  MatrixPieces matricesInBlocks() const;
 
   /// Adds rope_cos and rope_sin, and the local ones, for `config`. Angles are
   /// computed in double.
@@ -155,6 +158,8 @@ public:
   llvm::Error verify(llvm::StringRef origin) const;
 
 private:
+  std::vector<WeightPiece> piecesOf(llvm::StringRef matrix) const;
+
   llvm::StringMap<std::shared_ptr<const WeightSource>> weights;
 };
 

@@ -71,8 +71,9 @@ struct WeightLayout {
   /// In blocks, whatever `type` says: records of `rowPanel` rows, [rows /
   /// rowPanel][blocks of a row][record], as BlockFormat.h has them. The source
   /// has to be in these blocks.
-  std::optional<BlockFormat> blocks;
   // Set, so that initializers may leave it out.
+  // NOLINTNEXTLINE(readability-redundant-member-init)
+  std::optional<BlockFormat> blocks = {};
   // NOLINTNEXTLINE(readability-redundant-member-init)
   WeightSlices slices = {}; ///< of the model's weight
 

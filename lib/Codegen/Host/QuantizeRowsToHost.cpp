@@ -14,6 +14,9 @@
 #include "mlir/Dialect/SCF/IR/SCF.h"
 #include "mlir/Dialect/Vector/IR/VectorOps.h"
 #include "mlir/IR/ImplicitLocOpBuilder.h"
+#include "llvm/ADT/bit.h"
+
+#include <algorithm>
 
 using namespace mlir;
 using namespace mlir::kvrm;
@@ -141,7 +144,9 @@ void StretchQuantizer::write(Value row, Value stretch) {
 
 void kvrm::writeQuantizeRows(QuantizeRowsOp op, int64_t lanes) {
   ImplicitLocOpBuilder b(op.getLoc(), op);
+  // Whole vectors make half a stretch.
   constexpr int64_t mostLanes = kStretch / 2;
+  int64_t width = llvm::bit_floor(static_cast<uint64_t>(lanes));
   Value zero = arith::ConstantIndexOp::create(b, 0),
         one = arith::ConstantIndexOp::create(b, 1),
         stretches = arith::ConstantIndexOp::create(b, op.getStretches());
@@ -150,6 +155,6 @@ void kvrm::writeQuantizeRows(QuantizeRowsOp op, int64_t lanes) {
   b.setInsertionPointToStart(rowLoop.getBody());
   auto loop = scf::ForOp::create(b, zero, stretches, one);
   b.setInsertionPointToStart(loop.getBody());
-  StretchQuantizer(b, op, std::min(lanes, mostLanes))
+  StretchQuantizer(b, op, std::min(width, mostLanes))
       .write(rowLoop.getInductionVar(), loop.getInductionVar());
 }

@@ -15,6 +15,7 @@
 // EXACT: @up({{.*}}) : tensor<5x2x144xi8> {kvrm.weight = #kvrm.weight<blocks, offset = 0, panel = 8, rows = 40, block = <q4_0>>}
 ml_program.global private @up(#ml_program.extern : tensor<40x2x!kvrm.block<q4_0>>) : tensor<40x2x!kvrm.block<q4_0>>
 ml_program.global private @gate(#ml_program.extern : tensor<32x2x!kvrm.block<q8_0>>) : tensor<32x2x!kvrm.block<q8_0>>
+ml_program.global private @square(#ml_program.extern : tensor<64x2x!kvrm.block<q8_0>>) : tensor<64x2x!kvrm.block<q8_0>>
 ml_program.global private @table(#ml_program.extern : tensor<40x1x!kvrm.block<q4_k>>) : tensor<40x1x!kvrm.block<q4_k>>
 
 // Activations are quantised once for all products; columns that panels have
@@ -45,6 +46,22 @@ func.func @products(%x: tensor<2x64xf32>, %z: tensor<2x32xf32>) -> (tensor<2x40x
   %s = linalg.matmul indexing_maps = [#x, #w, #y]
       ins(%x, %gatef : tensor<2x64xf32>, tensor<32x64xf32>) outs(%z : tensor<2x32xf32>) -> tensor<2x32xf32>
   return %r, %s : tensor<2x40xf32>, tensor<2x32xf32>
+}
+
+// What a product gives is quantised for the next; both are of one weight.
+// CHECK-LABEL: func.func @chain
+// CHECK: %[[Q:.*]] = kvrm.quantize_rows ins(%{{.*}} : tensor<2x64xf32>)
+// CHECK: %[[R:.*]] = kvrm.block_product <q8_0> ins(%[[Q]]
+// CHECK: %[[P:.*]] = kvrm.quantize_rows ins(%[[R]] : tensor<2x64xf32>)
+// CHECK: kvrm.block_product <q8_0> ins(%[[P]]
+func.func @chain(%x: tensor<2x64xf32>, %z: tensor<2x64xf32>) -> tensor<2x64xf32> attributes {kvrm.step} {
+  %w = ml_program.global_load_const @square : tensor<64x2x!kvrm.block<q8_0>>
+  %f = kvrm.dequantize %w : tensor<64x2x!kvrm.block<q8_0>> to tensor<64x64xf32>
+  %r = linalg.matmul indexing_maps = [#x, #w, #y]
+      ins(%x, %f : tensor<2x64xf32>, tensor<64x64xf32>) outs(%z : tensor<2x64xf32>) -> tensor<2x64xf32>
+  %s = linalg.matmul indexing_maps = [#x, #w, #y]
+      ins(%r, %f : tensor<2x64xf32>, tensor<64x64xf32>) outs(%z : tensor<2x64xf32>) -> tensor<2x64xf32>
+  return %s : tensor<2x64xf32>
 }
 
 // An element is read where it is used.

@@ -237,27 +237,30 @@ LogicalResult BlockPacker::rewriteUses(DequantizeOp dequantize,
   return success();
 }
 
-/// Activations as a product reads them; the same for all products.
-Value BlockPacker::getInput(Value activations) {
+/// What the new op reads of the activations of `matmul`. Their codes are the
+/// same for all products of a block.
+Value BlockPacker::getInput(linalg::MatmulOp matmul) {
+  Value activations = matmul.getDpsInputs()[0];
   if (exactActivations)
     return activations;
-  Value &records = quantized[activations];
-  if (records)
-    return records;
+  for (Operation *user : activations.getUsers())
+    if (auto known = dyn_cast<QuantizeRowsOp>(user);
+        known && known->getBlock() == matmul->getBlock() &&
+        known->isBeforeInBlock(matmul))
+      return known.getResult();
   ImplicitLocOpBuilder b(activations.getLoc(), activations.getContext());
   b.setInsertionPointAfterValue(activations);
   auto type = cast<RankedTensorType>(activations.getType());
   const int64_t dims[] = {type.getDimSize(0), type.getDimSize(1) / kStretch,
                           ActivationRecord::bytes};
   Value empty = tensor::EmptyOp::create(b, dims, b.getI8Type());
-  records = QuantizeRowsOp::create(b, empty.getType(), activations, empty)
-                .getResult();
-  return records;
+  return QuantizeRowsOp::create(b, empty.getType(), activations, empty)
+      .getResult();
 }
 
 void BlockPacker::rewriteProduct(linalg::MatmulOp matmul, BlockFormat format,
                                  Value records) {
-  Value input = getInput(matmul.getDpsInputs()[0]);
+  Value input = getInput(matmul);
   ImplicitLocOpBuilder b(matmul.getLoc(), matmul);
   Value init = matmul.getDpsInits()[0];
   int64_t columns = cast<RankedTensorType>(init.getType()).getDimSize(1);

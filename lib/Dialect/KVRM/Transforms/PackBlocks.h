@@ -34,11 +34,10 @@ private:
   LogicalResult rewriteUses(DequantizeOp dequantize, BlockFormat format);
   void rewriteProduct(linalg::MatmulOp matmul, BlockFormat format,
                       Value records);
-  Value getInput(Value activations);
+  Value getInput(linalg::MatmulOp matmul);
 
   int64_t panel;
   bool exactActivations;
-  DenseMap<Value, Value> quantized; ///< activations to their records
 };
 
 /// `init` with columns up to `columns`, more than it has. Only of an output
