@@ -9,7 +9,7 @@ import atexit
 import ctypes
 import os
 import threading
-from typing import Callable, Optional, Sequence, Union
+from typing import Callable, Mapping, Optional, Sequence, Union, cast
 
 import numpy as np
 
@@ -125,14 +125,16 @@ class Engine:
         self.close()
 
     def _ids(self, prompt: Prompt) -> np.ndarray:
-        is_text = isinstance(prompt, str)
-        is_chat = not is_text and len(prompt) > 0 and isinstance(prompt[0], dict)
-        if not is_text and not is_chat:
-            return as_ids(prompt)
+        if isinstance(prompt, str):
+            return self._tokenizer().encode(prompt)
+        if len(prompt) > 0 and isinstance(prompt[0], Mapping):
+            return self._tokenizer().encode_chat(cast(Sequence[Message], prompt))
+        return as_ids(cast(Ids, prompt))
+
+    def _tokenizer(self) -> Tokenizer:
         if not self.tokenizer:
             raise ValueError("the package has no tokenizer: a prompt is token ids")
-        encode = self.tokenizer.encode if is_text else self.tokenizer.encode_chat
-        return encode(prompt)
+        return self.tokenizer
 
     def _do(self, work: Callable[[], None]) -> None:
         with self._changed:

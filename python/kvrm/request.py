@@ -45,7 +45,7 @@ class Request:
         self._changed = threading.Condition()
         self._ids: "deque[int]" = deque()
         self._end: "Completion | Exception | None" = None
-        self._wake: Optional[Callable[[], None]] = None
+        self._wake: Optional[Callable[[], object]] = None
 
     def cancel(self) -> None:
         """Ends it. What came before stays, and its finish is "cancelled"."""

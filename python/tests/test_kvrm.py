@@ -180,6 +180,9 @@ def test_cancel(chat):
         request.cancel()
         assert request.result().finish in ("cancelled", "max_tokens")
 
+        blocked = threading.Event()
+        engine._do(blocked.wait)  # so that nothing runs before
+
         async def abandon():
             request = engine.submit("\n", max_tokens=90, stop_tokens=[])
             task = asyncio.create_task(request.completion())
@@ -189,7 +192,9 @@ def test_cancel(chat):
                 await task
             return request
 
-        assert asyncio.run(abandon()).result().finish in ("cancelled", "max_tokens")
+        request = asyncio.run(abandon())
+        blocked.set()
+        assert request.result().finish == "cancelled"
 
 
 def test_a_full_queue_and_bad_requests(chat):

@@ -147,6 +147,16 @@ static void drain(Service &service, HttpServer &server, EngineThread &engine,
   (void)server.waitUntilQuiet(seconds(1));
 }
 
+/// Says before somebody asks that chats cannot be answered, and why.
+static void tellOfChats(const Tokenizer *tokenizer) {
+  if (!tokenizer || tokenizer->chatTemplate().empty())
+    return;
+  Status status = tokenizer->chatForm().status();
+  if (!status.isOk())
+    std::fprintf(stderr, "kvrm-run: chats are refused: %s\n",
+                 status.message().c_str());
+}
+
 static Status serveUntilSignal(Arguments arguments) {
   KVRM_TRY(checkArguments(arguments));
   KVRM_TRY(raiseDescriptorLimit(arguments.http.connections));
@@ -160,6 +170,7 @@ static Status serveUntilSignal(Arguments arguments) {
   served.model = arguments.model.empty() ? nameOf(arguments.common.package)
                                          : arguments.model;
   served.tokenizer = *tokenizer ? &**tokenizer : nullptr;
+  tellOfChats(served.tokenizer);
   served.stopTokens = endsOfText((*package)->manifest(), *tokenizer);
   served.maxTokens = arguments.maxTokens;
 

@@ -14,6 +14,7 @@
 #include "kvrm/InitAll.h"
 #include "kvrm/runtime/support/OneLine.h"
 #include "kvrm/runtime/support/ReplaceFile.h"
+#include "kvrm/text/ChatTemplate.h"
 
 #include "mlir/Dialect/MLProgram/IR/MLProgram.h"
 #include "mlir/IR/Diagnostics.h"
@@ -76,6 +77,7 @@ private:
   llvm::Error toKernels(bool &isDone);
   llvm::Expected<std::vector<WeightLayout>> layoutWeights();
   llvm::Expected<PackageManifest> makeManifest();
+  void checkChatTemplate(const std::string &chatTemplate);
   llvm::Error writePackage(llvm::Module &code, PackageManifest manifest,
                            ArrayRef<WeightLayout> layouts);
 
@@ -197,6 +199,15 @@ llvm::Expected<PackageManifest> Compiler::makeManifest() {
   return manifest;
 }
 
+/// A chat template that cannot be run is of no harm to texts, but to be known.
+void Compiler::checkChatTemplate(const std::string &chatTemplate) {
+  if (chatTemplate.empty())
+    return;
+  ::kvrm::Status status = ::kvrm::ChatTemplate::parse(chatTemplate).status();
+  if (!status.isOk())
+    progress("no chats: " + status.message());
+}
+
 llvm::Error Compiler::writePackage(llvm::Module &code, PackageManifest manifest,
                                    ArrayRef<WeightLayout> layouts) {
   progress("generating code for " + target.name());
@@ -212,6 +223,7 @@ llvm::Error Compiler::writePackage(llvm::Module &code, PackageManifest manifest,
                                         rank))
         return error;
     if (source.model->tokenizer) {
+      checkChatTemplate(source.model->tokenizer->chatTemplate);
       if (llvm::Error error = package->addTokenizer(*source.model->tokenizer))
         return error;
     } else if (!source.model->tokenizerNote.empty()) {

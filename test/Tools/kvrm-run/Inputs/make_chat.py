@@ -5,9 +5,10 @@
 
     make_chat.py FORM FILE
 
-FORM is llama3 or chatml: what its chat template writes, and which special tokens
-it has. Tokens 0 to 255 are the bytes; special ones follow, BOS first. Nothing in
-the file names the mark that ends a turn: eos is another token.
+FORM is llama3 or chatml: what its chat template writes, and which special tokens it
+has; or included or picky, a template that is refused, and one that refuses. Tokens 0
+to 255 are the bytes; special ones follow, BOS first. Nothing in the file names the
+mark that ends a turn: eos is another token.
 """
 
 import random
@@ -30,6 +31,8 @@ FORMS = {
         "{% endfor %}{{ '<|im_start|>assistant\n' }}",
         "<|im_end|>",
     ),
+    "included": (["<s>", "</s>"], "{% include 'other' %}", "</s>"),
+    "picky": (["<s>", "</s>"], "{{ raise_exception('No ' ~ messages[0].role) }}", "</s>"),
 }
 
 

@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
 """Runs `kvrm-run serve` and asks it what clients ask, and what they should not.
 
-    serve_check.py SYNTH TEXT
+    serve_check.py SYNTH TEXT PICKY
 
 SYNTH is a package without a tokenizer, 4 slots and the schedule rows, TEXT the
-chatml model of make_chat.py. Answers are compared with those of `generate`.
+chatml model of make_chat.py, PICKY the one whose template refuses. Answers are compared with those of `generate`.
 """
 
 import http.client
@@ -386,8 +386,18 @@ def check_drain(package):
     print("drained")
 
 
+def check_refusing_template(package):
+    with Server(package) as server:
+        chat = {"messages": [{"role": "user", "content": "a"}]}
+        status, answer = server.ask("/v1/chat/completions", chat)
+        message = "messages: the chat template refuses the conversation: No user"
+        assert (status, answer["error"]["message"]) == (400, message), answer
+        server.end()
+    print("refusing template")
+
+
 def main():
-    synth, text = sys.argv[1:]
+    synth, text, picky = sys.argv[1:]
     limits = "--queue-limit=8 --max-tokens=500 --request-timeout=1 --max-header=4096"
     limits += " --max-body=100000"
     with Server(synth, *limits.split()) as server:
@@ -406,6 +416,7 @@ def main():
         server.end()
     check_slow_reader(synth)
     check_text(text)
+    check_refusing_template(picky)
     check_drain(synth)
 
 
