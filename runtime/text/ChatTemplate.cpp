@@ -11,6 +11,8 @@
 #include "jinja/Parser.h"
 #include "jinja/Renderer.h"
 
+#include <algorithm>
+
 using namespace kvrm;
 using namespace kvrm::jinja;
 
@@ -50,16 +52,22 @@ Expected<ChatTemplate> ChatTemplate::parse(std::string_view source) {
   }
 }
 
+/// Templates make marks of roles, as '<|' + role + '|>'. Of any other role that
+/// is nobody's to say.
+static Owner ownerOf(const std::string &role) {
+  static constexpr std::string_view known[] = {"system", "developer", "user",
+                                               "assistant", "tool"};
+  return std::ranges::find(known, role) != std::end(known) ? Owner::Template
+                                                           : Owner::Message;
+}
+
 static std::vector<std::pair<Text, Value>>
 variablesOf(const ChatInputs &inputs) {
   std::vector<Value> messages;
-  auto said = [](const std::string &text) {
-    return Value(Text(text, Owner::Message));
-  };
   for (const ChatMessage &message : inputs.messages)
-    messages.push_back(
-        Value::ofDict({{Text("role"), said(message.role)},
-                       {Text("content"), said(message.content)}}));
+    messages.push_back(Value::ofDict(
+        {{Text("role"), Value(Text(message.role, ownerOf(message.role)))},
+         {Text("content"), Value(Text(message.content, Owner::Message))}}));
   std::vector<std::pair<Text, Value>> variables = {
       {Text("messages"), Value::ofList(std::move(messages))},
       {Text("tools"), Value()},

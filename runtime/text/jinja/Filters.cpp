@@ -12,6 +12,7 @@
 #include "Tests.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <cstdlib>
 
@@ -110,7 +111,7 @@ static Value string(Budget &budget, const Value &subject,
 /// The number that a text reads as, with white space around it.
 static std::optional<double> readNumber(const Text &text, bool isWhole) {
   Text stripped = strip(text, Side::Both);
-  std::string digits = stripped.bytes();
+  const std::string &digits = stripped.bytes();
   bool isPlain =
       !digits.empty() &&
       digits.find_first_not_of(isWhole ? "+-0123456789" : "+-.eE0123456789") ==
@@ -260,11 +261,11 @@ static Value deepAttribute(Budget &budget, const Value &value,
   for (const Text &name : splitAt(expectText(path, "'attribute'"), ".", -1,
                                   /*fromRight=*/false)) {
     const std::string &bytes = name.bytes();
-    bool isPlace = !bytes.empty() && bytes.size() < 10 &&
-                   bytes.find_first_not_of("0123456789") == bytes.npos;
-    at = itemOf(budget, at,
-                isPlace ? Value(int64_t(std::atoi(bytes.c_str())))
-                        : Value(name));
+    int64_t place = 0;
+    const char *end = bytes.data() + bytes.size();
+    auto [rest, error] = std::from_chars(bytes.data(), end, place);
+    bool isPlace = error == std::errc() && rest == end && place >= 0;
+    at = itemOf(budget, at, isPlace ? Value(place) : Value(name));
   }
   return at;
 }

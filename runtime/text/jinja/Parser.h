@@ -18,6 +18,8 @@
 #include "Ast.h"
 #include "Lexer.h"
 
+#include <algorithm>
+
 namespace kvrm::jinja {
 
 /// Of what is nested in a template: brackets, operators, statements.

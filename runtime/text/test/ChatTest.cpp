@@ -53,29 +53,29 @@ TEST(Chat, TurnsAreInTheirOrder) {
                               {"user", "Hi"},
                               {"assistant", "Yes?"},
                               {"user", "Go on."}}),
-            "<|im_start|>[system]\n[Be brief.]<|im_end|>\n"
-            "<|im_start|>[user]\n[Hi]<|im_end|>\n"
-            "<|im_start|>[assistant]\n[Yes?]<|im_end|>\n"
-            "<|im_start|>[user]\n[Go on.]<|im_end|>\n<|im_start|>assistant\n");
+            "<|im_start|>system\n[Be brief.]<|im_end|>\n"
+            "<|im_start|>user\n[Hi]<|im_end|>\n"
+            "<|im_start|>assistant\n[Yes?]<|im_end|>\n"
+            "<|im_start|>user\n[Go on.]<|im_end|>\n<|im_start|>assistant\n");
 }
 
 TEST(Chat, WhatIsOfMessagesStaysKnown) {
-  const std::vector<ChatMessage> one = {{"user", " a<x>\nb "}};
+  const std::vector<ChatMessage> one = {{"poet", " a<x>\nb "}};
   for (auto [expression, expected] :
        {std::pair("m.content.strip()", "[a<x>\nb]"),
         std::pair("m.content[2:5]", "[<x>]"),
         std::pair("m.content.split('\n')[0].lstrip() ~ '<x>'", "[a<x>]<x>"),
         std::pair("m.content|replace('<x>', '<y>')", "[ a]<y>[\nb ]"),
-        std::pair("'<x>'|replace('x', m.role)", "<[user]>"),
-        std::pair("m.role|upper + m.role.title()", "[USERUser]"),
-        std::pair("', '.join([m.role, 'x', m.role])", "[user], x, [user]"),
-        std::pair("[m.role]|tojson", "[\"[user]\"]"),
+        std::pair("'<x>'|replace('x', m.role)", "<[poet]>"),
+        std::pair("m.role|upper + m.role.title()", "[POETPoet]"),
+        std::pair("', '.join([m.role, 'x', m.role])", "[poet], x, [poet]"),
+        std::pair("[m.role]|tojson", "[\"[poet]\"]"),
         std::pair("m.content|tojson", "\"[ a<x>\\nb ]\""),
         std::pair("m.items()|list|last|last|trim", "[a<x>\nb]"),
         std::pair("(m.content|indent(1)).rstrip()", "[ a<x>]\n [b]"),
-        std::pair("m.role * 2", "[useruser]"),
-        std::pair("m.role|reverse", "[resu]"),
-        std::pair("messages|map(attribute='role')|join", "[user]")})
+        std::pair("m.role * 2", "[poetpoet]"),
+        std::pair("m.role|reverse", "[teop]"),
+        std::pair("messages|map(attribute='role')|join", "[poet]")})
     EXPECT_EQ(rendered("{% for m in messages %}{{ " + std::string(expression) +
                            " }}{% endfor %}",
                        one),
@@ -88,7 +88,7 @@ TEST(Chat, WhatIsOfMessagesStaysKnown) {
                "}}){% endset %}{% for i in [1] %}{% set n.a = f(b) %}"
                "{% endfor %}{{ n.a }}",
                one),
-      "<([user])>");
+      "<([poet])>");
 }
 
 TEST(Chat, ATemplateMayRefuse) {
@@ -255,6 +255,17 @@ TEST_F(ChatTokens, WhatTheVocabularyCannotSayIsRefused) {
   EXPECT_EQ(
       chat(load({{"chat_template", "<|user|>{{ messages[0].content }}"}}), "a"),
       "<|user|>a");
+}
+
+TEST_F(ChatTokens, RolesMayBePartsOfMarks) {
+  Tokenizer t = load({{"chat_template", "<|{{ messages[0].role }}|>"}},
+                     {"<|user|>", "<|im_end|>"});
+  auto of = [&](const char *role) {
+    const std::vector<ChatMessage> one = {{role, ""}};
+    return shown(t, encodeChat(t, one));
+  };
+  EXPECT_EQ(of("user"), "[<|user|>]");
+  EXPECT_EQ(of("im_end"), "<|im_end|>");
 }
 
 TEST_F(ChatTokens, WordsGoOnFromTheTemplateToTheMessage) {

@@ -16,6 +16,7 @@
 #include "../jinja/Parser.h"
 #include "../jinja/Renderer.h"
 
+#include <cstdio>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
@@ -66,8 +67,14 @@ static ordered_json answer(const ordered_json &request) {
 }
 
 int main() {
-  std::string line;
-  while (std::getline(std::cin, line))
-    std::cout << answer(ordered_json::parse(line)).dump() << std::endl;
+  try {
+    std::string line;
+    while (std::getline(std::cin, line))
+      std::cout << answer(ordered_json::parse(line)).dump() << '\n'
+                << std::flush;
+  } catch (const std::exception &error) {
+    std::fputs(error.what(), stderr);
+    return 1;
+  }
   return 0;
 }

@@ -56,8 +56,9 @@ public:
   ~ChatTemplate();
 
   /// The prompt. Special tokens are parsed in what the template itself writes,
-  /// not in what comes out of messages, whatever the template does to it. Parts
-  /// that stand in a row differ in that. Errors: InvalidArgument for what the
+  /// not in what messages say, whatever the template does to it; the roles
+  /// system, developer, user, assistant and tool are the template's. Parts that
+  /// stand in a row differ in that. Errors: InvalidArgument for what the
   /// template refuses, in its words, and for what is not done here.
   Expected<std::vector<TextPart>> render(const ChatInputs &inputs) const;
 
