@@ -5,7 +5,9 @@
 library unless kvrm is an installed wheel."""
 
 import asyncio
+import ctypes
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 
 import kvrm
+from kvrm import _library
 
 ROOT = os.path.join(os.path.dirname(__file__), "..", "..")
 MAKE_CHAT = os.path.join(ROOT, "test", "Tools", "kvrm-run", "Inputs", "make_chat.py")
@@ -48,6 +51,47 @@ def greedy(session, slot, prompt, count):
         tokens.append(int(session.decode(step)[slot].argmax()))
     session.release(slot)
     return tokens
+
+
+def fields_of(header, struct):
+    """The fields of a struct of a C header, as (type, name)."""
+    text = open(os.path.join(ROOT, "runtime", "include", "kvrm", header)).read()
+    text = re.sub(r"/\*.*?\*/", "", text, flags=re.S)
+    body = re.search(r"typedef struct %s \{(.*?)\n\} %s;" % (struct, struct), text, re.S)[1]
+    fields = []
+    for field in filter(None, map(str.strip, body.split(";"))):
+        callback = re.search(r"\(\*(\w+)\)", field)
+        kind, name = ("callback", callback[1]) if callback else re.match(r"(.*?)(\w+)$", field).groups()
+        fields.append((" ".join(kind.split()), name))
+    return fields
+
+
+def test_structs_are_those_of_the_headers():
+    plain = {
+        "int32_t": ctypes.c_int32,
+        "int64_t": ctypes.c_int64,
+        "uint64_t": ctypes.c_uint64,
+        "size_t": ctypes.c_size_t,
+        "float": ctypes.c_float,
+        "double": ctypes.c_double,
+        "const char *": ctypes.c_char_p,
+        "void *": ctypes.c_void_p,
+        "const int32_t *": ctypes.POINTER(ctypes.c_int32),
+        "kvrm_finish_reason": ctypes.c_int32,
+        "kvrm_preemption": ctypes.c_int32,
+    }
+    for header, struct, own in (
+        ("runtime/kvrm.h", "kvrm_package_info", _library.PackageInfo),
+        ("runtime/kvrm.h", "kvrm_session_config", _library.SessionConfig),
+        ("runtime/kvrm.h", "kvrm_result", _library.Result),
+        ("runtime/kvrm.h", "kvrm_engine_config", _library.EngineConfig),
+        ("runtime/kvrm.h", "kvrm_request", _library.RequestSpec),
+        ("text/kvrm-text.h", "kvrm_chat_message", _library.ChatMessage),
+    ):
+        fields = fields_of(header, struct)
+        assert [name for _, name in fields] == [name for name, _ in own._fields_]
+        for (kind, name), (_, own_kind) in zip(fields, own._fields_):
+            assert kind == "callback" or plain[kind] is own_kind, (struct, name)
 
 
 def test_package(chat):
