@@ -281,6 +281,7 @@ TEST(Weights, Slices) {
        WeightType::F16,
        /*rowPanel=*/0,
        /*offset=*/0,
+       /*blocks=*/std::nullopt,
        {/*isOfColumns=*/true, {70}, /*ranks=*/2}}};
   EXPECT_FALSE(bool(checkLayouts(model, layouts)));
   layouts[0].slices.parts = {68};
