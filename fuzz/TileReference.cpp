@@ -23,14 +23,14 @@ namespace {
 
 /// The tiles of an item.
 struct Item {
-  int64_t begin, summaryEnd, full, end;
+  int64_t begin, windowEdge, summaryEnd, full, end;
 };
 
 /// What became of a tile.
 struct Visit {
   int64_t tile;
   bool masked, summaries;
-  Attribute scale;
+  Attribute scale, softcap;
   bool operator==(const Visit &) const = default;
 };
 
@@ -96,6 +96,10 @@ bool Interpreter::step(Operation *op) {
                set(op.getFull(), {Kind::Index, item.full}) &&
                set(op.getEnd(), {Kind::Index, item.end});
       })
+      .Case([&](WindowEdgeOp op) {
+        return isItem(op.getItem()) &&
+               set(op.getEdge(), {Kind::Index, item.windowEdge});
+      })
       .Case([&](SummaryEndOp op) {
         return isItem(op.getItem()) &&
                set(op.getEnd(), {Kind::Index, item.summaryEnd});
@@ -107,7 +111,7 @@ bool Interpreter::step(Operation *op) {
         const Datum *tile = get(op.getIndex(), Kind::Index);
         if (!isItem(op.getItem()) || !tile)
           return false;
-        Visit visit = {tile->index, false, false, {}};
+        Visit visit = {tile->index, false, false, {}, {}};
         return set(op.getKey(), {Kind::Keys, 0, visit}) &&
                set(op.getValue(), {Kind::Values, 0, visit});
       })
@@ -176,7 +180,8 @@ bool Interpreter::stepScore(ScoreOp op) {
     return false;
   return set(op.getScores(), {Kind::Scores, 0,
                               Visit{tile->index, op.getMasked(),
-                                    op.getSummaries(), op.getScaleAttr()}});
+                                    op.getSummaries(), op.getScaleAttr(),
+                                    op.getSoftcapAttr()}});
 }
 
 bool Interpreter::stepSoftmax(OnlineSoftmaxOp op) {
@@ -210,15 +215,17 @@ bool Interpreter::stepAccumulate(AccumulateOp op) {
 
 /// All tiles of an item, each with the mask and the summaries that it needs.
 static bool isAttention(ArrayRef<Visit> visits, const Item &item,
-                        bool keepsSummaries) {
+                        bool keepsSummaries, bool hasWindow) {
   int64_t tile = item.begin;
   for (const Visit &visit : visits) {
     bool isFull = tile < item.full;
     bool mayHoldSummaries =
         keepsSummaries && (!isFull || tile < item.summaryEnd);
-    if (visit.tile != tile++ || (!isFull && !visit.masked) ||
+    bool isCut = hasWindow && tile < item.windowEdge;
+    if (visit.tile != tile++ || ((!isFull || isCut) && !visit.masked) ||
         (mayHoldSummaries && !visit.summaries) ||
-        visit.scale != visits.front().scale)
+        visit.scale != visits.front().scale ||
+        visit.softcap != visits.front().softcap)
       return false;
   }
   return tile == item.end;
@@ -226,15 +233,18 @@ static bool isAttention(ArrayRef<Visit> visits, const Item &item,
 
 bool fuzz::isAppendOrAttention(KernelOp kernel) {
   bool keepsSummaries = kernel.getSessionType().getSummaries() > 0;
-  for (Item item : {Item{0, 1, 3, 5}, Item{0, 0, 0, 1}, Item{2, 2, 4, 4},
-                    Item{1, 3, 3, 4}, Item{0, 2, 2, 2}}) {
+  bool hasWindow = kernel.getWindow().has_value();
+  for (Item item : {Item{0, 2, 1, 3, 5}, Item{0, 0, 0, 0, 1},
+                    Item{2, 3, 2, 4, 4}, Item{1, 1, 3, 3, 4},
+                    Item{0, 2, 2, 2, 2}}) {
     Interpreter interpreter(item);
     if (!interpreter.run(kernel.getBody().front()))
       return false;
     bool appends = interpreter.appended == 1 && interpreter.stored.empty();
     bool attends =
         interpreter.appended == 0 && interpreter.stored.size() == 1 &&
-        isAttention(interpreter.stored.front(), item, keepsSummaries);
+        isAttention(interpreter.stored.front(), item, keepsSummaries,
+                    hasWindow);
     if (!appends && !attends)
       return false;
   }
