@@ -178,10 +178,10 @@ bool Interpreter::stepScore(ScoreOp op) {
   if (!get(op.getQuery(), Kind::Query) || !keys || !tile ||
       tile->index != keys->tile->tile)
     return false;
-  return set(op.getScores(), {Kind::Scores, 0,
-                              Visit{tile->index, op.getMasked(),
-                                    op.getSummaries(), op.getScaleAttr(),
-                                    op.getSoftcapAttr()}});
+  return set(op.getScores(),
+             {Kind::Scores, 0,
+              Visit{tile->index, op.getMasked(), op.getSummaries(),
+                    op.getScaleAttr(), op.getSoftcapAttr()}});
 }
 
 bool Interpreter::stepSoftmax(OnlineSoftmaxOp op) {
@@ -234,17 +234,17 @@ static bool isAttention(ArrayRef<Visit> visits, const Item &item,
 bool fuzz::isAppendOrAttention(KernelOp kernel) {
   bool keepsSummaries = kernel.getSessionType().getSummaries() > 0;
   bool hasWindow = kernel.getWindow().has_value();
-  for (Item item : {Item{0, 2, 1, 3, 5}, Item{0, 0, 0, 0, 1},
-                    Item{2, 3, 2, 4, 4}, Item{1, 1, 3, 3, 4},
-                    Item{0, 2, 2, 2, 2}}) {
+  for (Item item :
+       {Item{0, 2, 1, 3, 5}, Item{0, 0, 0, 0, 1}, Item{2, 3, 2, 4, 4},
+        Item{1, 1, 3, 3, 4}, Item{0, 2, 2, 2, 2}}) {
     Interpreter interpreter(item);
     if (!interpreter.run(kernel.getBody().front()))
       return false;
     bool appends = interpreter.appended == 1 && interpreter.stored.empty();
-    bool attends =
-        interpreter.appended == 0 && interpreter.stored.size() == 1 &&
-        isAttention(interpreter.stored.front(), item, keepsSummaries,
-                    hasWindow);
+    bool attends = interpreter.appended == 0 &&
+                   interpreter.stored.size() == 1 &&
+                   isAttention(interpreter.stored.front(), item, keepsSummaries,
+                               hasWindow);
     if (!appends && !attends)
       return false;
   }

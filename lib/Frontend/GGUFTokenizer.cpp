@@ -273,8 +273,7 @@ Error TokenizerReader::addMerges() {
 
 /// SentencePiece joins the neighbours that make the piece of the highest score,
 /// so pieces have the scores of their merges: two parts that are pieces,
-/// however a piece is cut. Of the same score, short left parts come first, as
-/// transformers order them.
+/// however a piece is cut. A BPE has no two pieces of one score.
 Error TokenizerReader::addPieceMerges() {
   std::vector<float> scores;
   if (Error error = assign(scores, file.getFloats("tokenizer.ggml.scores")))

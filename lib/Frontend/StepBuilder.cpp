@@ -162,8 +162,8 @@ Value StepBuilder::embed(const Batch &batch) {
         Value element = tensor::ExtractOp::create(nested, loc, table,
                                                   ValueRange{token, column});
         if (!element.getType().isF32())
-          element = arith::ExtFOp::create(nested, loc, nested.getF32Type(),
-                                          element);
+          element =
+              arith::ExtFOp::create(nested, loc, nested.getF32Type(), element);
         if (config.embeddingScale == 1)
           return element;
         Value scale = arith::ConstantOp::create(

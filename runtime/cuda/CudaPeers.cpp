@@ -46,7 +46,7 @@ Expected<std::unique_ptr<CudaPeers>> CudaPeers::create(Devices devices,
       PinnedBuffer::create(devices.front(), sizeof(int32_t), "mailboxes");
   KVRM_TRY(flag.status());
   peers->aborted = flag.take();
-  *std::bit_cast<int32_t *>(peers->aborted.data()) = 0;
+  *reinterpret_cast<int32_t *>(peers->aborted.data()) = 0;
   for (const auto &device : devices)
     KVRM_TRY(peers->take(device, devices.size(), bytes));
   KVRM_TRY(peers->writeTables());
@@ -99,5 +99,5 @@ Status CudaPeers::writeTables() {
 }
 
 void CudaPeers::abort() {
-  std::atomic_ref(*std::bit_cast<int32_t *>(aborted.data())).store(1);
+  std::atomic_ref(*reinterpret_cast<int32_t *>(aborted.data())).store(1);
 }

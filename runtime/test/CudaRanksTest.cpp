@@ -90,7 +90,8 @@ TEST_F(CudaRanks, LogitsAreTheSumOfAllRanks) {
   for (int ranks : {2, 3, 4}) {
     std::unique_ptr<Decoder> several = makeRanks(ranks);
     EXPECT_TRUE(one->release(2).isOk());
-    std::vector<float> want(size_t(toy::vocabulary)), got(want.size());
+    std::vector<float> want(static_cast<size_t>(toy::vocabulary));
+    std::vector<float> got(want.size());
     Tokens prompt = {3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7};
     expectOk(one->prefill(2, prompt, want.data()));
     expectOk(several->prefill(2, prompt, got.data()));

@@ -52,7 +52,8 @@ TEST(HostGroup, AddsUpAndGathersAgainAndAgain) {
         float want = 0;
         for (int other = 0; other < ranks; ++other) {
           want += valueOf(other, round, i);
-          if (all[size_t(other * count + i)] != valueOf(other, round, i))
+          if (all[size_t(other) * count + size_t(i)] !=
+              valueOf(other, round, i))
             return invalidArgument("gathered ", i, " of rank ", other);
         }
         if (sum[size_t(i)] != want)

@@ -201,8 +201,8 @@ class Pieces:
         words = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
         self.texts = [text for text, _ in words] + [f"[PAD{i}]" for i in range(7)]
         self.types = [self.type_of(text) for text in self.texts]
-        # As good as any order; some are equal.
-        self.scores = -np.sort(random.integers(0, 600, len(self.texts))).astype(float)
+        # As good as any order. No two are equal, as in every BPE.
+        self.scores = -random.permutation(len(self.texts)).astype(float)
         self.ids = {text: i for i, text in enumerate(self.texts)}
 
     def type_of(self, text):
