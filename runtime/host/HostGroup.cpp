@@ -13,16 +13,21 @@
 
 using namespace kvrm;
 
-/// Returns when every rank has called it.
-Status HostGroup::waitForAll() {
+/// Returns when every rank has called it, or the group is given up and
+/// `canBeGivenUp`.
+Status HostGroup::waitForAll(bool canBeGivenUp) {
   std::unique_lock lock(mutex);
+  // Those that have left would be counted among them, and their inputs read.
+  if (canBeGivenUp && isAborted)
+    return makeError(StatusCode::IoError, "another rank failed");
   uint64_t mine = generation;
   if (++waiting == ranks()) {
     waiting = 0;
     ++generation;
     changed.notify_all();
   }
-  changed.wait(lock, [&] { return generation != mine || isAborted; });
+  changed.wait(
+      lock, [&] { return generation != mine || (canBeGivenUp && isAborted); });
   // Whoever saw the meeting end before the group was given up goes on.
   if (generation == mine)
     return makeError(StatusCode::IoError, "another rank failed");
@@ -34,13 +39,17 @@ Status HostGroup::meet(int32_t rank, const float *in, int64_t count) {
   KVRM_CHECK(index < inputs.size(), "a rank of the group");
   inputs[index] = in;
   counts[index] = count;
-  KVRM_TRY(waitForAll());
+  KVRM_TRY(waitForAll(/*canBeGivenUp=*/true));
   if (std::ranges::any_of(counts,
                           [&](int64_t other) { return other != count; }))
     return makeError(StatusCode::Internal,
                      "ranks meet with different collectives");
   return Status::ok();
 }
+
+/// Returns when nobody reads an input any more. Also if the group is given up:
+/// all have met, and come here without waiting for anything else.
+Status HostGroup::leave() { return waitForAll(/*canBeGivenUp=*/false); }
 
 Status HostGroup::allReduce(int32_t rank, const float *in, float *out,
                             int64_t count) {
@@ -49,7 +58,7 @@ Status HostGroup::allReduce(int32_t rank, const float *in, float *out,
   for (const float *other : std::span(inputs).subspan(1))
     for (int64_t i = 0; i < count; ++i)
       out[i] += other[i];
-  return waitForAll(); // nobody reads an input any more
+  return leave();
 }
 
 Status HostGroup::allGather(int32_t rank, const float *in, float *out,
@@ -57,7 +66,7 @@ Status HostGroup::allGather(int32_t rank, const float *in, float *out,
   KVRM_TRY(meet(rank, in, count));
   for (const float *other : inputs)
     out = std::copy_n(other, count, out);
-  return waitForAll();
+  return leave();
 }
 
 void HostGroup::abort() {

@@ -171,6 +171,12 @@ NcclResult ncclCommInitAll(NcclCommunicator **communicators, int32_t ranks,
   return ncclSuccess;
 }
 
+/// Communicators that were aborted.
+static std::vector<std::unique_ptr<NcclCommunicator>> &abandoned() {
+  static std::vector<std::unique_ptr<NcclCommunicator>> all;
+  return all;
+}
+
 static NcclResult giveBack(NcclCommunicator *communicator) {
   delete communicator;
   --machine().live;
@@ -184,7 +190,8 @@ NcclResult ncclCommDestroy(NcclCommunicator *communicator) {
 
 NcclResult ncclCommAbort(NcclCommunicator *communicator) {
   ENTER(ncclCommAbort);
-  // Recorded work may look at it for as long as there is any: it is not freed.
+  // Recorded work may look at it for as long as there is any.
+  abandoned().emplace_back(communicator);
   --machine().live;
   ++machine().aborts;
   ++communicator->group->aborted;

@@ -39,7 +39,8 @@ public:
 
 private:
   Status meet(int32_t rank, const float *in, int64_t count);
-  Status waitForAll();
+  Status waitForAll(bool canBeGivenUp);
+  Status leave();
 
   std::mutex mutex;
   std::condition_variable changed;
