@@ -515,6 +515,7 @@ Error ModelReader::readLocalRope() {
   return error;
 }
 
+/// A factor without a type is linear, as llama.cpp takes it.
 Error ModelReader::scaleRope(double theta) {
   Rope &rope = model.config.rope;
   StringRef type;
@@ -523,7 +524,7 @@ Error ModelReader::scaleRope(double theta) {
   if (Error error = firstOf({
           [&] {
             return assign(type,
-                          file->getString(key("rope.scaling.type"), "none"));
+                          file->getString(key("rope.scaling.type"), "linear"));
           },
           [&] {
             return positiveNumberOr(yarn.factor, "rope.scaling.factor", 1.0);

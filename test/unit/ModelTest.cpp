@@ -152,6 +152,19 @@ TEST(LlamaGGUF, RopeTables) {
             "tensor 'rope_freqs.weight': factor 0.00 is not positive");
 }
 
+TEST(LlamaGGUF, AFactorWithoutATypeIsLinear) {
+  for (const char *type : {"", "linear", "none"}) {
+    GGUFBuilder b = llama();
+    b.addFloat("llama.rope.scaling.factor", 4);
+    if (*type)
+      b.addString("llama.rope.scaling.type", type);
+    llvm::Expected<DecoderModel> model = openBytes(b.build());
+    ASSERT_TRUE(bool(model)) << llvm::toString(model.takeError());
+    double first = std::string(type) == "none" ? 1.0 : 0.25;
+    EXPECT_DOUBLE_EQ(model->config.rope.frequencies[0], first) << type;
+  }
+}
+
 /// All layers of a Llama see a window; some of a Gemma do.
 TEST(GGUF, Windows) {
   GGUFBuilder b = llama();
