@@ -103,7 +103,7 @@ VARIANTS = {
         {"hidden_activation": "gelu_pytorch_tanh", "tie_word_embeddings": True,
          "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2,
          "sliding_window": 19, "query_pre_attn_scalar": 48,
-         "attn_logit_softcapping": 5.0, "final_logit_softcapping": 3.0},
+         "attn_logit_softcapping": 5.0, "final_logit_softcapping": 15.0},
     ),
     "gemma3": (
         "gemma3_text",
