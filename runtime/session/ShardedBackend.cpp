@@ -32,9 +32,9 @@ struct ShardedBackend::Job {
   std::vector<SummaryWrite> writes;
   std::vector<int32_t> summaries;
   bool isFirst = false;
-  // Of a step. Descriptors outlive the backend.
+  // Of a step. Its ranks' descriptors have the plan.
   StepEntry entry = StepEntry::Decode;
-  std::array<const StepDescriptor *, plannedEntries> descriptors{};
+  std::array<bool, plannedEntries> hasDescriptor{};
   int32_t schedule = 0;
   bool wantsLogits = false;
   bool wantsTokens = false;
@@ -141,12 +141,9 @@ Status ShardedBackend::Rank::perform(const Job &job) {
 Status ShardedBackend::Rank::runStep(const Job &job) {
   std::array<StepDescriptor *, plannedEntries> batches{};
   size_t count = 0;
-  for (size_t i = 0; i < plannedEntries; ++i) {
-    if (!job.descriptors[i])
-      continue;
-    descriptors[i].follow(*job.descriptors[i]);
-    batches[count++] = &descriptors[i];
-  }
+  for (size_t i = 0; i < plannedEntries; ++i)
+    if (job.hasDescriptor[i])
+      batches[count++] = &descriptors[i];
   // Compiled code of a CPU writes logits whether they are wanted or not.
   bool isMain = index == 0;
   bool hasLogits = !logits.empty() && (job.wantsLogits || !isMain);
@@ -320,16 +317,20 @@ Status ShardedBackend::runStep(const BackendStep &step, BackendStats &stats) {
   job.wantsLogits = step.logits != nullptr;
   job.wantsTokens = step.next != nullptr;
   job.isLater = step.isLater;
-  job.descriptors.fill(nullptr);
+  job.hasDescriptor.fill(false);
   bool isMixed = step.entry == StepEntry::Mixed;
   size_t rows = 0;
   for (size_t i = 0; i < step.descriptors.size(); ++i) {
-    job.descriptors[isMixed ? i : static_cast<size_t>(step.entry)] =
-        step.descriptors[i];
+    size_t index = isMixed ? i : static_cast<size_t>(step.entry);
+    job.hasDescriptor[index] = true;
+    // Not by the ranks themselves: one that does not come back would read what
+    // the session plans later.
+    for (const std::shared_ptr<Rank> &member : members)
+      member->descriptors[index].follow(*step.descriptors[i]);
     rows += static_cast<size_t>(step.descriptors[i]->limits().rows);
   }
   Status status = run();
-  // Whatever became of it, each rank has the plan now.
+  // Whatever became of it, each rank has the plan.
   for (StepDescriptor *descriptor : step.descriptors)
     descriptor->commitFollowed();
   KVRM_TRY(status);

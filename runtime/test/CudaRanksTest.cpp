@@ -143,12 +143,12 @@ TEST_F(CudaRanks, StepOfFailedRankEndsForAll) {
   EXPECT_NE(status.message().find("cuGraphLaunch"), std::string::npos)
       << status.message();
   EXPECT_EQ(status.message().find("rank "), 0u) << status.message();
-  control().failCall = "";
   // Histories are as they were; what the ranks have is lost.
   EXPECT_EQ(decoder->length(0), 1);
   EXPECT_EQ(decoder->decode(Tokens{3, -1, -1, -1}, logits.data()).message(),
             status.message());
   decoder.reset(); // waits for what gives the library back
+  control().failCall = "";
   EXPECT_EQ(control().aborts, 2);
 }
 
