@@ -18,6 +18,7 @@
 #include "llvm/Support/FormatVariadic.h"
 
 #include <cmath>
+#include <optional>
 
 using namespace kvrm;
 using llvm::ArrayRef;
@@ -178,8 +179,10 @@ private:
   Error checkUnsupported();
   Error checkNeutral(StringRef key);
 
-  /// The number at `key`, over 0; `absent` if the key is not there, 0 if it is
-  /// null.
+  /// The number at `key`, over 0; `absent`, if any, where the key is not there.
+  Error positiveNumber(double &place, StringRef key,
+                       std::optional<double> absent = std::nullopt) const;
+  /// The same, but 0 if it is null.
   Error positiveOrNone(double &place, StringRef key, double absent) const;
   /// The integer at `key`, in [1, limit].
   Error positive(int64_t &place, StringRef key, int64_t limit) const;
@@ -214,10 +217,15 @@ Error ConfigReader::positiveOr(int64_t &place, StringRef key, int64_t limit,
 
 Error ConfigReader::positiveOrNone(double &place, StringRef key,
                                    double absent) const {
-  place = fields.isNull(key) ? 0 : absent;
-  if (!fields.has(key))
-    return Error::success();
-  if (Error error = assign(place, fields.getNumber(key)))
+  place = 0;
+  return fields.isNull(key) ? Error::success()
+                            : positiveNumber(place, key, absent);
+}
+
+Error ConfigReader::positiveNumber(double &place, StringRef key,
+                                   std::optional<double> absent) const {
+  if (Error error = assign(place, absent ? fields.getNumber(key, *absent)
+                                         : fields.getNumber(key)))
     return error;
   if (!std::isfinite(place) || place <= 0)
     return fields.fail(key, formatv("{0} is not positive", place).str());
@@ -319,10 +327,7 @@ Error ConfigReader::readGemma() {
     return Error::success();
   double width = 0;
   if (Error error = firstOf({
-          [&] {
-            return assign(width,
-                          fields.getNumber("query_pre_attn_scalar", 256));
-          },
+          [&] { return positiveNumber(width, "query_pre_attn_scalar", 256); },
           [&] {
             return positiveOrNone(c.attentionSoftcap, "attn_logit_softcapping",
                                   architecture->attentionSoftcap);
@@ -333,35 +338,25 @@ Error ConfigReader::readGemma() {
           },
       }))
     return error;
-  if (!std::isfinite(width) || width <= 0)
-    return fields.fail("query_pre_attn_scalar",
-                       formatv("{0} is not positive", width).str());
   c.attentionScale = 1 / std::sqrt(width);
   return Error::success();
 }
 
 Error ConfigReader::readNumbers() {
-  if (Error error = firstOf({
-          [&] {
-            return assign(c.normEpsilon, fields.getNumber("rms_norm_eps"));
-          },
-          [&] {
-            return assign(c.tiedEmbeddings,
-                          fields.getBool("tie_word_embeddings",
-                                         architecture->tiesEmbeddings));
-          },
-          [&] { return readActivation(); },
-          [&] { return readGemma(); },
-          [&] {
-            return assign(c.rope,
-                          readRope(fields, c, capacity, architecture->theta));
-          },
-      }))
-    return error;
-  if (!std::isfinite(c.normEpsilon) || c.normEpsilon <= 0)
-    return fields.fail("rms_norm_eps",
-                       formatv("{0} is not positive", c.normEpsilon).str());
-  return Error::success();
+  return firstOf({
+      [&] { return positiveNumber(c.normEpsilon, "rms_norm_eps"); },
+      [&] {
+        return assign(c.tiedEmbeddings,
+                      fields.getBool("tie_word_embeddings",
+                                     architecture->tiesEmbeddings));
+      },
+      [&] { return readActivation(); },
+      [&] { return readGemma(); },
+      [&] {
+        return assign(c.rope,
+                      readRope(fields, c, capacity, architecture->theta));
+      },
+  });
 }
 
 /// no_rope_layers says 1 of a layer that turns; if it is not there, every so
@@ -460,12 +455,8 @@ Error ConfigReader::readLocalRope() {
     return Error::success();
   }
   double theta = 0;
-  if (Error error =
-          assign(theta, fields.getNumber("rope_local_base_freq", absent)))
+  if (Error error = positiveNumber(theta, "rope_local_base_freq", absent))
     return error;
-  if (!std::isfinite(theta) || theta <= 0)
-    return fields.fail("rope_local_base_freq",
-                       formatv("{0} is not positive", theta).str());
   c.localRope = plainRope(theta, c.headDim);
   return Error::success();
 }

@@ -36,10 +36,6 @@ using FilePtr = GGUFParts::FilePtr;
 
 static constexpr int64_t maxFeedForward = 1 << 22;
 
-static Error failure(const GGUFFile &file, const Twine &message) {
-  return fileError(file.name(), message);
-}
-
 //===----------------------------------------------------------------------===//
 // Architectures
 //===----------------------------------------------------------------------===//
@@ -161,7 +157,9 @@ private:
   /// The number at a key of the architecture, finite and over 0.
   Error positiveNumberOr(double &place, StringRef name, double absent) const;
 
-  Error fail(const Twine &message) const { return failure(*file, message); }
+  Error fail(const Twine &message) const {
+    return fileError(file->name(), message);
+  }
 
   const GGUFParts &parts;
   FilePtr file; ///< with the metadata

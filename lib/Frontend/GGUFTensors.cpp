@@ -1,5 +1,4 @@
-//===- GGUFTensors.cpp - The tensors of GGUF files ------------------------
-//-===//
+//===- GGUFTensors.cpp - The tensors of GGUF files ------------------------===//
 //
 // Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
 // See LICENSE for licence information.
@@ -25,10 +24,6 @@ using llvm::StringRef;
 using llvm::Twine;
 
 using FilePtr = GGUFParts::FilePtr;
-
-static Error failure(const GGUFFile &file, const Twine &message) {
-  return fileError(file.name(), message);
-}
 
 static std::string originOf(const GGUFFile &file, const GGUFTensor &tensor) {
   return (file.name() + ": tensor '" + tensor.name + "'").str();
@@ -69,18 +64,18 @@ Expected<SourcePtr> GGUFTensors::take(const Twine &name, int64_t rows,
   std::string text = name.str();
   GGUFParts::Found found = parts.tensor(text);
   if (!found.tensor)
-    return failure(*parts.first(), "tensor '" + text + "' is missing");
+    return fileError(parts.first()->name(), "tensor '" + text + "' is missing");
   llvm::SmallVector<int64_t, 4> wanted = {rows};
   if (cols > 0)
     wanted.insert(wanted.begin(), cols);
   const auto &dims = found.tensor->dims;
   if (ArrayRef(dims) != ArrayRef(wanted))
-    return failure(*found.file,
-                   formatv("tensor '{0}': dimensions [{1:$[, ]}], expected "
-                           "[{2:$[, ]}]",
-                           text, llvm::make_range(dims.begin(), dims.end()),
-                           llvm::make_range(wanted.begin(), wanted.end()))
-                       .str());
+    return fileError(found.file->name(),
+                     formatv("tensor '{0}': dimensions [{1:$[, ]}], expected "
+                             "[{2:$[, ]}]",
+                             text, llvm::make_range(dims.begin(), dims.end()),
+                             llvm::make_range(wanted.begin(), wanted.end()))
+                         .str());
   taken.insert(text);
   if (cols > 0)
     return std::make_unique<TensorSource>(found.file, *found.tensor);
@@ -93,9 +88,9 @@ Error GGUFTensors::checkAllTaken() const {
   for (const FilePtr &part : parts.all())
     for (const GGUFTensor &tensor : part->tensors())
       if (!taken.contains(tensor.name))
-        return failure(*part, "tensor '" + tensor.name +
-                                  "' has no place in a '" + architecture +
-                                  "' decoder");
+        return fileError(part->name(), "tensor '" + tensor.name +
+                                           "' has no place in a '" +
+                                           architecture + "' decoder");
   return Error::success();
 }
 
@@ -110,8 +105,8 @@ Expected<std::vector<double>> GGUFTensors::takeValues(StringRef name,
   (*source)->readRows(0, count, values.data());
   for (float value : values)
     if (!(value > 0.0f) || !std::isfinite(value))
-      return failure(
-          *parts.first(),
+      return fileError(
+          parts.first()->name(),
           formatv("tensor '{0}': factor {1} is not positive", name, value)
               .str());
   return std::vector<double>(values.begin(), values.end());

@@ -17,8 +17,8 @@ using llvm::StringRef;
 namespace json = llvm::json;
 
 bool JsonFields::isNull(StringRef key) const {
-  const llvm::json::Value *value = object->get(key);
-  return value && value->kind() == llvm::json::Value::Null;
+  const json::Value *value = object->get(key);
+  return value && value->kind() == json::Value::Null;
 }
 
 const json::Value *JsonFields::find(StringRef key) const {

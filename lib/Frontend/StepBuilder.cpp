@@ -1,5 +1,4 @@
-//===- StepBuilder.cpp - One step of a decoder as phase-1 IR ---------------
-//-===//
+//===- StepBuilder.cpp - One decoder step as phase-1 IR -------------------===//
 //
 // Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
 // See LICENSE for licence information.

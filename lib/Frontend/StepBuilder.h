@@ -1,5 +1,4 @@
-//===- StepBuilder.h - One step of a decoder as phase-1 IR -------*- C++ -*
-//-===//
+//===- StepBuilder.h - One decoder step as phase-1 IR -----------*- C++ -*-===//
 //
 // Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
 // See LICENSE for licence information.

@@ -1,5 +1,4 @@
-//===- TokenizerSteps.h - Steps around the BPE of tokenizer.json -*- C++
-//-*-===//
+//===- TokenizerSteps.h - Steps of tokenizer.json around BPE ----*- C++ -*-===//
 //
 // Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
 // See LICENSE for licence information.

@@ -9,12 +9,13 @@
 #include "kvrm/runtime/cuda/CollectiveLibrary.h"
 
 #include "NcclApi.h"
+#include "SharedLibrary.h"
 
 #include <cstdlib>
-#include <dlfcn.h>
-#include <type_traits>
 
 using namespace kvrm;
+using cuda::libraryVersionText;
+using cuda::SharedLibrary;
 
 CollectiveLibrary::CollectiveLibrary()
     : entries(std::make_unique<cuda::NcclApi>()) {}
@@ -28,41 +29,26 @@ Status CollectiveLibrary::statusOf(int32_t result, const char *call) const {
                    " (", result, ")");
 }
 
-static std::string versionText(int32_t version) {
-  return std::to_string(version / 10000) + "." +
-         std::to_string(version % 10000 / 100) + "." +
-         std::to_string(version % 100);
-}
-
 Expected<std::shared_ptr<const CollectiveLibrary>>
 CollectiveLibrary::load(const std::string &file) {
-  void *handle = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (!handle) {
-    const char *reason = dlerror();
-    return makeError(StatusCode::NotFound, "several ranks need NCCL: ",
-                     reason ? reason : file.c_str());
-  }
+  Expected<SharedLibrary> shared =
+      SharedLibrary::open(file, "several ranks need NCCL");
+  if (!shared)
+    return shared.status();
   std::shared_ptr<CollectiveLibrary> library(new CollectiveLibrary());
   cuda::NcclApi &api = *library->entries;
-  auto look = [&](auto &entry, const char *name) {
-    entry = reinterpret_cast<std::remove_reference_t<decltype(entry)>>(
-        dlsym(handle, name));
-    if (entry)
-      return Status::ok();
-    return makeError(StatusCode::Incompatible,
-                     "several ranks need NCCL: ", file, " has no call ", name);
-  };
-#define KVRM_NCCL_LOOK(name, parameters) KVRM_TRY(look(api.name, #name));
+#define KVRM_NCCL_LOOK(name, parameters)                                       \
+  KVRM_TRY(shared->look(api.name, #name));
   KVRM_NCCL_CALLS(KVRM_NCCL_LOOK)
 #undef KVRM_NCCL_LOOK
-  KVRM_TRY(look(api.ncclGetErrorString, "ncclGetErrorString"));
+  KVRM_TRY(shared->look(api.ncclGetErrorString, "ncclGetErrorString"));
   int32_t version = 0;
   KVRM_TRY(library->statusOf(api.ncclGetVersion(&version), "ncclGetVersion"));
-  library->text = "NCCL " + versionText(version);
+  library->text = "NCCL " + libraryVersionText(version);
   if (version < leastVersion)
     return makeError(StatusCode::Incompatible, "several ranks need NCCL ",
-                     versionText(leastVersion), " or later: ", file, " is ",
-                     versionText(version));
+                     libraryVersionText(leastVersion), " or later: ", file,
+                     " is ", libraryVersionText(version));
   return std::shared_ptr<const CollectiveLibrary>(std::move(library));
 }
 

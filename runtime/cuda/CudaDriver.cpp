@@ -9,8 +9,7 @@
 #include "kvrm/runtime/cuda/CudaDriver.h"
 
 #include "DriverApi.h"
-
-#include <dlfcn.h>
+#include "SharedLibrary.h"
 
 using namespace kvrm;
 
@@ -42,31 +41,21 @@ Expected<std::shared_ptr<const CudaDriver>>
 CudaDriver::load(const char *library) {
   if (!library)
     library = "libcuda.so.1";
-  void *handle = dlopen(library, RTLD_NOW | RTLD_LOCAL);
-  if (!handle) {
-    const char *reason = dlerror();
-    return makeError(StatusCode::NotFound,
-                     "CUDA: there is no driver: ", reason ? reason : library);
-  }
+  Expected<cuda::SharedLibrary> shared =
+      cuda::SharedLibrary::open(library, "CUDA", "there is no driver: ");
+  if (!shared)
+    return shared.status();
   std::shared_ptr<CudaDriver> driver(new CudaDriver());
   cuda::Api &api = *driver->entries;
-  auto look = [&](auto &entry, const char *name) {
-    entry = reinterpret_cast<std::remove_reference_t<decltype(entry)>>(
-        dlsym(handle, name));
-    if (entry)
-      return Status::ok();
-    return makeError(StatusCode::Incompatible, "CUDA: ", library,
-                     " has no call ", name);
-  };
-  KVRM_TRY(look(api.cuGetErrorName, "cuGetErrorName"));
-  KVRM_TRY(look(api.cuGetErrorString, "cuGetErrorString"));
-  KVRM_TRY(look(api.cuDriverGetVersion, "cuDriverGetVersion"));
+  KVRM_TRY(shared->look(api.cuGetErrorName, "cuGetErrorName"));
+  KVRM_TRY(shared->look(api.cuGetErrorString, "cuGetErrorString"));
+  KVRM_TRY(shared->look(api.cuDriverGetVersion, "cuDriverGetVersion"));
   KVRM_TRY(KVRM_CUDA(*driver, cuDriverGetVersion, (&driver->driverVersion)));
   if (driver->driverVersion < leastVersion)
     return makeError(StatusCode::Incompatible, "CUDA: the driver is for CUDA ",
                      versionText(driver->driverVersion), "; ",
                      versionText(leastVersion), " is needed");
-  KVRM_TRY(look(api.cuGetProcAddress, "cuGetProcAddress_v2"));
+  KVRM_TRY(shared->look(api.cuGetProcAddress, "cuGetProcAddress_v2"));
 
   struct Call {
     const char *name;

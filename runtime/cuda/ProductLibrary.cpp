@@ -9,12 +9,13 @@
 #include "kvrm/runtime/cuda/ProductLibrary.h"
 
 #include "LtApi.h"
+#include "SharedLibrary.h"
 
 #include <cstdlib>
-#include <dlfcn.h>
-#include <type_traits>
 
 using namespace kvrm;
+using cuda::libraryVersionText;
+using cuda::SharedLibrary;
 
 ProductLibrary::ProductLibrary() : entries(std::make_unique<cuda::LtApi>()) {}
 ProductLibrary::~ProductLibrary() = default;
@@ -28,40 +29,23 @@ Status ProductLibrary::statusOf(int32_t result, const char *call) const {
                    call, ": ", name ? name : "error", " (", result, ")");
 }
 
-static std::string versionText(size_t version) {
-  return std::to_string(version / 10000) + "." +
-         std::to_string(version % 10000 / 100) + "." +
-         std::to_string(version % 100);
-}
-
 Expected<std::shared_ptr<const ProductLibrary>>
 ProductLibrary::load(const std::string &file) {
-  void *handle = dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (!handle) {
-    const char *reason = dlerror();
-    return makeError(StatusCode::NotFound,
-                     "products: ", reason ? reason : file.c_str());
-  }
+  Expected<SharedLibrary> shared = SharedLibrary::open(file, "products");
+  if (!shared)
+    return shared.status();
   std::shared_ptr<ProductLibrary> library(new ProductLibrary());
   cuda::LtApi &api = *library->entries;
-  auto look = [&](auto &entry, const char *name) {
-    entry = reinterpret_cast<std::remove_reference_t<decltype(entry)>>(
-        dlsym(handle, name));
-    if (entry)
-      return Status::ok();
-    return makeError(StatusCode::Incompatible, "products: ", file,
-                     " has no call ", name);
-  };
-#define KVRM_LT_LOOK(name, parameters) KVRM_TRY(look(api.name, #name));
+#define KVRM_LT_LOOK(name, parameters) KVRM_TRY(shared->look(api.name, #name));
   KVRM_LT_CALLS(KVRM_LT_LOOK)
 #undef KVRM_LT_LOOK
-  KVRM_TRY(look(api.cublasLtGetVersion, "cublasLtGetVersion"));
-  KVRM_TRY(look(api.cublasLtGetStatusName, "cublasLtGetStatusName"));
+  KVRM_TRY(shared->look(api.cublasLtGetVersion, "cublasLtGetVersion"));
+  KVRM_TRY(shared->look(api.cublasLtGetStatusName, "cublasLtGetStatusName"));
   size_t version = api.cublasLtGetVersion();
-  library->text = "cuBLASLt " + versionText(version);
+  library->text = "cuBLASLt " + libraryVersionText(version);
   if (version < leastVersion)
     return makeError(StatusCode::Incompatible, "products: ", file, " is ",
-                     library->text, "; ", versionText(leastVersion),
+                     library->text, "; ", libraryVersionText(leastVersion),
                      " is needed");
   return std::shared_ptr<const ProductLibrary>(std::move(library));
 }

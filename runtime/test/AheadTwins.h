@@ -1,5 +1,4 @@
-//===- AheadTwins.h - A decoder that goes ahead, and one that waits -*- C++
-//-*-//
+//===- AheadTwins.h - A decoder ahead, and one that waits -------*- C++ -*-===//
 //
 // Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
 // See LICENSE for licence information.

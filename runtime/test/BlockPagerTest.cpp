@@ -1,5 +1,4 @@
-//===- BlockPagerTest.cpp - The block pager against a naive model -*- C++
-//-*-===//
+//===- BlockPagerTest.cpp - The pager against a naive model ---------------===//
 //
 // Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
 // See LICENSE for licence information.

@@ -1,5 +1,4 @@
-//===- ToyKernels.h - Packages of kernels for tests ---------------------*- C++
-//-*-===//
+//===- ToyKernels.h - Packages of kernels for tests -------------*- C++ -*-===//
 //
 // Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
 // See LICENSE for licence information.

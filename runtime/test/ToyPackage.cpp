@@ -1,5 +1,4 @@
-//===- ToyPackage.cpp - Packages of the toy decoder, whole and broken -*- C++
-//-*-===//
+//===- ToyPackage.cpp - Toy decoders, whole and broken --------------------===//
 //
 // Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
 // See LICENSE for licence information.

@@ -1,5 +1,4 @@
-//===- ToyPackage.h - Packages of the toy decoder, whole and broken -*- C++
-//-*-===//
+//===- ToyPackage.h - Toy decoders, whole and broken ------------*- C++ -*-===//
 //
 // Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
 // See LICENSE for licence information.

@@ -255,10 +255,9 @@ class Pieces:
         return ids if ids[:1] == [1] else [1, *ids]
 
 
-def judge_pieces(tools, report, random, prefix, texts):
+def judge_pieces(tools, report, random, name, prefix, texts):
     tokenizer = over_characters(norms.Replace(" ", "▁"), None)
     pieces = Pieces(tokenizer, random, prefix)
-    name = f"sentencepiece{'-prefix' if prefix else ''}"
     config = config_of(len(pieces.texts))
     path = tools.path(name + ".gguf")
     tensors = tiny_models.folder_tensors(config, 1)
@@ -310,9 +309,9 @@ def main():
     for name, tokenizer in given or trained():
         if args.only in name:
             judge(tools, report, name, tokenizer, texts)
-    for prefix in (False, True):
-        if not given and args.only in "sentencepiece":
-            judge_pieces(tools, report, random, prefix, texts)
+    for name, prefix in (("sentencepiece", False), ("sentencepiece-prefix", True)):
+        if not given and args.only in name:
+            judge_pieces(tools, report, random, name, prefix, texts)
     report.finish()
 
 

@@ -1,5 +1,4 @@
-//===- CommandOptions.cpp - What commands of kvrmc share -----------------
-//-===//
+//===- CommandOptions.cpp - What commands of kvrmc share ------------------===//
 //
 // Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
 // See LICENSE for licence information.

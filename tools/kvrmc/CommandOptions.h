@@ -1,5 +1,4 @@
-//===- CommandOptions.h - What commands of kvrmc share ----------*- C++ -*
-//-===//
+//===- CommandOptions.h - What commands of kvrmc share ----------*- C++ -*-===//
 //
 // Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
 // See LICENSE for licence information.

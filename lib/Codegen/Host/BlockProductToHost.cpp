@@ -20,6 +20,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "BlockKernels.h"
+#include "RowBlocks.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
@@ -155,19 +156,9 @@ void BlockKernel::write() {
   panelIndex = panelLoop.getInductionVar();
   column = times(panelIndex, lanes);
 
-  int64_t rows = op.getRows();
-  int64_t count = std::min<int64_t>(rows, lanes >= 16 ? 8 : 4);
-  int64_t whole = rows / count * count;
-  if (whole == count) {
-    contractBlock(index(0), count);
-  } else {
-    auto rowLoop = scf::ForOp::create(b, index(0), index(whole), index(count));
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(rowLoop.getBody());
-    contractBlock(rowLoop.getInductionVar(), count);
-  }
-  if (whole != rows)
-    contractBlock(index(whole), rows - whole);
+  forEachRowBlock(b, op.getRows(), lanes, [&](Value firstRow, int64_t count) {
+    contractBlock(firstRow, count);
+  });
 }
 
 /// Accumulates in registers over all blocks of the panel, then stores.

@@ -18,6 +18,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "BlockKernels.h"
+#include "RowBlocks.h"
 
 #include "kvrm/Codegen/Passes.h"
 #include "kvrm/Dialect/KVRM/Utils/Steps.h"
@@ -166,19 +167,9 @@ void PanelKernel::write() {
   panelIndex = panelLoop.getInductionVar();
   column = arith::MulIOp::create(b, panelIndex, index(contraction.panel));
 
-  int64_t block = std::min<int64_t>(rows, lanes >= 16 ? 8 : 4);
-  int64_t whole = rows / block * block;
-  if (whole == block) {
-    contractBlock(index(0), block);
-  } else {
-    auto blockLoop =
-        scf::ForOp::create(b, index(0), index(whole), index(block));
-    OpBuilder::InsertionGuard guard(b);
-    b.setInsertionPointToStart(blockLoop.getBody());
-    contractBlock(blockLoop.getInductionVar(), block);
-  }
-  if (whole != rows)
-    contractBlock(index(whole), rows - whole);
+  forEachRowBlock(b, rows, lanes, [&](Value firstRow, int64_t count) {
+    contractBlock(firstRow, count);
+  });
 }
 
 /// Accumulates in registers over the depth, then stores.

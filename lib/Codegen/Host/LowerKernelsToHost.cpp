@@ -21,6 +21,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "../MaskedScore.h"
+#include "../ScoreScale.h"
 
 #include "kvrm/Codegen/Passes.h"
 #include "kvrm/Dialect/KVRM/IR/TileProgram.h"
@@ -314,10 +315,8 @@ Value KernelLowering::exp2(Value x) {
 /// softcap * tanh(x) to base 2. By the exponential of -2 |x|, which is at most
 /// 1: (1 - e) / (1 + e), with the sign of x.
 Value KernelLowering::capped(Value x) {
-  static const double log2e = std::log2(std::exp(1.0));
   Value size = math::AbsFOp::create(b, x);
-  Value power = exp2(
-      arith::MulFOp::create(b, size, splat(static_cast<float>(-2 * log2e))));
+  Value power = exp2(arith::MulFOp::create(b, size, splat(kMinusTwoLog2e)));
   Value one = splat(1.0f);
   Value tanh = arith::DivFOp::create(b, arith::SubFOp::create(b, one, power),
                                      arith::AddFOp::create(b, one, power));
@@ -724,12 +723,9 @@ void KernelLowering::lowerLoop(const TileLoop &tiles) {
 }
 
 void KernelLowering::lowerAttention(const TileProgram &program) {
-  static const double log2e = std::log2(std::exp(1.0));
-  double scale = program.scale.getValueAsDouble(), cap = 0;
-  if (program.softcap)
-    cap = program.softcap.getValueAsDouble();
-  scoreScale = static_cast<float>(cap > 0 ? scale / cap : scale * log2e);
-  softcap = static_cast<float>(cap * log2e);
+  ScoreScale scale(program);
+  scoreScale = scale.score;
+  softcap = scale.softcap;
   initSoftmax();
   if (summaries() > 0) {
     Value last =

@@ -544,10 +544,7 @@ ProgramWriter::additionBehind(AllReduceOp op) {
   auto mailbox = mailboxes.find(op);
   if (!op->hasAttr(kAddedAttrName) || mailbox == mailboxes.end())
     return std::nullopt;
-  Operation *next = op->getNextNode();
-  while (next && (isMemoryEffectFree(next) || isa<memref::AllocOp>(next)))
-    next = next->getNextNode();
-  auto add = dyn_cast_or_null<DeviceDispatchOp>(next);
+  auto add = dyn_cast_or_null<DeviceDispatchOp>(nextAccess(op));
   if (!add || add.getInputs().size() != 2 || add.getOutputs().size() != 1)
     return std::nullopt;
   bool isFirst = add.getInputs()[0] == op.getOutput();

@@ -296,10 +296,7 @@ static void markAdded(func::FuncOp step) {
         dyn_cast_or_null<linalg::GenericOp>(findOtherUser(op.getOutput(), op));
     if (!add || add->getBlock() != op->getBlock() || !isAddition(add))
       return;
-    Operation *next = op->getNextNode();
-    while (next && (isMemoryEffectFree(next) || isa<memref::AllocOp>(next)))
-      next = next->getNextNode();
-    if (next == add)
+    if (nextAccess(op) == add)
       op->setAttr(kAddedAttrName, UnitAttr::get(op.getContext()));
   });
 }

@@ -9,6 +9,7 @@
 #include "WarpAttention.h"
 
 #include "../MaskedScore.h"
+#include "../ScoreScale.h"
 
 #include "llvm/Support/MathExtras.h"
 
@@ -23,19 +24,15 @@ WarpAttention::WarpAttention(DeviceKernel &device, KernelOp kernel,
       pool(kernel.getPool()), strip(strip), headDim(pool.getHeadDim()),
       group(kernel.getGroupSize()) {}
 
-static double log2e() { return std::log2(std::exp(1.0)); }
-
 void WarpAttention::start(Value lane, Value firstRow,
                           const TileProgram &program) {
   this->lane = lane;
   this->firstRow = firstRow;
   laneRow = b.shiftRight(lane, 2);
   laneColumn = b.bitAnd(lane, 3);
-  double scale = program.scale.getValueAsDouble(), cap = 0;
-  if (program.softcap)
-    cap = program.softcap.getValueAsDouble();
-  scoreScale = static_cast<float>(cap > 0 ? scale / cap : scale * log2e());
-  softcap = static_cast<float>(cap * log2e());
+  ScoreScale scale(program);
+  scoreScale = scale.score;
+  softcap = scale.softcap;
 }
 
 void WarpAttention::makeState() {
@@ -153,7 +150,7 @@ Value WarpAttention::blockOfRow(Value row, int64_t block) {
 /// (1 - e) / (1 + e), with the sign of the score.
 Value WarpAttention::capped(Value score) {
   Value size = math::AbsFOp::create(b, score);
-  Value power = b.exp2(b.fmul(size, b.f32(static_cast<float>(-2 * log2e()))));
+  Value power = b.exp2(b.fmul(size, b.f32(kMinusTwoLog2e)));
   Value one = b.f32(1.0f);
   Value tanh = b.fmul(b.fsub(one, power), b.reciprocal(b.fadd(one, power)));
   return b.fmul(math::CopySignOp::create(b, tanh, score), b.f32(softcap));

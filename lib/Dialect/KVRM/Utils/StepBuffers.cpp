@@ -15,6 +15,7 @@
 #include "mlir/IR/BuiltinTypes.h"
 #include "mlir/IR/Matchers.h"
 #include "mlir/IR/Operation.h"
+#include "mlir/Interfaces/SideEffectInterfaces.h"
 #include "mlir/Interfaces/ViewLikeInterface.h"
 #include "llvm/ADT/STLExtras.h"
 
@@ -32,6 +33,13 @@ struct Lifetime {
   }
 };
 } // namespace
+
+Operation *kvrm::nextAccess(Operation *op) {
+  Operation *next = op->getNextNode();
+  while (next && (isMemoryEffectFree(next) || isa<memref::AllocOp>(next)))
+    next = next->getNextNode();
+  return next;
+}
 
 FailureOr<BufferPlace> kvrm::findBuffer(Value buffer, Operation *user) {
   auto type = dyn_cast<MemRefType>(buffer.getType());

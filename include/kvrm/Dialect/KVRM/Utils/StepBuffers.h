@@ -45,6 +45,10 @@ llvm::FailureOr<BufferPlace> findBuffer(Value buffer, Operation *user);
 /// Bytes from the first element of a static buffer to the end of its last.
 int64_t getExtentBytes(MemRefType type);
 
+/// The op behind `op` in its block that may read or write memory, allocations
+/// aside; null if there is none.
+Operation *nextAccess(Operation *op);
+
 /// Plans `buffers`, memrefs of static shape defined by ops of `block`.
 llvm::FailureOr<ArenaPlan> planArena(Block &block, ArrayRef<Value> buffers);
 
