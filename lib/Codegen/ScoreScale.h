@@ -22,8 +22,8 @@ struct ScoreScale {
     double scale = program.scale.getValueAsDouble(), cap = 0;
     if (program.softcap)
       cap = program.softcap.getValueAsDouble();
-    score = static_cast<float>(cap > 0 ? scale / cap
-                                       : scale * std::numbers::log2e);
+    score =
+        static_cast<float>(cap > 0 ? scale / cap : scale * std::numbers::log2e);
     softcap = static_cast<float>(cap * std::numbers::log2e);
   }
 
