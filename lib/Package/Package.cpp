@@ -189,25 +189,35 @@ Expected<PackageWriter> PackageWriter::create(StringRef requested) {
   if (Error error = checkReplaceable(path, requested))
     return error;
 
-  SmallString<256> temporary;
+  PackageWriter writer{std::string(path)};
+  if (std::error_code code = writer.createFolder())
+    return failure(requested,
+                   "cannot create a folder beside it: " + code.message());
+  return writer;
+}
+
+std::error_code PackageWriter::createFolder() {
   std::error_code code;
   for (int attempt = 0; attempt < 16; ++attempt) {
-    fs::createUniquePath(path + ".tmp-%%%%%%%%", temporary,
+    SmallString<256> unique;
+    fs::createUniquePath(path + ".tmp-%%%%%%%%", unique,
                          /*MakeAbsolute=*/false);
-    code =
-        fs::create_directory(temporary, /*IgnoreExisting=*/false, fs::all_all);
+    // Listed first: a signal may come as soon as it is there.
+    removal = UnfinishedPath(unique.str());
+    code = fs::create_directory(unique, /*IgnoreExisting=*/false, fs::all_all);
+    if (!code)
+      temporary = std::string(unique);
     if (code != std::errc::file_exists)
       break;
   }
   if (code)
-    return failure(requested,
-                   "cannot create a folder beside it: " + code.message());
-  return PackageWriter(std::string(path), std::string(temporary));
+    removal = UnfinishedPath();
+  return code;
 }
 
 PackageWriter::PackageWriter(PackageWriter &&other) noexcept
     : path(std::move(other.path)), temporary(std::move(other.temporary)),
-      files(std::move(other.files)) {
+      removal(std::move(other.removal)), files(std::move(other.files)) {
   other.temporary.clear();
 }
 

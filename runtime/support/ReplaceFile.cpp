@@ -73,14 +73,21 @@ int UnfinishedFile::openBeside(const struct stat *old) {
   int descriptor = -1;
   for (int attempt = 0; attempt < 16 && descriptor < 0; ++attempt) {
     temporary = attempt == 0 ? base : base + "-" + std::to_string(attempt);
+    if (::access(temporary.c_str(), F_OK) == 0) {
+      errno = EEXIST;
+      continue;
+    }
+    // Listed first: a signal may come as soon as it is there.
+    removal = UnfinishedPath(temporary);
     descriptor = ::open(temporary.c_str(),
                         O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (descriptor >= 0 || errno != EEXIST)
       break;
   }
-  if (descriptor < 0)
+  if (descriptor < 0) {
+    removal = UnfinishedPath();
     return descriptor;
-  removal = UnfinishedPath(temporary);
+  }
   // Who may not give files away keeps it as their own.
   if (old && ::fchown(descriptor, old->st_uid, old->st_gid) == 0)
     (void)::fchmod(descriptor, old->st_mode & 07777);

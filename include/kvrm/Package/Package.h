@@ -24,6 +24,7 @@
 #define KVRM_PACKAGE_PACKAGE_H
 
 #include "kvrm/Package/Weights.h"
+#include "kvrm/runtime/support/Unfinished.h"
 
 #include "llvm/ADT/StringRef.h"
 #include "llvm/Support/Error.h"
@@ -31,6 +32,7 @@
 
 #include <cstdint>
 #include <string>
+#include <system_error>
 #include <vector>
 
 namespace kvrm {
@@ -144,13 +146,14 @@ public:
   llvm::Error commit(PackageManifest manifest);
 
 private:
-  PackageWriter(std::string path, std::string temporary)
-      : path(std::move(path)), temporary(std::move(temporary)) {}
+  explicit PackageWriter(std::string path) : path(std::move(path)) {}
+  std::error_code createFolder();
   llvm::Error writeFile(llvm::StringRef name,
                         llvm::function_ref<void(llvm::raw_ostream &)> print);
 
   std::string path;
-  std::string temporary; ///< empty once committed or moved from
+  std::string temporary;  ///< empty once committed or moved from
+  UnfinishedPath removal; ///< of the folder
   std::vector<PackageManifest::File> files;
 };
 
