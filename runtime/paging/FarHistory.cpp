@@ -120,6 +120,14 @@ void FarHistory::undoCollapse(int32_t slot) {
   saved.slot = -1;
 }
 
+void FarHistory::setDropped(int32_t slot, int32_t tokens) {
+  KVRM_CHECK(dropsPages() && at(slot).collapsed == 0,
+             "a slot without a past takes one that left nothing");
+  KVRM_CHECK(tokens >= 0 && tokens % bounds.pageTokens == 0,
+             "whole pages are dropped");
+  slots[static_cast<size_t>(slot)].collapsed = tokens;
+}
+
 void FarHistory::forget(int32_t slot) {
   KVRM_CHECK(slot >= 0 && slot < bounds.slots, "slot in range");
   Slot &state = slots[static_cast<size_t>(slot)];

@@ -31,8 +31,9 @@ static Status checkConfig(const Manifest &m, const SessionConfig &config) {
   KVRM_TRY(checkRange("device", config.device, 0, INT32_MAX));
   if (!m.isPaged)
     return Status::ok();
-  if (m.window > 0 && (config.keptHistories != 0 || config.parkingPlaces != 0))
-    return invalidArgument("a package with far history has neither kept "
+  if (m.summaries > 0 &&
+      (config.keptHistories != 0 || config.parkingPlaces != 0))
+    return invalidArgument("a package with summaries has neither kept "
                            "histories nor parking places");
   KVRM_TRY(checkRange("kept histories", config.keptHistories, 0,
                       KVRM_MAX_ROWS - m.slots));

@@ -196,9 +196,9 @@ void Session::undoPrefill(int32_t slot, int32_t before, const PageCopy &copy) {
     KVRM_CHECK(released.isOk(), "a slot can be emptied");
     return;
   }
-  int32_t kept =
-      far ? std::max(before, far->collapsed(slot)) - far->placesSaved(slot)
-          : before;
+  int32_t kept = before;
+  if (far)
+    kept = std::max(before, far->leastLength(slot)) - far->placesSaved(slot);
   pager->undoAppend(slot, kept, {&copy, copy.isNeeded() ? 1u : 0u});
 }
 
@@ -409,8 +409,13 @@ Status Session::trim(int32_t history, int32_t newLength) {
 Status Session::alias(int32_t target, int32_t source, int32_t tokens) {
   KVRM_TRY(checkHistory(target));
   KVRM_TRY(checkHistory(source));
-  KVRM_TRY(checkShare(target, source));
-  return pager->alias(target, source, tokens);
+  KVRM_TRY(checkShare(target, source, tokens));
+  if (!far)
+    return pager->alias(target, source, tokens);
+  KVRM_TRY(pager->alias(target, source, tokens - far->placesSaved(source)));
+  if (far->dropsPages())
+    far->setDropped(target, far->collapsed(source));
+  return Status::ok();
 }
 
 int64_t Session::reservedKvBytes() const {
@@ -455,8 +460,9 @@ Status Session::park(int32_t slot, int32_t place) {
   if (length(slot) == 0)
     return invalidArgument("slot ", slot, " is empty");
   PageCopy copy;
-  parking->expect(place, length(slot));
-  Status status = parking->append(place, length(slot), copy);
+  int32_t tokens = pager->length(slot);
+  parking->expect(place, tokens);
+  Status status = parking->append(place, tokens, copy);
   if (status.code() == StatusCode::ResourceExhausted)
     return makeError(StatusCode::ResourceExhausted, "slot ", slot, ": its ",
                      pager->filledPages(slot), " pages cannot be parked, ",
@@ -465,9 +471,10 @@ Status Session::park(int32_t slot, int32_t place) {
   KVRM_TRY(status);
   ahead.forget(slot);
   status = movePages(slot, place, MoveDirection::ToParking);
+  if (status.isOk() && far)
+    parkedPast[static_cast<size_t>(place)] = far->collapsed(slot);
   // Of the two copies, one is given up.
-  Status released =
-      status.isOk() ? pager->release(slot) : parking->release(place);
+  Status released = status.isOk() ? release(slot) : parking->release(place);
   KVRM_CHECK(released.isOk(), "a history can be given up");
   return status;
 }
@@ -485,6 +492,8 @@ Status Session::unpark(int32_t place, int32_t slot) {
   pager->expect(slot, tokens);
   KVRM_TRY(pager->append(slot, tokens, copy));
   Status status = movePages(slot, place, MoveDirection::FromParking);
+  if (status.isOk() && far)
+    far->setDropped(slot, parkedPast[static_cast<size_t>(place)]);
   Status released =
       status.isOk() ? parking->release(place) : pager->release(slot);
   KVRM_CHECK(released.isOk(), "a history can be given up");

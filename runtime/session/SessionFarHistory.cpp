@@ -24,7 +24,7 @@ Status Session::createFarHistory(const SessionShape &shape) {
   if (shape.window == 0)
     return Status::ok();
   Expected<FarHistory> created = FarHistory::create(
-      {.slots = shape.slots,
+      {.slots = bounds.histories,
        .window = shape.window,
        .entries =
            shape.entries[static_cast<size_t>(StepEntry::Prefill)].summaries,
@@ -32,6 +32,10 @@ Status Session::createFarHistory(const SessionShape &shape) {
        .pageTokens = bounds.pageTokens});
   KVRM_TRY(created.status());
   far.emplace(created.take());
+  KVRM_CHECK(far->dropsPages() ||
+                 (shape.keptHistories == 0 && shape.parkingPlaces == 0),
+             "summaries stay with their slot");
+  parkedPast.resize(static_cast<size_t>(shape.parkingPlaces));
   farDrops.resize(static_cast<size_t>(pager->limits().pages));
   return Status::ok();
 }
@@ -185,22 +189,32 @@ Status Session::collapse(int32_t slot) {
 
 /// Of a slot whose far history has collapsed.
 Status Session::checkTrim(int32_t slot, int32_t newLength) const {
-  int32_t collapsed = far->collapsed(slot);
-  if (newLength >= collapsed && newLength <= length(slot))
+  int32_t least = far->leastLength(slot);
+  if (newLength >= least && newLength <= length(slot))
     return Status::ok();
   return invalidArgument("slot ", slot, ": cannot trim to ", newLength,
-                         " tokens, outside ", collapsed, "..", length(slot),
-                         "; those before have collapsed");
+                         " tokens, outside ", least, "..", length(slot),
+                         "; the first ", far->collapsed(slot),
+                         " have collapsed, and those behind are needed");
 }
 
-Status Session::checkShare(int32_t target, int32_t source) const {
+Status Session::checkShare(int32_t target, int32_t source,
+                           int32_t tokens) const {
   if (!far)
     return Status::ok();
-  if (far->collapsed(source) > 0)
-    return invalidArgument("slot ", source, ": cannot share, its first ",
-                           far->collapsed(source), " tokens have collapsed");
-  // With no entries even a slot without pages may have a past.
+  // A slot without pages may have a past all the same.
   if (length(target) != 0)
     return invalidArgument("slot ", target, " is not empty");
+  int32_t collapsed = far->collapsed(source);
+  if (collapsed == 0)
+    return Status::ok();
+  if (!far->dropsPages())
+    return invalidArgument("slot ", source, ": cannot share, its first ",
+                           collapsed, " tokens have collapsed");
+  if (tokens < far->leastLength(source) || tokens > length(source))
+    return invalidArgument("slot ", source, ": cannot share ", tokens,
+                           " tokens, outside ", far->leastLength(source), "..",
+                           length(source), "; its first ", collapsed,
+                           " are dropped");
   return Status::ok();
 }

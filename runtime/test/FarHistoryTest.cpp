@@ -244,15 +244,18 @@ namespace {
 /// exact tokens.
 class FarReference {
 public:
+  explicit FarReference(bool drops = false) : drops(drops) {}
+
   /// What every step begins with.
   void collapse() {
     while (static_cast<int>(exact.size()) >= toy::farWindow) {
       std::vector<Entry> old(exact.begin(), exact.begin() + toy::pageTokens);
       exact.erase(exact.begin(), exact.begin() + toy::pageTokens);
       size_t alone = gone == 0 ? sinks : 0;
-      for (size_t i = 0; i < alone; ++i)
+      for (size_t i = 0; i < alone && !drops; ++i)
         add({old[i]});
-      add({old.begin() + static_cast<long>(alone), old.end()});
+      if (!drops)
+        add({old.begin() + static_cast<long>(alone), old.end()});
       gone += toy::pageTokens;
     }
   }
@@ -292,10 +295,15 @@ public:
     exact.resize(static_cast<size_t>(newLength - gone));
   }
   int length() const { return gone + static_cast<int>(exact.size()); }
+  /// The fewest tokens that it may be cut to, but for none.
+  int least() const {
+    return gone == 0 ? 0 : gone + toy::farWindow - toy::pageTokens;
+  }
 
   int gone = 0; ///< tokens that collapsed
 
 private:
+  bool drops; ///< what collapses leaves nothing
   static constexpr int width = toy::kvHeads * toy::headDim;
   static constexpr size_t sinks = toy::farSinks;
   struct Entry {
@@ -373,13 +381,17 @@ struct Packages {
 /// A session with far history and, beside it, every history in float64.
 class Pair {
 public:
-  Pair(const std::string &schedule, const SessionConfig &config)
-      : out(size_t(toy::slots + 1) * toy::vocabulary) {
+  Pair(const std::string &schedule, const SessionConfig &config,
+       bool drops = false)
+      : out(size_t(toy::slots + 1) * toy::vocabulary), drops(drops),
+        references(size_t(toy::slots + config.keptHistories), nothing()),
+        parked(size_t(config.parkingPlaces), nothing()) {
     static Packages made;
-    std::string &path = made.paths[schedule];
+    std::string &path = made.paths[schedule + (drops ? " drops" : "")];
     if (path.empty())
       path = toy::makePackage({.schedule = schedule,
-                               .isFar = true,
+                               .isFar = !drops,
+                               .drops = drops,
                                .mixes = schedule == "workqueue"});
     Expected<std::shared_ptr<const Package>> package = Package::load(path);
     EXPECT_TRUE(package) << package.status().message();
@@ -391,6 +403,8 @@ public:
     std::ranges::fill(dynamic_cast<HostBackend &>(session->backend()).kvPool(),
                       0xff);
   }
+
+  FarReference nothing() const { return FarReference(drops); }
 
   void expectNear(const std::vector<double> &want, const float *got) {
     for (int i = 0; i < toy::vocabulary; ++i)
@@ -413,8 +427,9 @@ public:
     std::vector<double> want;
     for (size_t at = 0; at < tokens.size(); at += toy::prefillQueries) {
       size_t end = std::min(tokens.size(), at + toy::prefillQueries);
-      want = references[slot].step({tokens.begin() + static_cast<long>(at),
-                                    tokens.begin() + static_cast<long>(end)});
+      want = references[size_t(slot)].step(
+          {tokens.begin() + static_cast<long>(at),
+           tokens.begin() + static_cast<long>(end)});
     }
     expectNear(want, out.data());
     return true;
@@ -432,7 +447,7 @@ public:
     }
     for (int slot = 0; slot < toy::slots; ++slot)
       if (tokens[size_t(slot)] >= 0)
-        expectNear(references[slot].step({tokens[size_t(slot)]}),
+        expectNear(references[size_t(slot)].step({tokens[size_t(slot)]}),
                    out.data() + slot * toy::vocabulary);
     return true;
   }
@@ -451,17 +466,18 @@ public:
     }
     for (int each = 0; each < toy::slots; ++each)
       if (tokens[size_t(each)] >= 0)
-        expectNear(references[each].step({tokens[size_t(each)]}),
+        expectNear(references[size_t(each)].step({tokens[size_t(each)]}),
                    out.data() + each * toy::vocabulary);
-    expectNear(references[slot].step(prompt),
+    expectNear(references[size_t(slot)].step(prompt),
                out.data() + toy::slots * toy::vocabulary);
     return true;
   }
 
   void check() {
-    for (int slot = 0; slot < toy::slots; ++slot) {
-      ASSERT_EQ(session->length(slot), references[slot].length());
-      ASSERT_EQ(session->farHistory()->collapsed(slot), references[slot].gone);
+    for (int slot = 0; slot < session->shape().histories; ++slot) {
+      const FarReference &reference = references[size_t(slot)];
+      ASSERT_EQ(session->length(slot), reference.length());
+      ASSERT_EQ(session->farHistory()->collapsed(slot), reference.gone);
       ASSERT_LE(session->blockPager().pages(slot).size(),
                 size_t(toy::farPagesPerSlot));
     }
@@ -472,7 +488,9 @@ public:
 
   std::unique_ptr<Session> session;
   std::vector<float> out;
-  FarReference references[toy::slots];
+  bool drops;
+  std::vector<FarReference> references; ///< [histories]
+  std::vector<FarReference> parked;     ///< [places]
 };
 
 class FarSessions : public testing::TestWithParam<const char *> {};
@@ -482,9 +500,52 @@ class FarSessions : public testing::TestWithParam<const char *> {};
 INSTANTIATE_TEST_SUITE_P(All, FarSessions,
                          testing::Values("rows", "split", "workqueue"));
 
+/// Cuts a history, or shares one, at any length.
+static void trimAtRandom(Pair &pair, int history, int newLength) {
+  FarReference &reference = pair.references[size_t(history)];
+  bool isLegal = newLength == 0 || newLength >= reference.least();
+  Status status = pair.session->trim(history, newLength);
+  ASSERT_EQ(status.isOk(), isLegal) << status.message();
+  if (newLength == 0)
+    reference = pair.nothing();
+  else if (isLegal)
+    reference.trim(newLength);
+}
+
+static void shareAtRandom(Pair &pair, int target, int source, int tokens) {
+  const FarReference &from = pair.references[size_t(source)];
+  bool isLegal = from.gone == 0 || (pair.drops && tokens >= from.least());
+  Status status = pair.session->alias(target, source, tokens);
+  ASSERT_EQ(status.isOk(), isLegal) << status.message();
+  if (!isLegal)
+    return;
+  pair.references[size_t(target)] = from;
+  pair.references[size_t(target)].trim(tokens);
+}
+
+/// Parks a slot, or brings it back, where there are pages for that.
+static void moveAtRandom(Pair &pair, int slot, int place) {
+  FarReference &here = pair.references[size_t(slot)];
+  FarReference &there = pair.parked[size_t(place)];
+  if (here.length() > 0 && there.length() == 0) {
+    ASSERT_TRUE(pair.session->park(slot, place).isOk());
+    std::swap(here, there);
+  } else if (here.length() == 0 && there.length() > 0 &&
+             pair.session->unpark(place, slot).isOk()) {
+    std::swap(here, there);
+  }
+}
+
 /// Random calls in a pool of `pages` pages, 0 for one that cannot run out.
-static void runRandom(const char *schedule, int32_t pages, uint32_t seed) {
-  Pair pair(schedule, {pages, 2, 5});
+static void runRandom(const char *schedule, int32_t pages, uint32_t seed,
+                      bool drops = false) {
+  SessionConfig config{pages, 2, 5};
+  if (drops) {
+    config.keptHistories = 2;
+    config.parkingPlaces = 2;
+    config.parkingPages = 2 * toy::farPagesPerSlot;
+  }
+  Pair pair(schedule, config, drops);
   std::mt19937 random(seed);
   auto below = [&](int bound) {
     return static_cast<int>(random() % static_cast<uint32_t>(bound));
@@ -494,40 +555,28 @@ static void runRandom(const char *schedule, int32_t pages, uint32_t seed) {
   int merged = 0;
   for (int step = 0; step < 400; ++step) {
     int slot = below(toy::slots);
-    FarReference &reference = pair.references[slot];
+    FarReference &reference = pair.references[size_t(slot)];
     int length = pair.session->length(slot);
-    switch (below(9)) {
+    switch (below(drops ? 10 : 9)) {
     case 0:
       if (below(3) != 0)
         break;
+      slot = below(pair.session->shape().histories);
       ASSERT_TRUE(pair.session->release(slot).isOk());
-      reference = FarReference();
+      pair.references[size_t(slot)] = pair.nothing();
       break;
-    case 1: {
-      int newLength = below(length + 1);
-      bool legal = newLength == 0 || newLength >= reference.gone;
-      Status status = pair.session->trim(slot, newLength);
-      ASSERT_EQ(status.isOk(), legal) << status.message();
-      if (newLength == 0)
-        reference = FarReference();
-      else if (legal)
-        reference.trim(newLength);
+    case 1:
+      trimAtRandom(pair, slot, below(length + 1));
       break;
-    }
     case 2: {
-      int source = below(toy::slots);
-      if (source == slot || length > 0)
-        break;
-      int tokens = below(pair.session->length(source) + 1);
-      bool legal = pair.references[source].gone == 0;
-      Status status = pair.session->alias(slot, source, tokens);
-      ASSERT_EQ(status.isOk(), legal) << status.message();
-      if (legal) {
-        reference = pair.references[source];
-        reference.trim(tokens);
-      }
+      int target = below(pair.session->shape().histories);
+      if (slot != target && pair.session->length(target) == 0)
+        shareAtRandom(pair, target, slot, below(length + 1));
       break;
     }
+    case 9:
+      moveAtRandom(pair, slot, below(2));
+      break;
     case 3:
     case 4: {
       int count = 1 + below(40);
@@ -561,7 +610,7 @@ static void runRandom(const char *schedule, int32_t pages, uint32_t seed) {
     }
     }
     collapsed += reference.gone > 0;
-    merged += reference.gone > 7 * toy::pageTokens;
+    merged += drops || reference.gone > 7 * toy::pageTokens;
     pair.check();
     if (testing::Test::HasFatalFailure())
       FAIL() << "step " << step;
@@ -570,7 +619,9 @@ static void runRandom(const char *schedule, int32_t pages, uint32_t seed) {
   if (pages == 0) {
     EXPECT_GT(merged, 0) << "some history has outgrown its entries";
   }
-  EXPECT_EQ(refused > 0, pages > 0);
+  if (!drops) { // else kept histories have pages too
+    EXPECT_EQ(refused > 0, pages > 0);
+  }
 }
 
 TEST_P(FarSessions, RandomUseMatchesFloat64) {
@@ -581,6 +632,15 @@ TEST_P(FarSessions, RandomUseMatchesFloat64) {
 TEST_P(FarSessions, ATightPoolRefusesExactly) {
   for (uint32_t seed = 1; seed <= 4; ++seed)
     runRandom(GetParam(), 14, seed);
+}
+
+/// Where nothing is left of what collapses, histories can be kept, shared from
+/// and parked all the same.
+TEST_P(FarSessions, RandomUseOfDroppedPagesMatchesFloat64) {
+  for (uint32_t seed = 1; seed <= 4; ++seed) {
+    runRandom(GetParam(), 0, seed, /*drops=*/true);
+    runRandom(GetParam(), 14, seed, /*drops=*/true);
+  }
 }
 
 TEST(FarSession, ShortRequestsPayNothing) {
@@ -618,23 +678,45 @@ TEST(FarSession, WhatHasCollapsedIsNotToBeHad) {
   Session &session = *pair.session;
   EXPECT_EQ(session.farHistory()->collapsed(0), 8);
   EXPECT_EQ(session.trim(0, 7).message(),
-            "slot 0: cannot trim to 7 tokens, outside 8..30; those before have "
-            "collapsed");
-  EXPECT_EQ(session.trim(0, 31).message(),
-            "slot 0: cannot trim to 31 tokens, outside 8..30; those before "
-            "have collapsed");
+            "slot 0: cannot trim to 7 tokens, outside 20..30; the first 8 have "
+            "collapsed, and those behind are needed");
+  EXPECT_EQ(
+      session.trim(0, 31).message(),
+      "slot 0: cannot trim to 31 tokens, outside 20..30; the first 8 have "
+      "collapsed, and those behind are needed");
   EXPECT_EQ(session.alias(2, 0, 4).message(),
             "slot 0: cannot share, its first 8 tokens have collapsed");
   EXPECT_EQ(session.alias(0, 1, 4).message(), "slot 0 is not empty");
   pair.check();
-  ASSERT_TRUE(session.trim(0, 8).isOk());
-  pair.references[0].trim(8);
+  EXPECT_FALSE(session.trim(0, 19).isOk())
+      << "the next query would see fewer than it is promised";
+  ASSERT_TRUE(session.trim(0, 20).isOk());
+  pair.references[0].trim(20);
   pair.check();
   ASSERT_TRUE(pair.prefill(0, {1, 2, 3}));
   ASSERT_TRUE(session.trim(0, 0).isOk());
-  pair.references[0] = FarReference();
+  pair.references[0] = pair.nothing();
   pair.check();
   ASSERT_TRUE(pair.prefill(0, {1, 2, 3}));
+}
+
+TEST(FarSession, OfDroppedPagesTheLastTokensAreShared) {
+  Pair pair("workqueue", {0, 1, 0}, /*drops=*/true);
+  ASSERT_TRUE(pair.prefill(0, std::vector<int>(30, 3)));
+  Session &session = *pair.session;
+  EXPECT_EQ(session.farHistory()->collapsed(0), 8);
+  EXPECT_EQ(session.alias(1, 0, 19).message(),
+            "slot 0: cannot share 19 tokens, outside 20..30; its first 8 are "
+            "dropped");
+  EXPECT_FALSE(session.alias(1, 0, 31).isOk());
+  int32_t used = session.blockPager().usedPages();
+  ASSERT_TRUE(session.alias(1, 0, 28).isOk());
+  EXPECT_EQ(session.blockPager().usedPages(), used);
+  EXPECT_EQ(session.length(1), 28);
+  pair.references[1] = pair.references[0];
+  pair.references[1].trim(28);
+  ASSERT_TRUE(pair.decode({4, 5, -1, -1}));
+  pair.check();
 }
 
 TEST(FarSession, AFailedStepIsCutOffAgain) {
@@ -646,15 +728,15 @@ TEST(FarSession, AFailedStepIsCutOffAgain) {
   EXPECT_EQ(session.decode(tokens, pair.out.data()).code(),
             StatusCode::Internal);
   for (int slot : {0, 1})
-    pair.references[slot].collapse();
+    pair.references[size_t(slot)].collapse();
   pair.check();
   ASSERT_TRUE(pair.decode({5, 6, -1, -1}));
   // The third chunk fails; by then tokens from before the call have collapsed.
   std::vector<int32_t> prompt(28, 7);
   prompt[20] = toy::tokenSkipsLayer;
   EXPECT_EQ(session.prefill(0, prompt, nullptr).code(), StatusCode::Internal);
-  EXPECT_EQ(session.length(0), session.farHistory()->collapsed(0));
-  EXPECT_GT(session.length(0), 21);
+  EXPECT_EQ(session.length(0), session.farHistory()->leastLength(0));
+  EXPECT_GT(session.farHistory()->collapsed(0), 21);
   // An empty slot is empty again.
   EXPECT_EQ(session.prefill(2, prompt, nullptr).code(), StatusCode::Internal);
   EXPECT_EQ(session.length(2), 0);

@@ -57,6 +57,8 @@ constexpr int farEntries = 8;
 constexpr int farSinks = 2;
 constexpr int farPagesPerSlot =
     (farWindow + farEntries + prefillQueries + pageTokens - 1) / pageTokens;
+constexpr int droppingPagesPerSlot = // of those that keep no entries
+    (farWindow + prefillQueries + pageTokens - 1) / pageTokens;
 constexpr int prefillQTile = 4;
 /// Bytes of the values between the parts of a step of so many tokens.
 constexpr int arenaBytes(int tokens) {

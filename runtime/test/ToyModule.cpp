@@ -7,8 +7,8 @@
 //===----------------------------------------------------------------------===//
 //
 // Built as code.so several times: TOY_TRANSPORT 0 (native) and 1 (staged) make
-// paged packages, with TOY_FAR of sessions with far history; TOY_STATIC makes a
-// static one.
+// paged packages, with TOY_FAR of sessions with far history, TOY_DROPS of those
+// that drop pages; TOY_STATIC makes a static one.
 //
 //===----------------------------------------------------------------------===//
 
@@ -50,9 +50,12 @@ struct Values {
 
 #ifndef TOY_STATIC
 
-#ifdef TOY_FAR
+#if defined(TOY_FAR)
 constexpr int tablePages = farPagesPerSlot;
 constexpr int entries = farEntries;
+#elif defined(TOY_DROPS)
+constexpr int tablePages = droppingPagesPerSlot;
+constexpr int entries = 0;
 #else
 constexpr int tablePages = pagesPerSlot;
 constexpr int entries = 0;

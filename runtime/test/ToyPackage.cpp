@@ -87,11 +87,17 @@ json toy::manifestOf(const PackageOptions &options, const std::string &folder) {
                 {"capacity", capacity},
                 {"page_tokens", pageTokens},
                 {"element", "f16"}};
-  int tokens =
-      options.isFar ? farWindow + farEntries + prefillQueries : capacity;
+  int tokens = capacity;
+  if (options.drops)
+    tokens = farWindow + prefillQueries;
+  else if (options.isFar)
+    tokens = farWindow + farEntries + prefillQueries;
   if (options.mode == "paged")
     cache["pages_per_slot"] = (tokens + pageTokens - 1) / pageTokens;
-  if (options.isFar)
+  if (options.drops)
+    cache["far_history"] = {
+        {"window", farWindow}, {"entries", 0}, {"sinks", 0}};
+  else if (options.isFar)
     cache["far_history"] = {
         {"window", farWindow}, {"entries", farEntries}, {"sinks", farSinks}};
   json entries = {
@@ -135,6 +141,7 @@ std::string toy::makePackage(const PackageOptions &options) {
     std::abort();
   std::string module = options.mode == "static"        ? TOY_MODULE_STATIC
                        : options.isFar                 ? TOY_MODULE_FAR
+                       : options.drops                 ? TOY_MODULE_DROPS
                        : options.transport == "staged" ? TOY_MODULE_STAGED
                                                        : TOY_MODULE_NATIVE;
   fs::copy_file(module, pattern + "/code.so");

@@ -21,6 +21,7 @@ struct PackageOptions {
   std::string transport = "native";
   int splits = 3;
   bool isFar = false; ///< with far history
+  bool drops = false; ///< with a far history that leaves nothing behind
   bool mixes = false; ///< with a mixed step
 };
 

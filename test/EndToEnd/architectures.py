@@ -13,6 +13,7 @@ matrices, K and V as the package does.
     architectures.py --work /tmp/architectures [--only qwen3] [--seed 1]
 """
 
+import json
 import os
 import sys
 import time
@@ -29,7 +30,7 @@ import tiny_models  # noqa: E402
 # Of a step's largest logit. A last bit of f32 can decide which way a K or V is
 # rounded, and small decoders without training feel it.
 TOLERANCE = {"f16": 5e-4, "bf16": 4e-3}
-CAPACITY = 128
+CAPACITY, PAGE, CHUNK = 128, 16, 16
 LENGTHS = ((5, 12), (1, 20), (40, 8), (17, 30), (85, 25))  # prompt, and what follows
 
 
@@ -62,7 +63,24 @@ def worst_error(tools, package, sequences, want):
     return float(error.max())
 
 
-def judge(tools, report, path, name, sequences, combinations):
+def kept_tokens(config):
+    """What a slot keeps if every layer has a window: enough for the longest when
+    whole pages are dropped; None if it keeps all."""
+    window = config.get("sliding_window")
+    if config["model_type"] not in ("mistral", "phi3") or not window:
+        return None
+    kept = -(-(window + PAGE - 1) // PAGE) * PAGE
+    return kept if kept + CHUNK < CAPACITY else None
+
+
+def check_kept(tools, report, name, package, config):
+    told = json.loads(harness.run([tools.kvrm_run, "inspect", package, "--json"]))
+    kept = told["cache"].get("far_history", {}).get("window")
+    want = kept_tokens(config)
+    report.check(kept == want, f"{name}: a slot keeps {kept} tokens, not {want}")
+
+
+def judge(tools, report, path, name, config, sequences, combinations):
     for kind, modes in combinations:
         want = logits_of(path, kind, sequences)
         for mode in modes:
@@ -71,11 +89,14 @@ def judge(tools, report, path, name, sequences, combinations):
                 "package",
                 "--slots=3",
                 f"--capacity={CAPACITY}",
-                "--prefill-chunk=16",
+                f"--page-size={PAGE}",
+                f"--prefill-chunk={CHUNK}",
                 f"--cache-type={kind}",
                 f"--weight-type={kind}",
                 *(["--static"] if mode == "static" else []),
             )
+            if mode == "paged":
+                check_kept(tools, report, name, package, config)
             error = worst_error(tools, package, sequences, want)
             harness.remove(package)
             print(f"{name:24} {kind:5} {mode:7} {error:9.2e}", flush=True)
@@ -107,12 +128,14 @@ def main():
         sequences = sequences_of(config["vocab_size"], random)
         path = tools.path(name)
         tiny_models.write_folder(path, config, tensors, shards=1 + turn % 3)
-        judge(tools, report, path, name, sequences, folder)
+        judge(tools, report, path, name, config, sequences, folder)
         harness.remove(path)
         if name in tiny_models.GGUF_VARIANTS:
             tiny_models.write_gguf(path + ".gguf", config, tensors)
             file = path + ".gguf"
-            judge(tools, report, file, name + ".gguf", sequences, [("f16", both[:1])])
+            judge(
+                tools, report, file, name + ".gguf", config, sequences, [("f16", both[:1])]
+            )
             harness.remove(path + ".gguf")
     report.finish()
 

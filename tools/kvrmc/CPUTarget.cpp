@@ -41,9 +41,6 @@ void CPUTarget::describe(PackageManifest &manifest) const {
   manifest.target.cpu = machine.getCPU().str();
   manifest.target.requiredFeatures = machine.getRequiredFeatures().vec();
   manifest.cache.pageTokens = pipeline.page;
-  manifest.cache.window = pipeline.window;
-  manifest.cache.summaries = pipeline.summaries;
-  manifest.cache.sinks = pipeline.sinks;
 }
 
 /// Reads what the passes left on the step for the runtime.

@@ -89,7 +89,7 @@ private:
   MLIRContext context;
   OwningOpRef<ModuleOp> module;
   std::string firstError;
-  int64_t pagesPerSlot = 0; ///< 0 if not paged
+  SessionType session; ///< null if not paged
   Clock::time_point start = Clock::now();
 };
 
@@ -170,6 +170,16 @@ llvm::Expected<std::vector<WeightLayout>> Compiler::layoutWeights() {
   return layouts;
 }
 
+static void describeSession(SessionType session,
+                            PackageManifest::Cache &cache) {
+  cache.pagesPerSlot = session.getPages();
+  if (FarHistoryAttr far = session.getFarHistory()) {
+    cache.window = far.getWindow();
+    cache.summaries = far.getEntries();
+    cache.sinks = far.getSinks();
+  }
+}
+
 llvm::Expected<PackageManifest> Compiler::makeManifest() {
   PackageManifest manifest;
   manifest.producer = "kvrmc " KVRM_VERSION;
@@ -178,7 +188,8 @@ llvm::Expected<PackageManifest> Compiler::makeManifest() {
   manifest.model = source.config;
   manifest.cache.slots = source.slots;
   manifest.cache.capacity = source.capacity;
-  manifest.cache.pagesPerSlot = pagesPerSlot;
+  if (session)
+    describeSession(session, manifest.cache);
   manifest.cache.element = source.isBF16Cache ? "bf16" : "f16";
   target.describe(manifest);
   for (const Source::Entry &wanted : source.entries) {
@@ -254,7 +265,7 @@ llvm::Error Compiler::toKernels(bool &isDone) {
   if (output.emit == Emit::Paged)
     return emitText(printModule);
   // As the passes chose it: the code depends on it.
-  pagesPerSlot = getPagesPerSlot(*module->getOps<func::FuncOp>().begin());
+  session = getSession(*module->getOps<func::FuncOp>().begin());
 
   progress("generating kernels");
   if (llvm::Error error = runPasses(&Target::buildKernels))
@@ -331,7 +342,6 @@ static llvm::Error compileToPackage(Source source, Target &target,
   if (!package)
     return package.takeError();
   const std::string folder = package->folder();
-  ::kvrm::UnfinishedPath removal(folder);
   return withName(
       Compiler(std::move(source), target, output, nullptr, &*package).run(),
       folder, output.path);

@@ -67,9 +67,6 @@ void GPUTarget::describe(PackageManifest &manifest) const {
   manifest.target.kind = kind().str();
   manifest.target.arch = machine.getArch().str();
   manifest.cache.pageTokens = pipeline.page;
-  manifest.cache.window = pipeline.window;
-  manifest.cache.summaries = pipeline.summaries;
-  manifest.cache.sinks = pipeline.sinks;
 }
 
 static gpu::GPUModuleOp deviceModule(ModuleOp module) {

@@ -55,9 +55,9 @@ llvm::Error kvrmc::describePlans(llvm::ArrayRef<StepPlanAttr> plans,
   return llvm::Error::success();
 }
 
-int64_t kvrmc::getPagesPerSlot(mlir::func::FuncOp step) {
+mlir::kvrm::SessionType kvrmc::getSession(mlir::func::FuncOp step) {
   for (mlir::Type type : step.getArgumentTypes())
     if (auto session = mlir::dyn_cast<mlir::kvrm::SessionType>(type))
-      return session.getPages();
-  return 0;
+      return session;
+  return {};
 }

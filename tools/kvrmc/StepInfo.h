@@ -17,9 +17,8 @@
 
 namespace kvrmc {
 
-/// Entries of a slot's block table in the session that a step takes; 0 for a
-/// step without one.
-int64_t getPagesPerSlot(mlir::func::FuncOp step);
+/// The session that a step takes; null for a step without one.
+mlir::kvrm::SessionType getSession(mlir::func::FuncOp step);
 
 /// Says in `entry` how its one batch is planned. For a step of several batches
 /// it checks that they are planned as those of the entries that `entry` names,

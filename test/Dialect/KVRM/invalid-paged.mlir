@@ -296,8 +296,21 @@ func.func @f(%q: tensor<8x4x9x64xf32>, %g: !kvrm.groups, %s: !session, %d: !desc
 !desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 72>
 func.func @f(%s: !session, %d: !desc, %q: tensor<8x1x9x64xf32>) {
   %g = kvrm.stage %s, %d {transport = #kvrm.transport<native>} : !session, !desc
-  // expected-error@+1 {{'kvrm.attend' op has a window of 100 tokens in a session that keeps far history}}
+  // expected-error@+1 {{'kvrm.attend' op has a window of 100 tokens in a session that keeps summaries}}
   %o = kvrm.attend %q, %g of %s at %d {layer = 0 : i64, scale = 0.125 : f32, window = 100 : i64}
+      : tensor<8x1x9x64xf32>, !session, !desc
+  return
+}
+
+// -----
+
+// Pages of 16: of 1024 exact tokens, 1009 are left when a query comes.
+!session = !kvrm.session<slots = 8, pages = 72, pool = <layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = token_major>, far_history = <window = 1024>>
+!desc = !kvrm.descriptor<rows = 8, queries = 1, pages = 72>
+func.func @f(%s: !session, %d: !desc, %q: tensor<8x1x9x64xf32>) {
+  %g = kvrm.stage %s, %d {transport = #kvrm.transport<native>} : !session, !desc
+  // expected-error@+1 {{'kvrm.attend' op has a window of 1010 tokens in a session that may keep no more than 1009}}
+  %o = kvrm.attend %q, %g of %s at %d {layer = 0 : i64, scale = 0.125 : f32, window = 1010 : i64}
       : tensor<8x1x9x64xf32>, !session, !desc
   return
 }

@@ -71,12 +71,21 @@ static LogicalResult verifySoftcap(Operation *op,
   return success();
 }
 
-/// Summaries stand for tokens that a window would hide.
+/// Summaries stand for tokens that a window would hide; a session that drops
+/// tokens must still have all that a window shows.
 static LogicalResult verifyWindow(Operation *op, std::optional<uint64_t> window,
                                   SessionType session) {
-  if (window && session.getFarHistory())
+  FarHistoryAttr far = session.getFarHistory();
+  if (!window || !far)
+    return success();
+  if (far.getEntries() > 0)
     return op->emitOpError("has a window of ")
-           << *window << " tokens in a session that keeps far history";
+           << *window << " tokens in a session that keeps summaries";
+  int64_t seen = far.getLeastSeen(session.getPool().getPage());
+  if (static_cast<int64_t>(*window) > seen)
+    return op->emitOpError("has a window of ")
+           << *window << " tokens in a session that may keep no more than "
+           << seen;
   return success();
 }
 

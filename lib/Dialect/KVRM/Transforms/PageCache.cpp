@@ -56,13 +56,24 @@ struct StaticStep {
   llvm::BitVector removedArgs;
 };
 
+/// What the steps of a module, which share a session, ask of it.
+struct SessionNeeds {
+  int64_t queries = 0; ///< that a step appends to a slot, at most
+  int64_t seen = 0;    ///< tokens that a query sees at most; 0 = all
+
+  static SessionNeeds of(ArrayRef<StaticStep> steps);
+};
+
 class PageCachePass : public kvrm::impl::PageCachePassBase<PageCachePass> {
 public:
   using PageCachePassBase::PageCachePassBase;
   void runOnOperation() override;
 
 private:
-  FailureOr<SessionType> sessionFor(StaticStep &step, int64_t queries);
+  FailureOr<SessionType> sessionFor(StaticStep &step,
+                                    const SessionNeeds &needs);
+  FailureOr<FarHistoryAttr> farHistoryFor(StaticStep &step, int64_t capacity,
+                                          const SessionNeeds &needs);
   LogicalResult pageStep(StaticStep &step, SessionType session,
                          Transport transportKind);
 };
@@ -196,10 +207,53 @@ static FailureOr<StaticStep> analyseStep(func::FuncOp func) {
   return step;
 }
 
-/// What the options and the shape of the caches make of a session. A step
-/// appends at most `queries` tokens to a slot.
+SessionNeeds SessionNeeds::of(ArrayRef<StaticStep> steps) {
+  SessionNeeds needs;
+  bool seesAll = false;
+  for (const StaticStep &step : steps) {
+    for (const StaticBatch &batch : step.batches)
+      needs.queries = std::max(needs.queries, batch.queries);
+    for (CachedAttentionOp op : step.attentions) {
+      auto window = static_cast<int64_t>(op.getWindow().value_or(0));
+      seesAll |= window == 0;
+      needs.seen = std::max(needs.seen, window);
+    }
+  }
+  if (seesAll)
+    needs.seen = 0;
+  return needs;
+}
+
+/// What the options say of far history, or, where all layers have windows, the
+/// least that keeps what these show. Null if nothing goes.
+FailureOr<FarHistoryAttr>
+PageCachePass::farHistoryFor(StaticStep &step, int64_t capacity,
+                             const SessionNeeds &needs) {
+  MLIRContext *context = step.func.getContext();
+  if (window == 0) {
+    // As many tokens as getLeastSeen() takes for what is seen.
+    auto kept = static_cast<int64_t>(
+        llvm::alignTo(needs.seen + page - 1, page.getValue()));
+    if (padded || needs.seen == 0 || kept + needs.queries >= capacity)
+      return FarHistoryAttr();
+    return FarHistoryAttr::get(context, kept, /*entries=*/0, /*sinks=*/0);
+  }
+  if (window >= capacity) {
+    step.func.emitError("window is ")
+        << window.getValue() << ", not less than the capacity " << capacity;
+    return failure();
+  }
+  auto farHistory = FarHistoryAttr::getChecked(
+      [&] { return step.func.emitError("cannot page the caches: "); }, context,
+      window.getValue(), summaries.getValue(), sinks.getValue());
+  if (!farHistory)
+    return failure();
+  return farHistory;
+}
+
+/// What the options and the shape of the caches make of a session.
 FailureOr<SessionType> PageCachePass::sessionFor(StaticStep &step,
-                                                 int64_t queries) {
+                                                 const SessionNeeds &needs) {
   auto cache =
       cast<RankedTensorType>(step.attentions.front().getKeyCache().getType());
   std::optional<Layout> layoutKind = symbolizeLayout(layout);
@@ -216,24 +270,16 @@ FailureOr<SessionType> PageCachePass::sessionFor(StaticStep &step,
   if (!pool)
     return failure();
   int64_t capacity = cache.getDimSize(3), tableTokens = capacity;
-  FarHistoryAttr farHistory;
-  if (window != 0) {
-    farHistory =
-        FarHistoryAttr::getChecked(emit, cache.getContext(), window.getValue(),
-                                   summaries.getValue(), sinks.getValue());
-    if (!farHistory)
-      return failure();
-    if (window >= capacity) {
-      step.func.emitError("window is ")
-          << window.getValue() << ", not less than the capacity " << capacity;
-      return failure();
-    }
-    tableTokens = window + summaries + queries;
-  }
+  FailureOr<FarHistoryAttr> farHistory = farHistoryFor(step, capacity, needs);
+  if (failed(farHistory))
+    return failure();
+  if (*farHistory)
+    tableTokens =
+        farHistory->getWindow() + farHistory->getEntries() + needs.queries;
   SessionType session = SessionType::getChecked(
       emit, cache.getContext(), cache.getDimSize(1),
       static_cast<int64_t>(llvm::divideCeil(tableTokens, page.getValue())),
-      pool, farHistory, padded.getValue());
+      pool, *farHistory, padded.getValue());
   if (!session)
     return failure();
   return session;
@@ -312,7 +358,6 @@ void PageCachePass::runOnOperation() {
   }
   // All steps are looked at before any is changed.
   SmallVector<StaticStep> found;
-  int64_t queries = 0;
   for (func::FuncOp func : getOperation().getOps<func::FuncOp>()) {
     if (!func->hasAttr(KVRMDialect::getStepAttrName()) || func.isExternal())
       continue;
@@ -321,13 +366,12 @@ void PageCachePass::runOnOperation() {
       return signalPassFailure();
     if (step->attentions.empty())
       continue;
-    for (const StaticBatch &batch : step->batches)
-      queries = std::max(queries, batch.queries);
     found.push_back(std::move(*step));
   }
+  auto needs = SessionNeeds::of(found);
   SmallVector<std::pair<StaticStep, SessionType>> steps;
   for (StaticStep &step : found) {
-    FailureOr<SessionType> session = sessionFor(step, queries);
+    FailureOr<SessionType> session = sessionFor(step, needs);
     if (failed(session))
       return signalPassFailure();
     if (!steps.empty() && steps.front().second != *session) {

@@ -128,6 +128,12 @@ def KVRM_FarHistoryAttr : KVRM_Attr<"FarHistory", "far_history"> {
         (`,` `sinks` `=` $sinks^)? `>`
   }];
   let genVerifyDecl = 1;
+  let extraClassDeclaration = [{
+    /// Tokens that a query sees at least, its own among them, once there are so
+    /// many: whole pages of `page` tokens collapse until fewer than the window
+    /// are left, and then the query's own is appended.
+    int64_t getLeastSeen(int64_t page) const { return getWindow() - page + 1; }
+  }];
 }
 
 def KVRM_StepPlanAttr : KVRM_Attr<"StepPlan", "step_plan"> {

@@ -94,7 +94,7 @@ def AdoptStepPass : Pass<"kvrm-adopt-step", "::mlir::ModuleOp"> {
 }
 
 def BatchStepPass : Pass<"kvrm-batch-step", "::mlir::ModuleOp"> {
-  let summary = "Make a decode step one of other rows, and a prefill of it";
+  let summary = "Make a decode step one of other rows, and prompts' steps of it";
   let description = [{
     Follows the rows of an adopted decode step (`kvrm-adopt-step`) from tokens
     and positions to the logits, through `linalg.generic`, reshapes and slices,
@@ -104,7 +104,8 @@ def BatchStepPass : Pass<"kvrm-batch-step", "::mlir::ModuleOp"> {
 
     A prefill is the same graph again: tokens of a prompt are rows to all but
     attention, which takes them as queries of one row. What attention does not
-    need, behind the last layer, is computed for the last token alone.
+    need, behind the last layer, is computed for the last token alone. A mixed
+    step has rows of both kinds: its attention is one op for each.
 
     Values that were computed row by row and stacked, as
     `kvrm-raise-static-cache` makes them of a position that rows share, are
@@ -119,6 +120,8 @@ def BatchStepPass : Pass<"kvrm-batch-step", "::mlir::ModuleOp"> {
            "has">,
     Option<"chunk", "chunk", "int64_t", /*default=*/"0",
            "Tokens of a prefill; 0: make none">,
+    Option<"mixed", "mixed", "bool", /*default=*/"false",
+           "Make a step, too, that decodes and takes a chunk of a prompt">,
   ];
   let dependentDialects = [
     "::mlir::arith::ArithDialect", "::mlir::kvrm::KVRMDialect",
@@ -243,7 +246,9 @@ def PageCachePass : Pass<"kvrm-page-cache", "::mlir::ModuleOp"> {
     With `window` the session keeps about so many tokens of a request as they
     are, and at most `summaries` entries for all older ones. A block table then
     holds the entries, the window and the tokens of one step, whatever the
-    capacity, which still bounds positions.
+    capacity, which still bounds positions. Without `window`, and where every
+    attention has one of its own, the session keeps what the longest of these
+    shows, and drops the pages behind it.
 
     With `padded` nothing is saved: the step reads pages as a static graph reads
     its caches, all of them. That is the baseline on GPUs; on CPUs it is

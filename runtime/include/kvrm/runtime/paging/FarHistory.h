@@ -41,7 +41,7 @@ namespace kvrm {
 
 /// What fixes far history for a session's life. Tokens, in whole pages.
 struct FarShape {
-  int32_t slots = 0;
+  int32_t slots = 0;  ///< histories
   int32_t window = 0; ///< at least a page
   int32_t entries = 0;
   int32_t sinks = 0; ///< of the entries; all, or all but two and more
@@ -98,6 +98,20 @@ public:
                ? 0
                : (exact - bounds.window) / bounds.pageTokens + 1;
   }
+
+  /// The fewest tokens that a slot may be cut to, but for none: with fewer a
+  /// query would see less than the window promises (`#kvrm.far_history`).
+  int32_t leastLength(int32_t slot) const {
+    int32_t tokens = at(slot).collapsed;
+    return tokens > 0 ? tokens + bounds.window - bounds.pageTokens : 0;
+  }
+
+  /// Pages that collapse leave nothing behind, so that the past of a history
+  /// can be another's.
+  bool dropsPages() const { return bounds.entries == 0; }
+  /// Where pages are dropped: gives a slot that has none so many collapsed
+  /// tokens, whole pages, which its other tokens follow.
+  void setDropped(int32_t slot, int32_t tokens);
 
   /// Collapses the oldest exact page of the slot. Returns the entries that it
   /// makes, to be written in this order.

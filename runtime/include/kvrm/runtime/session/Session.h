@@ -80,12 +80,13 @@ public:
   void expect(int32_t slot, int32_t tokens) override;
   Status release(int32_t history) override;
   /// With far history pages collapse when tokens are appended, no more than
-  /// those tokens need, and nothing brings them back: a length before the exact
-  /// tokens is refused, unless it is 0. When a prefill of several chunks fails,
-  /// that is also how far its tokens can be cut off again.
+  /// those tokens need, and nothing brings them back: a length that would leave
+  /// fewer exact tokens than a query is to see is refused, unless it is 0. When
+  /// a prefill of several chunks fails, that is also how far its tokens can be
+  /// cut off again.
   Status trim(int32_t history, int32_t length) override;
-  /// Refuses a source whose far history has collapsed: its first tokens are not
-  /// there.
+  /// Of a source whose pages have been dropped, the last tokens are shared, as
+  /// many as trim() would leave. Refuses one that has summaries.
   Status alias(int32_t target, int32_t source, int32_t tokens) override;
   Status park(int32_t slot, int32_t place) override;
   Status unpark(int32_t place, int32_t slot) override;
@@ -157,14 +158,15 @@ private:
                        int32_t &done);
   int32_t tokensBeforeCollapse(int32_t slot, int32_t tokens) const;
   Status checkTrim(int32_t slot, int32_t newLength) const;
-  Status checkShare(int32_t target, int32_t source) const;
+  Status checkShare(int32_t target, int32_t source, int32_t tokens) const;
 
   DecoderShape bounds;
   std::unique_ptr<Backend> runner;
   std::optional<BlockPager> pager;
   std::optional<BlockPager> parking; ///< pages of parking memory
   std::optional<FarHistory> far;
-  std::vector<int32_t> farDrops; ///< [pages] scratch, zero between
+  std::vector<int32_t> farDrops;   ///< [pages] scratch, zero between
+  std::vector<int32_t> parkedPast; ///< [places] tokens that were dropped
   /// Since the last step that ran.
   int32_t collapsedPages = 0;
   int64_t collapseNanoseconds = 0;
