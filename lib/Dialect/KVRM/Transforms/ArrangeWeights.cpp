@@ -407,6 +407,16 @@ static void specializeFills(func::FuncOp step) {
   }
 }
 
+/// Found in one walk: a module has many globals, and many ops.
+static llvm::DenseSet<StringAttr> usedSymbols(ModuleOp module) {
+  llvm::DenseSet<StringAttr> used;
+  std::optional<SymbolTable::UseRange> uses =
+      SymbolTable::getSymbolUses(&module.getBodyRegion());
+  for (SymbolTable::SymbolUse use : *uses)
+    used.insert(use.getSymbolRef().getRootReference());
+  return used;
+}
+
 void ArrangeWeightsPass::runOnOperation() {
   if (element != "" && element != "f32" && element != "f16" &&
       element != "bf16") {
@@ -431,11 +441,12 @@ void ArrangeWeightsPass::runOnOperation() {
       if (isOpTriviallyDead(&op))
         op.erase();
   }
+  llvm::DenseSet<StringAttr> used = usedSymbols(getOperation());
   for (auto global : llvm::make_early_inc_range(
            getOperation().getOps<ml_program::GlobalOp>())) {
     if (global->hasAttr(KVRMDialect::getPartsAttrName()))
       continue;
-    if (SymbolTable::symbolKnownUseEmpty(global, getOperation()) &&
+    if (!used.contains(global.getSymNameAttr()) &&
         isa_and_present<ml_program::ExternAttr>(global.getValueAttr())) {
       global.erase();
       continue;
