@@ -175,7 +175,6 @@ private:
   Error readWindows();
   Error readLayerTypes(int64_t window);
   Error readLocalRope();
-  Error readTokens();
   Error checkUnsupported();
   Error checkNeutral(StringRef key);
 
@@ -491,24 +490,19 @@ Expected<std::vector<int32_t>> kvrm::readTokenIds(const JsonFields &fields,
   return ids;
 }
 
-Error ConfigReader::readTokens() {
+Error kvrm::readTokenMarks(const JsonFields &fields, DecoderConfig &config) {
   std::vector<int32_t> begins, ends;
-  if (Error error = firstOf({
-          [&] {
-            return assign(begins,
-                          readTokenIds(fields, "bos_token_id", c.vocabulary));
-          },
-          [&] {
-            return assign(ends,
-                          readTokenIds(fields, "eos_token_id", c.vocabulary));
-          },
-      }))
+  auto read = [&](std::vector<int32_t> &ids, StringRef key) {
+    return assign(ids, readTokenIds(fields, key, config.vocabulary));
+  };
+  if (Error error = firstOf({[&] { return read(begins, "bos_token_id"); },
+                             [&] { return read(ends, "eos_token_id"); }}))
     return error;
   if (!begins.empty())
-    c.bos = begins.front();
+    config.bos = begins.front();
   if (!ends.empty())
-    c.eos = ends.front();
-  llvm::for_each(ends, [&](int32_t id) { c.addEnd(id); });
+    config.eos = ends.front();
+  llvm::for_each(ends, [&](int32_t id) { config.addEnd(id); });
   return Error::success();
 }
 
@@ -561,7 +555,7 @@ Expected<FolderConfig> ConfigReader::read() {
           [&] { return readStill(); },
           [&] { return readWindows(); },
           [&] { return readLocalRope(); },
-          [&] { return readTokens(); },
+          [&] { return readTokenMarks(fields, c); },
           [&] { return checkUnsupported(); },
       }))
     return error;

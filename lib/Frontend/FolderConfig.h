@@ -35,6 +35,9 @@ llvm::Expected<FolderConfig> readFolderConfig(const JsonFields &config,
 llvm::Expected<std::vector<int32_t>>
 readTokenIds(const JsonFields &fields, llvm::StringRef key, int64_t vocabulary);
 
+/// The tokens that begin a text and end a turn: `bos_token_id`, `eos_token_id`.
+llvm::Error readTokenMarks(const JsonFields &fields, DecoderConfig &config);
+
 /// The rotary embedding that `rope_parameters` say, or in older files
 /// `rope_scaling`, `rope_theta` and `partial_rotary_factor`, for a slot of
 /// `capacity` tokens. `config` has its sizes. `theta` is that of a file without

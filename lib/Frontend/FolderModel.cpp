@@ -203,6 +203,27 @@ Expected<DecoderModel> kvrm::openFolder(StringRef folder, int64_t capacity) {
   return model;
 }
 
+Error kvrm::addFolderTokenizer(StringRef folder, DecoderModel &model) {
+  if (std::string path = inFolder(folder, "config.json");
+      llvm::sys::fs::exists(path)) {
+    Expected<llvm::json::Object> root = readJsonObject(path);
+    if (!root)
+      return root.takeError();
+    if (Error error = readTokenMarks(JsonFields(*root, path), model.config))
+      return error;
+  }
+  model.tokenizerNote.clear();
+  if (Error error = firstOf({
+          [&] { return readGenerationConfig(folder, model.config); },
+          [&] { return readFolderTokenizer(folder, model); },
+      }))
+    return error;
+  if (!model.tokenizer)
+    return fileError(folder, model.tokenizerNote);
+  model.files.push_back(inFolder(folder, "tokenizer.json"));
+  return Error::success();
+}
+
 Expected<DecoderModel> kvrm::openModel(StringRef path, int64_t capacity) {
   return llvm::sys::fs::is_directory(path) ? openFolder(path, capacity)
                                            : openGGUF(path, capacity);

@@ -50,7 +50,8 @@ void kvrm::buildAdoptPipeline(OpPassManager &pm,
   pm.addPass(createLinalgFoldUnitExtentDimsPass());
   pm.addNestedPass<func::FuncOp>(createFuseElementwisePass());
   simplify();
-  pm.addPass(createBatchStepPass({options.slots, options.chunk}));
+  pm.addPass(
+      createBatchStepPass({options.slots, options.chunk, options.mixed}));
   simplify();
   pm.addPass(createArrangeWeightsPass({options.element}));
   pm.addNestedPass<func::FuncOp>(createFuseElementwisePass());

@@ -99,6 +99,7 @@ def main():
         ("more-slots", "bf16", "f32", ["--slots=5", "--cache-type=bf16", "--weight-type=f32"]),
         ("one-slot", "f16", "bf16", ["--slots=1", "--weight-type=bf16", "--prefill-chunk=1"]),
         ("static", "f16", "f16", ["--static", "--prefill-chunk=5"]),
+        ("mixed", "f16", "f16", ["--mixed", "--slots=3", "--prefill-chunk=6"]),
     ]:
         package = tools.compile([GRAPH], name, "--weights", weights, *options)
         check(report, tools, reference(tensors, kind), package, cache, rng)

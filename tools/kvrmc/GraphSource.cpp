@@ -98,6 +98,7 @@ GraphImport::GraphImport(const GraphOptions &options)
   pipeline.narrow = options.cacheType;
   pipeline.element = options.weightType;
   pipeline.slots = options.slots;
+  pipeline.mixed = options.mixes;
 }
 
 llvm::Error GraphImport::parse() {
@@ -232,10 +233,13 @@ llvm::Error GraphImport::describe() {
   config.context = graph->capacity;
   graph->slots = cache.getDimSize(1);
   graph->prefillChunk = pipeline.chunk;
+  graph->mixes = options.mixes;
   graph->isBF16Cache = cache.getElementType().isBF16();
-  graph->model.tokenizerNote = "a graph has none";
+  graph->model.tokenizerNote = "a graph has none (--tokenizer)";
   graph->model.files.push_back(options.path);
-  return llvm::Error::success();
+  return options.tokenizer.empty()
+             ? llvm::Error::success()
+             : ::kvrm::addFolderTokenizer(options.tokenizer, graph->model);
 }
 
 llvm::Expected<std::unique_ptr<Graph>> GraphImport::run() {
@@ -280,5 +284,8 @@ Source kvrmc::graphSource(const Graph &graph) {
   source.isBF16Cache = graph.isBF16Cache;
   source.entries = {{"decode_step", graph.slots, 1},
                     {"prefill", 1, graph.prefillChunk}};
+  if (graph.mixes)
+    source.entries.push_back(
+        {.name = "mixed_step", .batches = {"decode_step", "prefill"}});
   return source;
 }

@@ -21,10 +21,13 @@ struct GraphOptions {
   std::string path;     ///< of the graph, text or bytecode
   std::string weights;  ///< safetensors, or an index of shards; may be empty
   std::string manifest; ///< what arguments are (docs/raising.md); may be empty
+  /// A folder that has a tokenizer as transformers write it; may be empty.
+  std::string tokenizer;
   std::string cacheType = "f16";  ///< of caches that are f32 in the graph
   std::string weightType = "f16"; ///< of matrices
   int64_t slots = 0;              ///< 0: as many rows as the graph has
   int64_t prefillChunk = 64;
+  bool mixes = false;       ///< with a mixed step
   bool needsWeights = true; ///< else only shapes are compiled
 };
 
@@ -33,7 +36,7 @@ struct Graph {
   kvrm::DecoderModel model;
   std::string bytecode; ///< of the module, phase 1
   int64_t slots = 0, capacity = 0, prefillChunk = 0;
-  bool isBF16Cache = false;
+  bool isBF16Cache = false, mixes = false;
   std::vector<std::string> notes; ///< for the user
 };
 

@@ -66,6 +66,11 @@ cl::opt<std::string>
     manifest("manifest",
              cl::desc("Names and roles of a graph's arguments, JSON"),
              cl::value_desc("path"), cl::cat(category()));
+cl::opt<std::string>
+    tokenizer("tokenizer",
+              cl::desc("Folder with the tokenizer of a graph's model, as "
+                       "transformers write it"),
+              cl::value_desc("path"), cl::cat(category()));
 cl::opt<std::string> output("o", cl::desc("Package to write, or file to emit"),
                             cl::value_desc("path"), cl::cat(category()),
                             cl::sub(cl::SubCommand::getTopLevel()),
@@ -280,7 +285,7 @@ llvm::Error checkModelWindows(const kvrm::DecoderConfig &config) {
   return llvm::Error::success();
 }
 
-llvm::Error checkMixed() {
+llvm::Error checkMixed(int64_t slots) {
   if (!mixes)
     return llvm::Error::success();
   if (isStatic)
@@ -447,9 +452,6 @@ llvm::Error checkGraphOptions() {
   if (isForGPU())
     return llvm::createStringError(
         "--target: graphs of other frontends are compiled for the host alone");
-  if (mixes)
-    return llvm::createStringError(
-        "--mixed: graphs of other frontends have no such step");
   if (activations.getNumOccurrences())
     return llvm::createStringError(
         "--activations: a graph's are what the graph says");
@@ -474,10 +476,12 @@ llvm::Error runGraph() {
   options.path = model;
   options.weights = weights;
   options.manifest = manifest;
+  options.tokenizer = tokenizer;
   options.cacheType = cacheType;
   options.weightType = matrixType();
   options.slots = slots.getNumOccurrences() ? slots : 0;
   options.prefillChunk = chunk;
+  options.mixes = mixes;
   options.needsWeights = emit == Emit::Package || emit == Emit::LLVM;
   llvm::Expected<std::unique_ptr<Graph>> graph = openGraph(options);
   if (!graph)
@@ -485,6 +489,8 @@ llvm::Error runGraph() {
   if (capacity.getNumOccurrences() && capacity != (*graph)->capacity)
     return llvm::createStringError("--capacity: the graph's is %lld",
                                    static_cast<long long>((*graph)->capacity));
+  if (llvm::Error error = checkMixed((*graph)->slots))
+    return error;
   if (!quiet)
     for (const std::string &note : (*graph)->notes)
       llvm::errs() << "note: " << kvrm::oneLine(note) << "\n";
@@ -508,15 +514,16 @@ llvm::Error run() {
                                    "' is neither host nor nvptx");
   if (llvm::Error error = checkFarHistory())
     return error;
-  if (llvm::Error error = checkMixed())
-    return error;
   if (llvm::Error error = checkTile(kvTile))
     return error;
   if (isGraph())
     return runGraph();
-  if (!weights.empty() || !manifest.empty())
+  if (llvm::Error error = checkMixed(slots))
+    return error;
+  if (!weights.empty() || !manifest.empty() || !tokenizer.empty())
     return llvm::createStringError(
-        "--weights and --manifest are for a graph, a file of .mlir or .mlirbc");
+        "--weights, --manifest and --tokenizer are for a graph, a file of "
+        ".mlir or .mlirbc");
   if (isForGPU())
     if (llvm::Error error = checkGPUOptions())
       return error;

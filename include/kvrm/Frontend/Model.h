@@ -174,6 +174,11 @@ llvm::Expected<DecoderModel> openGGUF(llvm::StringRef path,
 llvm::Expected<DecoderModel> openFolder(llvm::StringRef path,
                                         int64_t capacity = 0);
 
+/// Gives a decoder that came without one the tokenizer, the chat template and
+/// the tokens that end a turn, of a folder as transformers write it. Errors:
+/// one line for a tokenizer that is missing or not supported.
+llvm::Error addFolderTokenizer(llvm::StringRef folder, DecoderModel &model);
+
 struct SynthOptions {
   int64_t layers = 2;
   int64_t hidden = 64;

@@ -125,6 +125,10 @@ struct ImportPipelineOptions
   Option<int64_t> chunk{*this, "chunk",
                         llvm::cl::desc("Prompt tokens of a prefill step"),
                         llvm::cl::init(64)};
+  Option<bool> mixed{*this, "mixed",
+                     llvm::cl::desc("Make a step that decodes and takes a "
+                                    "chunk of a prompt, too"),
+                     llvm::cl::init(false)};
   Option<std::string> element{*this, "element",
                               llvm::cl::desc("Element of matrices"),
                               llvm::cl::init("f16")};

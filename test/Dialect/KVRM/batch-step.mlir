@@ -9,6 +9,23 @@
 // SAME: kvrm.cached_attention
 // SAME-NOT: @prefill
 
+// A step of both: the rows of slots, then the tokens of the prompt, of which
+// the last alone goes on behind attention.
+// RUN: kvrm-opt %s --kvrm-batch-step="slots=3 chunk=4 mixed" | FileCheck %s --check-prefix=MIXED
+// MIXED: func.func @decode_step
+// MIXED: func.func @prefill
+// MIXED: func.func @mixed_step(%{{.*}}: tensor<3x1xi32>, %[[ROWS:.*]]: tensor<3xi32>, %{{.*}}: tensor<1x4xi32>, %[[START:.*]]: tensor<1xi32>, %[[COUNT:.*]]: tensor<1xi32>, %[[SLOT:.*]]: tensor<1xi32>,
+// MIXED-SAME: -> (tensor<4x5xf32>,
+// MIXED: linalg.generic {{.*}} outs(%{{.*}} : tensor<7x4xf32>)
+// MIXED: %{{.*}}, %[[KEYS:.*]], %[[VALUES:.*]] = kvrm.cached_attention {{.*}} at %[[ROWS]] {{.*}} : tensor<3x1x1x4xf32>
+// MIXED: kvrm.cached_attention {{.*}}, %[[KEYS]], %[[VALUES]] at %[[START]] count %[[COUNT]] : tensor<1xi32> slot %[[SLOT]] {{.*}} : tensor<1x4x1x4xf32>
+// MIXED: arith.cmpi slt
+// MIXED: tensor.extract %{{.*}} : tensor<7x1x1x4xf32>
+// MIXED: linalg.generic {{.*}} outs(%{{.*}} : tensor<4x5xf32>)
+
+// RUN: not kvrm-opt %s --kvrm-batch-step=mixed -o /dev/null 2>&1 | FileCheck %s --check-prefix=NO-CHUNK
+// NO-CHUNK: error: a mixed step needs a chunk of a prompt
+
 #all = affine_map<(b, e) -> (b, e)>
 #row = affine_map<(b, e) -> (b)>
 
@@ -27,7 +44,7 @@
 // CHECK: kvrm.cached_attention {{.*}} at %[[POSITION]] count %[[COUNT]] : tensor<1xi32> slot %[[SLOT]] : tensor<1xi32> {{.*}} : tensor<1x4x1x4xf32>
 // CHECK: linalg.generic {{.*}} ins(%[[COUNT]] : tensor<1xi32>)
 // CHECK-NEXT: ^bb0
-// CHECK-NEXT: arith.subi
+// CHECK-NEXT: arith.addi %{{.*}}, %c-1_i32
 // Behind attention there is one token.
 // CHECK: linalg.generic {{.*}} outs(%{{.*}} : tensor<1x1x1x4xf32>)
 // CHECK: tensor.extract %{{.*}} : tensor<4x1x1x4xf32>

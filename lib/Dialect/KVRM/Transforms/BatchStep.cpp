@@ -26,24 +26,53 @@ using namespace mlir::kvrm::batch;
 
 namespace {
 
-/// Builds one step of an analysed one. A decode step has a token a row; a
-/// prefill has one row, whose tokens are rows to all but attention.
+/// Rows of the step that is built that take the same number of tokens: slots
+/// that decode one each, or a prompt, whose tokens are rows to all but
+/// attention.
+struct RowBatch {
+  int64_t rows, queries;
+  bool isPrompt;
+  int64_t firstToken = 0; ///< of the step's
+  // Arguments, the last two of a prompt.
+  Value tokens = {}, positions = {}, counts = {}, slot = {};
+
+  static RowBatch decode(int64_t slots) {
+    return {.rows = slots, .queries = 1, .isPrompt = false};
+  }
+  static RowBatch prompt(int64_t chunk) {
+    return {.rows = 1, .queries = chunk, .isPrompt = true};
+  }
+  int64_t tokenCount() const { return rows * queries; }
+};
+
+/// Builds one step of an analysed one, of one batch or of several, of which a
+/// prompt is the last.
 class BatchedStep {
 public:
   BatchedStep(func::FuncOp source, const RowAnalysis &analysis, int64_t slots,
-              int64_t chunk)
+              ArrayRef<RowBatch> shapes)
       : source(source), from(source.getBody().front()), analysis(analysis),
-        slots(slots), chunk(chunk), b(source.getLoc(), source) {}
+        slots(slots), batches(shapes), b(source.getLoc(), source) {
+    for (RowBatch &batch : batches) {
+      batch.firstToken = tokenCount;
+      tokenCount += batch.tokenCount();
+      rowCount += batch.rows;
+    }
+  }
 
   void build(StringRef name);
 
 private:
-  bool isPrefill() const { return chunk > 0; }
+  bool hasPrompt() const { return batches.back().isPrompt; }
   void createFunction(StringRef name);
   void mapArguments(RowBuilder &rows);
-  Value spreadPositions();
-  Value lastToken();
-  void attend(CachedAttentionOp op, RowBuilder &rows);
+  Value tokensOf(const RowBatch &batch);
+  Value positionsOf(const RowBatch &batch);
+  Value join(ArrayRef<Value> parts);
+  Value lastTokens();
+  Value operandOf(const RowBatch &batch, Value all);
+  Value attend(const RowBatch &batch, CachedAttentionOp op, RowBuilder &rows);
+  void attendAll(CachedAttentionOp op, RowBuilder &rows);
   /// The ops that attention needs, in all rows.
   llvm::DenseSet<Operation *> findForAttention();
   Value buildBody();
@@ -53,10 +82,12 @@ private:
   func::FuncOp source;
   Block &from;
   const RowAnalysis &analysis;
-  int64_t slots, chunk;
+  int64_t slots;
+  SmallVector<RowBatch, 2> batches;
+  int64_t tokenCount = 0, rowCount = 0;
   ImplicitLocOpBuilder b;
   Block *entry = nullptr;
-  Value tokens, positions, counts, slot, keyCache, valueCache;
+  Value keyCache, valueCache;
 };
 
 } // namespace
@@ -73,37 +104,72 @@ void BatchedStep::createFunction(StringRef name) {
   auto cache = withSlots(source.getArgumentTypes().back(), slots);
   auto vocabulary =
       cast<RankedTensorType>(source.getResultTypes()[0]).getDimSize(1);
-  int64_t rows = isPrefill() ? 1 : slots;
-  auto ofRows = RankedTensorType::get({rows}, i32);
-  SmallVector<Type> inputs = {
-      RankedTensorType::get({rows, isPrefill() ? chunk : 1}, i32), ofRows};
-  if (isPrefill())
-    inputs.append(2, ofRows);
+  SmallVector<Type> inputs;
+  for (const RowBatch &batch : batches) {
+    inputs.push_back(RankedTensorType::get({batch.rows, batch.queries}, i32));
+    inputs.append(batch.isPrompt ? 3 : 1,
+                  RankedTensorType::get({batch.rows}, i32));
+  }
   inputs.append(2, cache);
   auto step = func::FuncOp::create(
       b, name,
-      b.getFunctionType(
-          inputs, {RankedTensorType::get({rows, vocabulary}, b.getF32Type()),
-                   cache, cache}));
+      b.getFunctionType(inputs, {RankedTensorType::get({rowCount, vocabulary},
+                                                       b.getF32Type()),
+                                 cache, cache}));
   step->setAttr(KVRMDialect::getStepAttrName(), b.getUnitAttr());
   entry = step.addEntryBlock();
   b.setInsertionPointToStart(entry);
   auto next = entry->args_begin();
-  tokens = *next++;
-  positions = *next++;
-  if (isPrefill()) {
-    counts = *next++;
-    slot = *next++;
+  for (RowBatch &batch : batches) {
+    batch.tokens = *next++;
+    batch.positions = *next++;
+    if (!batch.isPrompt)
+      continue;
+    batch.counts = *next++;
+    batch.slot = *next++;
   }
   keyCache = *next++;
   valueCache = *next++;
 }
 
-/// The position of each token of a chunk, `[chunk]`.
-Value BatchedStep::spreadPositions() {
-  Value init = tensor::EmptyOp::create(b, ArrayRef{chunk}, b.getI32Type());
+/// What batches have of each token, one after another.
+Value BatchedStep::join(ArrayRef<Value> parts) {
+  if (parts.size() == 1)
+    return parts.front();
+  auto type = cast<RankedTensorType>(parts.front().getType());
+  SmallVector<int64_t> shape(type.getShape());
+  shape[0] = tokenCount;
+  Value joined = tensor::EmptyOp::create(b, shape, type.getElementType());
+  SmallVector<OpFoldResult> offsets(shape.size(), b.getIndexAttr(0)),
+      strides(shape.size(), b.getIndexAttr(1));
+  for (auto [batch, part] : llvm::zip_equal(batches, parts)) {
+    offsets[0] = b.getIndexAttr(batch.firstToken);
+    joined = tensor::InsertSliceOp::create(
+        b, part, joined, offsets, tensor::getMixedSizes(b, b.getLoc(), part),
+        strides);
+  }
+  return joined;
+}
+
+/// `[tokens, 1]`.
+Value BatchedStep::tokensOf(const RowBatch &batch) {
+  if (!batch.isPrompt)
+    return batch.tokens;
+  Value flat = tensor::CollapseShapeOp::create(
+      b, batch.tokens, ArrayRef<ReassociationIndices>{{0, 1}});
+  return tensor::ExpandShapeOp::create(
+      b, RankedTensorType::get({batch.queries, 1}, b.getI32Type()), flat,
+      ArrayRef<ReassociationIndices>{{0, 1}});
+}
+
+/// The position of each token, `[tokens]`.
+Value BatchedStep::positionsOf(const RowBatch &batch) {
+  if (!batch.isPrompt)
+    return batch.positions;
+  Value init =
+      tensor::EmptyOp::create(b, ArrayRef{batch.queries}, b.getI32Type());
   return linalg::GenericOp::create(
-             b, TypeRange{init.getType()}, positions, init,
+             b, TypeRange{init.getType()}, batch.positions, init,
              ArrayRef{AffineMap::get(1, 0, b.getAffineConstantExpr(0)),
                       b.getMultiDimIdentityMap(1)},
              ArrayRef{utils::IteratorType::parallel},
@@ -118,68 +184,110 @@ Value BatchedStep::spreadPositions() {
       .getResult(0);
 }
 
-/// The number of a chunk's last valid token, `[1]`.
-Value BatchedStep::lastToken() {
-  Value init = tensor::EmptyOp::create(b, ArrayRef<int64_t>{1}, b.getI32Type());
-  AffineMap identity = b.getMultiDimIdentityMap(1);
+/// The tokens whose logits a step with a prompt returns, a row each: all that
+/// stand before the prompt, and its last valid one.
+Value BatchedStep::lastTokens() {
+  const RowBatch &prompt = batches.back();
+  Value init = tensor::EmptyOp::create(b, ArrayRef{rowCount}, b.getI32Type());
+  auto first = static_cast<int32_t>(prompt.firstToken);
   return linalg::GenericOp::create(
-             b, TypeRange{init.getType()}, counts, init,
-             ArrayRef{identity, identity},
+             b, TypeRange{init.getType()}, prompt.counts, init,
+             ArrayRef{AffineMap::get(1, 0, b.getAffineConstantExpr(0)),
+                      b.getMultiDimIdentityMap(1)},
              ArrayRef{utils::IteratorType::parallel},
-             [](OpBuilder &nested, Location loc, ValueRange args) {
-               Value one = arith::ConstantOp::create(
-                   nested, loc, nested.getI32IntegerAttr(1));
-               Value last =
-                   arith::SubIOp::create(nested, loc, args.front(), one);
+             [&](OpBuilder &nested, Location loc, ValueRange args) {
+               auto constant = [&](int32_t value) -> Value {
+                 return arith::ConstantOp::create(
+                     nested, loc, nested.getI32IntegerAttr(value));
+               };
+               Value last = arith::AddIOp::create(nested, loc, args.front(),
+                                                  constant(first - 1));
+               if (first > 0) {
+                 Value row = arith::IndexCastOp::create(
+                     nested, loc, nested.getI32Type(),
+                     linalg::IndexOp::create(nested, loc, 0));
+                 Value isBefore = arith::CmpIOp::create(
+                     nested, loc, arith::CmpIPredicate::slt, row,
+                     constant(first));
+                 last =
+                     arith::SelectOp::create(nested, loc, isBefore, row, last);
+               }
                linalg::YieldOp::create(nested, loc, last);
              })
       .getResult(0);
 }
 
 void BatchedStep::mapArguments(RowBuilder &rows) {
-  Value rowTokens = tokens, rowPositions = positions;
-  if (isPrefill()) {
-    Value flat = tensor::CollapseShapeOp::create(
-        b, tokens, ArrayRef<ReassociationIndices>{{0, 1}});
-    rowTokens = tensor::ExpandShapeOp::create(
-        b, RankedTensorType::get({chunk, 1}, b.getI32Type()), flat,
-        ArrayRef<ReassociationIndices>{{0, 1}});
-    rowPositions = spreadPositions();
+  SmallVector<Value> tokens, positions;
+  for (const RowBatch &batch : batches) {
+    tokens.push_back(tokensOf(batch));
+    positions.push_back(positionsOf(batch));
   }
   Value oldTokens = from.getArgument(0), oldPositions = from.getArgument(1);
-  rows.map(oldTokens, rows.fromFront(rowTokens, oldTokens));
-  rows.map(oldPositions, rows.fromFront(rowPositions, oldPositions));
+  rows.map(oldTokens, rows.fromFront(join(tokens), oldTokens));
+  rows.map(oldPositions, rows.fromFront(join(positions), oldPositions));
 }
 
-/// `[tokens, 1, heads, columns]` as one row of so many queries, or back.
-static Value swapRowsAndQueries(ImplicitLocOpBuilder &b, Value value) {
-  auto type = cast<RankedTensorType>(value.getType());
-  Value flat = tensor::CollapseShapeOp::create(
+/// `[tokens, 1, heads, columns]` as `[tokens, heads, columns]`, or any other
+/// grouping of tokens.
+static Value flattenTokens(ImplicitLocOpBuilder &b, Value value) {
+  return tensor::CollapseShapeOp::create(
       b, value, ArrayRef<ReassociationIndices>{{0, 1}, {2}, {3}});
-  SmallVector<int64_t> shape(type.getShape());
-  std::swap(shape[0], shape[1]);
-  return tensor::ExpandShapeOp::create(
-      b, type.clone(shape), flat,
-      ArrayRef<ReassociationIndices>{{0, 1}, {2}, {3}});
 }
 
-void BatchedStep::attend(CachedAttentionOp op, RowBuilder &rows) {
-  auto operandOf = [&](Value old) {
-    Value value = rows.toFront(old);
-    return isPrefill() ? swapRowsAndQueries(b, value) : value;
-  };
-  Value query = operandOf(op.getQuery()), key = operandOf(op.getKey()),
-        value = operandOf(op.getValue());
+static Value groupTokens(ImplicitLocOpBuilder &b, Value flat, int64_t rows,
+                         int64_t queries) {
+  auto type = cast<RankedTensorType>(flat.getType());
+  return tensor::ExpandShapeOp::create(
+      b, type.clone({rows, queries, type.getDimSize(1), type.getDimSize(2)}),
+      flat, ArrayRef<ReassociationIndices>{{0, 1}, {2}, {3}});
+}
+
+/// What attention of `batch` reads of `[tokens, 1, heads, columns]`:
+/// `[rows, queries, heads, columns]`.
+Value BatchedStep::operandOf(const RowBatch &batch, Value all) {
+  if (batches.size() == 1 && !batch.isPrompt)
+    return all;
+  Value flat = flattenTokens(b, all);
+  if (batches.size() > 1) {
+    SmallVector<OpFoldResult> sizes =
+        tensor::getMixedSizes(b, b.getLoc(), flat);
+    sizes[0] = b.getIndexAttr(batch.tokenCount());
+    flat = tensor::ExtractSliceOp::create(
+        b, flat,
+        ArrayRef<OpFoldResult>{b.getIndexAttr(batch.firstToken),
+                               b.getIndexAttr(0), b.getIndexAttr(0)},
+        sizes, SmallVector<OpFoldResult>(3, b.getIndexAttr(1)));
+  }
+  return groupTokens(b, flat, batch.rows, batch.queries);
+}
+
+/// Attention of one batch; the caches are then those that it wrote.
+Value BatchedStep::attend(const RowBatch &batch, CachedAttentionOp op,
+                          RowBuilder &rows) {
+  Value query = operandOf(batch, rows.toFront(op.getQuery())),
+        key = operandOf(batch, rows.toFront(op.getKey())),
+        value = operandOf(batch, rows.toFront(op.getValue()));
   auto attention = CachedAttentionOp::create(
       b, TypeRange{query.getType(), keyCache.getType(), valueCache.getType()},
-      query, key, value, keyCache, valueCache, positions, counts, slot,
-      op.getLayerAttr(), op.getScaleAttr(), op.getWindowAttr(),
+      query, key, value, keyCache, valueCache, batch.positions, batch.counts,
+      batch.slot, op.getLayerAttr(), op.getScaleAttr(), op.getWindowAttr(),
       op.getSoftcapAttr());
   keyCache = attention.getNewKeyCache();
   valueCache = attention.getNewValueCache();
-  Value output = attention.getOutput();
-  if (isPrefill())
-    output = swapRowsAndQueries(b, output);
+  return attention.getOutput();
+}
+
+void BatchedStep::attendAll(CachedAttentionOp op, RowBuilder &rows) {
+  SmallVector<Value> outputs;
+  for (const RowBatch &batch : batches)
+    outputs.push_back(attend(batch, op, rows));
+  Value output = outputs.front();
+  if (hasPrompt()) {
+    for (Value &part : outputs)
+      part = flattenTokens(b, part);
+    output = groupTokens(b, join(outputs), tokenCount, 1);
+  }
   rows.map(op.getOutput(), rows.fromFront(output, op.getOutput()));
 }
 
@@ -194,18 +302,18 @@ llvm::DenseSet<Operation *> BatchedStep::findForAttention() {
   return {slice.begin(), slice.end()};
 }
 
-/// Logits of a prompt are those of its last token: what attention does not need
-/// is computed for that alone.
+/// Logits of a prompt are those of its last token: of the prompt's tokens, what
+/// attention does not need is computed for that alone.
 Value BatchedStep::buildTail(RowBuilder &all, IRMapping &shared,
                              const llvm::DenseSet<Operation *> &built) {
-  RowBuilder last(analysis, b, /*rows=*/1, shared);
-  Value number = lastToken();
+  RowBuilder last(analysis, b, rowCount, shared);
+  Value numbers = lastTokens();
   llvm::DenseSet<Value> selected;
   auto select = [&](Value value) {
     bool isBuilt =
         isa<BlockArgument>(value) || built.contains(value.getDefiningOp());
     if (isBuilt && analysis.of(value) && selected.insert(value).second)
-      last.map(value, last.selectRow(value, all, number));
+      last.map(value, last.selectRows(value, all, numbers));
   };
   for (Operation &op : from.without_terminator()) {
     if (built.contains(&op))
@@ -224,18 +332,18 @@ Value BatchedStep::buildTail(RowBuilder &all, IRMapping &shared,
 
 Value BatchedStep::buildBody() {
   IRMapping shared;
-  RowBuilder rows(analysis, b, isPrefill() ? chunk : slots, shared);
+  RowBuilder rows(analysis, b, tokenCount, shared);
   mapArguments(rows);
   llvm::DenseSet<Operation *> needed = findForAttention();
   for (Operation &op : from.without_terminator()) {
-    if (isPrefill() && !needed.contains(&op))
+    if (hasPrompt() && !needed.contains(&op))
       continue;
     if (auto attention = dyn_cast<CachedAttentionOp>(op))
-      attend(attention, rows);
+      attendAll(attention, rows);
     else
       rows.build(op);
   }
-  if (isPrefill())
+  if (hasPrompt())
     return buildTail(rows, shared, needed);
   return rows.toFront(from.getTerminator()->getOperand(0));
 }
@@ -283,12 +391,19 @@ public:
     RowAnalysis analysis(step);
     if (failed(analysis.run()))
       return signalPassFailure();
+    if (mixed && chunk == 0) {
+      step.emitError("a mixed step needs a chunk of a prompt");
+      return signalPassFailure();
+    }
     int64_t rows = slots == 0 ? analysis.getRows() : slots.getValue();
+    auto decode = RowBatch::decode(rows), prompt = RowBatch::prompt(chunk);
     std::string name = step.getSymName().str();
     step.setSymName(name + ".of_graph");
-    BatchedStep(step, analysis, rows, 0).build(name);
+    BatchedStep(step, analysis, rows, decode).build(name);
     if (chunk > 0)
-      BatchedStep(step, analysis, rows, chunk).build("prefill");
+      BatchedStep(step, analysis, rows, prompt).build("prefill");
+    if (mixed)
+      BatchedStep(step, analysis, rows, {decode, prompt}).build("mixed_step");
     step.erase();
   }
 };

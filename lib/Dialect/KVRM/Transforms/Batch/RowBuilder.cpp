@@ -302,33 +302,40 @@ Value RowBuilder::fromFront(Value front, Value old) {
   return reshape(b, front, typeOf(old).getShape());
 }
 
-Value RowBuilder::selectRow(Value old, RowBuilder &other, Value number) {
+Value RowBuilder::selectRows(Value old, RowBuilder &other, Value numbers) {
   RowPlace at = analysis.of(old);
   RankedTensorType type = typeOf(old);
   Value all = other.get(old);
   Value init =
       tensor::EmptyOp::create(b, type.getShape(), type.getElementType());
   AffineMap identity = b.getMultiDimIdentityMap(type.getRank());
-  auto none = AffineMap::get(type.getRank(), 0, b.getAffineConstantExpr(0));
+  auto inner = static_cast<int64_t>(at.inner);
+  AffineMap rowOf =
+      AffineMap::get(type.getRank(), 0,
+                     rows == 1 ? b.getAffineConstantExpr(0)
+                               : b.getAffineDimExpr(at.dim).floorDiv(inner));
   SmallVector<utils::IteratorType> loops(type.getRank(),
                                          utils::IteratorType::parallel);
   return linalg::GenericOp::create(
-             b, TypeRange{type}, number, init, ArrayRef{none, identity}, loops,
+             b, TypeRange{type}, numbers, init, ArrayRef{rowOf, identity},
+             loops,
              [&](OpBuilder &nested, Location loc, ValueRange args) {
-               Value row = arith::IndexCastOp::create(
+               auto constant = [&](int64_t value) -> Value {
+                 return arith::ConstantIndexOp::create(nested, loc, value);
+               };
+               Value first = arith::IndexCastOp::create(
                    nested, loc, nested.getIndexType(), args.front());
                SmallVector<Value> indices;
-               for (int64_t dim = 0; dim < type.getRank(); ++dim) {
-                 Value index = linalg::IndexOp::create(nested, loc, dim);
-                 if (dim == static_cast<int64_t>(at.dim)) {
-                   Value inner =
-                       arith::ConstantIndexOp::create(nested, loc, at.inner);
-                   index = arith::AddIOp::create(
-                       nested, loc,
-                       arith::MulIOp::create(nested, loc, row, inner), index);
-                 }
-                 indices.push_back(index);
-               }
+               for (int64_t dim = 0; dim < type.getRank(); ++dim)
+                 indices.push_back(linalg::IndexOp::create(nested, loc, dim));
+               Value &index = indices[at.dim];
+               if (rows > 1)
+                 index = arith::RemUIOp::create(nested, loc, index,
+                                                constant(inner));
+               index = arith::AddIOp::create(
+                   nested, loc,
+                   arith::MulIOp::create(nested, loc, first, constant(inner)),
+                   index);
                Value element =
                    tensor::ExtractOp::create(nested, loc, all, indices);
                linalg::YieldOp::create(nested, loc, element);

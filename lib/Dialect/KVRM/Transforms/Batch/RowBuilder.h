@@ -38,9 +38,9 @@ public:
   Value toFront(Value old);
   /// And back: the form of `old`.
   Value fromFront(Value front, Value old);
-  /// The row `number`, a tensor of one i32, of a value as `other` built it, in
-  /// the form of this builder, which has one row.
-  Value selectRow(Value old, RowBuilder &other, Value number);
+  /// The rows `numbers`, a tensor of an i32 for each row of this builder, of a
+  /// value as `other` built it, in the form of this builder.
+  Value selectRows(Value old, RowBuilder &other, Value numbers);
 
   ImplicitLocOpBuilder &builder() { return b; }
 
