@@ -47,6 +47,11 @@ foreach(tool kvrm-run kvrmc kvrm-opt kvrm-lsp-server)
     install(TARGETS ${tool} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
   endif()
 endforeach()
+# It needs nothing of kvrm, and writes what kvrmc reads.
+if(TARGET kvrmc)
+  install(PROGRAMS ${PROJECT_SOURCE_DIR}/tools/export/kvrm-export-torch
+          DESTINATION ${CMAKE_INSTALL_BINDIR})
+endif()
 if(TARGET kvrm-plugin)
   install(TARGETS kvrm-plugin LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 endif()

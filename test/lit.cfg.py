@@ -92,7 +92,12 @@ if os.path.isfile(os.environ.get("KVRM_SMOLLM2_GGUF", "")):
 # A folder of decode steps that other frontends exported.
 if os.path.isdir(os.environ.get("KVRM_GRAPHS", "")):
     features.add("graphs")
-for feature, module in (("python-reference", "numpy"), ("jinja2", "jinja2")):
+for feature, module in (
+    ("python-reference", "numpy"),
+    ("jinja2", "jinja2"),
+    # Gigabytes, which test/requirements.txt has not.
+    ("torch-mlir", "torch_mlir, transformers"),
+):
     try:
         subprocess.run(
             [config.kvrm_python or "python3", "-c", "import " + module],
