@@ -396,14 +396,15 @@ Status Session::release(int32_t history) {
 
 Status Session::trim(int32_t history, int32_t newLength) {
   KVRM_TRY(checkHistory(history));
-  ahead.forget(history);
   if (far && newLength == 0)
     return release(history);
   if (far && far->collapsed(history) > 0) {
     KVRM_TRY(checkTrim(history, newLength));
     newLength -= far->placesSaved(history);
   }
-  return pager->trim(history, newLength);
+  KVRM_TRY(pager->trim(history, newLength));
+  ahead.forget(history);
+  return Status::ok();
 }
 
 Status Session::alias(int32_t target, int32_t source, int32_t tokens) {
