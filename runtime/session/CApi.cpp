@@ -286,7 +286,7 @@ private:
 
 class CallerObserver final : public EngineObserver {
 public:
-  void onToken(RequestId id, int32_t token) override {
+  void onToken(RequestId id, int32_t token, const TokenLogprobs *) override {
     if (config.on_token)
       config.on_token(config.context, id, token);
   }
