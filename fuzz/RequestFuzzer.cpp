@@ -12,6 +12,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "Fuzz.h"
+#include "kvrm/runtime/serving/LogSoftmax.h"
 #include "serve/CompletionRequest.h"
 #include "serve/HttpParser.h"
 
@@ -42,6 +43,11 @@ static void checkRequest(const CompletionRequest &request) {
   for (const std::string &stop : request.stops)
     fuzz::check(!stop.empty() && stop.size() <= maxStopBytes,
                 "a stop text has bytes");
+  int32_t mostLogprobs =
+      request.api == Api::Chat ? mostTopLogprobs : maxCompletionLogprobs;
+  fuzz::check(request.topLogprobs.value_or(0) >= 0 &&
+                  request.topLogprobs.value_or(0) <= mostLogprobs,
+              "log probabilities are of few tokens");
   fuzz::check(request.streams || !request.includesUsage,
               "usage is a part of streams alone");
   for (int32_t id : request.promptIds.value_or(std::vector<int32_t>()))

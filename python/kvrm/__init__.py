@@ -9,7 +9,7 @@ at once, also to `async for`; Session is the decoder itself, with NumPy arrays.
 
 from ._library import KvrmError, version
 from .compiler import CompileError, compile
-from .engine import Completion, Engine, QueueFullError, Request, Token, generate
+from .engine import Completion, Engine, Logprobs, QueueFullError, Request, Token, generate
 from .session import Package, PackageInfo, Session
 from .tokenizer import Message, Tokenizer
 
@@ -20,6 +20,7 @@ __all__ = [
     "Completion",
     "Engine",
     "KvrmError",
+    "Logprobs",
     "Message",
     "Package",
     "PackageInfo",

@@ -70,6 +70,8 @@ Result = _struct(
 OnToken = ctypes.CFUNCTYPE(None, c_void_p, c_int64, c_int32)
 OnFinish = ctypes.CFUNCTYPE(None, c_void_p, POINTER(Result))
 Now = ctypes.CFUNCTYPE(c_int64, c_void_p)
+Logprob = _struct("Logprob", token=c_int32, logprob=c_double)
+OnLogprobs = ctypes.CFUNCTYPE(None, c_void_p, c_int64, POINTER(Logprob), c_size_t)
 EngineConfig = _struct(
     "EngineConfig",
     queue_limit=c_int32,
@@ -80,6 +82,7 @@ EngineConfig = _struct(
     on_token=OnToken,
     on_finish=OnFinish,
     now=Now,
+    on_logprobs=OnLogprobs,
 )
 RequestSpec = _struct(
     "RequestSpec",
@@ -92,6 +95,8 @@ RequestSpec = _struct(
     top_p=c_float,
     top_k=c_int32,
     seed=c_uint64,
+    logprobs=c_int32,
+    top_logprobs=c_int32,
 )
 ChatMessage = _struct(
     "ChatMessage",

@@ -15,14 +15,22 @@ import numpy as np
 
 from . import _library
 from ._library import KvrmError, library
-from .request import FINISHES, Completion, Request, Token
+from .request import FINISHES, Completion, Logprobs, Request, Token
 from .session import Ids, Package, PathLike, Session, as_ids, ids_pointer, session_of
 from .tokenizer import Message, Tokenizer
 
 Prompt = Union[str, Ids, Sequence[Message]]
 """A text to go on with, token ids, or a conversation to answer."""
 
-__all__ = ["Completion", "Engine", "QueueFullError", "Request", "Token", "generate"]
+__all__ = [
+    "Completion",
+    "Engine",
+    "Logprobs",
+    "QueueFullError",
+    "Request",
+    "Token",
+    "generate",
+]
 
 
 class QueueFullError(KvrmError):
@@ -49,6 +57,7 @@ class Engine:
         has_tokenizer = os.path.exists(os.path.join(folder, "tokenizer.json"))
         self.tokenizer: Optional[Tokenizer] = Tokenizer(folder) if has_tokenizer else None
         self._requests: "dict[int, Request]" = {}  # the thread's
+        self._logprobs: Optional[Logprobs] = None  # of the token that comes next
         self._changed = threading.Condition()
         self._inbox: "list[Callable[[], None]]" = []
         self._is_closing = False
@@ -57,6 +66,7 @@ class Engine:
             shares_prefixes=shares_prefixes,
             on_token=_library.OnToken(self._on_token),
             on_finish=_library.OnFinish(self._on_finish),
+            on_logprobs=_library.OnLogprobs(self._on_logprobs),
         )
         self._engine = ctypes.c_void_p()
         library.kvrm_engine_create(
@@ -76,10 +86,13 @@ class Engine:
         top_k: int = 0,
         seed: int = 0,
         stop_tokens: Optional[Ids] = None,
+        logprobs: Optional[int] = None,
     ) -> Request:
         """Asks for up to `max_tokens` tokens, greedily unless there is a temperature.
-        `stop_tokens`: those that end a turn of the model, if nothing else is said. What
-        the engine does not take is an error of the request: QueueFullError for one."""
+        `stop_tokens`: those that end a turn of the model, if nothing else is said.
+        `logprobs`: tokens come with their log probability, and those of so many of the
+        likeliest, 0 to 20. What the engine does not take is an error of the request:
+        QueueFullError for one."""
         ids = self._ids(prompt)
         stops = as_ids(self.info.ends if stop_tokens is None else stop_tokens)
         spec = _library.RequestSpec(
@@ -92,6 +105,8 @@ class Engine:
             top_p=top_p,
             top_k=top_k,
             seed=seed,
+            logprobs=logprobs is not None,
+            top_logprobs=logprobs or 0,
         )
         request = Request(self.tokenizer, self._ask_to_cancel)
 
@@ -157,8 +172,13 @@ class Engine:
 
     # Of the thread.
 
+    def _on_logprobs(self, _, number: int, told, count: int) -> None:
+        own, *likeliest = [(each.token, each.logprob) for each in told[:count]]
+        self._logprobs = Logprobs(own[1], dict(likeliest))
+
     def _on_token(self, _, number: int, token: int) -> None:
-        self._requests[number]._put(token)
+        logprobs, self._logprobs = self._logprobs, None
+        self._requests[number]._put(token, logprobs)
 
     def _on_finish(self, _, told) -> None:
         result = told.contents
@@ -173,6 +193,7 @@ class Engine:
                 prompt_tokens=result.prompt_tokens,
                 shared_tokens=result.shared_tokens,
                 preemptions=result.preemptions,
+                logprobs=tuple(request._logprobs),
             )
         )
 

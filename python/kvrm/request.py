@@ -19,9 +19,18 @@ from .tokenizer import Tokenizer
 FINISHES = ("stop", "max_tokens", "capacity", "cancelled", "failed")
 
 
+class Logprobs(NamedTuple):
+    """Natural logarithms of the probabilities that the model gives, before temperature,
+    top_k and top_p."""
+
+    logprob: float  # of the token
+    likeliest: "dict[int, float]"  # by token, the likeliest first
+
+
 class Token(NamedTuple):
     id: int  # -1: what was left of an incomplete character at the end
     text: str  # that the token completes; "" without a tokenizer
+    logprobs: Optional[Logprobs] = None  # if they were asked for
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,7 @@ class Completion:
     prompt_tokens: int
     shared_tokens: int  # of the prompt, whose history was there already
     preemptions: int
+    logprobs: "tuple[Logprobs, ...]" = ()  # one a token, if they were asked for
 
 
 class Request:
@@ -43,7 +53,8 @@ class Request:
         self._cancel = cancel
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._changed = threading.Condition()
-        self._ids: "deque[int]" = deque()
+        self._tokens: "deque[tuple[int, Optional[Logprobs]]]" = deque()
+        self._logprobs: "list[Logprobs]" = []  # of all tokens so far
         self._end: "Completion | Exception | None" = None
         self._wake: Optional[Callable[[], object]] = None
 
@@ -87,7 +98,7 @@ class Request:
     # Of readers.
 
     def _has_next(self) -> bool:
-        return bool(self._ids) or self._end is not None
+        return bool(self._tokens) or self._end is not None
 
     def _ended(self) -> Completion:
         if isinstance(self._end, Exception):
@@ -96,9 +107,9 @@ class Request:
         return self._end
 
     def _next(self) -> Optional[Token]:
-        if self._ids:
-            token = self._ids.popleft()
-            return Token(token, self._text(token))
+        if self._tokens:
+            token, logprobs = self._tokens.popleft()
+            return Token(token, self._text(token), logprobs)
         self._ended()
         rest = self._decoder.decode(b"", True)
         return Token(-1, rest) if rest else None
@@ -124,9 +135,11 @@ class Request:
 
     # Of the engine's thread.
 
-    def _put(self, token: int) -> None:
+    def _put(self, token: int, logprobs: Optional[Logprobs]) -> None:
         with self._changed:
-            self._ids.append(token)
+            self._tokens.append((token, logprobs))
+            if logprobs:
+                self._logprobs.append(logprobs)
             self._tell()
 
     def _finish(self, end: "Completion | Exception") -> None:

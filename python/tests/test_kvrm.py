@@ -85,11 +85,12 @@ def test_structs_are_those_of_the_headers():
         ("runtime/kvrm.h", "kvrm_session_config", _library.SessionConfig),
         ("runtime/kvrm.h", "kvrm_result", _library.Result),
         ("runtime/kvrm.h", "kvrm_engine_config", _library.EngineConfig),
+        ("runtime/kvrm.h", "kvrm_logprob", _library.Logprob),
         ("runtime/kvrm.h", "kvrm_request", _library.RequestSpec),
         ("text/kvrm-text.h", "kvrm_chat_message", _library.ChatMessage),
     ):
         fields = fields_of(header, struct)
-        assert [name for _, name in fields] == [name for name, _ in own._fields_]
+        assert [name for _, name in fields] == [name for name, _ in own._fields_], struct
         for (kind, name), (_, own_kind) in zip(fields, own._fields_):
             assert kind == "callback" or plain[kind] is own_kind, (struct, name)
 
@@ -200,6 +201,33 @@ def test_many_requests_are_those_of_one(synth):
             ]
             one, two, same = [seed.result().tokens.tolist() for seed in seeds]
             assert one == same != two
+
+
+def test_logprobs(synth):
+    prompt, count = [3, 1, 4], 6
+    options = dict(max_tokens=count, stop_tokens=[], temperature=1.5, seed=5)
+    with kvrm.Engine(synth, threads=2) as engine:
+        asked = engine.submit(prompt, logprobs=4, **options)
+        plain = engine.submit(prompt, **options)
+        tokens = list(asked)
+        done = asked.result()
+        assert done.tokens.tolist() == plain.result().tokens.tolist()
+        assert plain.result().logprobs == () and next(iter(plain)).logprobs is None
+        assert tuple(token.logprobs for token in tokens) == done.logprobs
+        chosen = engine.submit(prompt, logprobs=0, **options).result()
+        assert [each.logprob for each in chosen.logprobs] == [each.logprob for each in done.logprobs]
+        assert all(each.likeliest == {} for each in chosen.logprobs)
+        with pytest.raises(kvrm.KvrmError, match=r"top logprobs: 21 is outside 0\.\.20"):
+            engine.submit(prompt, logprobs=21).result()
+    with kvrm.Session(synth, threads=1) as session:
+        logits = session.prefill(0, prompt).astype(np.float64)
+        for token, told in zip(done.tokens, done.logprobs):
+            expected = logits - np.logaddexp.reduce(logits)
+            likeliest = np.argsort(-expected, kind="stable")[:4]
+            assert abs(told.logprob - expected[token]) < 1e-9
+            assert list(told.likeliest) == likeliest.tolist()
+            np.testing.assert_allclose(list(told.likeliest.values()), expected[likeliest], atol=1e-9)
+            logits = session.decode([token, -1, -1])[0].astype(np.float64)
 
 
 def test_async(chat):

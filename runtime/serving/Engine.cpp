@@ -55,6 +55,7 @@ Engine::Engine(Decoder &decoder, const Clock &clock, const EngineConfig &config,
   }
   scratchTokens.reserve(static_cast<size_t>(shape.capacity));
   scratchPassed.reserve(static_cast<size_t>(config.overtakeLimit) + 1);
+  scratchLogprobs.likeliest.reserve(mostTopLogprobs);
   if (config.sharesPrefixes) {
     kept.resize(static_cast<size_t>(shape.histories - shape.slots));
     prefixes = PrefixIndex(shape.histories,
@@ -120,6 +121,10 @@ Status Engine::check(const RequestSpec &spec) const {
                              shape.vocabulary - 1);
   if (spec.maxTokens < 1)
     return invalidArgument("cannot generate ", spec.maxTokens, " tokens");
+  if (spec.topLogprobs &&
+      (*spec.topLogprobs < 0 || *spec.topLogprobs > mostTopLogprobs))
+    return invalidArgument("top logprobs: ", *spec.topLogprobs,
+                           " is outside 0..", mostTopLogprobs);
   if (decoder.isPaged()) {
     // Its last token is not appended.
     int64_t tokens = std::min<int64_t>(
@@ -144,6 +149,9 @@ Expected<RequestId> Engine::submit(RequestSpec spec) {
                      "queue full: ", sums.waiting,
                      " requests wait, the limit is ", config.queueLimit);
   }
+  if (spec.topLogprobs)
+    stepLogits.resize(stepSampling.size() *
+                      static_cast<size_t>(decoder.vocabulary()));
   RequestId id = nextId++;
   Request &request = requests[id];
   request.target = static_cast<int32_t>(spec.prompt.size());
@@ -350,8 +358,11 @@ Status Engine::prefillChunk(Request &request) {
   Chunk chunk = nextChunk(request);
   int32_t next = -1;
   StepOutputs outputs;
-  if (chunk.choosesFirst)
+  if (chunk.choosesFirst) {
     outputs = {&request.sampler->next(), &next};
+    if (request.spec.topLogprobs)
+      outputs.logits = logitsOf(slotOwner.size());
+  }
   int64_t start = clock.now();
   while (true) {
     Status status = decoder.prefill(request.slot, chunk.tokens, outputs);
@@ -389,11 +400,12 @@ void Engine::finishChunk(Request &request, int32_t tokens, bool choosesFirst,
   if (!choosesFirst)
     return;
   request.result.firstToken = clock.now();
-  emit(request, next);
+  emit(request, next, slotOwner.size());
 }
 
-/// Gives a request its next token, and ends it if that is due.
-void Engine::emit(Request &request, int32_t token) {
+/// Gives a request its next token, which row `row` of a step chose, and ends it
+/// if that is due.
+void Engine::emit(Request &request, int32_t token, size_t row) {
   auto at = requests.find(request.result.id);
   if (token < 0) {
     finish(at, FinishReason::Failed,
@@ -408,12 +420,30 @@ void Engine::emit(Request &request, int32_t token) {
   }
   request.result.tokens.push_back(token);
   if (observer)
-    observer->onToken(request.result.id, token);
+    tell(request, token, row);
   if (request.result.tokens.size() >=
       static_cast<size_t>(request.spec.maxTokens))
     finish(at, FinishReason::MaxTokens, {});
   else if (known(request) >= decoder.shape().capacity)
     finish(at, FinishReason::Capacity, {});
+}
+
+/// Tells the observer of a token, and how likely it was if that was asked for:
+/// the row's logits are those of the step collected last.
+void Engine::tell(const Request &request, int32_t token, size_t row) {
+  const TokenLogprobs *logprobs = nullptr;
+  if (request.spec.topLogprobs) {
+    LogSoftmax softmax(
+        {logitsOf(row), static_cast<size_t>(decoder.vocabulary())});
+    softmax.likeliest(*request.spec.topLogprobs, scratchLogprobs.likeliest);
+    scratchLogprobs.logprob = softmax.of(token);
+    logprobs = &scratchLogprobs;
+  }
+  observer->onToken(request.result.id, token, logprobs);
+}
+
+float *Engine::logitsOf(size_t row) {
+  return stepLogits.data() + row * static_cast<size_t>(decoder.vocabulary());
 }
 
 /// Empties the slot of a request.

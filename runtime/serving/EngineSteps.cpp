@@ -7,7 +7,8 @@
 //===----------------------------------------------------------------------===//
 //
 // A decoder that does not run ahead is one whose steps are collected in the
-// round that starts them; nothing else here depends on it.
+// round that starts them, and so is a step that brings logits; nothing else
+// here depends on it.
 //
 //===----------------------------------------------------------------------===//
 
@@ -34,9 +35,31 @@ bool Engine::goesOn(const Request &request) const {
          decoder.length(request.slot) < decoder.shape().capacity;
 }
 
+/// Whether the next step chooses a token for a request that asked for log
+/// probabilities; `withChunk` if it is mixed.
+bool Engine::wantsLogits(bool withChunk) {
+  if (stepLogits.empty())
+    return false; // nobody has ever asked
+  return std::ranges::any_of(slotOwner, [&](RequestId id) {
+    if (id < 0)
+      return false;
+    const Request &request = requests.at(id);
+    return request.spec.topLogprobs.has_value() &&
+           (id == prefilling ? withChunk && nextChunk(request).choosesFirst
+                             : goesOn(request));
+  });
+}
+
+/// Waits for what is under way before a step that brings logits: those are had
+/// at once or not at all, and an engine gives out tokens in the order of steps.
+Status Engine::awaitForLogits(bool withChunk) {
+  return wantsLogits(withChunk) ? collectDownTo(0) : Status::ok();
+}
+
 /// Collects what the requests that decode put into a step.
-Engine::Flight &Engine::gatherDecoding() {
+Engine::Flight &Engine::gatherDecoding(bool withChunk) {
   Flight &flight = flights[(firstFlight + underWay) % flights.size()];
+  flight.bringsLogits = wantsLogits(withChunk);
   flight.active = 0;
   flight.prompt = -1;
   for (size_t slot = 0; slot < slotOwner.size(); ++slot) {
@@ -58,9 +81,13 @@ Engine::Flight &Engine::gatherDecoding() {
 
 StepOutputs Engine::outputsOf(Flight &flight) {
   flight.start = clock.now();
-  return decoder.shape().stepsAhead > 0
-             ? StepOutputs::later(stepSampling.data())
-             : StepOutputs(stepSampling.data(), flight.next.data());
+  flight.isLater = decoder.shape().stepsAhead > 0 && !flight.bringsLogits;
+  if (flight.isLater)
+    return StepOutputs::later(stepSampling.data());
+  StepOutputs outputs(stepSampling.data(), flight.next.data());
+  if (flight.bringsLogits)
+    outputs.logits = stepLogits.data();
+  return outputs;
 }
 
 /// Notes that a step is under way.
@@ -97,13 +124,14 @@ void Engine::startedChunk(Flight &flight, Request &request,
 /// another: they may end requests, and their tokens are of histories that stay.
 Status Engine::decodeAll() {
   while (true) {
-    Flight &flight = gatherDecoding();
+    KVRM_TRY(awaitForLogits(/*withChunk=*/false));
+    Flight &flight = gatherDecoding(/*withChunk=*/false);
     if (flight.active == 0)
       return collectDownTo(0);
     Status status = decoder.decode(stepTokens, outputsOf(flight));
     if (status.isOk()) {
       started(flight);
-      return collectDownTo(flights.size() - 1);
+      return collectStarted(flight);
     }
     bool collects = underWay > 0;
     KVRM_TRY(collectDownTo(0));
@@ -116,8 +144,9 @@ Status Engine::decodeAll() {
 /// Decodes, and computes a chunk of the request that prefills in the same step;
 /// in two steps if the pool has no pages for both, or nobody else goes on.
 Status Engine::decodeWithChunk() {
+  KVRM_TRY(awaitForLogits(/*withChunk=*/true));
   Request &request = requests.at(prefilling);
-  Flight &flight = gatherDecoding();
+  Flight &flight = gatherDecoding(/*withChunk=*/true);
   Status status = Status::ok();
   if (flight.active > 0) {
     Chunk chunk = nextChunk(request);
@@ -128,7 +157,7 @@ Status Engine::decodeWithChunk() {
     if (status.isOk()) {
       started(flight);
       startedChunk(flight, request, chunk);
-      return collectDownTo(flights.size() - 1);
+      return collectStarted(flight);
     }
   }
   KVRM_TRY(collectDownTo(0));
@@ -150,12 +179,17 @@ Status Engine::collectDownTo(size_t most) {
   return Status::ok();
 }
 
+/// Collects what has to be, now that `flight` was started.
+Status Engine::collectStarted(const Flight &flight) {
+  return collectDownTo(flight.isLater ? flights.size() - 1 : 0);
+}
+
 /// Waits for the oldest step, and gives its requests their tokens. What things
 /// cost is learnt from steps that do one of them, from where the decoder was
 /// free for them.
 Status Engine::collect() {
   Flight &flight = flights[firstFlight];
-  if (decoder.shape().stepsAhead > 0) {
+  if (flight.isLater) {
     Status status = decoder.awaitStep(flight.next);
     if (!status.isOk()) {
       loseFlights();
@@ -189,7 +223,7 @@ void Engine::finishFlight(const Flight &flight) {
     request.target = known(request);
     if (config.sharesPrefixes)
       addPages(request);
-    emit(request, flight.next[slot]);
+    emit(request, flight.next[slot], slot);
   }
   if (flight.prompt < 0)
     return;

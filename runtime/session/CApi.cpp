@@ -12,6 +12,8 @@
 #include "kvrm/runtime/serving/Engine.h"
 #include "kvrm/runtime/session/CreateDecoder.h"
 
+#include <algorithm>
+#include <array>
 #include <unistd.h>
 
 using namespace kvrm;
@@ -286,7 +288,10 @@ private:
 
 class CallerObserver final : public EngineObserver {
 public:
-  void onToken(RequestId id, int32_t token) override {
+  void onToken(RequestId id, int32_t token,
+               const TokenLogprobs *logprobs) override {
+    if (logprobs && config.on_logprobs)
+      tellLogprobs(id, token, *logprobs);
     if (config.on_token)
       config.on_token(config.context, id, token);
   }
@@ -308,6 +313,18 @@ public:
     config.on_finish(config.context, &told);
   }
   kvrm_engine_config config{};
+
+private:
+  void tellLogprobs(RequestId id, int32_t token, const TokenLogprobs &of) {
+    std::array<kvrm_logprob, 1 + mostTopLogprobs> told{};
+    told[0] = {token, of.logprob};
+    std::ranges::transform(of.likeliest, told.begin() + 1,
+                           [](const TokenLogprob &each) -> kvrm_logprob {
+                             return {each.token, each.logprob};
+                           });
+    config.on_logprobs(config.context, id, told.data(),
+                       1 + of.likeliest.size());
+  }
 };
 
 } // namespace
@@ -421,6 +438,11 @@ kvrm_status kvrm_engine_submit(kvrm_engine *engine, const kvrm_request *spec,
     own.sampling.topP = spec->top_p == 0 ? 1 : spec->top_p;
     own.sampling.topK = spec->top_k;
     own.sampling.seed = spec->seed;
+    if (spec->logprobs != 0)
+      own.topLogprobs = spec->top_logprobs;
+    else if (spec->top_logprobs != 0)
+      return invalidArgument("top_logprobs: ", spec->top_logprobs,
+                             " is there without logprobs");
     Expected<RequestId> id = engine->engine->submit(std::move(own));
     KVRM_TRY(id.status());
     *request = *id;

@@ -53,6 +53,12 @@ protected:
       if (own->hook)
         own->hook();
     };
+    config.on_logprobs = [](void *context, int64_t, const kvrm_logprob *some,
+                            size_t count) {
+      auto *own = static_cast<CApi *>(context);
+      EXPECT_EQ(own->logprobs.size(), own->tokens.size()) << "they come before";
+      own->logprobs.emplace_back(some, some + count);
+    };
     config.now = [](void *context) {
       auto *own = static_cast<CApi *>(context);
       if (own->clockHook)
@@ -62,8 +68,7 @@ protected:
     ASSERT_EQ(kvrm_engine_create(session, &config, &engine), KVRM_OK)
         << kvrm_last_error();
   }
-  kvrm_status submit() {
-    kvrm_request request{};
+  kvrm_status submit(kvrm_request request = {}) {
     request.prompt = prompt.data();
     request.prompt_count = prompt.size();
     request.max_tokens = 3;
@@ -97,6 +102,7 @@ protected:
   std::function<void()> hook;
   std::function<void()> clockHook;
   std::vector<int32_t> tokens;
+  std::vector<std::vector<kvrm_logprob>> logprobs;
   int ends = 0;
   int64_t time = 0;
 };
@@ -202,4 +208,36 @@ TEST_F(CApi, AChildOfForkIsRefused) {
   while (!kvrm_engine_is_idle(engine))
     ASSERT_EQ(kvrm_engine_step(engine), KVRM_OK);
   EXPECT_EQ(tokens.size(), 3u);
+}
+
+TEST_F(CApi, LogprobsComeBeforeTheirToken) {
+  makeEngine();
+  kvrm_request asking{};
+  asking.logprobs = 1;
+  asking.top_logprobs = 4;
+  ASSERT_EQ(submit(asking), KVRM_OK) << kvrm_last_error();
+  while (!kvrm_engine_is_idle(engine))
+    ASSERT_EQ(kvrm_engine_step(engine), KVRM_OK);
+  ASSERT_EQ(tokens.size(), 3u);
+  ASSERT_EQ(logprobs.size(), 3u);
+  for (size_t i = 0; i < 3; ++i) {
+    ASSERT_EQ(logprobs[i].size(), 5u);
+    EXPECT_EQ(logprobs[i][0].token, tokens[i]);
+    EXPECT_EQ(logprobs[i][1].token, tokens[i]) << "greedy takes the likeliest";
+    EXPECT_EQ(logprobs[i][0].logprob, logprobs[i][1].logprob);
+    for (size_t next = 1; next < 5; ++next)
+      EXPECT_LE(logprobs[i][next].logprob, logprobs[i][next - 1].logprob);
+  }
+}
+
+TEST_F(CApi, LogprobsHaveALimit) {
+  makeEngine();
+  kvrm_request asking{};
+  asking.top_logprobs = 4;
+  EXPECT_EQ(submit(asking), KVRM_INVALID_ARGUMENT);
+  EXPECT_STREQ(kvrm_last_error(), "top_logprobs: 4 is there without logprobs");
+  asking.logprobs = 1;
+  asking.top_logprobs = 21;
+  EXPECT_EQ(submit(asking), KVRM_INVALID_ARGUMENT);
+  EXPECT_STREQ(kvrm_last_error(), "top logprobs: 21 is outside 0..20");
 }

@@ -122,18 +122,29 @@ TEST_F(CudaAhead, WhatIsOverwrittenFollowsNobody) {
 namespace {
 
 struct Recorder : EngineObserver {
+  void onToken(RequestId id, int32_t, const TokenLogprobs *told) override {
+    if (!told)
+      return;
+    logprobs[id].push_back(told->logprob);
+    for (const TokenLogprob &each : told->likeliest) {
+      logprobs[id].push_back(each.token);
+      logprobs[id].push_back(each.logprob);
+    }
+  }
   void onFinish(RequestResult &result) override {
     tokens[result.id] = result.tokens;
     reasons[result.id] = result.finish;
   }
 
   std::map<RequestId, Tokens> tokens;
+  std::map<RequestId, std::vector<double>> logprobs; ///< in a row
   std::map<RequestId, FinishReason> reasons;
 };
 
 /// Eight requests of unlike lengths, more than there are slots. `errors` counts
-/// rounds that failed.
-Recorder serve(Decoder &decoder, int32_t &errors) {
+/// rounds that failed. Of those that ask for log probabilities some run beside
+/// others, and some are left alone.
+Recorder serve(Decoder &decoder, int32_t &errors, bool someAsk = false) {
   Recorder recorder;
   VirtualClock clock;
   EngineConfig config;
@@ -147,6 +158,8 @@ Recorder serve(Decoder &decoder, int32_t &errors) {
     spec.maxTokens = 1 + 3 * (i % 5);
     spec.sampling = {.temperature = i % 2 ? 0.7F : 0.F, .seed = uint64_t(i)};
     spec.stopTokens = {5, 17};
+    if (someAsk && i % 3 == 1)
+      spec.topLogprobs = i;
     EXPECT_TRUE(engine->submit(std::move(spec)));
   }
   for (int i = 0; i < 400 && !engine->isIdle(); ++i) {
@@ -230,6 +243,27 @@ TEST_F(CudaAhead, AnEngineGivesTheSameTokens) {
     if (on.isPaged()) {
       EXPECT_EQ(hasty->freePages(), hasty->poolPages());
     }
+  }
+}
+
+/// They come with logits of a step that is waited for, whoever went ahead
+/// before.
+TEST_F(CudaAhead, AnEngineGivesTheSameLogprobs) {
+  for (const Case &on : allCases()) {
+    int32_t errors = 0;
+    std::unique_ptr<Decoder> unasked = makeDecoder(on);
+    const Recorder plain = serve(*unasked, errors);
+    Patient patient(makeDecoder(on));
+    const Recorder want = serve(patient, errors, /*someAsk=*/true);
+    std::unique_ptr<Decoder> hasty = makeDecoder(on);
+    const Recorder got = serve(*hasty, errors, /*someAsk=*/true);
+    EXPECT_EQ(errors, 0);
+    EXPECT_EQ(want.tokens, plain.tokens);
+    EXPECT_EQ(got.tokens, plain.tokens);
+    EXPECT_EQ(got.logprobs.size(), 3u);
+    EXPECT_EQ(got.logprobs, want.logprobs);
+    for (const auto &[id, told] : got.logprobs)
+      EXPECT_EQ(told.size(), got.tokens.at(id).size() * size_t(1 + 2 * id));
   }
 }
 

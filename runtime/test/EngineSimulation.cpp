@@ -7,6 +7,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "EngineSimulation.h"
+#include "LogprobsReference.h"
 #include "SimulatedDecoder.h"
 #include "kvrm/runtime/serving/Engine.h"
 
@@ -31,17 +32,21 @@ private:
   struct Expectation {
     std::vector<int32_t> tokens; ///< that it gets alone
     FinishReason finish = FinishReason::MaxTokens;
+    RequestSpec spec;
     std::vector<int32_t> seen;
     bool isCancelled = false;
   };
 
-  void onToken(RequestId id, int32_t token) override;
+  void onToken(RequestId id, int32_t token,
+               const TokenLogprobs *logprobs) override;
   void onFinish(RequestResult &result) override;
 
   void makeShape();
   EngineConfig makeConfig();
   RequestSpec makeRequest();
   Expectation alone(const RequestSpec &spec) const;
+  void verifyLogprobs(RequestId id, int32_t token,
+                      const TokenLogprobs *logprobs);
   void act();
   void submit();
   void cancel();
@@ -59,6 +64,7 @@ private:
   VirtualClock clock;
   DecoderShape shape;
   int32_t parkingPages = 0;
+  int32_t askingPercent = 0; ///< requests that ask for log probabilities
   std::unique_ptr<SimulatedDecoder> decoder;
   std::unique_ptr<Engine> engine;
   std::vector<std::vector<int32_t>> prefixes; ///< that prompts start with
@@ -87,6 +93,7 @@ void Simulation::makeShape() {
   shape.prefillChunk = random.between(1, 16);
   shape.mixes = random.percent(50);
   shape.stepsAhead = random.below(3);
+  askingPercent = random.percent(50) ? 0 : random.below(60);
   int32_t pages = (shape.capacity + shape.pageTokens - 1) / shape.pageTokens;
   // From hardly one request to more than enough for all.
   shape.poolPages =
@@ -118,12 +125,15 @@ RequestSpec Simulation::makeRequest() {
   spec.maxTokens = random.percent(5) ? 1000 : random.between(1, 30);
   if (random.percent(20))
     spec.stopTokens = {random.below(shape.vocabulary)};
+  if (random.percent(askingPercent))
+    spec.topLogprobs = random.between(0, mostTopLogprobs);
   return spec;
 }
 
 /// What a request comes to, by the definition.
 Simulation::Expectation Simulation::alone(const RequestSpec &spec) const {
   Expectation expected;
+  expected.spec = spec;
   std::vector<int32_t> history = spec.prompt;
   while (true) {
     int32_t token = SimulatedDecoder::follows(history, shape.vocabulary);
@@ -142,11 +152,34 @@ Simulation::Expectation Simulation::alone(const RequestSpec &spec) const {
   }
 }
 
-void Simulation::onToken(RequestId id, int32_t token) {
+void Simulation::onToken(RequestId id, int32_t token,
+                         const TokenLogprobs *logprobs) {
   auto at = live.find(id);
   if (at == live.end())
     return fail("a token for request ", id, ", which is not there");
+  verifyLogprobs(id, token, logprobs);
   at->second.seen.push_back(token);
+}
+
+void Simulation::verifyLogprobs(RequestId id, int32_t token,
+                                const TokenLogprobs *logprobs) {
+  const auto &[tokens, finish, spec, seen, isCancelled] = live.at(id);
+  if ((logprobs != nullptr) != spec.topLogprobs.has_value())
+    return fail("request ", id, logprobs ? " did not ask" : " asked",
+                " for log probabilities");
+  if (!logprobs)
+    return;
+  ++outcome.logprobs;
+  std::vector<int32_t> history = spec.prompt;
+  history.insert(history.end(), seen.begin(), seen.end());
+  std::string wrong = reference::difference(
+      *logprobs,
+      reference::logprobsOf(
+          SimulatedDecoder::logitsAfter(history, shape.vocabulary), token,
+          *spec.topLogprobs),
+      1e-12);
+  if (!wrong.empty())
+    fail("request ", id, ": ", wrong);
 }
 
 void Simulation::onFinish(RequestResult &result) {

@@ -33,6 +33,7 @@ struct Outcome {
   int64_t cancelled = 0;
   int64_t finished = 0;
   int64_t mixedSteps = 0;
+  int64_t logprobs = 0; ///< tokens that came with theirs
   int64_t parked = 0;
   int64_t recomputed = 0;
   int64_t evicted = 0;

@@ -8,6 +8,7 @@
 
 #include "kvrm/runtime/serving/Engine.h"
 #include "EngineSimulation.h"
+#include "LogprobsReference.h"
 #include "SimulatedDecoder.h"
 #include "ToyModel.h"
 #include "ToyPackage.h"
@@ -26,11 +27,17 @@ namespace {
 /// Keeps all that it is told.
 class Recorder : public EngineObserver {
 public:
-  void onToken(RequestId, int32_t) override { ++tokens; }
+  void onToken(RequestId id, int32_t,
+               const TokenLogprobs *likelihood) override {
+    ++tokens;
+    if (likelihood)
+      logprobs[id].push_back(*likelihood);
+  }
   void onFinish(RequestResult &result) override {
     results[result.id] = std::move(result);
   }
   std::map<RequestId, RequestResult> results;
+  std::map<RequestId, std::vector<TokenLogprobs>> logprobs;
   int tokens = 0;
 };
 
@@ -187,6 +194,12 @@ TEST_P(EngineOnSession, RefusesWhatCanNeverRun) {
             "prompt of 51 tokens exceeds the capacity 50");
   EXPECT_EQ(message({1}, INT32_MAX), "");
   EXPECT_EQ(engine->stats().submitted, 1);
+  for (int32_t count : {-1, 21}) {
+    RequestSpec spec = makeSpec({1}, 1);
+    spec.topLogprobs = count;
+    EXPECT_EQ(engine->submit(spec).status().message(),
+              "top logprobs: " + std::to_string(count) + " is outside 0..20");
+  }
 }
 
 /// Preempted requests go on as if nothing had been, however they are kept.
@@ -222,6 +235,41 @@ TEST_P(EngineOnSession, ASmallPoolOnlyDelays) {
     EXPECT_EQ(engine->stats().unparked, engine->stats().parked);
     if (policy == PreemptionPolicy::Recompute) {
       EXPECT_GT(engine->stats().recomputed, 0);
+    }
+  }
+}
+
+/// Those of the model in float64, whose logits differ by what f32 rounds.
+TEST_P(EngineOnSession, LogprobsAreThoseOfTheModel) {
+  std::unique_ptr<Decoder> session = makeDecoder();
+  std::unique_ptr<Engine> engine = makeEngine(*session);
+  std::vector<RequestSpec> specs;
+  for (int i = 0; i < 7; ++i) {
+    RequestSpec spec = makeSpec(tamePrompt(i, 6), 6);
+    if (i % 3 > 0) // no two are likely enough to change places
+      spec.topLogprobs = i % 3 - 1;
+    spec.sampling = {.temperature = 0, .topK = 1};
+    specs.push_back(spec);
+    ASSERT_TRUE(engine->submit(spec));
+  }
+  ASSERT_TRUE(runAll(*engine).isOk());
+  for (int i = 0; i < 7; ++i) {
+    const RequestSpec &spec = specs[static_cast<size_t>(i)];
+    const std::vector<TokenLogprobs> &got = recorder.logprobs[i];
+    ASSERT_EQ(got.size(), spec.topLogprobs ? 6u : 0u);
+    toy::Reference model;
+    std::vector<double> logits;
+    for (int32_t token : spec.prompt)
+      logits = model.append(token);
+    for (size_t at = 0; at < got.size(); ++at) {
+      int32_t token = recorder.results[i].tokens[at];
+      EXPECT_EQ(reference::difference(
+                    got[at],
+                    reference::logprobsOf(logits, token, *spec.topLogprobs),
+                    1e-2),
+                "")
+          << "request " << i << ", token " << at;
+      logits = model.append(token);
     }
   }
 }
@@ -484,6 +532,114 @@ TEST_F(EngineOnSimulation, ARoundThatUnparksPrefillsToo) {
   EXPECT_EQ(engine->lastRound().decodeTokens, 1);
 }
 
+/// What requests of an engine under churn are told is of the logits by which
+/// their tokens were chosen; it costs others nothing but going ahead.
+TEST_F(EngineOnSimulation, LogprobsAreThoseOfTheLogits) {
+  struct Case {
+    bool mixes;
+    int32_t stepsAhead;
+    PreemptionPolicy preemption;
+  };
+  for (const auto &[mixes, stepsAhead, preemption] :
+       {Case{false, 0, PreemptionPolicy::Park},
+        Case{true, 0, PreemptionPolicy::Recompute},
+        Case{false, 2, PreemptionPolicy::Recompute},
+        Case{true, 1, PreemptionPolicy::Park},
+        Case{true, 2, PreemptionPolicy::Recompute}}) {
+    DecoderShape shape = shapeOf(4, 20);
+    shape.mixes = mixes;
+    shape.stepsAhead = stepsAhead;
+    shape.parkingPlaces = 2;
+    EngineConfig config;
+    config.preemption = preemption;
+    recorder = Recorder();
+    engine.reset(); // before its decoder
+    make(shape, config, 32);
+    for (int i = 0; i < 12; ++i) {
+      RequestSpec spec = makeSpec(promptOf(5 + 2 * i, i), 20);
+      if (i % 3 == 1)
+        spec.topLogprobs = 2 * i;
+      ASSERT_TRUE(engine->submit(spec));
+    }
+    ASSERT_TRUE(runAll(*engine).isOk());
+    EXPECT_GT(engine->stats().parked + engine->stats().recomputed, 0);
+    EXPECT_EQ(engine->stats().mixedSteps > 0, mixes);
+    EXPECT_GT(decoder->stepsWithLogits(), 0);
+    EXPECT_EQ(decoder->stepsForLater() > 0, stepsAhead > 0);
+    for (int i = 0; i < 12; ++i) {
+      std::vector<int32_t> history = promptOf(5 + 2 * i, i);
+      const std::vector<int32_t> &tokens = recorder.results[i].tokens;
+      const std::vector<TokenLogprobs> &got = recorder.logprobs[i];
+      ASSERT_EQ(got.size(), i % 3 == 1 ? tokens.size() : 0u);
+      for (size_t at = 0; at < tokens.size(); ++at) {
+        std::vector<float> logits =
+            simulation::SimulatedDecoder::logitsAfter(history, 50);
+        EXPECT_EQ(tokens[at],
+                  simulation::SimulatedDecoder::follows(history, 50));
+        if (i % 3 == 1) {
+          EXPECT_EQ(reference::difference(
+                        got[at],
+                        reference::logprobsOf(logits, tokens[at], 2 * i),
+                        1e-12),
+                    "")
+              << "request " << i << ", token " << at;
+        }
+        history.push_back(tokens[at]);
+      }
+    }
+  }
+}
+
+/// Logits are of the unscaled ones, and of tokens that sampling never takes.
+TEST_F(EngineOnSimulation, LogprobsDoNotDependOnSampling) {
+  make(shapeOf(1, 32), {});
+  RequestSpec spec = makeSpec(promptOf(3, 1), 8);
+  spec.topLogprobs = 3;
+  spec.sampling = {.temperature = 5, .topP = 0.9F, .topK = 20, .seed = 3};
+  ASSERT_TRUE(engine->submit(spec));
+  ASSERT_TRUE(runAll(*engine).isOk());
+  std::vector<int32_t> history = spec.prompt;
+  for (size_t at = 0; at < 8; ++at) {
+    int32_t token = recorder.results[0].tokens[at];
+    EXPECT_EQ(reference::difference(
+                  recorder.logprobs[0][at],
+                  reference::logprobsOf(
+                      simulation::SimulatedDecoder::logitsAfter(history, 50),
+                      token, 3),
+                  1e-12),
+              "");
+    history.push_back(token);
+  }
+}
+
+/// Steps bring logits only for tokens whose requests asked: not while a prompt
+/// is computed, nor once all have ended that did.
+TEST_F(EngineOnSimulation, OtherStepsBringNoLogits) {
+  EngineConfig config;
+  config.stallFactor = 0;
+  DecoderShape shape = shapeOf(2, 64);
+  shape.mixes = true;
+  shape.stepsAhead = 1;
+  make(shape, config);
+  ASSERT_TRUE(engine->submit(makeSpec(promptOf(4, 0), 40)));
+  for (int round = 0; round < 5; ++round)
+    ASSERT_TRUE(engine->step().isOk());
+  EXPECT_EQ(decoder->stepsWithLogits(), 0);
+  RequestSpec asking = makeSpec(promptOf(24, 1), 4);
+  asking.topLogprobs = 0;
+  ASSERT_TRUE(engine->submit(asking));
+  for (int chunk = 0; chunk < 2; ++chunk)
+    ASSERT_TRUE(engine->step().isOk());
+  EXPECT_EQ(engine->stats().mixedSteps, 1) << "one of them is under way";
+  EXPECT_EQ(decoder->stepsWithLogits(), 0);
+  int64_t before = decoder->stepsForLater();
+  ASSERT_TRUE(runAll(*engine).isOk());
+  EXPECT_EQ(decoder->stepsWithLogits(), 4);
+  EXPECT_EQ(recorder.logprobs[1].size(), 4u);
+  EXPECT_EQ(recorder.results[0].tokens.size(), 40u);
+  EXPECT_GT(decoder->stepsForLater(), before) << "others go ahead again";
+}
+
 TEST_F(EngineOnSimulation, AFailedStepLosesNothing) {
   make(shapeOf(2, 32), {});
   for (int i = 0; i < 3; ++i)
@@ -507,14 +663,17 @@ TEST_F(EngineOnSimulation, AFailedStepLosesNothing) {
 TEST(EngineSimulation, SeedsWithFaults) {
   int64_t faults = 0;
   int64_t mixedSteps = 0;
+  int64_t logprobs = 0;
   for (uint64_t seed = 1; seed <= 3000; ++seed) {
     simulation::Outcome outcome = simulation::simulate(seed, false);
     ASSERT_EQ(outcome.failure, "") << "kvrm-simulate --replay " << seed;
     faults += outcome.faults;
     mixedSteps += outcome.mixedSteps;
+    logprobs += outcome.logprobs;
   }
   EXPECT_GT(faults, 10000);
   EXPECT_GT(mixedSteps, 10000);
+  EXPECT_GT(logprobs, 10000);
 }
 
 TEST(EngineSimulation, ASeedReplaysExactly) {

@@ -42,12 +42,29 @@ SimulatedDecoder::SimulatedDecoder(const DecoderShape &shape,
               -1);
 }
 
-int32_t SimulatedDecoder::follows(std::span<const int32_t> history,
-                                  int32_t vocabulary) {
+static uint64_t hashOf(std::span<const int32_t> history) {
   uint64_t hash = 0;
   for (int32_t token : history)
     hash = Random(hash ^ static_cast<uint32_t>(token)).next();
-  return static_cast<int32_t>(hash % static_cast<uint64_t>(vocabulary));
+  return hash;
+}
+
+int32_t SimulatedDecoder::follows(std::span<const int32_t> history,
+                                  int32_t vocabulary) {
+  return static_cast<int32_t>(hashOf(history) %
+                              static_cast<uint64_t>(vocabulary));
+}
+
+std::vector<float>
+SimulatedDecoder::logitsAfter(std::span<const int32_t> history,
+                              int32_t vocabulary) {
+  uint64_t hash = hashOf(history);
+  Random numbers(hash);
+  std::vector<float> logits(static_cast<size_t>(vocabulary));
+  for (float &logit : logits)
+    logit = static_cast<float>(numbers.below(16)) / 4.0F - 3.0F;
+  logits[hash % static_cast<uint64_t>(vocabulary)] = 1;
+  return logits;
 }
 
 bool SimulatedDecoder::strikes(int32_t chance) {
@@ -89,8 +106,7 @@ void SimulatedDecoder::compute(int32_t slot, int32_t row,
   std::vector<int32_t> history;
   for (int32_t i = 0; i < length(slot); ++i)
     history.push_back(cell(slot, i));
-  std::vector<float> logits(static_cast<size_t>(bounds.vocabulary));
-  logits[static_cast<size_t>(follows(history, bounds.vocabulary))] = 1;
+  std::vector<float> logits = logitsAfter(history, bounds.vocabulary);
   if (outputs.logits)
     std::ranges::copy(logits, outputs.logits + row * bounds.vocabulary);
   if (outputs.next)
@@ -117,6 +133,7 @@ Status SimulatedDecoder::prefill(int32_t slot, std::span<const int32_t> tokens,
   }
   write(slot, tokens);
   compute(slot, 0, outputs);
+  withLogits += outputs.logits != nullptr;
   return Status::ok();
 }
 
@@ -142,6 +159,8 @@ SimulatedDecoder::fed(std::span<const int32_t> tokens) const {
 void SimulatedDecoder::start(const StepOutputs &outputs,
                              std::vector<int32_t> next) {
   std::ranges::fill(following, -1);
+  withLogits += outputs.logits != nullptr;
+  forLater += outputs.isLater;
   if (!outputs.isLater)
     return;
   KVRM_CHECK(underWay.size() <= static_cast<size_t>(bounds.stepsAhead),

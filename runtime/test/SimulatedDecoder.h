@@ -65,9 +65,15 @@ public:
 
   void setFaults(const Faults &chances) { faults = chances; }
   int64_t faultsMade() const { return made; }
+  /// Steps, prompts' among them, whose logits were wanted.
+  int64_t stepsWithLogits() const { return withLogits; }
+  int64_t stepsForLater() const { return forLater; }
 
   /// The token that follows `history`.
   static int32_t follows(std::span<const int32_t> history, int32_t vocabulary);
+  /// The logits that do: of that token the greatest, and many equal ones.
+  static std::vector<float> logitsAfter(std::span<const int32_t> history,
+                                        int32_t vocabulary);
 
   const kvrm::DecoderShape &shape() const override { return bounds; }
   kvrm::Status prefill(int32_t slot, std::span<const int32_t> tokens,
@@ -130,6 +136,8 @@ private:
   Random random;
   Faults faults;
   int64_t made = 0;
+  int64_t withLogits = 0;
+  int64_t forLater = 0;
   std::optional<kvrm::BlockPager> pager;
   std::optional<kvrm::BlockPager> parking;
   std::vector<int32_t> pool; ///< [pages][pageTokens]

@@ -149,7 +149,7 @@ public:
       stream.emplace(*tokenizer, /*skipSpecial=*/true);
   }
 
-  void onToken(RequestId, int32_t token) override {
+  void onToken(RequestId, int32_t token, const TokenLogprobs *) override {
     // Here, as a request that ends with this token is gone after the round.
     peakLiveBytes = std::max(peakLiveBytes, session.liveKvBytes());
     if (isJson || results.size() > 1)

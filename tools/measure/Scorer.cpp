@@ -8,6 +8,8 @@
 
 #include "Scorer.h"
 
+#include "kvrm/runtime/serving/LogSoftmax.h"
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -39,13 +41,8 @@ Status Scorer::take(size_t index, const float *row) {
   const float *best = std::max_element(row, end);
   sequence.choices.push_back(static_cast<int32_t>(best - row));
   size_t next = static_cast<size_t>(sequence.prompt) + step;
-  if (next < sequence.ids.size()) {
-    double sum = 0;
-    for (const float *at = row; at != end; ++at)
-      sum += std::exp(static_cast<double>(*at) - *best);
-    sequence.logLikelihood +=
-        static_cast<double>(row[sequence.ids[next]]) - *best - std::log(sum);
-  }
+  if (next < sequence.ids.size())
+    sequence.logLikelihood += LogSoftmax({row, end}).of(sequence.ids[next]);
   return file ? file->write(static_cast<int64_t>(index),
                             static_cast<int64_t>(step), row)
               : Status::ok();

@@ -31,7 +31,7 @@ void Recorder::submitted(size_t item, int64_t due) {
   tracks[item].isSubmitted = true;
 }
 
-void Recorder::onToken(RequestId id, int32_t) {
+void Recorder::onToken(RequestId id, int32_t, const TokenLogprobs *) {
   size_t item = items[static_cast<size_t>(id)];
   Track &track = tracks[item];
   int64_t time = now();

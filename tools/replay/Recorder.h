@@ -29,7 +29,8 @@ public:
 
   /// The engine took an item of the workload; it numbers them in this order.
   void submitted(size_t item, int64_t due);
-  void onToken(RequestId id, int32_t token) override;
+  void onToken(RequestId id, int32_t token,
+               const TokenLogprobs *logprobs) override;
   void onFinish(RequestResult &finished) override;
 
   /// When the last token of all came; 0 = none.

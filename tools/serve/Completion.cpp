@@ -55,12 +55,17 @@ Outcome Completion::lost() const {
 
 /// Adds what has come from the engine to `part`. Returns how the request has
 /// ended, once it has.
-std::optional<Outcome> Completion::add(const TokenStream::Batch &batch,
+std::optional<Outcome> Completion::add(TokenStream::Batch batch,
                                        ReplyPart &part) {
-  for (int32_t token : batch.tokens) {
+  for (size_t i = 0; i < batch.tokens.size(); ++i) {
+    int32_t token = batch.tokens[i];
     ++usage.completion;
     part.tokens.push_back(token);
+    if (request.topLogprobs)
+      heldLogprobs.push_back(
+          {token, std::move(batch.logprobs[i]), text.placeOf(token)});
     part.text += text.push(token);
+    showLogprobs(part);
     if (text.isStopped()) {
       part.finish = "stop";
       return Outcome::Stop;
@@ -72,10 +77,19 @@ std::optional<Outcome> Completion::add(const TokenStream::Batch &batch,
   return endOf(*batch.end, part);
 }
 
+/// Moves to `part` what is held of tokens whose text is a part of the answer.
+void Completion::showLogprobs(ReplyPart &part) {
+  while (!heldLogprobs.empty() && text.isShown(heldLogprobs.front().place)) {
+    part.logprobs.push_back(std::move(heldLogprobs.front()));
+    heldLogprobs.pop_front();
+  }
+}
+
 Outcome Completion::endOf(const StreamEnd &end, ReplyPart &part) {
   switch (end.kind) {
   case StreamEnd::Finished:
     part.text += text.finish();
+    showLogprobs(part);
     part.finish = end.reason == FinishReason::Stop ? "stop" : "length";
     return end.reason == FinishReason::Stop ? Outcome::Stop : Outcome::Length;
   case StreamEnd::Refused:

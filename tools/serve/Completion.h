@@ -20,6 +20,7 @@
 #include "HttpConnection.h"
 #include "TextStream.h"
 
+#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
@@ -44,7 +45,8 @@ public:
   std::variant<Outcome, ApiError> run();
 
 private:
-  std::optional<Outcome> add(const TokenStream::Batch &batch, ReplyPart &part);
+  std::optional<Outcome> add(TokenStream::Batch batch, ReplyPart &part);
+  void showLogprobs(ReplyPart &part);
   Outcome endOf(const StreamEnd &end, ReplyPart &part);
   Outcome lost() const;
   bool writePart(const ReplyPart &part);
@@ -53,6 +55,7 @@ private:
   const CompletionRequest &request;
   CompletionReply reply;
   TextStream text;
+  std::deque<LikelyToken> heldLogprobs; ///< whose text may yet be cut away
   Usage usage;
   std::shared_ptr<TokenStream> stream;
   EngineThread &engine;

@@ -10,6 +10,10 @@
 #define KVRM_TOOLS_SERVE_COMPLETIONREPLY_H
 
 #include "CompletionRequest.h"
+#include "TextStream.h"
+
+#include "kvrm/runtime/serving/LogSoftmax.h"
+#include "kvrm/text/Tokenizer.h"
 
 #include <cstdint>
 #include <string>
@@ -24,19 +28,34 @@ struct Usage {
   int32_t completion = 0;
 };
 
+/// A token of an answer, and how likely it was.
+struct LikelyToken {
+  int32_t token = -1;
+  TokenLogprobs logprobs;
+  TextPosition place; ///< of its text in the answer
+};
+
 /// A piece of an answer, or all of it.
 struct ReplyPart {
   std::string text;
-  std::vector<int32_t> tokens;  ///< said only if they were asked for
+  std::vector<int32_t> tokens;       ///< said only if they were asked for
+  std::vector<LikelyToken> logprobs; ///< if they were asked for
   const char *finish = nullptr; ///< "stop" or "length" in the last; else null
+};
+
+/// Who answers, and to what.
+struct ReplyContext {
+  std::string id;
+  std::string model;
+  const Tokenizer *tokenizer = nullptr; ///< null: tokens have no text
+  size_t promptCharacters = 0;
 };
 
 /// Writes JSON in the forms of OpenAI's API.
 class CompletionReply {
 public:
-  /// `request` outlives it.
-  CompletionReply(const CompletionRequest &request, std::string id,
-                  std::string model);
+  /// `request` and the tokenizer outlive it.
+  CompletionReply(const CompletionRequest &request, ReplyContext context);
 
   /// The body of an answer that is not streamed.
   std::string whole(const ReplyPart &part, const Usage &usage) const;
@@ -50,8 +69,7 @@ public:
 
 private:
   const CompletionRequest &request;
-  std::string id;
-  std::string model;
+  ReplyContext context;
   int64_t created; ///< seconds since 1970
 };
 

@@ -8,6 +8,7 @@
 
 #include "CompletionRequest.h"
 
+#include "kvrm/runtime/serving/LogSoftmax.h"
 #include "kvrm/runtime/support/OneLine.h"
 
 #include <algorithm>
@@ -52,12 +53,11 @@ struct NeutralField {
 };
 } // namespace
 
-constexpr std::array<NeutralField, 15> neutralFields = {{
+constexpr std::array<NeutralField, 14> neutralFields = {{
     {"n", "1"},
     {"best_of", "1"},
     {"echo", "false"},
     {"suffix", "\"\""},
-    {"logprobs", "false"},
     {"top_logprobs", "0"},
     {"presence_penalty", "0"},
     {"frequency_penalty", "0"},
@@ -105,13 +105,14 @@ public:
     return value && value->is_boolean() && value->get<bool>();
   }
 
-  std::optional<int32_t> integer(const char *name, int32_t low) {
+  std::optional<int32_t> integer(const char *name, int32_t low,
+                                 int32_t high = INT32_MAX) {
     const json *value = find(name);
     if (!value)
       return std::nullopt;
-    if (!isInteger(*value, low, INT32_MAX)) {
+    if (!isInteger(*value, low, high)) {
       fail(name, "is not a whole number of " + std::to_string(low) + " to " +
-                     std::to_string(INT32_MAX));
+                     std::to_string(high));
       return std::nullopt;
     }
     return value->get<int32_t>();
@@ -135,16 +136,17 @@ public:
                                        : std::string();
   }
 
-  /// Refuses what is not done here, and then what nobody knows.
+  /// Refuses what is not done here, unless somebody has read it, and then what
+  /// nobody knows.
   void refuseOthers() {
     for (const auto &[name, neutral] : neutralFields)
-      if (const json *value = find(name);
+      if (const json *value = isKnown(name) ? nullptr : find(name);
           value && *value != json::parse(neutral))
         fail(name, "is not supported, but for " + std::string(neutral),
              "unsupported_parameter");
     known.insert(known.end(), ignoredFields.begin(), ignoredFields.end());
     for (const auto &[name, value] : object.items())
-      if (std::ranges::find(known, name) == known.end())
+      if (!isKnown(name))
         fail(shown(name).c_str(), "is no field that is known here",
              "unknown_parameter");
   }
@@ -160,6 +162,10 @@ public:
   std::optional<ApiError> error;
 
 private:
+  bool isKnown(std::string_view name) const {
+    return std::ranges::find(known, name) != known.end();
+  }
+
   const json &object;
   std::vector<std::string_view> known;
 };
@@ -310,6 +316,23 @@ static void readMaxTokens(FieldReader &fields, CompletionRequest &out) {
     out.maxTokens = other;
 }
 
+/// A chat asks by two fields, a completion by a number, of which false is none.
+static void readLogprobs(FieldReader &fields, CompletionRequest &out) {
+  if (out.api == Api::Completions) {
+    const json *asked = fields.find("logprobs");
+    if (asked && *asked != false)
+      out.topLogprobs = fields.integer("logprobs", 0, maxCompletionLogprobs);
+    return;
+  }
+  bool isAsked = fields.boolean("logprobs");
+  int32_t count =
+      fields.integer("top_logprobs", 0, mostTopLogprobs).value_or(0);
+  if (isAsked)
+    out.topLogprobs = count;
+  else if (count > 0)
+    fields.fail("top_logprobs", "is there without logprobs");
+}
+
 static void readStreaming(FieldReader &fields, CompletionRequest &out) {
   out.streams = fields.boolean("stream");
   const json *options = fields.find("stream_options");
@@ -390,6 +413,7 @@ std::optional<ApiError> serve::parseCompletionRequest(Api api,
   out.sampling.topK = fields.integer("top_k", 0).value_or(0);
   readSeed(fields, out);
   readStops(fields, out);
+  readLogprobs(fields, out);
   readStreaming(fields, out);
   out.ignoresEos = fields.boolean("ignore_eos");
   out.returnsTokenIds = fields.boolean("return_token_ids");

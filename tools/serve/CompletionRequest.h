@@ -35,6 +35,7 @@ constexpr int32_t maxJsonDepth = 32;
 constexpr size_t maxMessages = 4096;
 constexpr size_t maxStops = 4;
 constexpr size_t maxStopBytes = 1024;
+constexpr int32_t maxCompletionLogprobs = 5; ///< a chat's: mostTopLogprobs
 
 struct CompletionRequest {
   Api api = Api::Completions;
@@ -46,6 +47,8 @@ struct CompletionRequest {
   SamplingSettings sampling; ///< the seed is `seed` or anything
   std::optional<uint64_t> seed;
   std::vector<std::string> stops;
+  /// Set: log probabilities are wanted, and those of so many of the likeliest.
+  std::optional<int32_t> topLogprobs;
   bool streams = false;
   bool includesUsage = false; ///< as the last part of a stream
   bool ignoresEos = false;

@@ -170,7 +170,8 @@ void EngineThread::publish(const Decoder &decoder, const Engine &engine) {
   published.isFailing = failuresInRow > 0;
 }
 
-void EngineThread::onToken(RequestId id, int32_t token) {
+void EngineThread::onToken(RequestId id, int32_t token,
+                           const TokenLogprobs *logprobs) {
   Live &request = live.at(id);
   int64_t now = clock.now();
   if (request.lastToken < 0)
@@ -178,7 +179,7 @@ void EngineThread::onToken(RequestId id, int32_t token) {
   else
     metrics.observeNextToken(now - request.lastToken);
   request.lastToken = now;
-  request.stream->push(token);
+  request.stream->push(token, logprobs);
 }
 
 void EngineThread::onFinish(RequestResult &result) {

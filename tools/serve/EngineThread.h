@@ -93,7 +93,8 @@ private:
   void cancelIn(Engine &engine, const TokenStream *stream);
   void round(Engine &engine);
   void publish(const Decoder &decoder, const Engine &engine);
-  void onToken(RequestId id, int32_t token) override;
+  void onToken(RequestId id, int32_t token,
+               const TokenLogprobs *logprobs) override;
   void onFinish(RequestResult &result) override;
 
   const EngineConfig config;

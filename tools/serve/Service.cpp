@@ -155,9 +155,10 @@ void Service::complete(Api api, const HttpRequest &http,
                             connection);
   std::string id =
       (api == Api::Chat ? "chatcmpl-" : "cmpl-") + std::to_string(nextId++);
-  Completion completion(request, {request, std::move(id), served.model},
-                        served.tokenizer, promptTokens, stream.take(), engine,
-                        connection);
+  CompletionReply reply(request, {std::move(id), served.model, served.tokenizer,
+                                  promptCharacters(request)});
+  Completion completion(request, std::move(reply), served.tokenizer,
+                        promptTokens, stream.take(), engine, connection);
   std::variant<Outcome, ApiError> result = completion.run();
   if (const auto *failed = std::get_if<ApiError>(&result))
     return refuseCompletion(*failed, connection);
@@ -185,6 +186,7 @@ std::optional<ApiError> Service::makeSpec(const CompletionRequest &request,
     return error;
   if (std::optional<ApiError> error = setMaxTokens(request, spec))
     return error;
+  spec.topLogprobs = request.topLogprobs;
   spec.sampling = request.sampling;
   spec.sampling.seed = request.seed ? *request.seed
                                     : uint64_t(std::random_device()()) << 32 |
@@ -210,6 +212,17 @@ Service::encode(const CompletionRequest &request) const {
   return request.api == Api::Chat
              ? encodeChat(*served.tokenizer, request.messages)
              : encodePrompt(*served.tokenizer, request.prompt);
+}
+
+/// Of the prompt of a completion: offsets of its tokens count from there.
+size_t Service::promptCharacters(const CompletionRequest &request) const {
+  if (!request.topLogprobs || request.api == Api::Chat)
+    return 0;
+  if (!request.promptIds)
+    return countCharacters(request.prompt);
+  return served.tokenizer
+             ? countCharacters(served.tokenizer->decode(*request.promptIds))
+             : 0;
 }
 
 std::optional<ApiError> Service::setPrompt(const CompletionRequest &request,

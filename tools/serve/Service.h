@@ -55,6 +55,7 @@ private:
   std::optional<ApiError> accepts(const HttpRequest &request) const;
   std::optional<ApiError> makeSpec(const CompletionRequest &request,
                                    RequestSpec &spec) const;
+  size_t promptCharacters(const CompletionRequest &request) const;
   std::optional<ApiError> setPrompt(const CompletionRequest &request,
                                     RequestSpec &spec) const;
   std::optional<ApiError> setMaxTokens(const CompletionRequest &request,

@@ -49,16 +49,45 @@ std::string StopFilter::finish() { return std::exchange(held, {}); }
 
 TextStream::TextStream(const Tokenizer *tokenizer,
                        std::vector<std::string> stops)
-    : filter(std::move(stops)) {
+    : tokenizer(tokenizer), filter(std::move(stops)), isWhole(!tokenizer) {
   if (tokenizer)
     decoder.emplace(*tokenizer, /*skipSpecial=*/true);
 }
 
+static bool startsCharacter(char byte) { return (byte & 0xc0) != 0x80; }
+
+size_t serve::countCharacters(std::string_view text) {
+  return static_cast<size_t>(std::ranges::count_if(text, startsCharacter));
+}
+
+TextPosition TextStream::placeOf(int32_t token) const {
+  TextPosition place = decoded;
+  if (!decoder || !decoder->isHolding() || tokenizer->isSpecial(token))
+    return place;
+  std::string_view bytes = tokenizer->bytesOf(token);
+  // What is held is no character then, and U+FFFD takes its place.
+  if (!bytes.empty() && startsCharacter(bytes.front())) {
+    place.bytes += 3;
+    ++place.characters;
+  }
+  return place;
+}
+
+/// What may be seen now that a piece of text is decoded.
+std::string TextStream::filtered(const std::string &piece) {
+  decoded.bytes += piece.size();
+  decoded.characters += countCharacters(piece);
+  std::string text = filter.push(piece);
+  shownBytes += text.size();
+  return text;
+}
+
 std::string TextStream::push(int32_t token) {
-  return decoder ? filter.push(decoder->push(token)) : std::string();
+  return decoder ? filtered(decoder->push(token)) : std::string();
 }
 
 std::string TextStream::finish() {
-  std::string text = decoder ? filter.push(decoder->finish()) : std::string();
+  std::string text = decoder ? filtered(decoder->finish()) : std::string();
+  isWhole = !isStopped();
   return text + filter.finish();
 }

@@ -46,6 +46,15 @@ private:
   bool stopped = false;
 };
 
+/// A place in the text that tokens have.
+struct TextPosition {
+  size_t bytes = 0;
+  size_t characters = 0;
+};
+
+/// Characters of valid UTF-8.
+size_t countCharacters(std::string_view text);
+
 class TextStream {
 public:
   /// Without a tokenizer (null) tokens have no text.
@@ -57,9 +66,23 @@ public:
   /// Whether a stop text was there. Tokens after it bring nothing.
   bool isStopped() const { return filter.isStopped(); }
 
+  /// Where the text of `token` begins if it is the next, whether what is before
+  /// it was given out or not. Tokens of one character are at its place.
+  TextPosition placeOf(int32_t token) const;
+  /// Whether text behind a place was given out, or none is left to be.
+  bool isShown(const TextPosition &place) const {
+    return place.bytes < shownBytes || isWhole;
+  }
+
 private:
+  std::string filtered(const std::string &piece);
+
+  const Tokenizer *tokenizer;
   std::optional<StreamDecoder> decoder;
+  TextPosition decoded;
+  size_t shownBytes = 0;
   StopFilter filter;
+  bool isWhole = false; ///< tokens have no text, or all of it was given out
 };
 
 } // namespace kvrm::serve

@@ -25,9 +25,11 @@ void TokenStream::accept() {
   ready.set();
 }
 
-void TokenStream::push(int32_t token) {
+void TokenStream::push(int32_t token, const TokenLogprobs *logprobs) {
   std::lock_guard lock(mutex);
   waiting.tokens.push_back(token);
+  if (logprobs)
+    waiting.logprobs.push_back(*logprobs);
   ready.set();
 }
 

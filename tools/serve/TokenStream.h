@@ -49,14 +49,16 @@ public:
 
   /// Says that the request will run. Readers see it before the first token.
   void accept();
-  void push(int32_t token);
+  /// `logprobs` is null unless the request asked for them.
+  void push(int32_t token, const TokenLogprobs *logprobs = nullptr);
   /// The last thing that a reader sees. A second end is not taken.
   void end(StreamEnd end);
 
   struct Batch {
     bool isAccepted = false; ///< by now
     std::vector<int32_t> tokens;
-    std::optional<StreamEnd> end; ///< after these tokens
+    std::vector<TokenLogprobs> logprobs; ///< of each, if asked for
+    std::optional<StreamEnd> end;        ///< after these tokens
   };
   /// What has come since the last call.
   Batch take();

@@ -37,6 +37,7 @@ TEST(CompletionRequest, DefaultsAreThoseOfTheApi) {
   EXPECT_FALSE(request.promptIds);
   EXPECT_FALSE(request.maxTokens);
   EXPECT_FALSE(request.seed);
+  EXPECT_FALSE(request.topLogprobs);
   EXPECT_EQ(request.sampling.temperature, 1);
   EXPECT_EQ(request.sampling.topP, 1);
   EXPECT_EQ(request.sampling.topK, 0);
@@ -116,6 +117,42 @@ TEST(CompletionRequest, MessagesAreTextOfKnownRoles) {
             "max_completion_tokens: is not what max_tokens says");
 }
 
+TEST(CompletionRequest, LogprobsAreAskedForAsEachApiHasIt) {
+  auto completion = [](const std::string &field) {
+    return parsed(Api::Completions, R"({"prompt": "a", )" + field + "}")
+        .topLogprobs;
+  };
+  EXPECT_EQ(completion(R"("logprobs": 0)"), 0);
+  EXPECT_EQ(completion(R"("logprobs": 5, "top_logprobs": 0)"), 5);
+  for (const char *none : {"null", "false"})
+    EXPECT_EQ(completion(std::string(R"("logprobs": )") + none), std::nullopt);
+
+  auto chat = [](const std::string &fields) {
+    return R"({"messages": [{"role": "user", "content": "a"}], )" + fields +
+           "}";
+  };
+  auto asked = [&](const std::string &fields) {
+    return parsed(Api::Chat, chat(fields)).topLogprobs;
+  };
+  EXPECT_EQ(asked(R"("logprobs": true)"), 0);
+  EXPECT_EQ(asked(R"("logprobs": true, "top_logprobs": null)"), 0);
+  EXPECT_EQ(asked(R"("logprobs": true, "top_logprobs": 20)"), 20);
+  EXPECT_EQ(asked(R"("logprobs": false, "top_logprobs": 0)"), std::nullopt);
+  EXPECT_EQ(asked(R"("top_logprobs": 0)"), std::nullopt);
+  for (const auto &[fields, why] :
+       {std::pair{R"("logprobs": 1)", "logprobs: is not true or false"},
+        {R"("logprobs": true, "top_logprobs": 21)",
+         "top_logprobs: is not a whole number of 0 to 20"},
+        {R"("logprobs": true, "top_logprobs": -1)",
+         "top_logprobs: is not a whole number of 0 to 20"},
+        {R"("logprobs": true, "top_logprobs": 1.5)",
+         "top_logprobs: is not a whole number of 0 to 20"},
+        {R"("top_logprobs": 1)", "top_logprobs: is there without logprobs"},
+        {R"("logprobs": false, "top_logprobs": 1)",
+         "top_logprobs: is there without logprobs"}})
+    EXPECT_EQ(refused(Api::Chat, chat(fields)), why) << fields;
+}
+
 TEST(CompletionRequest, WhatWouldChangeTheAnswerIsRefusedByName) {
   auto with = [](const std::string &field) {
     return R"({"prompt": "a", )" + field + "}";
@@ -131,7 +168,13 @@ TEST(CompletionRequest, WhatWouldChangeTheAnswerIsRefusedByName) {
        {std::pair{R"("n": 2)", "n: is not supported, but for 1"},
         {R"("best_of": 3)", "best_of: is not supported, but for 1"},
         {R"("echo": true)", "echo: is not supported, but for false"},
-        {R"("logprobs": 1)", "logprobs: is not supported, but for false"},
+        {R"("echo": true, "logprobs": 1)",
+         "echo: is not supported, but for false"},
+        {R"("logprobs": true)", "logprobs: is not a whole number of 0 to 5"},
+        {R"("logprobs": 6)", "logprobs: is not a whole number of 0 to 5"},
+        {R"("logprobs": -1)", "logprobs: is not a whole number of 0 to 5"},
+        {R"("logprobs": 1, "top_logprobs": 2)",
+         "top_logprobs: is not supported, but for 0"},
         {R"("logit_bias": {"5": 1})",
          "logit_bias: is not supported, but for {}"},
         {R"("presence_penalty": 0.5)",

@@ -11,6 +11,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "serve/Service.h"
+#include "LogprobsReference.h"
 #include "PacedDecoder.h"
 
 #include <arpa/inet.h>
@@ -256,6 +257,98 @@ TEST_F(ServiceTest, EveryPageSaysWhatItIs) {
   EXPECT_NE(one.until("\r\n\r\n").find("Content-Length: 16"),
             std::string::npos);
   EXPECT_EQ(one.answer().second, "{\"status\":\"ok\"}\n");
+}
+
+/// Tokens of the simulated decoder: 25 letters, and 25 pairs of them.
+static Tokenizer makeLetters() {
+  json vocabulary = json::object();
+  for (int32_t i = 0; i < 25; ++i) {
+    const char letter = static_cast<char>('a' + i);
+    vocabulary[std::string(1, letter)] = i;
+    vocabulary[std::string{static_cast<char>('a' + i % 3), letter}] = 25 + i;
+  }
+  json root = {
+      {"model",
+       {{"type", "BPE"}, {"vocab", vocabulary}, {"merges", json::array()}}},
+      {"pre_tokenizer", {{"pattern", json::array()}}}};
+  Expected<Tokenizer> made = Tokenizer::parse(root.dump(), "letters.json");
+  EXPECT_TRUE(made) << made.status().message();
+  return made.take();
+}
+
+/// The lists of an answer's log probabilities, or of all events of a stream.
+static json joinedLogprobs(std::string_view answer) {
+  json joined = json::object();
+  constexpr std::string_view mark = "\"logprobs\":{";
+  for (size_t at = answer.find(mark); at != answer.npos;
+       at = answer.find(mark, at + 1)) {
+    std::string_view from = answer.substr(at + mark.size() - 1);
+    // No text in it has a brace.
+    size_t end = 0;
+    for (int depth = 0; end == 0 || depth > 0; ++end)
+      depth += (from[end] == '{') - (from[end] == '}');
+    const json lists = json::parse(from.substr(0, end));
+    for (const auto &[name, list] : lists.items())
+      for (const json &entry : list)
+        joined[name].push_back(entry);
+  }
+  return joined;
+}
+
+/// Of every token whose text begins before the stop text, and of no other.
+TEST_F(ServiceTest, LogprobsAreOfTheTokensThatAreShown) {
+  Tokenizer letters = makeLetters();
+  served.tokenizer = &letters;
+  pace.shape.stepsAhead = 1;
+  start();
+  Client one = client();
+  simulation::Random random(3);
+  for (int32_t i = 0; i < 60; ++i) {
+    const std::vector<int32_t> prompt = {i % 50, i / 3, 40};
+    std::vector<int32_t> tokens = Pace::follow(prompt, 12);
+    const std::string all = letters.decode(tokens);
+    json body = request(prompt, 12);
+    body["logprobs"] = i % 6;
+    size_t cut = all.size();
+    if (i % 4 > 0) {
+      auto place = static_cast<size_t>(random.below(int32_t(all.size())));
+      std::string stop = all.substr(place, static_cast<size_t>(1 + i % 4));
+      body["stop"] = stop;
+      cut = all.find(stop);
+    }
+    one.post("/v1/completions", body);
+    const std::string whole = one.answer().second;
+    EXPECT_EQ(json::parse(whole)["choices"][0]["text"], all.substr(0, cut));
+    one.post("/v1/completions", streamed(body));
+    const json got = joinedLogprobs(whole);
+    EXPECT_EQ(joinedLogprobs(one.until("0\r\n\r\n")), got);
+
+    std::vector<int32_t> history = prompt;
+    size_t offset = 0;
+    size_t shown = 0;
+    for (; shown < tokens.size() && offset < cut; ++shown) {
+      int32_t token = tokens[shown];
+      TokenLogprobs want = reference::logprobsOf(
+          simulation::SimulatedDecoder::logitsAfter(history, 50), token, i % 6);
+      ASSERT_LT(shown, got.value("tokens", json::array()).size()) << whole;
+      const std::string text(letters.bytesOf(token));
+      EXPECT_EQ(got["tokens"][shown], text);
+      EXPECT_NEAR(got["token_logprobs"][shown].get<double>(), want.logprob,
+                  1e-12);
+      EXPECT_EQ(got["text_offset"][shown],
+                letters.decode(prompt).size() + offset);
+      const json &top = got["top_logprobs"][shown];
+      EXPECT_EQ(top.size(), std::max<size_t>(want.likeliest.size(), 1));
+      EXPECT_TRUE(top.contains(text));
+      for (const TokenLogprob &each : want.likeliest)
+        EXPECT_NEAR(
+            top.value(std::string(letters.bytesOf(each.token)), double(NAN)),
+            each.logprob, 1e-12);
+      offset += text.size();
+      history.push_back(token);
+    }
+    EXPECT_EQ(got.value("tokens", json::array()).size(), shown) << body;
+  }
 }
 
 TEST_F(ServiceTest, RefusalsAreOfTheApisForm) {

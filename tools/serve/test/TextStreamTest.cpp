@@ -130,9 +130,72 @@ TEST(TextStream, AStopTextMayBeOfSeveralTokens) {
   EXPECT_EQ(text.finish(), "");
 }
 
+TEST(TextStream, ATokensPlaceIsWhereItsTextBegins) {
+  Tokenizer tokenizer = makeTokenizer();
+  TextStream text(&tokenizer, {});
+  auto expectAt = [&](int32_t token, size_t bytes, size_t characters) {
+    EXPECT_EQ(text.placeOf(token).bytes, bytes);
+    EXPECT_EQ(text.placeOf(token).characters, characters);
+    text.push(token);
+  };
+  expectAt(0, 0, 0); // the start of a character,
+  expectAt(4, 0, 0); // nothing,
+  expectAt(1, 0, 0); // and its end
+  expectAt(4, 2, 1);
+  expectAt(2, 2, 1);
+  expectAt(0, 3, 2); // the start of one that has no end
+  expectAt(0, 6, 3);
+  expectAt(3, 9, 4);
+  expectAt(2, 10, 5);
+}
+
+/// What stands for the broken character is shown, and not what follows it.
+TEST(TextStream, AStopMayFollowABrokenCharacter) {
+  Tokenizer tokenizer = makeTokenizer();
+  TextStream text(&tokenizer, {"!"});
+  TextPosition broken = text.placeOf(0);
+  text.push(0);
+  TextPosition stop = text.placeOf(3);
+  EXPECT_EQ(text.push(3), "\xef\xbf\xbd");
+  ASSERT_TRUE(text.isStopped());
+  EXPECT_TRUE(text.isShown(broken));
+  EXPECT_FALSE(text.isShown(stop));
+}
+
+TEST(TextStream, APlaceIsShownOnceTextBehindItIs) {
+  Tokenizer tokenizer = makeTokenizer();
+  TextStream text(&tokenizer, {"a!"});
+  text.push(3);
+  EXPECT_TRUE(text.isShown({0, 0}));
+  EXPECT_FALSE(text.isShown({1, 1}));
+  text.push(2); // "a" may be the start of a stop text
+  EXPECT_FALSE(text.isShown({1, 1}));
+  text.push(2);
+  EXPECT_TRUE(text.isShown({1, 1}));
+  EXPECT_FALSE(text.isShown({2, 2}));
+  text.push(3);
+  ASSERT_TRUE(text.isStopped());
+  EXPECT_FALSE(text.isShown({2, 2}));
+  EXPECT_FALSE(text.isShown({3, 3}));
+
+  TextStream whole(&tokenizer, {"a!"});
+  whole.push(2);
+  whole.push(4);
+  EXPECT_FALSE(whole.isShown({0, 0}));
+  whole.finish();
+  EXPECT_TRUE(whole.isShown({0, 0}));
+  EXPECT_TRUE(whole.isShown({1, 1})) << "a token without a text, at the end";
+}
+
+TEST(TextStream, CharactersAreNotBytes) {
+  EXPECT_EQ(countCharacters(""), 0u);
+  EXPECT_EQ(countCharacters("a\xc3\xa9\xe4\xb8\xad\xf0\x9f\x98\x80"), 4u);
+}
+
 TEST(TextStream, WithoutATokenizerThereIsNoText) {
   TextStream text(nullptr, {"a"});
   EXPECT_EQ(text.push(2), "");
+  EXPECT_TRUE(text.isShown({0, 0}));
   EXPECT_EQ(text.finish(), "");
   EXPECT_FALSE(text.isStopped());
 }

@@ -204,6 +204,12 @@ typedef struct kvrm_result {
   int64_t end;
 } kvrm_result;
 
+/* A token and the natural logarithm of its probability. */
+typedef struct kvrm_logprob {
+  int32_t token;
+  double logprob;
+} kvrm_logprob;
+
 /* All zeros is the default. Callbacks may be null; they are called inside
  * kvrm_engine_step and kvrm_engine_cancel, `now` inside kvrm_engine_submit too.
  * What they ask of the engine, or of its session, that would change either is
@@ -221,6 +227,12 @@ typedef struct kvrm_engine_config {
   void (*on_finish)(void *context, const kvrm_result *result);
   /* Nanoseconds, never going back; null = the machine's clock. */
   int64_t (*now)(void *context);
+  /* Called before on_token, for requests that ask for log probabilities, with
+   * `count` of them, which live until it returns: that of the token, and then
+   * those of the likeliest at its place, the likeliest first. They are of the
+   * model's logits as they are, before temperature, top_k and top_p. */
+  void (*on_logprobs)(void *context, int64_t request,
+                      const kvrm_logprob *logprobs, size_t count);
 } kvrm_engine_config;
 
 /* All zeros, but for prompt and max_tokens, is greedy without stop tokens. */
@@ -234,6 +246,8 @@ typedef struct kvrm_request {
   float top_p;       /* 0 = 1 */
   int32_t top_k;     /* 0 = all */
   uint64_t seed;
+  int32_t logprobs;     /* not 0: on_logprobs is called for each token */
+  int32_t top_logprobs; /* of how many of the likeliest, 0..20 */
 } kvrm_request;
 
 /* An engine has its session to itself, whose slots must be empty. As long as

@@ -88,6 +88,8 @@ public:
   std::string push(int32_t id);
   /// What is left at the end: nothing, or U+FFFD for an incomplete character.
   std::string finish();
+  /// Whether the start of a character is held back.
+  bool isHolding() const { return !held.empty(); }
 
 private:
   const Tokenizer *tokenizer;

@@ -21,6 +21,8 @@ import sys
 import threading
 import time
 
+import numpy as np
+
 
 class Server:
     """A running server, at a port of its own."""
@@ -164,6 +166,52 @@ def check_equal_to_generate(server, package):
     return expected
 
 
+def logprobs_of(package, sequences, name="logits.npy"):
+    """Of the token behind each that is not of the prompt: float64, from the logits that
+    `kvrm-run score` writes of (prompt, tokens)."""
+    command = ["kvrm-run", "score", package, "--logits", name]
+    for prompt, tokens in sequences:
+        command += ["--token-ids", ",".join(map(str, prompt + tokens))]
+        command += ["--prompt-length", str(len(prompt))]
+    subprocess.check_output(command)
+    logits = np.load(name).astype(np.float64)
+    return [
+        row[: len(tokens)] - np.logaddexp.reduce(row[: len(tokens)], axis=1, keepdims=True)
+        for row, (_, tokens) in zip(logits, sequences)
+    ]
+
+
+def check_logprobs(server, package):
+    """Those of the model's logits, whatever chose the token, whole and streamed."""
+    bodies = [
+        {"prompt": [3], "temperature": 0, "logprobs": 5},
+        {"prompt": list(range(40)), "temperature": 1.5, "top_p": 0.9, "seed": 7, "logprobs": 3},
+        {"prompt": [5, 9], "temperature": 2, "top_k": 20, "seed": 8, "logprobs": 0},
+    ]
+    choices = []
+    for body in bodies:
+        body |= {"max_tokens": 20, "ignore_eos": True, "return_token_ids": True}
+        status, answer = server.ask("/v1/completions", body)
+        assert status == 200, answer
+        choices.append(answer["choices"][0])
+        events = [e["choices"][0]["logprobs"] for e in server.stream("/v1/completions", body)]
+        for name, values in choices[-1]["logprobs"].items():
+            assert sum((event[name] for event in events if event), []) == values
+    tokens = [choice["token_ids"] for choice in choices]
+    expected = logprobs_of(package, [(b["prompt"], t) for b, t in zip(bodies, tokens)])
+    for body, choice, ids, rows in zip(bodies, choices, tokens, expected):
+        got = choice["logprobs"]
+        assert got["tokens"] == [f"token_id:{id}" for id in ids]
+        assert got["text_offset"] == [0] * len(ids)
+        np.testing.assert_allclose(got["token_logprobs"], rows[range(len(ids)), ids], atol=1e-9)
+        for id, top, row in zip(ids, got["top_logprobs"], rows):
+            likeliest = np.argsort(-row, kind="stable")[: body["logprobs"]].tolist()
+            want = likeliest + [id] * (id not in likeliest)
+            assert list(top) == [f"token_id:{id}" for id in want], (top, want)
+            np.testing.assert_allclose(list(top.values()), row[want], atol=1e-9)
+    print("logprobs")
+
+
 def check_saturation(server, expected, clients=48, seconds=2.5):
     """Four times as many clients as slots and queue take."""
     deadline = time.monotonic() + seconds
@@ -285,7 +333,8 @@ def check_bad_bodies(server):
         ({}, "prompt: is missing"),
         ({"prompt": [1], "tempersture": 1}, "tempersture: is no field that is known here"),
         ({"prompt": [1], "n": 2}, "n: is not supported, but for 1"),
-        ({"prompt": [1], "logprobs": 1}, "logprobs: is not supported, but for false"),
+        ({"prompt": [1], "logprobs": 6}, "logprobs: is not a whole number of 0 to 5"),
+        ({"prompt": [1], "logprobs": 1, "echo": True}, "echo: is not supported, but for false"),
         ({"prompt": [1], "echo": True}, "echo: is not supported, but for false"),
         ({"prompt": [1], "temperature": 3}, "temperature: is not a number of 0 to 2"),
         ({"prompt": [1], "max_tokens": 0}, "max_tokens: is not a whole number of 1 to 2147483647"),
@@ -326,6 +375,30 @@ def check_slow_reader(package):
     print("slow reader")
 
 
+def check_text_logprobs(server, chat):
+    """The form of a chat: greedy tokens are the likeliest."""
+    asked = dict(chat, logprobs=True, top_logprobs=20)
+    answer = server.ask("/v1/chat/completions", asked)[1]
+    content = answer["choices"][0]["logprobs"]["content"]
+    assert [(c["token"], c["bytes"]) for c in content] == [("h", [104]), ("i", [105])]
+    for entry in content:
+        top = entry.pop("top_logprobs")
+        values = [other["logprob"] for other in top]
+        assert len(top) == 20 and top[0] == entry and values == sorted(values, reverse=True)
+        for other in top:  # tokens are bytes, and special ones
+            isText = other["bytes"] is not None and other["bytes"][0] < 128
+            assert not isText or list(other["token"].encode()) == other["bytes"], other
+            assert isText or other["token"] == f"\\x{other['bytes'][0]:02x}", other
+    content = answer["choices"][0]["logprobs"]["content"]
+    events = [e["choices"][0]["logprobs"] for e in server.stream("/v1/chat/completions", asked)]
+    streamed = sum((event["content"] for event in events if event), [])
+    assert [entry["token"] for entry in streamed] == ["h", "i"], streamed
+    assert [entry["logprob"] for entry in streamed] == [entry["logprob"] for entry in content]
+    refused = server.ask("/v1/chat/completions", dict(chat, top_logprobs=1))
+    message = "top_logprobs: is there without logprobs"
+    assert (refused[0], refused[1]["error"]["message"]) == (400, message), refused
+
+
 def check_text(package):
     """Text: chats, stop texts, what `generate` says."""
     with Server(package, "--model-name", "says-hi") as server:
@@ -339,10 +412,13 @@ def check_text(package):
         assert events[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
         assert "".join(e["choices"][0]["delta"].get("content", "") for e in events[:-1]) == "hi"
         assert events[-1]["usage"]["completion_tokens"] == 2 and events[-1]["choices"] == []
+        check_text_logprobs(server, chat)
         on = {"prompt": "a\n", "temperature": 0, "ignore_eos": True, "max_tokens": 9}
         for stop, text in (("z\nh", "hi"), (["q", "iz"], "h"), ("z\nx", "hiz\nhiz")):
-            answer = server.ask("/v1/completions", dict(on, stop=stop))[1]
+            answer = server.ask("/v1/completions", dict(on, stop=stop, logprobs=0))[1]
             assert answer["choices"][0]["text"] == text, answer
+            tokens = answer["choices"][0]["logprobs"]["tokens"]
+            assert "".join(t for t in tokens if t != "<|im_end|>") == text, tokens
             events = server.stream("/v1/completions", dict(on, stop=stop))
             assert "".join(e["choices"][0]["text"] for e in events) == text, events
         for length, unit in ((97, "tokens"), (2000, "bytes")):
@@ -409,6 +485,7 @@ def main():
     pool = "--pool-pages=10 --parking-places=1 --parking-pages=9"
     with Server(synth, "--queue-limit=8", *pool.split()) as server:
         expected = check_equal_to_generate(server, synth)
+        check_logprobs(server, synth)
         check_saturation(server, expected)
         server.end()
     with Server(synth, "--queue-limit=8") as server:

@@ -29,6 +29,10 @@
 // one by itself: the host's work is done while steps run. Requests get the same
 // tokens: one that ends by a token has begun a step too many, which is dropped.
 //
+// A request may ask how likely its tokens are. A step that chooses one for it
+// brings its logits; as those of a step under way are not to be had
+// (StepOutputs::later()), such a round does not run ahead.
+//
 // Requests start in order of arrival, preempted ones first, as soon as a slot
 // is free and the pool has pages for the prompt and one more for each request
 // that decodes. While there are none for the next, a few behind it may start,
@@ -52,6 +56,7 @@
 #ifndef KVRM_RUNTIME_SERVING_ENGINE_H
 #define KVRM_RUNTIME_SERVING_ENGINE_H
 
+#include "kvrm/runtime/serving/LogSoftmax.h"
 #include "kvrm/runtime/serving/PrefixIndex.h"
 #include "kvrm/runtime/serving/Sampler.h"
 #include "kvrm/runtime/session/Decoder.h"
@@ -76,6 +81,9 @@ struct RequestSpec {
   int32_t maxTokens = 128; ///< to generate, one or more
   SamplingSettings sampling;
   std::vector<int32_t> stopTokens; ///< ends of text; not part of the result
+  /// Set: tokens come with log probabilities, their own and those of so many of
+  /// the likeliest, 0..mostTopLogprobs.
+  std::optional<int32_t> topLogprobs;
 };
 
 enum class FinishReason { Stop, MaxTokens, Capacity, Cancelled, Failed };
@@ -101,7 +109,9 @@ struct RequestResult {
 class EngineObserver {
 public:
   virtual ~EngineObserver() = default;
-  virtual void onToken(RequestId, int32_t /*token*/) {}
+  /// `logprobs` is null unless the request asked; it lives during the call.
+  virtual void onToken(RequestId, int32_t /*token*/,
+                       const TokenLogprobs * /*logprobs*/) {}
   /// The result may be moved from; the engine has forgotten the request.
   virtual void onFinish(RequestResult &) {}
 };
@@ -255,6 +265,8 @@ private:
     RequestId prompt = -1; ///< whose chunk is computed
     int32_t chunkTokens = 0;
     bool choosesFirst = false;
+    bool bringsLogits = false;
+    bool isLater = false; ///< its tokens are to be awaited
     int64_t start = 0;
     std::vector<int32_t> next; ///< [slots], then of the prompt
   };
@@ -270,12 +282,16 @@ private:
   void finishChunk(Request &request, int32_t tokens, bool choosesFirst,
                    int32_t next);
   void addPages(const Request &request);
-  void emit(Request &request, int32_t token);
+  void emit(Request &request, int32_t token, size_t row);
+  void tell(const Request &request, int32_t token, size_t row);
+  float *logitsOf(size_t row);
 
   // Decode steps, in EngineSteps.cpp.
   int32_t known(const Request &request) const;
   bool goesOn(const Request &request) const;
-  Flight &gatherDecoding();
+  bool wantsLogits(bool withChunk);
+  Status awaitForLogits(bool withChunk);
+  Flight &gatherDecoding(bool withChunk);
   StepOutputs outputsOf(Flight &flight);
   void started(const Flight &flight);
   void startedChunk(Flight &flight, Request &request, const Chunk &chunk);
@@ -283,6 +299,7 @@ private:
   Status decodeWithChunk();
   Status collect();
   Status collectDownTo(size_t underWay);
+  Status collectStarted(const Flight &flight);
   void finishFlight(const Flight &flight);
   void loseFlights();
   void loseSteps(Request &request);
@@ -320,7 +337,11 @@ private:
   // Of a decode step:
   std::vector<int32_t> stepTokens;         ///< [slots]
   std::vector<kvrm_sampling> stepSampling; ///< [slots], then of a prompt
-  std::vector<Flight> flights; ///< a ring: those that can be started
+  /// [slots + 1][vocabulary], the last of a prompt; empty until a request asks
+  /// for log probabilities.
+  std::vector<float> stepLogits;
+  TokenLogprobs scratchLogprobs; ///< of tell()
+  std::vector<Flight> flights;   ///< a ring: those that can be started
   size_t firstFlight = 0;
   size_t underWay = 0;
   int64_t lastCollected = 0; ///< when
