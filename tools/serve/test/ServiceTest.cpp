@@ -252,7 +252,8 @@ TEST_F(ServiceTest, EveryPageSaysWhatItIs) {
   head = ask("DELETE /health").first;
   EXPECT_NE(head.find("405 Method Not Allowed"), std::string::npos);
   EXPECT_NE(head.find("Allow: GET, HEAD"), std::string::npos);
-  one.send("HEAD /health HTTP/1.1\r\n\r\nGET /health HTTP/1.1\r\n\r\n");
+  one.send("HEAD /health HTTP/1.1\r\nHost: h\r\n\r\n"
+           "GET http://h/health?a HTTP/1.1\r\nHost: h\r\n\r\n");
   EXPECT_NE(one.until("\r\n\r\n").find("Content-Length: 16"),
             std::string::npos);
   EXPECT_EQ(one.answer().second, "{\"status\":\"ok\"}\n");
@@ -287,10 +288,11 @@ TEST_F(ServiceTest, LimitsOfAConnection) {
   EXPECT_NE(answerTo("GET / HTTP/1.1\r\nA: " + std::string(2000, 'a'))
                 .find("431 Request Header Fields Too Large"),
             std::string::npos);
-  EXPECT_NE(answerTo("POST / HTTP/1.1\r\nContent-Length: 1001\r\n\r\n" +
-                     std::string(1001, 'a'))
-                .find("413 Payload Too Large"),
-            std::string::npos);
+  EXPECT_NE(
+      answerTo("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1001\r\n\r\n" +
+               std::string(1001, 'a'))
+          .find("413 Payload Too Large"),
+      std::string::npos);
   EXPECT_NE(answerTo("nonsense\r\n\r\n").find("400 Bad Request"),
             std::string::npos);
 }
@@ -301,7 +303,7 @@ TEST_F(ServiceTest, ConnectionsHaveALimit) {
   std::vector<Client> clients;
   for (int i = 0; i < 3; ++i) {
     clients.push_back(client());
-    clients.back().send("GET /health HTTP/1.1\r\n\r\n");
+    clients.back().send("GET /health HTTP/1.1\r\nHost: h\r\n\r\n");
     clients.back().answer();
   }
   EXPECT_NE(answerTo("").find("503 Service Unavailable"), std::string::npos);
@@ -359,7 +361,7 @@ TEST_F(ServiceTest, WhatWasNotAnsweredIsNoResponse) {
   pace.stepMicroseconds = 1000;
   {
     Client one = client();
-    one.send("GET /health HTTP/1.1\r\n\r\n");
+    one.send("GET /health HTTP/1.1\r\nHost: h\r\n\r\n");
     one.answer();
     one.post("/v1/completions", request({1}, 3000));
     ASSERT_TRUE(comes([&] { return engine->state().stats.running == 1; }));
@@ -397,7 +399,7 @@ TEST_F(ServiceTest, DrainingEndsWhatRunsAndRefusesTheRest) {
   start();
   pace.stepMicroseconds = 1000;
   Client idle = client();
-  idle.send("GET /health HTTP/1.1\r\n\r\n");
+  idle.send("GET /health HTTP/1.1\r\nHost: h\r\n\r\n");
   idle.answer();
   Client running = client();
   running.post("/v1/completions", streamed(request({1, 2}, 100)));
@@ -405,8 +407,9 @@ TEST_F(ServiceTest, DrainingEndsWhatRunsAndRefusesTheRest) {
   service->drain();
   server->drain();
   EXPECT_EQ(idle.rest(), "");
-  EXPECT_NE(answerTo("GET /health HTTP/1.1\r\n\r\n").find("\"draining\""),
-            std::string::npos);
+  EXPECT_NE(
+      answerTo("GET /health HTTP/1.1\r\nHost: h\r\n\r\n").find("\"draining\""),
+      std::string::npos);
   Client late = client();
   late.post("/v1/completions", request({1}, 1));
   EXPECT_NE(late.answer().first.find("503 Service Unavailable"),
