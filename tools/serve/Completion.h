@@ -46,6 +46,7 @@ public:
 private:
   std::optional<Outcome> add(const TokenStream::Batch &batch, ReplyPart &part);
   Outcome endOf(const StreamEnd &end, ReplyPart &part);
+  bool isThere();
   Outcome lost() const;
   bool writePart(const ReplyPart &part);
   bool writeEnd();

@@ -342,18 +342,38 @@ TEST_F(ServiceTest, AFullQueueSaysWhenToComeAgain) {
 TEST_F(ServiceTest, AClientThatGoesFreesItsSlot) {
   start();
   pace.stepMicroseconds = 1000;
-  for (const json &body : {request({1}, 3000), streamed(request({1}, 3000))})
-    for (bool isHalf : {false, true}) {
-      Client one = client();
-      one.post("/v1/completions", body);
-      ASSERT_TRUE(comes([&] { return engine->state().stats.running == 1; }));
-      if (isHalf)
-        one.endSending();
-      else
-        one = client();
-      EXPECT_TRUE(comesToRest());
+  for (const json &body : {request({1}, 3000), streamed(request({1}, 3000))}) {
+    Client one = client();
+    one.post("/v1/completions", body);
+    ASSERT_TRUE(comes([&] { return engine->state().stats.running == 1; }));
+    one = client();
+    EXPECT_TRUE(comesToRest());
+  }
+  EXPECT_TRUE(counts("client_gone", 2));
+}
+
+TEST_F(ServiceTest, AClientMayOnlyEndItsSending) {
+  start();
+  pace.stepMicroseconds = 1000;
+  const std::vector<int32_t> tokens = Pace::follow({1}, 100);
+  for (bool isStreamed : {false, true}) {
+    Client one = client();
+    json body = request({1}, 100);
+    one.post("/v1/completions", isStreamed ? streamed(body) : body);
+    ASSERT_TRUE(comes([&] { return engine->state().stats.running == 1; }));
+    one.endSending();
+    if (!isStreamed) {
+      EXPECT_EQ(one.until("\r\n\r\n"), "HTTP/1.1 100 Continue\r\n\r\n");
     }
-  EXPECT_TRUE(counts("client_gone", 4));
+    EXPECT_EQ(isStreamed ? streamedTokens(one.rest())
+                         : tokensOf(one.answer().second),
+              tokens);
+  }
+  EXPECT_TRUE(counts("length", 2));
+  Client cut = client();
+  cut.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n{");
+  cut.endSending();
+  EXPECT_NE(cut.rest().find("400 Bad Request"), std::string::npos);
 }
 
 TEST_F(ServiceTest, WhatWasNotAnsweredIsNoResponse) {
