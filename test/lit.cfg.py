@@ -92,7 +92,12 @@ if os.path.isfile(os.environ.get("KVRM_SMOLLM2_GGUF", "")):
 # A folder of decode steps that other frontends exported.
 if os.path.isdir(os.environ.get("KVRM_GRAPHS", "")):
     features.add("graphs")
-for feature, module in (("python-reference", "numpy"), ("jinja2", "jinja2")):
+for feature, module in (
+    ("python-reference", "numpy"),
+    ("jinja2", "jinja2"),
+    ("openai", "openai"),
+    ("selenium", "selenium"),
+):
     try:
         subprocess.run(
             [config.kvrm_python or "python3", "-c", "import " + module],
@@ -102,3 +107,5 @@ for feature, module in (("python-reference", "numpy"), ("jinja2", "jinja2")):
         features.add(feature)
     except (OSError, subprocess.CalledProcessError):
         pass
+if lit.util.which("chromium") and lit.util.which("chromedriver"):
+    features.add("chromium")
