@@ -97,6 +97,8 @@ for feature, module in (
     ("jinja2", "jinja2"),
     # Gigabytes, which test/requirements.txt has not.
     ("torch-mlir", "torch_mlir, transformers"),
+    ("openai", "openai"),
+    ("selenium", "selenium"),
 ):
     try:
         subprocess.run(
@@ -107,3 +109,5 @@ for feature, module in (
         features.add(feature)
     except (OSError, subprocess.CalledProcessError):
         pass
+if lit.util.which("chromium") and lit.util.which("chromedriver"):
+    features.add("chromium")

@@ -30,7 +30,10 @@ std::variant<Outcome, ApiError> Completion::run() {
   ReplyPart part;
   std::optional<Outcome> outcome;
   while (!outcome) {
-    if (connection.waitFor(stream->event()) == HttpConnection::Wait::Gone)
+    HttpConnection::Wait wait = connection.waitFor(stream->event());
+    if (wait == HttpConnection::Wait::HalfClosed && isThere())
+      continue;
+    if (wait != HttpConnection::Wait::Ready)
       return Outcome::ClientGone;
     outcome = add(stream->take(), part);
     if (error && !isWriting)
@@ -46,6 +49,13 @@ std::variant<Outcome, ApiError> Completion::run() {
           : connection.send(
                 {200, "application/json", reply.whole(part, usage), {}});
   return isWritten ? *outcome : lost();
+}
+
+/// Of a client that will say no more. One that has gone takes this and tells
+/// with a reset: the next wait ends by that.
+bool Completion::isThere() {
+  return isWriting ? connection.write(CompletionReply::comment())
+                   : connection.sendInterim();
 }
 
 /// Of a client that does not take its answer.

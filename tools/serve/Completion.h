@@ -48,6 +48,7 @@ private:
   std::optional<Outcome> add(TokenStream::Batch batch, ReplyPart &part);
   void showLogprobs(ReplyPart &part);
   Outcome endOf(const StreamEnd &end, ReplyPart &part);
+  bool isThere();
   Outcome lost() const;
   bool writePart(const ReplyPart &part);
   bool writeEnd();

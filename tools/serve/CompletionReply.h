@@ -65,6 +65,8 @@ public:
   std::string next(const ReplyPart &part) const;
   std::string usage(const Usage &usage) const;
   static std::string error(const ApiError &error);
+  /// Says nothing.
+  static std::string comment() { return ":\n\n"; }
   static std::string done() { return "data: [DONE]\n\n"; }
 
 private:

@@ -387,6 +387,9 @@ static std::optional<ApiError> parseBody(std::string_view body, json &out) {
   } catch (const json::exception &) { // a number out of range
     return refuse("is not valid JSON");
   }
+  // To nlohmann's parser a zero byte is the end, and what follows is nothing.
+  if (size_t zero = body.find('\0'); zero != std::string_view::npos)
+    return refuse("is not valid JSON, at byte " + std::to_string(zero + 1));
   if (!out.is_object())
     return refuse("is not a JSON object");
   return std::nullopt;

@@ -56,6 +56,7 @@ HttpConnection::Read HttpConnection::readSome(Time deadline,
   }
   std::array<char, 16384> bytes;
   ssize_t got = ::recv(socket.get(), bytes.data(), bytes.size(), 0);
+  isGood &= got >= 0;
   if (got <= 0)
     return Read::Closed;
   buffer.append(bytes.data(), static_cast<size_t>(got));
@@ -67,7 +68,7 @@ HttpConnection::read() {
   HttpParser parser(limits.http);
   Time deadline = steady_clock::now() + limits.request;
   bool wasToldToContinue = false;
-  isKept = isHead = false;
+  isKept = isHead = isHttp10 = false;
   status = 0;
   while (true) {
     switch (parser.feed(buffer)) {
@@ -84,7 +85,7 @@ HttpConnection::read() {
       break;
     }
     if (parser.wantsContinue() && !std::exchange(wasToldToContinue, true) &&
-        !sendAll("HTTP/1.1 100 Continue\r\n\r\n"))
+        !sendInterim())
       return {};
     Read read = readSome(deadline, hasAnswered && !parser.hasBegun());
     if (read == Read::TimedOut && parser.hasBegun())
@@ -92,21 +93,28 @@ HttpConnection::read() {
               Refusal(408, "the request took longer than " +
                                std::to_string(limits.request.count()) +
                                " ms to come")};
+    if (read == Read::Closed && isGood && parser.hasBegun())
+      return {{}, Refusal(400, "the connection ends before the request")};
     if (read != Read::Some)
       return {};
   }
 }
 
-HttpConnection::Wait HttpConnection::waitFor(int event) const {
+HttpConnection::Wait HttpConnection::waitFor(int event) {
   std::array<pollfd, 2> waits = {
       {{event, POLLIN, 0}, {socket.get(), POLLRDHUP, 0}}};
-  while (true) {
-    int count = ::poll(waits.data(), waits.size(), -1);
-    if ((count < 0 && errno != EINTR) || (count > 0 && waits[1].revents != 0))
-      return Wait::Gone;
-    if (count > 0)
-      return Wait::Ready;
-  }
+  if (isHalfClosed)
+    waits[1].events = 0;
+  int count = 0;
+  do
+    count = ::poll(waits.data(), waits.size(), -1);
+  while (count < 0 && errno == EINTR);
+  if (count >= 0 && waits[1].revents == 0)
+    return Wait::Ready;
+  if (count < 0 || waits[1].revents != POLLRDHUP)
+    return Wait::Gone;
+  isHalfClosed = true;
+  return Wait::HalfClosed;
 }
 
 //===----------------------------------------------------------------------===//
@@ -132,6 +140,10 @@ bool HttpConnection::sendAll(std::string_view bytes) {
     }
   }
   return isGood;
+}
+
+bool HttpConnection::sendInterim() {
+  return !isHttp10 && sendAll("HTTP/1.1 100 Continue\r\n\r\n");
 }
 
 /// As HTTP wants it: "Sun, 06 Nov 1994 08:49:37 GMT".

@@ -69,10 +69,15 @@ public:
   bool write(std::string_view piece);
   bool endStream();
 
-  enum class Wait { Ready, Gone };
-  /// Waits until `event` is set or the client is gone. One that has closed its
-  /// sending side is: that is how a client that goes looks.
-  Wait waitFor(int event) const;
+  enum class Wait { Ready, HalfClosed, Gone };
+  /// Waits until `event` is set or the client is gone. HalfClosed comes once,
+  /// when the client has closed its sending side: it has gone, or waits for the
+  /// rest of its answer. Sending something tells, for who has gone resets the
+  /// connection, and the next wait ends with Gone.
+  Wait waitFor(int event);
+  /// Sends, before the answer, what a client that waits for it reads over.
+  /// False also when HTTP/1.0 has nothing of that kind.
+  bool sendInterim();
 
   /// Whether the client may ask again: it wants to, and all went well.
   bool keepsAlive() const { return isKept && isGood; }
@@ -103,6 +108,7 @@ private:
   std::string buffer; ///< read, and of no request yet
   bool isHttp10 = false;
   bool isHead = false; ///< the answer has no body
+  bool isHalfClosed = false;
   bool isKept = false;
   bool isGood = true;
   bool isSlow = false;

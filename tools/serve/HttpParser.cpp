@@ -38,6 +38,19 @@ HttpParser::State HttpParser::refuse(int code, std::string message) {
   return State::Refused;
 }
 
+/// What Beast lets pass: fields by which somebody else, a proxy for one, could
+/// see another end of the request or another server in it. Also, trailers in
+/// two pieces break a promise in Beast 1.74 and end the process.
+bool HttpParser::checkHeader() {
+  const auto &header = beast->parser.get();
+  size_t hosts = header.count(http::field::host);
+  if (header.count(http::field::transfer_encoding) > 0)
+    refuse(411, "a body in chunks is not supported; say its length");
+  else if (hosts > 1 || (hosts == 0 && header.version() == 11))
+    refuse(400, "not HTTP/1.1: a request has one Host");
+  return why.empty();
+}
+
 HttpParser::State HttpParser::feed(std::string &bytes) {
   auto &parser = beast->parser;
   hasBytes |= !bytes.empty();
@@ -49,9 +62,8 @@ HttpParser::State HttpParser::feed(std::string &bytes) {
     bytes.erase(0, taken);
     if (isInHeader)
       headerBytes += taken;
-    // Trailers in two pieces break a promise in Beast 1.74 and end the process.
-    if (parser.is_header_done() && parser.chunked())
-      return refuse(411, "a body in chunks is not supported; say its length");
+    if (isInHeader && parser.is_header_done() && !checkHeader())
+      return State::Refused;
     if (error || taken == 0)
       break;
   }
@@ -81,13 +93,24 @@ static std::string textOf(boost::beast::string_view text) {
   return {text.data(), text.size()};
 }
 
+/// Without scheme, server and query.
+static std::string pathOf(std::string target) {
+  constexpr std::string_view scheme = "http://";
+  if (boost::beast::iequals(target.substr(0, scheme.size()),
+                            {scheme.data(), scheme.size()})) {
+    size_t path = target.find_first_of("/?", scheme.size());
+    target.erase(0, std::min(path, target.size()));
+  }
+  target.resize(std::min(target.find('?'), target.size()));
+  return target.empty() ? "/" : target;
+}
+
 HttpRequest HttpParser::take() {
   bool keepsAlive = beast->parser.keep_alive();
   http::request<http::string_body> message = beast->parser.release();
   HttpRequest request;
   request.method = textOf(message.method_string());
-  request.path = textOf(message.target());
-  request.path.resize(std::min(request.path.find('?'), request.path.size()));
+  request.path = pathOf(textOf(message.target()));
   request.contentType = textOf(message[http::field::content_type]);
   std::string &type = request.contentType;
   type.resize(std::min(type.find_first_of("; \t"), type.size()));

@@ -23,7 +23,7 @@ namespace kvrm::serve {
 
 struct HttpRequest {
   std::string method;
-  std::string path;        ///< of the target, without query
+  std::string path;        ///< of the target, without query, as it came
   std::string contentType; ///< in lower case, without parameters
   bool isEncoded = false;  ///< the body is compressed
   bool isHttp10 = false;
@@ -58,6 +58,7 @@ public:
 
 private:
   State refuse(int code, std::string message);
+  bool checkHeader();
 
   struct Beast;
   std::unique_ptr<Beast> beast;

@@ -11,6 +11,7 @@
 #include "Completion.h"
 
 #include <algorithm>
+#include <charconv>
 #include <nlohmann/json.hpp>
 #include <random>
 #include <utility>
@@ -72,8 +73,25 @@ void Service::handle(const HttpRequest &request, HttpConnection &connection) {
     metrics.countResponse(connection.lastStatus());
 }
 
+/// "%2F" in a path is the slash of a name.
+static std::string decoded(std::string_view path) {
+  std::string out;
+  for (size_t i = 0; i < path.size(); ++i) {
+    uint8_t byte = 0;
+    const char *digits = path.data() + i + 1;
+    if (path[i] == '%' && path.size() - i > 2 &&
+        std::from_chars(digits, digits + 2, byte, 16).ptr == digits + 2) {
+      out.push_back(static_cast<char>(byte));
+      i += 2;
+    } else {
+      out.push_back(path[i]);
+    }
+  }
+  return out;
+}
+
 HttpResponse Service::answer(const HttpRequest &request) {
-  const std::string &path = request.path;
+  std::string path = decoded(request.path);
   bool isCompletion =
       path == "/v1/completions" || path == "/v1/chat/completions";
   if (!isCompletion && path != "/" && path != "/health" && path != "/metrics" &&

@@ -206,6 +206,8 @@ TEST(CompletionRequest, WhatIsNoJsonIsRefusedWithItsPlace) {
     return refused(Api::Completions, body);
   };
   EXPECT_EQ(refuse(""), "the body is not valid JSON, at byte 1");
+  EXPECT_EQ(refuse(std::string("{\"prompt\": \"a\"}\0}", 17)),
+            "the body is not valid JSON, at byte 16");
   EXPECT_EQ(refuse(R"({"prompt": "a")"),
             "the body is not valid JSON, at byte 15");
   EXPECT_EQ(refuse("{\"prompt\": \"\xc3(\"}"),

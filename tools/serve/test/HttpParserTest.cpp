@@ -62,7 +62,7 @@ TEST(HttpParser, TheNextRequestIsLeft) {
 }
 
 TEST(HttpParser, OtherForms) {
-  std::string bytes = "POST / HTTP/1.1\r\nContent-Encoding: gzip\r\n"
+  std::string bytes = "POST / HTTP/1.1\r\nHost:\r\nContent-Encoding: gzip\r\n"
                       "Connection: close\r\nContent-Length: 5\r\n\r\nhello";
   HttpParser parser(limits);
   ASSERT_EQ(parser.feed(bytes), State::Done) << parser.refusal();
@@ -79,8 +79,24 @@ TEST(HttpParser, OtherForms) {
   EXPECT_FALSE(request.keepsAlive);
 }
 
+TEST(HttpParser, ThePathIsWithoutServerAndQuery) {
+  for (const auto &[target, path] : {std::pair("/a%20b?c=/d", "/a%20b"),
+                                     {"http://h:1/a?b", "/a"},
+                                     {"HTTP://h/a/b", "/a/b"},
+                                     {"http://h", "/"},
+                                     {"http://h?a/b", "/"},
+                                     {"http:/a", "http:/a"},
+                                     {"*", "*"}}) {
+    std::string bytes =
+        "GET " + std::string(target) + " HTTP/1.1\r\nHost: h\r\n\r\n";
+    HttpParser parser(limits);
+    ASSERT_EQ(parser.feed(bytes), State::Done) << target;
+    EXPECT_EQ(parser.take().path, path) << target;
+  }
+}
+
 TEST(HttpParser, SaysWhenTheClientWaits) {
-  std::string bytes = "POST / HTTP/1.1\r\nExpect: 100-Continue\r\n"
+  std::string bytes = "POST / HTTP/1.1\r\nHost: h\r\nExpect: 100-Continue\r\n"
                       "Content-Length: 1\r\n";
   HttpParser parser(limits);
   EXPECT_EQ(parser.feed(bytes), State::NeedsMore);
@@ -95,8 +111,8 @@ TEST(HttpParser, SaysWhenTheClientWaits) {
 
 TEST(HttpParser, TheLimitOfHeadersIsExact) {
   for (size_t length : {200, 201}) {
-    std::string bytes = "GET / HTTP/1.1\r\nA: \r\n\r\n";
-    bytes.insert(19, length - bytes.size(), 'a');
+    std::string bytes = "GET / HTTP/1.1\r\nHost: \r\n\r\n";
+    bytes.insert(22, length - bytes.size(), 'a');
     for (size_t step = 1; step <= length; ++step) {
       HttpParser parser(limits);
       std::string buffer;
@@ -111,7 +127,7 @@ TEST(HttpParser, TheLimitOfHeadersIsExact) {
 TEST(HttpParser, LimitsHoldWhateverThePieces) {
   const std::string large(300, 'a');
   const std::string half = large.substr(0, 120);
-  const std::string start = "POST / HTTP/1.1\r\n";
+  const std::string start = "POST / HTTP/1.1\r\nHost: h\r\n";
   const std::string chunked = start + "Transfer-Encoding: chunked\r\n\r\n";
   const std::vector<std::pair<std::string, int>> cases = {
       {start + large, 431},
@@ -121,6 +137,10 @@ TEST(HttpParser, LimitsHoldWhateverThePieces) {
       {start + "Content-Length: 101\r\n\r\n", 413},
       {chunked, 411},
       {chunked + "0\r\nA: \xc0\r\nmodalities\r\n", 411},
+      {start + "Transfer-Encoding: gzip\r\n\r\n", 411},
+      {start + "Transfer-Encoding: chunked, identity\r\n\r\n", 411},
+      {start + "Host: h\r\n\r\n", 400},
+      {"GET / HTTP/1.1\r\n\r\n", 400},
       {start + "Content-Length: 1\r\nContent-Length: 2\r\n\r\n", 400},
       {start + "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", 400},
       {start + "Content-Length: -1\r\n\r\n", 400},

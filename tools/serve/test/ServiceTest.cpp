@@ -253,7 +253,8 @@ TEST_F(ServiceTest, EveryPageSaysWhatItIs) {
   head = ask("DELETE /health").first;
   EXPECT_NE(head.find("405 Method Not Allowed"), std::string::npos);
   EXPECT_NE(head.find("Allow: GET, HEAD"), std::string::npos);
-  one.send("HEAD /health HTTP/1.1\r\n\r\nGET /health HTTP/1.1\r\n\r\n");
+  one.send("HEAD /health HTTP/1.1\r\nHost: h\r\n\r\n"
+           "GET http://h/health?a HTTP/1.1\r\nHost: h\r\n\r\n");
   EXPECT_NE(one.until("\r\n\r\n").find("Content-Length: 16"),
             std::string::npos);
   EXPECT_EQ(one.answer().second, "{\"status\":\"ok\"}\n");
@@ -380,10 +381,11 @@ TEST_F(ServiceTest, LimitsOfAConnection) {
   EXPECT_NE(answerTo("GET / HTTP/1.1\r\nA: " + std::string(2000, 'a'))
                 .find("431 Request Header Fields Too Large"),
             std::string::npos);
-  EXPECT_NE(answerTo("POST / HTTP/1.1\r\nContent-Length: 1001\r\n\r\n" +
-                     std::string(1001, 'a'))
-                .find("413 Payload Too Large"),
-            std::string::npos);
+  EXPECT_NE(
+      answerTo("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1001\r\n\r\n" +
+               std::string(1001, 'a'))
+          .find("413 Payload Too Large"),
+      std::string::npos);
   EXPECT_NE(answerTo("nonsense\r\n\r\n").find("400 Bad Request"),
             std::string::npos);
 }
@@ -394,7 +396,7 @@ TEST_F(ServiceTest, ConnectionsHaveALimit) {
   std::vector<Client> clients;
   for (int i = 0; i < 3; ++i) {
     clients.push_back(client());
-    clients.back().send("GET /health HTTP/1.1\r\n\r\n");
+    clients.back().send("GET /health HTTP/1.1\r\nHost: h\r\n\r\n");
     clients.back().answer();
   }
   EXPECT_NE(answerTo("").find("503 Service Unavailable"), std::string::npos);
@@ -433,18 +435,38 @@ TEST_F(ServiceTest, AFullQueueSaysWhenToComeAgain) {
 TEST_F(ServiceTest, AClientThatGoesFreesItsSlot) {
   start();
   pace.stepMicroseconds = 1000;
-  for (const json &body : {request({1}, 3000), streamed(request({1}, 3000))})
-    for (bool isHalf : {false, true}) {
-      Client one = client();
-      one.post("/v1/completions", body);
-      ASSERT_TRUE(comes([&] { return engine->state().stats.running == 1; }));
-      if (isHalf)
-        one.endSending();
-      else
-        one = client();
-      EXPECT_TRUE(comesToRest());
+  for (const json &body : {request({1}, 3000), streamed(request({1}, 3000))}) {
+    Client one = client();
+    one.post("/v1/completions", body);
+    ASSERT_TRUE(comes([&] { return engine->state().stats.running == 1; }));
+    one = client();
+    EXPECT_TRUE(comesToRest());
+  }
+  EXPECT_TRUE(counts("client_gone", 2));
+}
+
+TEST_F(ServiceTest, AClientMayOnlyEndItsSending) {
+  start();
+  pace.stepMicroseconds = 1000;
+  const std::vector<int32_t> tokens = Pace::follow({1}, 100);
+  for (bool isStreamed : {false, true}) {
+    Client one = client();
+    json body = request({1}, 100);
+    one.post("/v1/completions", isStreamed ? streamed(body) : body);
+    ASSERT_TRUE(comes([&] { return engine->state().stats.running == 1; }));
+    one.endSending();
+    if (!isStreamed) {
+      EXPECT_EQ(one.until("\r\n\r\n"), "HTTP/1.1 100 Continue\r\n\r\n");
     }
-  EXPECT_TRUE(counts("client_gone", 4));
+    EXPECT_EQ(isStreamed ? streamedTokens(one.rest())
+                         : tokensOf(one.answer().second),
+              tokens);
+  }
+  EXPECT_TRUE(counts("length", 2));
+  Client cut = client();
+  cut.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n{");
+  cut.endSending();
+  EXPECT_NE(cut.rest().find("400 Bad Request"), std::string::npos);
 }
 
 TEST_F(ServiceTest, WhatWasNotAnsweredIsNoResponse) {
@@ -452,7 +474,7 @@ TEST_F(ServiceTest, WhatWasNotAnsweredIsNoResponse) {
   pace.stepMicroseconds = 1000;
   {
     Client one = client();
-    one.send("GET /health HTTP/1.1\r\n\r\n");
+    one.send("GET /health HTTP/1.1\r\nHost: h\r\n\r\n");
     one.answer();
     one.post("/v1/completions", request({1}, 3000));
     ASSERT_TRUE(comes([&] { return engine->state().stats.running == 1; }));
@@ -490,7 +512,7 @@ TEST_F(ServiceTest, DrainingEndsWhatRunsAndRefusesTheRest) {
   start();
   pace.stepMicroseconds = 1000;
   Client idle = client();
-  idle.send("GET /health HTTP/1.1\r\n\r\n");
+  idle.send("GET /health HTTP/1.1\r\nHost: h\r\n\r\n");
   idle.answer();
   Client running = client();
   running.post("/v1/completions", streamed(request({1, 2}, 100)));
@@ -498,8 +520,9 @@ TEST_F(ServiceTest, DrainingEndsWhatRunsAndRefusesTheRest) {
   service->drain();
   server->drain();
   EXPECT_EQ(idle.rest(), "");
-  EXPECT_NE(answerTo("GET /health HTTP/1.1\r\n\r\n").find("\"draining\""),
-            std::string::npos);
+  EXPECT_NE(
+      answerTo("GET /health HTTP/1.1\r\nHost: h\r\n\r\n").find("\"draining\""),
+      std::string::npos);
   Client late = client();
   late.post("/v1/completions", request({1}, 1));
   EXPECT_NE(late.answer().first.find("503 Service Unavailable"),

@@ -9,14 +9,22 @@ FORM is llama3 or chatml: what its chat template writes, and which special token
 has; or included or picky, a template that is refused, and one that refuses. Tokens 0
 to 255 are the bytes; special ones follow, BOS first. Nothing in the file names the
 mark that ends a turn: eos is another token.
+
+FORM endless is chatml's model with another answer: "hi", a token that is HTML, and
+so on without end. Weights that are zero give its step the work of a small model's.
 """
 
+import math
 import random
 import struct
 import sys
 
 UINT32, FLOAT32, STRING, ARRAY, INT32 = 4, 6, 8, 9, 5
+F32, Q4_0 = 0, 2
+Q4_0_VALUES, Q4_0_BYTES = 32, 18  # of a block
 HIDDEN = 64
+# Does something in a page that takes it for more than text.
+MARKUP = "<img src=x onerror=\"document.title='taken'\">"
 FORMS = {
     "llama3": (
         ["<s>", "</s>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"],
@@ -34,6 +42,7 @@ FORMS = {
     "included": (["<s>", "</s>"], "{% include 'other' %}", "</s>"),
     "picky": (["<s>", "</s>"], "{{ raise_exception('No ' ~ messages[0].role) }}", "</s>"),
 }
+FORMS["endless"] = FORMS["chatml"]
 
 
 def text(value):
@@ -51,10 +60,48 @@ def byte_alphabet():
     return [chr(b) if b in visible else chr(next(hidden)) for b in range(256)]
 
 
+def full(dims, values):
+    return dims, F32, struct.pack(f"<{len(values)}f", *values)
+
+
+def zero(*dims):
+    return dims, Q4_0, bytes(math.prod(dims) // Q4_0_VALUES * Q4_0_BYTES)
+
+
+def weights(vocabulary, chain, layers, inner):
+    """Of a model that says what follows in `chain`, whatever came before."""
+    # The residual is the last token's embedding, as nothing is added to it; the
+    # row of the token that follows points the same way.
+    generator = random.Random(1)
+    embedding = [[generator.choice((-1.0, 1.0)) for _ in range(HIDDEN)] for _ in range(vocabulary)]
+    output = [[0.0] * HIDDEN for _ in range(vocabulary)]
+    for last, following in zip(chain, chain[1:]):
+        output[following] = embedding[last]
+    tensors = {
+        "token_embd.weight": full([HIDDEN, vocabulary], sum(embedding, [])),
+        "output.weight": full([HIDDEN, vocabulary], sum(output, [])),
+        "output_norm.weight": full([HIDDEN], [1.0] * HIDDEN),
+    }
+    for layer in range(layers):
+        block = f"blk.{layer}."
+        for name in ("attn", "ffn"):
+            tensors[f"{block}{name}_norm.weight"] = full([HIDDEN], [1.0] * HIDDEN)
+        for name in ("q", "k", "v", "output"):
+            tensors[f"{block}attn_{name}.weight"] = zero(HIDDEN, HIDDEN)
+        tensors[block + "ffn_gate.weight"] = zero(HIDDEN, inner)
+        tensors[block + "ffn_up.weight"] = zero(HIDDEN, inner)
+        tensors[block + "ffn_down.weight"] = zero(inner, HIDDEN)
+    return tensors
+
+
 def main():
     specials, template, end = FORMS[sys.argv[1]]
-    tokens = byte_alphabet() + specials
-    types = [1] * 256 + [3] * len(specials)
+    is_endless = sys.argv[1] == "endless"
+    layers, inner = (4, 32768) if is_endless else (1, 32)
+    alphabet = byte_alphabet()
+    markup = "".join(alphabet[byte] for byte in MARKUP.encode())
+    tokens = alphabet + specials + [markup] * is_endless
+    types = [1] * 256 + [3] * len(specials) + [1] * is_endless
     metadata = [
         ("general.architecture", STRING, text("llama")),
         ("general.name", STRING, text("says\x1b[31m hi")),
@@ -73,48 +120,32 @@ def main():
         ("llama.attention.layer_norm_rms_epsilon", FLOAT32, struct.pack("<f", 1e-5)),
     ]
     for key, value in {
-        "block_count": 1,
-        "context_length": 128,
+        "block_count": layers,
+        "context_length": 1 << 15 if is_endless else 128,
         "embedding_length": HIDDEN,
-        "feed_forward_length": 32,
+        "feed_forward_length": inner,
         "attention.head_count": 1,
         "attention.head_count_kv": 1,
     }.items():
         metadata.append(("llama." + key, UINT32, struct.pack("<I", value)))
 
-    # The residual is the last token's embedding, as nothing is added to it; the
-    # row of the token that follows points the same way.
-    generator = random.Random(1)
-    embedding = [[generator.choice((-1.0, 1.0)) for _ in range(HIDDEN)] for _ in tokens]
-    output = [[0.0] * HIDDEN for _ in tokens]
-    chain = [ord("\n"), ord("h"), ord("i"), tokens.index(end), ord("z"), ord("\n")]
-    for last, following in zip(chain, chain[1:]):
-        output[following] = embedding[last]
-    zero = [0.0]
-    tensors = {
-        "token_embd.weight": ([HIDDEN, len(tokens)], sum(embedding, [])),
-        "output.weight": ([HIDDEN, len(tokens)], sum(output, [])),
-        "output_norm.weight": ([HIDDEN], [1.0] * HIDDEN),
-        "blk.0.attn_norm.weight": ([HIDDEN], [1.0] * HIDDEN),
-        "blk.0.ffn_norm.weight": ([HIDDEN], [1.0] * HIDDEN),
-        "blk.0.ffn_gate.weight": ([HIDDEN, 32], zero * 32 * HIDDEN),
-        "blk.0.ffn_up.weight": ([HIDDEN, 32], zero * 32 * HIDDEN),
-        "blk.0.ffn_down.weight": ([32, HIDDEN], zero * 32 * HIDDEN),
-    }
-    for name in ("q", "k", "v", "output"):
-        tensors[f"blk.0.attn_{name}.weight"] = ([HIDDEN, HIDDEN], zero * HIDDEN * HIDDEN)
-
+    newline, h, i, z = map(ord, "\nhiz")
+    chain = [newline, h, i, tokens.index(end), z, newline]
+    if is_endless:
+        chain = [newline, h, i, tokens.index(markup), newline]
+    tensors = weights(len(tokens), chain, layers, inner)
     out = b"GGUF" + struct.pack("<IQQ", 3, len(tensors), len(metadata))
     for key, kind, payload in metadata:
         out += text(key) + struct.pack("<I", kind) + payload
     data = b""
-    for name, (dims, values) in tensors.items():
+    for name, (dims, kind, values) in tensors.items():
         out += text(name) + struct.pack(f"<I{len(dims)}Q", len(dims), *dims)
-        out += struct.pack("<IQ", 0, len(data))
-        data += struct.pack(f"<{len(values)}f", *values)  # whole alignments
+        out += struct.pack("<IQ", kind, len(data))
+        data += values + b"\0" * (-len(values) % 32)
     out += b"\0" * (-len(out) % 32)
     with open(sys.argv[2], "wb") as file:
         file.write(out + data)
 
 
-main()
+if __name__ == "__main__":
+    main()
