@@ -35,6 +35,7 @@ from published_tokenizers import (
     Reference,
     Vocabulary,
     digits_apart,
+    has_new_marks,
     split,
     strips_behind,
 )
@@ -262,17 +263,21 @@ class Judge:
 
     def compare(self, name, path, reference, marks):
         package = self.tools.compile([path], name, "--slots=1", "--capacity=64")
-        different = 0
+        different = explained = 0
         random = TextMaker(self.seed, marks).texts(self.count)
         with open_tokenizer(self.library, package) as tokenizer:
             for text in itertools.chain(TEXTS, random):
                 problem = difference(tokenizer, reference, text)
+                if problem and has_new_marks(text):
+                    explained += 1
+                    continue
                 different += bool(problem)
                 if problem and different <= 5:
                     print(f"  {name}: {text!r}: {problem}")
         harness.remove(package, path)
         count = len(TEXTS) + self.count
-        print(f"{name:24} {count:6} texts, {different} differ", flush=True)
+        others = f", {explained} by marks of a newer Unicode" if explained else ""
+        print(f"{name:24} {count:6} texts, {different} differ{others}", flush=True)
         self.report.check(different == 0, f"{name}: {different} of {count} texts differ")
 
 

@@ -7,6 +7,7 @@ normalizers, is as the model's own tokenizer.json has it."""
 
 import json
 import re
+import unicodedata
 
 import gguf
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models
@@ -152,11 +153,23 @@ OVER_CHARACTERS = decoders.Sequence(
 )
 
 
+BROKEN = re.compile("([\udc80-\udcff]+)")
+
+
+def has_new_marks(text):
+    """Whether `tokenizers` composes a text otherwise than Unicode says: it does not
+    know the order of combining marks that are newer than Unicode 9."""
+    return any(
+        norms.NFC().normalize_str(part) != unicodedata.normalize("NFC", part)
+        for part in BROKEN.split(text)
+        if not BROKEN.match(part)
+    )
+
+
 class Reference:
     """A tokenizer of `tokenizers` that takes text that is not UTF-8, too: there a
     byte is a token, or over bytes a word with its neighbours."""
 
-    BROKEN = re.compile("([\udc80-\udcff]+)")
     STAND_IN = 0xF0000  # a private character a byte
 
     def __init__(self, tokenizer, bos=()):
@@ -176,8 +189,8 @@ class Reference:
 
     def over_bytes(self, text):
         ids = []
-        for part in self.BROKEN.split(text):
-            if self.BROKEN.match(part):
+        for part in BROKEN.split(text):
+            if BROKEN.match(part):
                 word = "".join(ALPHABET[ord(c) - 0xDC00] for c in part)
                 ids += [token.id for token in self.tokenizer.model.tokenize(word)]
             else:
@@ -185,10 +198,10 @@ class Reference:
         return ids
 
     def over_characters(self, text):
-        ids = self.plain(self.BROKEN.sub(self.stand_ins, text))
+        ids = self.plain(BROKEN.sub(self.stand_ins, text))
         start = [self.of_byte[b] for b in chr(self.STAND_IN).encode()[:2]]
         at = 0
-        while self.BROKEN.search(text) and at < len(ids):
+        while BROKEN.search(text) and at < len(ids):
             if ids[at : at + 2] == start:
                 high, low = (self.of_byte.index(i) & 0x3F for i in ids[at + 2 : at + 4])
                 ids[at : at + 4] = [self.of_byte[high << 6 | low]]
