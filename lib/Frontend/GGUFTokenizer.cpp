@@ -143,6 +143,13 @@ Error TokenizerReader::readPieceSettings() {
 Error TokenizerReader::readSettings() {
   data.bos = config.bos;
   data.eos = config.eos;
+  bool addsEos = false;
+  if (Error error =
+          assign(addsEos, file.getBool("tokenizer.ggml.add_eos_token", false)))
+    return error;
+  if (addsEos)
+    return fail("metadata 'tokenizer.ggml.add_eos_token': true is not "
+                "supported (only false is)");
   if (Error error = preTokenizer ? readBytePairSettings() : readPieceSettings())
     return error;
   if (data.addBos && data.bos < 0)

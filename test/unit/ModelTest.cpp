@@ -241,6 +241,10 @@ TEST(SentencePieceGGUF, WhatIsWrongIsSaid) {
             "metadata 'tokenizer.ggml.remove_extra_whitespaces': true is not "
             "supported (only false is)");
   b = pieces();
+  b.addBool("tokenizer.ggml.add_eos_token", true);
+  EXPECT_EQ(errorOf(b), "metadata 'tokenizer.ggml.add_eos_token': true is not "
+                        "supported (only false is)");
+  b = pieces();
   b.remove("tokenizer.ggml.token_type");
   b.addInts("tokenizer.ggml.token_type", std::vector<int32_t>(261, 5));
   EXPECT_EQ(errorOf(b),
