@@ -61,6 +61,7 @@ with_plugin = "{} {} {} {}".format(
 # Longest first: lit replaces them in this order.
 config.substitutions += [
     ("%kvrm_plugin", config.kvrm_plugin),
+    ("%kvrm_library", config.kvrm_library),
     ("%kvrm_src", config.kvrm_src_root),
     ("%kvrm_obj", config.kvrm_obj_root),
     ("%mlir-opt-22", stock or "mlir-opt-not-found"),
@@ -83,6 +84,8 @@ if has_plugin:
 for name in ("kvrmc", "kvrm-run", "kvrm-lsp-server", "kvrm-render-template"):
     if program(tools, name):
         features.add(name)
+if os.path.exists(config.kvrm_library):
+    features.add("kvrm-library")
 if config.kvrm_has_serve:
     features.add("serve")
 if config.kvrm_sanitize:

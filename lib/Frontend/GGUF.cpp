@@ -8,6 +8,8 @@
 
 #include "kvrm/Frontend/GGUF.h"
 
+#include "kvrm/Frontend/FileBuffer.h"
+
 #include "llvm/ADT/Twine.h"
 #include "llvm/Support/Endian.h"
 #include "llvm/Support/FormatVariadic.h"
@@ -379,10 +381,9 @@ Error GGUFParser::placeTensors() {
 }
 
 Expected<std::shared_ptr<const GGUFFile>> GGUFFile::open(StringRef path) {
-  auto buffer = llvm::MemoryBuffer::getFile(path, /*IsText=*/false,
-                                            /*RequiresNullTerminator=*/false);
+  auto buffer = openFile(path);
   if (!buffer)
-    return fileError(path, "cannot open: " + buffer.getError().message());
+    return buffer.takeError();
   return parse(std::move(*buffer));
 }
 

@@ -32,24 +32,30 @@ struct PreTokenizer {
   std::vector<std::string> patterns;
   bool ignoreMerges = false;
   bool addBos = false;
+  bool normalizesToNFC = false;
 };
 } // namespace
 
-/// The pre-tokenisers of llama.cpp's src/llama-vocab.cpp that Llama decoders
-/// come with. The final `|\s+` is that of GPT-2's own expression.
+/// The pre-tokenisers that Llama decoders come with, by llama.cpp's names. What
+/// they do is what the models' own tokenizer.json says: llama.cpp leaves out
+/// Qwen's normalizer, and the long s among the endings.
 static const PreTokenizer *lookupPreTokenizer(StringRef name) {
   static const std::string gpt2 =
       R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
   static const std::string llama3 =
-      R"((?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+      R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
   static const std::string qwen2 =
-      R"((?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+      R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
   static const PreTokenizer known[] = {
       {"smollm", {R"(\p{N})", gpt2}},
       {"starcoder", {R"(\p{N})", gpt2}},
       {"gpt-2", {gpt2}},
       {"llama-bpe", {llama3}, /*ignoreMerges=*/true, /*addBos=*/true},
-      {"qwen2", {qwen2}},
+      {"qwen2",
+       {qwen2},
+       /*ignoreMerges=*/false,
+       /*addBos=*/false,
+       /*normalizesToNFC=*/true},
   };
   const PreTokenizer *found = llvm::find_if(
       known, [&](const PreTokenizer &p) { return name == p.name; });
@@ -74,6 +80,7 @@ private:
   Error readBytePairSettings();
   Error readPieceSettings();
   Error addTokens();
+  void addStrips();
   Error checkToken(size_t id, StringRef token, TokenizerData::Kind kind) const;
   Error addMerges();
   Error addPieceMerges();
@@ -98,6 +105,7 @@ private:
 Error TokenizerReader::readBytePairSettings() {
   data.patterns = preTokenizer->patterns;
   data.ignoreMerges = preTokenizer->ignoreMerges;
+  data.normalizesToNFC = preTokenizer->normalizesToNFC;
   return assign(data.addBos, file.getBool("tokenizer.ggml.add_bos_token",
                                           preTokenizer->addBos));
 }
@@ -135,6 +143,13 @@ Error TokenizerReader::readPieceSettings() {
 Error TokenizerReader::readSettings() {
   data.bos = config.bos;
   data.eos = config.eos;
+  bool addsEos = false;
+  if (Error error =
+          assign(addsEos, file.getBool("tokenizer.ggml.add_eos_token", false)))
+    return error;
+  if (addsEos)
+    return fail("metadata 'tokenizer.ggml.add_eos_token': true is not "
+                "supported (only false is)");
   if (Error error = preTokenizer ? readBytePairSettings() : readPieceSettings())
     return error;
   if (data.addBos && data.bos < 0)
@@ -245,6 +260,19 @@ Error TokenizerReader::addTokens() {
   return Error::success();
 }
 
+/// To Phi-3's marks white space behind them belongs: its tokenizer.json says
+/// so, and a GGUF file cannot.
+void TokenizerReader::addStrips() {
+  if (preTokenizer || config.architecture != "phi3")
+    return;
+  static constexpr StringRef others[] = {"<unk>", "<s>", "<|endoftext|>"};
+  for (auto [id, token, kind] : llvm::enumerate(data.tokens, data.kinds))
+    if ((kind == TokenizerData::Kind::Special ||
+         kind == TokenizerData::Kind::UserDefined) &&
+        !llvm::is_contained(others, StringRef(token)))
+      data.stripsBehind.push_back(static_cast<int32_t>(id));
+}
+
 Error TokenizerReader::addMerges() {
   llvm::StringSet<> words;
   for (auto [token, kind] : llvm::zip_equal(data.tokens, data.kinds))
@@ -342,6 +370,7 @@ Expected<TokenizerData> TokenizerReader::read() {
            [&] { return preTokenizer ? Error::success() : checkByteTokens(); },
            [&] { return checkIds(); }}))
     return error;
+  addStrips();
   return std::move(data);
 }
 

@@ -8,10 +8,10 @@
 
 #include "kvrm/Frontend/JsonText.h"
 
+#include "kvrm/Frontend/FileBuffer.h"
 #include "kvrm/Frontend/FileError.h"
 
 #include "llvm/Support/FormatVariadic.h"
-#include "llvm/Support/MemoryBuffer.h"
 
 using namespace kvrm;
 using llvm::Expected;
@@ -58,10 +58,9 @@ Expected<json::Object> kvrm::parseJsonObject(StringRef text, StringRef origin) {
 }
 
 Expected<json::Object> kvrm::readJsonObject(StringRef path, uint64_t limit) {
-  auto buffer = llvm::MemoryBuffer::getFile(path, /*IsText=*/false,
-                                            /*RequiresNullTerminator=*/false);
+  auto buffer = openFile(path);
   if (!buffer)
-    return fileError(path, "cannot open: " + buffer.getError().message());
+    return buffer.takeError();
   if ((*buffer)->getBufferSize() > limit)
     return fileError(path, formatv("{0} bytes are more than the limit {1}",
                                    (*buffer)->getBufferSize(), limit)

@@ -8,6 +8,7 @@
 
 #include "kvrm/Frontend/Safetensors.h"
 
+#include "kvrm/Frontend/FileBuffer.h"
 #include "kvrm/Frontend/JsonText.h"
 #include "kvrm/Frontend/Quantization.h"
 
@@ -253,10 +254,9 @@ Error SafetensorsParser::checkCoverage() {
 }
 
 Expected<SafetensorsFile::Ptr> SafetensorsFile::open(StringRef path) {
-  auto buffer = llvm::MemoryBuffer::getFile(path, /*IsText=*/false,
-                                            /*RequiresNullTerminator=*/false);
+  auto buffer = openFile(path);
   if (!buffer)
-    return fileError(path, "cannot open: " + buffer.getError().message());
+    return buffer.takeError();
   return parse(std::move(*buffer));
 }
 

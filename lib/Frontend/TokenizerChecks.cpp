@@ -35,7 +35,10 @@ bool kvrm::isInByteAlphabet(StringRef text) {
 
 void kvrm::addEndMarks(const TokenizerData &data, DecoderConfig &config) {
   static constexpr StringRef marks[] = {
-      "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>"};
+      // Of turns.
+      "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>",
+      // Of texts.
+      "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>"};
   auto isAdded = [](TokenizerData::Kind kind) {
     return kind == TokenizerData::Kind::Special ||
            kind == TokenizerData::Kind::UserDefined;

@@ -19,7 +19,8 @@ namespace kvrm {
 bool isInByteAlphabet(llvm::StringRef text);
 
 /// Chat forms close every turn with a mark of their own, which the files may
-/// name nowhere: eos is often the end of a text, not of a turn.
+/// name nowhere: eos is the end of a text or of a turn, and of a GGUF file
+/// there is one, whatever else the model was trained to end with.
 void addEndMarks(const TokenizerData &data, DecoderConfig &config);
 
 } // namespace kvrm

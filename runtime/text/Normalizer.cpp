@@ -8,6 +8,8 @@
 
 #include "Normalizer.h"
 
+#include "Utf8.h"
+
 #include <cstdlib>
 #include <memory>
 #include <utf8proc.h>
@@ -20,7 +22,7 @@ struct Free {
 };
 } // namespace
 
-static std::string composed(std::string_view text) {
+static std::string composedCharacters(std::string_view text) {
   utf8proc_uint8_t *result = nullptr;
   utf8proc_ssize_t length = utf8proc_map(
       reinterpret_cast<const utf8proc_uint8_t *>(text.data()),
@@ -30,6 +32,29 @@ static std::string composed(std::string_view text) {
   if (length < 0)
     return std::string(text);
   return {reinterpret_cast<const char *>(result), static_cast<size_t>(length)};
+}
+
+/// Bytes at the start of `text` that are whole characters, or are none.
+static size_t runBytes(std::string_view text, bool areCharacters) {
+  size_t bytes = 0;
+  while (bytes < text.size()) {
+    Utf8Prefix prefix = classifyUtf8(text.substr(bytes));
+    if ((prefix.kind == Utf8Prefix::Valid) != areCharacters)
+      break;
+    bytes += prefix.bytes;
+  }
+  return bytes;
+}
+
+static std::string composed(std::string_view text) {
+  std::string result;
+  for (bool areCharacters = true; !text.empty();
+       areCharacters = !areCharacters) {
+    std::string_view run = text.substr(0, runBytes(text, areCharacters));
+    result.append(areCharacters ? composedCharacters(run) : std::string(run));
+    text.remove_prefix(run.size());
+  }
+  return result;
 }
 
 static std::string replaced(std::string_view text, std::string_view from,

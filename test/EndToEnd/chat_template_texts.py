@@ -369,6 +369,7 @@ CONSTRUCTS = [
     "{{ messages | selectattr('role', '!=', 'user') | list | length }}{{ [1, 2, 3] | select('<=', 2) | list | tojson }}",
     "{{ [1, 0, 2] | select | list | tojson }}{{ [1, 2, 3] | select('odd') | list | tojson }}{{ [1, 2] | reject('gt', 1) | first }}",
     "{% if messages | selectattr('role', 'equalto', 'nobody') %}always{% endif %}",
+    "{{ none | selectattr('role') | list | length }}{{ 0 | reject | list | tojson }}{{ false | map('upper') | list | tojson }}",
     "{% set it = [1, 2] | map('string') %}{{ it | first }}{{ it | list | tojson }}{{ it | list | tojson }}",
     "{{ [3, 1] | first }}{{ 'abc' | last }}{{ [] | first }}{{ 'abc' | reverse }}{{ [1, 2] | reverse | list | tojson }}",
     "{{ {'b': 1, 'a': [true, none, 'x\\n\"é']} | tojson }}{{ {'b': 1, 'a': 2} | tojson(sort_keys=true) }}",

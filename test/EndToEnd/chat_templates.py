@@ -10,13 +10,17 @@ be equal byte for byte; what Jinja refuses, kvrm has to refuse. What kvrm alone
 refuses has to say so ("not done here"), and is counted. Bytes of messages have to
 be known as such.
 
-    chat_templates.py --render kvrm-render-template [--seconds 5] [TEMPLATE...]
+    chat_templates.py --render kvrm-render-template [--seconds 5]
+    chat_templates.py --render kvrm-render-template [--transformers] TEMPLATE...
 
-TEMPLATE is a file of somebody else's, to be judged the same way.
+TEMPLATE is a file of somebody else's, to be judged the same way, or by transformers
+itself. One that kvrm refuses, or that takes no conversation without tools, is named.
 """
 
 import argparse
+import datetime
 import json
+import os
 import random
 import subprocess
 import sys
@@ -99,14 +103,43 @@ def may_refuse(template, said):
     )
 
 
+class Refused(Exception):
+    """What kvrm refuses of a template that is somebody else's."""
+
+
+class Then(datetime.datetime):
+    """A clock that stands."""
+
+    @classmethod
+    def now(cls, tz=None):
+        return cls.fromtimestamp(0, tz)
+
+
+def by_transformers(template, values):
+    """Rendered by transformers itself."""
+    # Only by hand, and slow to import.
+    from transformers.utils import chat_template_utils
+
+    chat_template_utils.datetime = Then
+    values = dict(values)
+    conversations = [values.pop("messages")]
+    return chat_template_utils.render_jinja_template(
+        conversations, chat_template=template, **values
+    )[0][0]
+
+
 class Judge:
-    def __init__(self, renderer):
+    def __init__(self, renderer, is_by_transformers=False, are_others=False):
         self.envs = [environment(), environment(optimized=False)]
         self.renderer = renderer
+        self.is_by_transformers = is_by_transformers
+        self.are_others = are_others
         self.equal = self.both_refuse = self.refused = 0
         self.compiled = {}
 
     def expected(self, template, variables, is_random):
+        if self.is_by_transformers:
+            return by_transformers(template, variables)
         # The optimizer computes what is constant by rules of its own.
         env = self.envs[is_random]
         if is_random:
@@ -129,6 +162,8 @@ class Judge:
         elif answer.get("text") == expected and error is None:
             self.equal += 1
             self.check_owners(answer)
+        elif said is not None and self.are_others:
+            raise Refused(said)
         else:
             sys.exit(
                 f"different:\n{template}\n{json.dumps(variables)}\n"
@@ -199,29 +234,42 @@ def check_random(judge, chance):
     judge.check(texts.RandomTemplate(chance).text(), values, is_random=True)
 
 
+def judge_others(judge, chance, paths):
+    for path in paths:
+        with open(path, encoding="utf-8", newline="") as file:
+            template = file.read()
+        judge.equal = 0
+        try:
+            for _ in range(200):
+                judge.check(template, variables(chance))
+            outcome = f"{judge.equal} of 200 equal, the others refused by both"
+        except Refused as refused:
+            outcome = f"refused: {refused}"
+        print(f"{os.path.basename(path)}: {outcome}", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("templates", nargs="*")
     parser.add_argument("--render", default="kvrm-render-template")
+    parser.add_argument("--transformers", action="store_true")
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--seed", type=int, default=None)
     args = parser.parse_args()
     seed = random.randrange(2**32) if args.seed is None else args.seed
     chance = random.Random(seed)
     print("seed", seed)
-    judge = Judge(Renderer(args.render))
-    chosen = dict(texts.MODELS)
+    judge = Judge(Renderer(args.render), args.transformers, bool(args.templates))
     if args.templates:
-        chosen = {path: open(path, newline="").read() for path in args.templates}
-    for name, template in chosen.items():
+        judge_others(judge, chance, args.templates)
+        return
+    for name, template in texts.MODELS.items():
         before = judge.equal
         for _ in range(200):
             judge.check(template, variables(chance))
         if judge.equal - before < 20:
             sys.exit(f"{name}: hardly a conversation is taken")
-    print(f"{len(chosen)} models: {judge.equal} equal, {judge.both_refuse} refused")
-    if args.templates:
-        return
+    print(f"{len(texts.MODELS)} models: {judge.equal} equal, {judge.both_refuse} refused")
     for template in texts.CONSTRUCTS:
         for _ in range(10):
             judge.check(template, variables(chance))

@@ -241,6 +241,10 @@ TEST(SentencePieceGGUF, WhatIsWrongIsSaid) {
             "metadata 'tokenizer.ggml.remove_extra_whitespaces': true is not "
             "supported (only false is)");
   b = pieces();
+  b.addBool("tokenizer.ggml.add_eos_token", true);
+  EXPECT_EQ(errorOf(b), "metadata 'tokenizer.ggml.add_eos_token': true is not "
+                        "supported (only false is)");
+  b = pieces();
   b.remove("tokenizer.ggml.token_type");
   b.addInts("tokenizer.ggml.token_type", std::vector<int32_t>(261, 5));
   EXPECT_EQ(errorOf(b),
@@ -258,7 +262,16 @@ TEST(LlamaGGUF, Tokenizer) {
   EXPECT_EQ(model->tokenizer->merges, std::vector<std::string>{"a b"});
   EXPECT_EQ(model->tokenizer->patterns.size(), 2u);
 
+  EXPECT_FALSE(model->tokenizer->normalizesToNFC);
+
   GGUFBuilder b = llama();
+  b.remove("tokenizer.ggml.pre");
+  b.addString("tokenizer.ggml.pre", "qwen2");
+  model = openBytes(b.build());
+  ASSERT_TRUE(bool(model));
+  EXPECT_TRUE(model->tokenizer->normalizesToNFC);
+
+  b = llama();
   b.remove("tokenizer.ggml.model");
   b.addString("tokenizer.ggml.model", "t5");
   model = openBytes(b.build());
@@ -346,7 +359,8 @@ TEST(LlamaGGUF, EndsOfATurn) {
             "metadata 'tokenizer.ggml.eom_token_id': 5 is not below "
             "the vocabulary 5");
   // Marks of chat forms, which no key names; not words that look like them.
-  for (const char *mark : {"<|im_end|>", "<|eot_id|>", "<|eom_id|>"})
+  for (const char *mark : {"<|im_end|>", "<|eot_id|>", "<|eom_id|>",
+                           "<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>"})
     for (int32_t type : {3, 4, 1}) {
       GGUFBuilder form = llama();
       form.remove("tokenizer.ggml.tokens");

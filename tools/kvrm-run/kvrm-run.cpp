@@ -29,6 +29,13 @@ static int fail(const std::string &message) {
   return 1;
 }
 
+/// The status of a run that printed what it had to say; else a failure.
+static int afterOutput(int status) {
+  if (std::fflush(stdout) != 0 || std::ferror(stdout))
+    return fail("cannot write to standard output");
+  return status;
+}
+
 static int runMain(int argc, char **argv) {
   CLI::App app("Runs a kvrm package: text, a server, likelihoods, timings, or "
                "what it is.",
@@ -45,11 +52,11 @@ static int runMain(int argc, char **argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::CallForHelp &request) {
-    return app.exit(request);
+    return afterOutput(app.exit(request));
   } catch (const CLI::CallForAllHelp &request) {
-    return app.exit(request);
+    return afterOutput(app.exit(request));
   } catch (const CLI::CallForVersion &request) {
-    return app.exit(request);
+    return afterOutput(app.exit(request));
   } catch (const CLI::Error &error) {
     return fail(std::string(error.what()) + " (see kvrm-run --help)");
   }
@@ -57,9 +64,7 @@ static int runMain(int argc, char **argv) {
     if (command.app->parsed())
       if (Status status = command.run(); !status.isOk())
         return fail(status.message());
-  if (std::fflush(stdout) != 0 || std::ferror(stdout))
-    return fail("cannot write to standard output");
-  return 0;
+  return afterOutput(0);
 }
 
 int main(int argc, char **argv) {

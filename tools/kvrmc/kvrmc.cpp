@@ -506,6 +506,17 @@ llvm::Error runGraph() {
   return compile(std::move(source), **machine, {output, inputs, emit, quiet});
 }
 
+/// Where no weight stays in blocks nothing is rounded, nor left as it is.
+llvm::Error checkRounding(const kvrm::MatrixPieces &pieces) {
+  if (!rounding.getNumOccurrences() || !pieces.empty())
+    return llvm::Error::success();
+  if (tensorParallel.ranks() > 1)
+    return llvm::createStringError("--quantized-activations: the weights of "
+                                   "--tensor-parallel are in no blocks");
+  return llvm::createStringError(
+      "--quantized-activations: no weights are in blocks");
+}
+
 llvm::Error run() {
   if (isAttentionCommand())
     return runAttention();
@@ -541,6 +552,8 @@ llvm::Error run() {
   // Ranks have slices of matrices, and blocks are not sliced.
   if (weightType == "file" && !isForGPU() && tensorParallel.ranks() == 1)
     shape->pieces = decoder->matricesInBlocks();
+  if (llvm::Error error = checkRounding(shape->pieces))
+    return error;
   llvm::Expected<std::unique_ptr<Target>> machine =
       isForGPU() ? gpuTarget() : cpuTarget(decoder->config);
   if (!machine)

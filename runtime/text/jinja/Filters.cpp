@@ -291,9 +291,14 @@ static Arguments innerCall(const Arguments &arguments, size_t at) {
   return call;
 }
 
+/// The items to map or to choose from. What is false, as none is, has none.
+static std::vector<Value> itemsIfAny(Budget &budget, const Value &subject) {
+  return subject.isTrue() ? itemsOf(budget, subject) : std::vector<Value>();
+}
+
 static Value map(Budget &budget, const Value &subject,
                  const Arguments &arguments) {
-  std::vector<Value> items = itemsOf(budget, subject);
+  std::vector<Value> items = itemsIfAny(budget, subject);
   if (arguments.positional.empty()) {
     auto bound = arguments.bind({"attribute", "default"}, 1);
     for (Value &item : items) {
@@ -329,7 +334,7 @@ static Value chosen(Budget &budget, const Value &subject,
       fail(0, "the test '", call.function, "' is not done here");
   }
   std::vector<Value> items;
-  for (const Value &item : itemsOf(budget, subject)) {
+  for (const Value &item : itemsIfAny(budget, subject)) {
     budget.charge(stepUnits);
     Value tested = byAttribute
                        ? deepAttribute(budget, item, arguments.positional[0])

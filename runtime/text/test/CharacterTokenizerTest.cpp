@@ -106,6 +106,9 @@ TEST(CharacterTokenizer, Normalizes) {
   EXPECT_EQ(encode(load(root), "e\u0301"), Ids{259});
   // What is not UTF-8 stays as it is.
   EXPECT_EQ(encode(load(root), "a\xff"), (Ids{257, 0xff}));
+  EXPECT_EQ(encode(load(root), "\xff"
+                               "e\u0301\xe2\x82"),
+            (Ids{0xff, 259, 0xe2, 0x82}));
 }
 
 TEST(CharacterTokenizer, Refusals) {
