@@ -176,7 +176,9 @@ static Error checkReplaceable(StringRef path, StringRef requested) {
   return Error::success();
 }
 
-Expected<PackageWriter> PackageWriter::create(StringRef requested) {
+Expected<PackageWriter>
+PackageWriter::create(StringRef requested,
+                      llvm::function_ref<void(StringRef)> announce) {
   if (requested.empty())
     return llvm::createStringError("the path of the package is empty");
   SmallString<256> path(requested);
@@ -190,34 +192,33 @@ Expected<PackageWriter> PackageWriter::create(StringRef requested) {
     return error;
 
   PackageWriter writer{std::string(path)};
-  if (std::error_code code = writer.createFolder())
+  if (std::error_code code = writer.createFolder(announce))
     return failure(requested,
                    "cannot create a folder beside it: " + code.message());
   return writer;
 }
 
-std::error_code PackageWriter::createFolder() {
+std::error_code
+PackageWriter::createFolder(llvm::function_ref<void(StringRef)> announce) {
   std::error_code code;
   for (int attempt = 0; attempt < 16; ++attempt) {
     SmallString<256> unique;
     fs::createUniquePath(path + ".tmp-%%%%%%%%", unique,
                          /*MakeAbsolute=*/false);
-    // Listed first: a signal may come as soon as it is there.
-    removal = UnfinishedPath(unique.str());
+    if (announce)
+      announce(unique);
     code = fs::create_directory(unique, /*IgnoreExisting=*/false, fs::all_all);
     if (!code)
       temporary = std::string(unique);
     if (code != std::errc::file_exists)
       break;
   }
-  if (code)
-    removal = UnfinishedPath();
   return code;
 }
 
 PackageWriter::PackageWriter(PackageWriter &&other) noexcept
     : path(std::move(other.path)), temporary(std::move(other.temporary)),
-      removal(std::move(other.removal)), files(std::move(other.files)) {
+      files(std::move(other.files)) {
   other.temporary.clear();
 }
 

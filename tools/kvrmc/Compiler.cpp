@@ -338,7 +338,11 @@ static llvm::Error compileToPackage(Source source, Target &target,
   if (output.path.empty() || output.path == "-")
     return llvm::createStringError("no output: say where the package goes, "
                                    "-o NAME.kvrm");
-  llvm::Expected<PackageWriter> package = PackageWriter::create(output.path);
+  ::kvrm::UnfinishedPath removal;
+  llvm::Expected<PackageWriter> package =
+      PackageWriter::create(output.path, [&](StringRef folder) {
+        removal = ::kvrm::UnfinishedPath(folder);
+      });
   if (!package)
     return package.takeError();
   const std::string folder = package->folder();

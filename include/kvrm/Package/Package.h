@@ -24,7 +24,6 @@
 #define KVRM_PACKAGE_PACKAGE_H
 
 #include "kvrm/Package/Weights.h"
-#include "kvrm/runtime/support/Unfinished.h"
 
 #include "llvm/ADT/StringRef.h"
 #include "llvm/Support/Error.h"
@@ -115,8 +114,11 @@ class PackageWriter {
 public:
   /// Makes the temporary folder. Refuses a `path` that is there and is neither
   /// an empty folder nor a package: what its manifest lists, all of that, and
-  /// nothing else. Links are followed.
-  static llvm::Expected<PackageWriter> create(llvm::StringRef path);
+  /// nothing else. Links are followed. Before the folder is there, `announce`
+  /// is told what it will be called: a signal may come at any time.
+  static llvm::Expected<PackageWriter>
+  create(llvm::StringRef path,
+         llvm::function_ref<void(llvm::StringRef)> announce = nullptr);
   PackageWriter(PackageWriter &&other) noexcept;
   PackageWriter &operator=(PackageWriter &&) = delete;
   /// Removes the temporary folder unless the package was committed.
@@ -147,13 +149,13 @@ public:
 
 private:
   explicit PackageWriter(std::string path) : path(std::move(path)) {}
-  std::error_code createFolder();
+  std::error_code
+  createFolder(llvm::function_ref<void(llvm::StringRef)> announce);
   llvm::Error writeFile(llvm::StringRef name,
                         llvm::function_ref<void(llvm::raw_ostream &)> print);
 
   std::string path;
-  std::string temporary;  ///< empty once committed or moved from
-  UnfinishedPath removal; ///< of the folder
+  std::string temporary; ///< empty once committed or moved from
   std::vector<PackageManifest::File> files;
 };
 
