@@ -18,6 +18,14 @@
 // BRANCH-NEXT: tensor.extract %{{.*}}[%[[ROW]], %{{.*}}] : tensor<2x4xf32>
 // BRANCH: kvrm.cached_attention
 
+// A row that reads the front of a longer tensor reads what is computed at its
+// own position: the tensor has no rows.
+// RUN: sed -e 's/%%product = arith.mulf %%x, %%cosine : f32/%%b = linalg.index 0 : index\n%%read = tensor.extract %%cosines[%%b] : tensor<4xf32>\n%%product = arith.mulf %%x, %%read : f32/' %s \
+// RUN:   | kvrm-opt --kvrm-raise-static-cache=narrow=f16 | FileCheck %s --check-prefix=LONGER
+// LONGER: %[[ROW:.*]] = linalg.index 0 : index
+// LONGER: tensor.extract %{{.*}}[%[[ROW]], %{{.*}}] : tensor<2x4xf32>
+// LONGER: kvrm.cached_attention
+
 #row = affine_map<(b, g, t, s) -> (0)>
 #all = affine_map<(b, g, t, s) -> (b, g, t, s)>
 #column = affine_map<(b, g, t, s) -> (s)>

@@ -202,14 +202,18 @@ RowPositions::spreadReads(linalg::LinalgOp op, unsigned rowLoop) {
       auto extract = dyn_cast<tensor::ExtractOp>(nested);
       if (!extract)
         return WalkResult::interrupt();
-      auto isRow = [&](Value index) {
-        auto loop = index.getDefiningOp<linalg::IndexOp>();
-        return loop && loop.getDim() == rowLoop;
+      // A row's own element, of a dim of rows and no other: not of the front of
+      // a longer one.
+      auto isRow = [&](unsigned dim) {
+        auto loop = extract.getIndices()[dim].getDefiningOp<linalg::IndexOp>();
+        return loop && loop.getDim() == rowLoop &&
+               extract.getTensor().getType().getDimSize(dim) ==
+                   static_cast<int64_t>(rows.size());
       };
-      SmallVector<Value> indices(extract.getIndices());
-      auto dim = static_cast<unsigned>(llvm::find_if(indices, isRow) -
-                                       indices.begin());
-      bool isStack = dim == indices.size();
+      unsigned dim = 0, rank = extract.getIndices().size();
+      while (dim < rank && !isRow(dim))
+        ++dim;
+      bool isStack = dim == rank;
       Value tensor = isStack ? stack(extract.getTensor())
                              : spread(extract.getTensor(), dim);
       if (!tensor)
