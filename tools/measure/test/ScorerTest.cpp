@@ -54,6 +54,17 @@ static int32_t choiceAfter(const Sequence &sequence, int64_t length) {
       std::span(sequence.ids).first(static_cast<size_t>(length)), vocabulary);
 }
 
+/// Of the token behind the first `length`.
+static double logProbabilityAfter(const Sequence &sequence, int64_t length) {
+  auto at = static_cast<size_t>(length);
+  std::vector<float> logits = SimulatedDecoder::logitsAfter(
+      std::span(sequence.ids).first(at), vocabulary);
+  double sum = 0;
+  for (float logit : logits)
+    sum += std::exp(static_cast<double>(logit));
+  return logits[static_cast<size_t>(sequence.ids[at])] - std::log(sum);
+}
+
 TEST(Scorer, ScoresEverySequenceAsAlone) {
   VirtualClock clock;
   SimulatedDecoder decoder(makeShape(), 0, clock, 1);
@@ -61,8 +72,6 @@ TEST(Scorer, ScoresEverySequenceAsAlone) {
   Scorer scorer(decoder, sequences, nullptr);
   Status status = scorer.run();
   ASSERT_TRUE(status.isOk()) << status.message();
-  // The simulated logits are 1 for one token and 0 for all others.
-  const double logSum = std::log(vocabulary - 1 + std::exp(1.0));
   int64_t longest = 0;
   for (const Sequence &sequence : sequences) {
     ASSERT_EQ(static_cast<int64_t>(sequence.choices.size()), sequence.steps());
@@ -70,11 +79,10 @@ TEST(Scorer, ScoresEverySequenceAsAlone) {
     double logLikelihood = 0;
     for (int64_t i = 0; i < sequence.steps(); ++i) {
       int64_t length = sequence.prompt + i;
-      int32_t choice = choiceAfter(sequence, length);
-      EXPECT_EQ(sequence.choices[static_cast<size_t>(i)], choice);
+      EXPECT_EQ(sequence.choices[static_cast<size_t>(i)],
+                choiceAfter(sequence, length));
       if (i < sequence.decoded())
-        logLikelihood +=
-            (sequence.ids[static_cast<size_t>(length)] == choice) - logSum;
+        logLikelihood += logProbabilityAfter(sequence, length);
     }
     EXPECT_NEAR(sequence.logLikelihood, logLikelihood, 1e-6);
   }
