@@ -309,7 +309,7 @@ Value RowBuilder::selectRows(Value old, RowBuilder &other, Value numbers) {
   Value init =
       tensor::EmptyOp::create(b, type.getShape(), type.getElementType());
   AffineMap identity = b.getMultiDimIdentityMap(type.getRank());
-  auto inner = static_cast<int64_t>(at.inner);
+  int64_t inner = at.inner;
   AffineMap rowOf =
       AffineMap::get(type.getRank(), 0,
                      rows == 1 ? b.getAffineConstantExpr(0)
