@@ -316,7 +316,15 @@ Outcome Hunt::hunt(Graph &graph, uint64_t number) {
   if (only >= 0 && !output.empty())
     write(*module, output);
   auto begin = std::chrono::steady_clock::now();
-  OwningOpRef<ModuleOp> raised = raise(*module);
+  // What the pass begins with: most are refused here, and need no clone.
+  remarks.clear();
+  passFailed = false;
+  func::FuncOp func = functionOf(*module);
+  FailureOr<kvrm::raise::RaisableStep> step =
+      kvrm::raise::analyseStep(func, masksOf(func));
+  OwningOpRef<ModuleOp> raised;
+  if (succeeded(step))
+    raised = raise(*module);
   std::chrono::duration<double> took = std::chrono::steady_clock::now() - begin;
   if (took.count() > slowest) {
     slowest = took.count();
@@ -335,9 +343,6 @@ Outcome Hunt::hunt(Graph &graph, uint64_t number) {
     return outcome;
   }
   outcome.kind = Outcome::Raised;
-  func::FuncOp func = functionOf(*module);
-  FailureOr<kvrm::raise::RaisableStep> step =
-      kvrm::raise::analyseStep(func, masksOf(func));
   outcome.comparison =
       graph.comparison->compare(func, *step, functionOf(*raised));
   return outcome;

@@ -28,6 +28,14 @@
 // OPEN: remark: not raised: no mask hides the tokens behind the position
 // SELECTED: remark: not raised: scores are selected by something that is no mask
 
+// Infinity times 0, where a token is seen, is no number.
+// RUN: sed -e 's/%%masked = arith.select %%seen, %%scaled, %%lowest : f32/%%one = arith.constant 1.0 : f32\n%%truth = arith.uitofp %%seen : i1 to f32\n%%hides = arith.subf %%one, %%truth : f32\n%%term = arith.mulf %%hides, %%lowest : f32\n%%masked = arith.addf %%scaled, %%term : f32/' %{layer} > %t.product.mlir
+// RUN: cat %t.product.mlir | %{raise}=PRODUCT
+// RUN: sed -e 's/0xFF800000/-1.0e9/' %t.product.mlir | kvrm-opt --kvrm-raise-static-cache=analyse-only 2>&1 \
+// RUN:   | FileCheck %s --check-prefix=LARGE
+// PRODUCT: remark: not raised: something that is no mask is added to the scores
+// LARGE: remark: layer 0: {{.*}}, finite mask
+
 // Soft-capping, a bias, a negative scale, a rounding.
 // RUN: sed -e 's/%%scaled = arith.mulf %%product/%%capped = math.tanh %%product : f32\n%%scaled = arith.mulf %%capped/' %{layer} | %{raise}=SOFTCAP
 // RUN: sed -e 's/%%scaled = arith.mulf/%%scaled = arith.addf/' %{layer} | %{raise}=BIAS

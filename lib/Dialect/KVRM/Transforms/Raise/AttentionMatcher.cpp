@@ -570,11 +570,13 @@ const Expr *AttentionMatcher::maskTerm(const Expr *term) {
       return pool.negate(term->operand(0));
     return nullptr;
   }
-  // A large negative number times a truth value, or times 1 less one.
+  // A large negative number times a truth value, or times 1 less one. Infinity
+  // times 0 would be no number, where a token is seen.
   if (!term->isApply("arith.mulf"))
     return nullptr;
   for (unsigned side : {0, 1}) {
-    if (!isMaskValue(term->operand(side)))
+    if (!isMaskValue(term->operand(side)) ||
+        std::isinf(*evaluator.constant(term->operand(side))))
       continue;
     const Expr *factor = strip(term->operand(1 - side));
     bool isInverse = factor->isApply("arith.subf") &&
