@@ -61,14 +61,16 @@ def greedy(model, prompt):
 
 
 def compare(report, name, got, logits):
-    """Greedy texts part at the first near tie, and not before."""
-    for step, (token, row) in enumerate(zip(got, logits, strict=True)):
-        if token == row.argmax():
-            continue
-        lead = (row.max() - row[token]) / np.abs(row).max()
-        report.check(lead < TIE, f"{name}: token {step} is behind by {lead:.1e}")
-        return step
-    return TOKENS
+    """Greedy texts part at the first near tie, and not before. Returns where."""
+    wanted = logits.argmax(axis=1).tolist()
+    pairs = enumerate(zip(got, wanted, strict=True))
+    step = next((i for i, (token, want) in pairs if token != want), TOKENS)
+    lead = 0.0
+    if step < TOKENS:
+        row = logits[step]
+        lead = (row.max() - row[got[step]]) / np.abs(row).max()
+    report.check(lead < TIE, f"{name}: token {step} is behind by {lead:.1e}")
+    return step
 
 
 def check(report, tools, args, name, folder, attention):
