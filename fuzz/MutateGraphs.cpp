@@ -453,7 +453,9 @@ int Hunt::run() {
     if (only >= 0)
       break;
     if (number % 100 == 99)
-      llvm::errs() << mutants << " mutants\n";
+      llvm::errs() << mutants << " mutants, " << refused << " refused, "
+                   << agreeing << " agree, " << unchanged << " unchanged, "
+                   << notDefined << " not defined, " << wrong << " disagree\n";
   }
   printTable();
   return wrong + notKnown != 0;
