@@ -220,7 +220,11 @@ Error kvrm::addFolderTokenizer(StringRef folder, DecoderModel &model) {
     return error;
   if (!model.tokenizer)
     return fileError(folder, model.tokenizerNote);
-  model.files.push_back(inFolder(folder, "tokenizer.json"));
+  for (StringRef name :
+       {"config.json", "generation_config.json", "tokenizer.json",
+        "tokenizer_config.json", "chat_template.jinja"})
+    if (std::string path = inFolder(folder, name); llvm::sys::fs::exists(path))
+      model.files.push_back(std::move(path));
   return Error::success();
 }
 

@@ -32,6 +32,7 @@ import harness
 sys.path.insert(
     0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "reference")
 )
+import gguf  # noqa: E402
 import models  # noqa: E402
 import numpy as np  # noqa: E402
 import reference  # noqa: E402
@@ -141,6 +142,13 @@ def logit_errors(got, want):
     return largest, norm
 
 
+def rounding_options(path):
+    """Exact activations, of which only a model with blocks has others."""
+    floats = ("F32", "F16", "BF16")
+    kinds = {tensor.tensor_type.name for tensor in gguf.GGUFReader(path).tensors}
+    return ["--quantized-activations=exact"] if kinds.difference(floats) else []
+
+
 def main():
     parser = harness.parser(__doc__.split("\n", maxsplit=1)[0])
     harness.add_model(parser)
@@ -171,7 +179,7 @@ def main():
             [args.gguf],
             name.replace(" ", "-"),
             f"--arch={args.arch}",
-            "--quantized-activations=exact",
+            *rounding_options(args.gguf),
             *options,
         )
         if prompts is None:

@@ -135,7 +135,8 @@ public:
   std::optional<TokenizerData> tokenizer;
   /// Why there is no tokenizer, for a note to the user.
   std::string tokenizerNote;
-  /// What the weights are read from.
+  /// What weights and, if it is in files of its own, the tokenizer are read
+  /// from.
   std::vector<std::string> files;
 
   /// The source of the weight `name`, or null.

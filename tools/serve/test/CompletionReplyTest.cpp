@@ -12,6 +12,8 @@
 
 #include "serve/CompletionReply.h"
 
+#include "SmallTokenizer.h"
+
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
@@ -25,20 +27,7 @@ namespace {
 /// text.
 class CompletionReplyTest : public testing::Test {
 protected:
-  CompletionReplyTest() : tokenizer(makeTokenizer()) {}
-
-  static Tokenizer makeTokenizer() {
-    json root = {
-        {"model",
-         {{"type", "BPE"},
-          {"vocab", {{"\u00c3", 0}, {"\u00a9", 1}, {"a", 2}, {"\u0120a", 3}}},
-          {"merges", json::array()}}},
-        {"pre_tokenizer", {{"pattern", json::array()}}},
-        {"added_tokens", {{{"id", 4}, {"content", "<s>"}, {"special", true}}}}};
-    Expected<Tokenizer> made = Tokenizer::parse(root.dump(), "t.json");
-    EXPECT_TRUE(bool(made)) << made.status().message();
-    return made.take();
-  }
+  CompletionReplyTest() : tokenizer(makeSmallTokenizer("\u0120a")) {}
 
   /// Logprobs of the only choice of an answer.
   json whole(const ReplyPart &part) {

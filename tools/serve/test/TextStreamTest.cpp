@@ -8,6 +8,7 @@
 
 #include "serve/TextStream.h"
 
+#include "SmallTokenizer.h"
 #include "kvrm/runtime/support/SplitMix64.h"
 
 #include <algorithm>
@@ -90,22 +91,8 @@ TEST(StopFilter, TheSameHoweverTheTextIsCut) {
 // TextStream
 //===----------------------------------------------------------------------===//
 
-/// Tokens 0 to 5 are the bytes of "é", "a", "!", and a special one.
-static Tokenizer makeTokenizer() {
-  json root = {
-      {"model",
-       {{"type", "BPE"},
-        {"vocab", {{"\u00c3", 0}, {"\u00a9", 1}, {"a", 2}, {"!", 3}}},
-        {"merges", json::array()}}},
-      {"pre_tokenizer", {{"pattern", json::array()}}},
-      {"added_tokens", {{{"id", 4}, {"content", "<s>"}, {"special", true}}}}};
-  Expected<Tokenizer> tokenizer = Tokenizer::parse(root.dump(), "t.json");
-  EXPECT_TRUE(bool(tokenizer)) << tokenizer.status().message();
-  return tokenizer.take();
-}
-
 TEST(TextStream, AnIncompleteCharacterIsHeldBack) {
-  Tokenizer tokenizer = makeTokenizer();
+  Tokenizer tokenizer = makeSmallTokenizer("!");
   TextStream text(&tokenizer, {});
   EXPECT_EQ(text.push(0), "");
   EXPECT_EQ(text.push(1), "\xc3\xa9");
@@ -116,7 +103,7 @@ TEST(TextStream, AnIncompleteCharacterIsHeldBack) {
 }
 
 TEST(TextStream, AStopTextMayBeOfSeveralTokens) {
-  Tokenizer tokenizer = makeTokenizer();
+  Tokenizer tokenizer = makeSmallTokenizer("!");
   TextStream text(&tokenizer, {"\xc3\xa9!"});
   EXPECT_EQ(text.push(2), "a");
   EXPECT_EQ(text.push(0), "");
@@ -131,7 +118,7 @@ TEST(TextStream, AStopTextMayBeOfSeveralTokens) {
 }
 
 TEST(TextStream, ATokensPlaceIsWhereItsTextBegins) {
-  Tokenizer tokenizer = makeTokenizer();
+  Tokenizer tokenizer = makeSmallTokenizer("!");
   TextStream text(&tokenizer, {});
   auto expectAt = [&](int32_t token, size_t bytes, size_t characters) {
     EXPECT_EQ(text.placeOf(token).bytes, bytes);
@@ -151,7 +138,7 @@ TEST(TextStream, ATokensPlaceIsWhereItsTextBegins) {
 
 /// What stands for the broken character is shown, and not what follows it.
 TEST(TextStream, AStopMayFollowABrokenCharacter) {
-  Tokenizer tokenizer = makeTokenizer();
+  Tokenizer tokenizer = makeSmallTokenizer("!");
   TextStream text(&tokenizer, {"!"});
   TextPosition broken = text.placeOf(0);
   text.push(0);
@@ -163,7 +150,7 @@ TEST(TextStream, AStopMayFollowABrokenCharacter) {
 }
 
 TEST(TextStream, APlaceIsShownOnceTextBehindItIs) {
-  Tokenizer tokenizer = makeTokenizer();
+  Tokenizer tokenizer = makeSmallTokenizer("!");
   TextStream text(&tokenizer, {"a!"});
   text.push(3);
   EXPECT_TRUE(text.isShown({0, 0}));

@@ -1,5 +1,5 @@
-"""Weights for EndToEnd/Inputs/step.mlir, whole or with a fault:
-make_weights.py KIND OUTPUT"""
+"""Weights for EndToEnd/Inputs/step.mlir, whole, of a vocabulary of 300, or with
+a fault: make_weights.py KIND OUTPUT"""
 
 import os
 import sys
@@ -16,6 +16,9 @@ if kind == "missing":
     del tensors["wq"], tensors["norm2"]
 elif kind == "superfluous":
     tensors["bias"] = tensors["extra"] = tensors["norm1"]
+elif kind == "wide":
+    for name in ("embed", "head"):
+        tensors[name] = np.resize(tensors[name], (300, 32))
 elif kind == "shape":
     tensors["wk"] = tensors["wk"].T
 elif kind == "integers":
