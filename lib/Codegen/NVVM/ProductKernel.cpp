@@ -19,6 +19,11 @@
 // would stand behind them. A copy is one of a row of a chunk, so rows are long:
 // with copies of 512 bytes a product took 1.7 times as long as with 2048.
 //
+// Activations come from the L2 cache, for each tile again: at 32 rows, and
+// tiles of 32, as many bytes as of weights, which is all that the cache can
+// give. So a block takes several of its tiles at once, as many as registers
+// have room for the sums of, and goes through the depth once for all of them.
+//
 // Eight warps multiply, each a slice of a chunk's depth, with mma.sync of 16 x
 // 8 x 16; their sums meet in shared memory, where the epilogue, a thread an
 // output element, takes them. On sm_80 the eight warps load weights to
@@ -53,6 +58,9 @@ static constexpr int64_t kElementBytes = 2;  ///< f16 or bf16
 /// tiles of 8 activation rows, of 4 words each.
 static constexpr int64_t kInputTiles = 8;
 static constexpr int64_t kMaxSlices = 4;
+/// Registers of sums that a thread keeps for the tiles that it takes at once.
+static constexpr int64_t kSumRegisters = 64;
+static constexpr int64_t kMaxTilesAtOnce = 8;
 /// Bytes in flight: enough for the latency of the memory at its full speed.
 static constexpr int64_t kInFlightBytes = 64 * 1024;
 static constexpr int64_t kMaxStages = 12;
@@ -70,15 +78,17 @@ struct ProductShape {
   int64_t rows, depth, columns, parts;
   Type element;
   bool hasNorm;
-  int64_t blockRows;  ///< activation rows of a block
-  int64_t tileRows;   ///< weight rows of a tile, all parts
-  int64_t chunkDepth; ///< elements along the depth of a chunk
-  int64_t stages;     ///< of the ring
+  int64_t blockRows;   ///< activation rows of a block
+  int64_t tileRows;    ///< weight rows of a tile, all parts
+  int64_t chunkDepth;  ///< elements along the depth of a chunk
+  int64_t stages;      ///< of the ring
+  int64_t tilesAtOnce; ///< that share what is loaded of the activations
 
   ProductShape(const ProductOperands &operands, int64_t columns, int64_t parts,
                const DeviceOptions &options);
 
   int64_t chooseTileRows() const;
+  int64_t chooseTilesAtOnce() const;
   /// Rows of the weight that the busiest of the blocks has.
   int64_t mostRows(int64_t tileRows) const {
     int64_t tiles = llvm::divideCeil(columns * parts, tileRows);
@@ -97,6 +107,8 @@ struct ProductShape {
   int64_t tiles() const { return llvm::divideCeil(columns, tileColumns()); }
   int64_t chunks() const { return llvm::divideCeil(depth, chunkDepth); }
   int64_t slices() const { return chunkDepth / kWarps / kSliceDepth; }
+  /// Sums of a thread of one tile: those of four elements a matrix operation.
+  int64_t sumsOfTile() const { return matrices() * columnTiles() * 4; }
 
   // Shared memory: barriers, sums, normalized input, ring.
 
@@ -141,6 +153,7 @@ public:
 
 private:
   using Words = SmallVector<Variable, 4>; ///< 16 bytes of a lane
+  using Sum = std::array<Variable, 4>;    ///< a lane's, of a matrix operation
 
   Value fullBarrier(Value stage) {
     return b.add(shared, b.shiftLeft(stage, 3));
@@ -150,7 +163,8 @@ private:
   }
   void initBarriers();
   void advance(Variable &stage, Variable &parity);
-  void forEachTile(function_ref<void(Value)> body);
+  void forEachPass(function_ref<void(Value)> body);
+  void forEachTileOf(Value pass, function_ref<void(int64_t, Value)> body);
 
   Value sumOverRow(Value value, int64_t warps);
   struct RowPieces;
@@ -166,18 +180,18 @@ private:
   void copyChunk(Value tile, Value chunk, Value stage);
 
   void multiply();
-  void multiplyTile(Value tile);
+  void multiplyPass(Value pass);
   Value weightRow(Value tile, Value tileRow);
   Value depthOf(Value chunk, int64_t slice);
   void loadInput(Value chunk);
   void takeNormalized(Value chunk);
   void loadWeights(Value tile, Value chunk);
   SmallVector<Value> weightWords(int64_t matrix, int64_t half, int64_t slice);
-  void multiplySlice(int64_t slice);
-  void multiplyChunk(Value chunk);
+  void multiplySlice(int64_t slice, MutableArrayRef<Sum> sums);
+  void multiplyChunk(Value chunk, MutableArrayRef<Sum> sums);
   void releaseChunk();
   Value sumAt(Value buffer, Value warp, Value row, Value tileRow);
-  void storeSums();
+  void storeSums(MutableArrayRef<Sum> sums);
   void runEpilogue(Value tile);
   void storeElement(Value tile, Value row, Value column);
 
@@ -193,7 +207,8 @@ private:
   SmallVector<Words> inputNext;   ///< [slice][column tile], of the next chunk
   SmallVector<Words> weightsNext; ///< [slice][matrix][half], sm_80
   SmallVector<Words> inputNow, weightsNow;
-  SmallVector<std::array<Variable, 4>> sums; ///< [matrix][column tile]
+  /// [tile of the pass][matrix][column tile]
+  SmallVector<SmallVector<Sum>> sums;
 };
 
 } // namespace
@@ -226,6 +241,14 @@ int64_t ProductShape::chooseTileRows() const {
   return columnTiles() > 2 || isEven ? 2 * kMatrixRows : kMatrixRows;
 }
 
+/// As many as there are registers for, in passes of about the same length.
+int64_t ProductShape::chooseTilesAtOnce() const {
+  int64_t most =
+      std::clamp<int64_t>(kSumRegisters / sumsOfTile(), 1, kMaxTilesAtOnce);
+  int64_t ofBlock = llvm::divideCeil(tiles(), kProcessors);
+  return llvm::divideCeil(ofBlock, llvm::divideCeil(ofBlock, most));
+}
+
 ProductShape::ProductShape(const ProductOperands &operands, int64_t columns,
                            int64_t parts, const DeviceOptions &options)
     : rows(operands.rows()), depth(operands.depth()), columns(columns),
@@ -237,9 +260,12 @@ ProductShape::ProductShape(const ProductOperands &operands, int64_t columns,
                         kInputTiles / columnTiles()) *
                kWarps * kSliceDepth;
   stages = 0;
-  if (options.isHopper())
+  tilesAtOnce = 1;
+  if (options.isHopper()) {
     stages =
         std::min(kMaxStages, (options.sharedBytes() - ringAt()) / stageBytes());
+    tilesAtOnce = chooseTilesAtOnce();
+  }
 }
 
 //===----------------------------------------------------------------------===//
@@ -264,9 +290,20 @@ void ProductWriter::advance(Variable &stage, Variable &parity) {
   stage.set(b.select(wraps, b.i32(0), next));
 }
 
-/// The tiles of this block.
-void ProductWriter::forEachTile(function_ref<void(Value)> body) {
-  b.forLoop(b.blockId(), b.i32(shape.tiles()), b.gridSize(), body);
+/// The passes of this block over the depth, each by its first tile.
+void ProductWriter::forEachPass(function_ref<void(Value)> body) {
+  b.forLoop(b.blockId(), b.i32(shape.tiles()),
+            b.mul(b.gridSize(), shape.tilesAtOnce), body);
+}
+
+/// The tiles of a pass, and their numbers in it. The last pass may have fewer.
+void ProductWriter::forEachTileOf(Value pass,
+                                  function_ref<void(int64_t, Value)> body) {
+  body(0, pass);
+  for (int64_t i = 1; i < shape.tilesAtOnce; ++i) {
+    Value tile = b.add(pass, b.mul(b.gridSize(), i));
+    b.ifThen(b.lessThan(tile, shape.tiles()), [&] { body(i, tile); });
+  }
 }
 
 void ProductWriter::write() {
@@ -457,18 +494,21 @@ void ProductWriter::copyWeights() {
   int64_t inFlight = std::clamp<int64_t>(
       kInFlightBytes / (shape.tileRows * shape.chunkDepth * kElementBytes), 1,
       shape.stages);
-  forEachTile([&](Value tile) {
+  auto copyNext = [&](Value tile, Value chunk) {
+    b.waitBarrier(emptyBarrier(stage.get()), parity.get());
+    b.ifThenElse(
+        b.lessThan(issued.get(), inFlight),
+        [&] { issued.set(b.add(issued.get(), 1)); },
+        [&] {
+          b.waitBarrier(fullBarrier(landed.get()), landedParity.get());
+          advance(landed, landedParity);
+        });
+    copyChunk(tile, chunk, stage.get());
+    advance(stage, parity);
+  };
+  forEachPass([&](Value pass) {
     b.forLoop(b.i32(0), b.i32(shape.chunks()), b.i32(1), [&](Value chunk) {
-      b.waitBarrier(emptyBarrier(stage.get()), parity.get());
-      b.ifThenElse(
-          b.lessThan(issued.get(), inFlight),
-          [&] { issued.set(b.add(issued.get(), 1)); },
-          [&] {
-            b.waitBarrier(fullBarrier(landed.get()), landedParity.get());
-            advance(landed, landedParity);
-          });
-      copyChunk(tile, chunk, stage.get());
-      advance(stage, parity);
+      forEachTileOf(pass, [&](int64_t, Value tile) { copyNext(tile, chunk); });
     });
   });
 }
@@ -476,6 +516,13 @@ void ProductWriter::copyWeights() {
 //===----------------------------------------------------------------------===//
 // Products
 //===----------------------------------------------------------------------===//
+
+static void copyWords(SmallVector<SmallVector<Variable, 4>> &to,
+                      SmallVector<SmallVector<Variable, 4>> &from) {
+  for (auto [targets, sources] : llvm::zip_equal(to, from))
+    for (auto [target, source] : llvm::zip_equal(targets, sources))
+      target.set(source.get());
+}
 
 /// Where this warp's slice of a chunk starts along the depth. Past the end it
 /// repeats the last slice.
@@ -487,7 +534,7 @@ Value ProductWriter::depthOf(Value chunk, int64_t slice) {
 }
 
 /// Loads what this lane needs of the input for a chunk. The input is the same
-/// for every tile: past the last chunk come those of the next tile.
+/// for every pass: past the last chunk come those of the next pass.
 void ProductWriter::loadInput(Value chunk) {
   if (shape.hasNorm)
     return;
@@ -571,13 +618,13 @@ SmallVector<Value> ProductWriter::weightWords(int64_t matrix, int64_t half,
 }
 
 /// 32 elements of depth: two operations for each matrix and column tile.
-void ProductWriter::multiplySlice(int64_t slice) {
+void ProductWriter::multiplySlice(int64_t slice, MutableArrayRef<Sum> sums) {
   for (int64_t matrix = 0; matrix < shape.matrices(); ++matrix) {
     SmallVector<Value> upper = weightWords(matrix, 0, slice);
     SmallVector<Value> lower = weightWords(matrix, 1, slice);
     for (int64_t tile = 0; tile < shape.columnTiles(); ++tile) {
       Words &x = inputNow[slice * shape.columnTiles() + tile];
-      auto &sum = sums[matrix * shape.columnTiles() + tile];
+      Sum &sum = sums[matrix * shape.columnTiles() + tile];
       Quad result;
       for (size_t i = 0; i < 4; ++i)
         result[i] = sum[i].get();
@@ -592,17 +639,17 @@ void ProductWriter::multiplySlice(int64_t slice) {
   }
 }
 
-void ProductWriter::multiplyChunk(Value chunk) {
+void ProductWriter::multiplyChunk(Value chunk, MutableArrayRef<Sum> sums) {
   for (int64_t slice = 0; slice < shape.slices(); ++slice) {
     if (shape.depth % shape.chunkDepth == 0) {
-      multiplySlice(slice);
+      multiplySlice(slice, sums);
       continue;
     }
     // The last chunk may end before this warp's slice.
     Value depth = b.add(b.mul(chunk, shape.chunkDepth),
                         b.mul(warp, shape.slices() * kSliceDepth));
     Value isThere = b.lessThan(b.add(depth, slice * kSliceDepth), shape.depth);
-    b.ifThen(isThere, [&] { multiplySlice(slice); });
+    b.ifThen(isThere, [&] { multiplySlice(slice, sums); });
   }
 }
 
@@ -613,20 +660,16 @@ void ProductWriter::releaseChunk() {
   advance(stage, parity);
 }
 
-static void copyWords(SmallVector<SmallVector<Variable, 4>> &to,
-                      SmallVector<SmallVector<Variable, 4>> &from) {
-  for (auto [targets, sources] : llvm::zip_equal(to, from))
-    for (auto [target, source] : llvm::zip_equal(targets, sources))
-      target.set(source.get());
-}
-
-void ProductWriter::multiplyTile(Value tile) {
-  for (auto &sum : sums)
-    for (Variable &value : sum)
-      value.set(b.f32(0.0f));
+/// The products of the tiles of a pass. Those of sm_80 are single, and weights
+/// come a chunk ahead.
+void ProductWriter::multiplyPass(Value pass) {
+  for (auto &ofTile : sums)
+    for (Sum &sum : ofTile)
+      for (Variable &value : sum)
+        value.set(b.f32(0.0f));
   if (!shape.loadsAcrossTiles())
     loadInput(b.i32(0));
-  loadWeights(tile, b.i32(0));
+  loadWeights(pass, b.i32(0));
   b.forLoop(b.i32(0), b.i32(shape.chunks()), b.i32(1), [&](Value chunk) {
     if (shape.hasNorm)
       takeNormalized(chunk);
@@ -634,12 +677,14 @@ void ProductWriter::multiplyTile(Value tile) {
       copyWords(inputNow, inputNext);
     loadInput(b.add(chunk, 1));
     copyWords(weightsNow, weightsNext);
-    loadWeights(tile, b.add(chunk, 1));
-    if (options.isHopper())
-      b.waitBarrier(fullBarrier(stage.get()), parity.get());
-    multiplyChunk(chunk);
-    if (options.isHopper())
-      releaseChunk();
+    loadWeights(pass, b.add(chunk, 1));
+    forEachTileOf(pass, [&](int64_t i, Value) {
+      if (options.isHopper())
+        b.waitBarrier(fullBarrier(stage.get()), parity.get());
+      multiplyChunk(chunk, sums[i]);
+      if (options.isHopper())
+        releaseChunk();
+    });
   });
 }
 
@@ -662,23 +707,28 @@ void ProductWriter::multiply() {
     weightsNext = words(shape.slices() * 2 * shape.matrices());
     weightsNow = words(shape.slices() * 2 * shape.matrices());
   }
-  sums.resize(shape.matrices() * shape.columnTiles());
-  for (auto &sum : sums)
-    for (Variable &value : sum)
-      value = b.variable(b.getF32Type());
+  sums.resize(shape.tilesAtOnce);
+  for (auto &ofTile : sums) {
+    ofTile.resize(shape.matrices() * shape.columnTiles());
+    for (Sum &sum : ofTile)
+      for (Variable &value : sum)
+        value = b.variable(b.getF32Type());
+  }
   if (shape.hasNorm)
     normalizeRows();
   else if (shape.loadsAcrossTiles())
     loadInput(b.i32(0));
-  forEachTile([&](Value tile) {
-    multiplyTile(tile);
-    storeSums();
-    b.syncThreads(kSumsBarrier, kThreads);
-    runEpilogue(tile);
-    if (shape.sumBuffers() == 1)
+  forEachPass([&](Value pass) {
+    multiplyPass(pass);
+    forEachTileOf(pass, [&](int64_t i, Value tile) {
+      storeSums(sums[i]);
       b.syncThreads(kSumsBarrier, kThreads);
-    else
-      sumBuffer.set(b.bitXor(sumBuffer.get(), 1));
+      runEpilogue(tile);
+      if (shape.sumBuffers() == 1)
+        b.syncThreads(kSumsBarrier, kThreads);
+      else
+        sumBuffer.set(b.bitXor(sumBuffer.get(), 1));
+    });
   });
 }
 
@@ -695,12 +745,12 @@ Value ProductWriter::sumAt(Value buffer, Value warp, Value row, Value tileRow) {
       b.shiftLeft(element, 2));
 }
 
-void ProductWriter::storeSums() {
+void ProductWriter::storeSums(MutableArrayRef<Sum> sums) {
   Value group = b.shiftRight(lane, 2);
   Value pair = b.shiftLeft(b.bitAnd(lane, 3), 1);
   for (int64_t matrix = 0; matrix < shape.matrices(); ++matrix)
     for (int64_t tile = 0; tile < shape.columnTiles(); ++tile) {
-      auto &sum = sums[matrix * shape.columnTiles() + tile];
+      Sum &sum = sums[matrix * shape.columnTiles() + tile];
       for (int64_t i = 0; i < 4; ++i) {
         Value tileRow =
             b.add(group, matrix * kMatrixRows + (i / 2) * kMatrixRows / 2);
