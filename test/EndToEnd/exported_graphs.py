@@ -10,13 +10,14 @@ some graphs, the framework's own logits of four steps over a random history.
 
 1. Sequences are scored by the paged and the static package, and compared with a
    float64 reference. Weights are those of `npz`, or else random.
-2. Where the framework's logits are there, the static package's step is called
-   on that history, four times, and compared with them.
+2. Where the framework's logits are there, the step of either package is called
+   on that history, four times, and compared with them. The paged one has it in
+   pages in random order.
 
     exported_graphs.py --work /tmp/graphs [--filter REGEX] [--slots N]
 """
 
-import ctypes
+import functools
 import json
 import os
 import pathlib
@@ -24,7 +25,8 @@ import re
 
 import harness
 import numpy as np
-from llama import Llama, round_to, write_safetensors
+from compiled_step import PagedStep, StaticStep
+from llama import Llama, write_safetensors
 
 # Beside the largest logit, some 4. A model in 16 bits rounds what kvrm does not.
 REFERENCE = {"float32": 1e-3, "float16": 1e-3, "bfloat16": 3e-2}
@@ -166,90 +168,9 @@ class Graph:
         return pair[..., : self.capacity, :]
 
 
-class StepArguments(ctypes.Structure):
-    """kvrm_step_args."""
-
-    _fields_ = [
-        ("api", ctypes.c_void_p),
-        ("session", ctypes.c_void_p),
-        ("weights", ctypes.c_void_p),
-        ("arena", ctypes.c_void_p),
-        ("descriptors", ctypes.c_void_p * 2),
-        ("tokens", ctypes.c_void_p * 2),
-        ("logits", ctypes.c_void_p),
-        ("positions", ctypes.c_void_p),
-        ("counts", ctypes.c_void_p),
-        ("slots", ctypes.c_void_p),
-        ("k_cache", ctypes.c_void_p),
-        ("v_cache", ctypes.c_void_p),
-    ]
-
-
-TASKS = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
-PARALLEL = ctypes.CFUNCTYPE(
-    None, ctypes.c_void_p, TASKS, ctypes.c_void_p, ctypes.c_int64
-)
-
-
-def aligned(count, kind=np.uint8):
-    """Zeros at an address that is a multiple of 64."""
-    size = count * np.dtype(kind).itemsize
-    block = np.zeros(size + 64, np.uint8)
-    start = -block.ctypes.data % 64
-    return block[start : start + size].view(kind)
-
-
-class StaticStep:
-    """The decode step of a static package, called as the runtime does."""
-
-    def __init__(self, package, history):
-        with open(os.path.join(package, "manifest.json")) as file:
-            manifest = json.load(file)
-        self.library = ctypes.CDLL(os.path.join(package, "code.so"))
-        entry = next(e for e in manifest["entries"] if e["name"] == "decode_step")
-        self.rows, self.vocabulary = entry["rows"], manifest["model"]["vocabulary"]
-        data = open(os.path.join(package, "weights.safetensors"), "rb").read()
-        data = data[8 + int.from_bytes(data[:8], "little") :]
-        self.weights = aligned(len(data))
-        self.weights[:] = np.frombuffer(data, np.uint8)
-        self.arena = aligned(max(entry["arena_bytes"], 1))
-        self.parallel = PARALLEL(
-            lambda session, tasks, context, count: tasks(context, 0, count)
-        )
-        self.api = (ctypes.c_void_p * 5)()
-        self.api[4] = ctypes.cast(self.parallel, ctypes.c_void_p).value
-        self.caches = []
-        for cache in history:
-            values = np.ascontiguousarray(cache, np.float32)
-            bits = values.astype(np.float16).view(np.uint16)
-            if manifest["cache"]["element"] == "bf16":
-                rounded = round_to(values, "bf16").astype(np.float32)
-                bits = (rounded.view(np.uint32) >> 16).astype(np.uint16)
-            self.caches.append(aligned(bits.size, np.uint16))
-            self.caches[-1][:] = bits.ravel()
-
-    def __call__(self, tokens, positions):
-        tokens, positions = (
-            np.ascontiguousarray(values, np.int32) for values in (tokens, positions)
-        )
-        logits = aligned(self.rows * self.vocabulary, np.float32)
-        arguments = StepArguments(
-            api=ctypes.cast(self.api, ctypes.c_void_p),
-            weights=self.weights.ctypes.data,
-            arena=self.arena.ctypes.data,
-            logits=logits.ctypes.data,
-            positions=positions.ctypes.data,
-            k_cache=self.caches[0].ctypes.data,
-            v_cache=self.caches[1].ctypes.data,
-        )
-        arguments.tokens[0] = tokens.ctypes.data
-        self.library.kvrm_decode_step(ctypes.byref(arguments))
-        return logits.reshape(self.rows, self.vocabulary)
-
-
-def compare_with_framework(graph, package):
+def compare_with_framework(graph, package, make_step):
     """The largest difference in four steps, and how many greedy tokens differ."""
-    step = StaticStep(package, graph.history())
+    step = make_step(package, graph.history())
     worst, differ = 0.0, 0
     for number in range(4):
         positions = np.broadcast_to(graph.run[f"positions_{number}"], (graph.batch,))
@@ -300,8 +221,9 @@ def check(report, tools, graph, options, rng):
             worst < REFERENCE[graph.element] * 4, f"{graph.name}: {mode}: {worst}"
         )
         report.check(differ == 0, f"{graph.name}: {mode}: {differ} tokens differ")
-        if mode == "static" and graph.run is not None and not options:
-            worst, differ = compare_with_framework(graph, package)
+        if graph.run is not None and not options:
+            step = functools.partial(PagedStep, rng) if mode == "paged" else StaticStep
+            worst, differ = compare_with_framework(graph, package, step)
             line += f" framework {worst:.1e}, {differ} tokens differ"
             report.check(
                 worst < FRAMEWORK[graph.element] * 4, f"{graph.name}: framework: {worst}"

@@ -1,0 +1,288 @@
+# Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
+# See LICENSE for licence information.
+# SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
+"""Calls the compiled decode step of a package for a CPU as the runtime does, on a
+history that is given: that no session can be told. The structures are those of
+kvrm/runtime/abi."""
+
+import ctypes
+import json
+import os
+
+import numpy as np
+from llama import round_to
+
+# With what the runtime would hand a kernel, a slip is a wrong number, not a zero.
+POISON = 0x7E00  # no number in f16, 3e37 in bf16
+
+
+class StepArguments(ctypes.Structure):
+    """kvrm_step_args."""
+
+    _fields_ = [
+        ("api", ctypes.c_void_p),
+        ("session", ctypes.c_void_p),
+        ("weights", ctypes.c_void_p),
+        ("arena", ctypes.c_void_p),
+        ("descriptors", ctypes.c_void_p * 2),
+        ("tokens", ctypes.c_void_p * 2),
+        ("logits", ctypes.c_void_p),
+        ("positions", ctypes.c_void_p),
+        ("counts", ctypes.c_void_p),
+        ("slots", ctypes.c_void_p),
+        ("k_cache", ctypes.c_void_p),
+        ("v_cache", ctypes.c_void_p),
+    ]
+
+
+class KernelArguments(ctypes.Structure):
+    """kvrm_kernel_args."""
+
+    _fields_ = [
+        ("descriptor", ctypes.c_void_p),
+        ("k_pool", ctypes.c_void_p),
+        ("v_pool", ctypes.c_void_p),
+        ("head_stride", ctypes.c_int64),
+        ("q", ctypes.c_void_p),
+        ("out", ctypes.c_void_p),
+        ("k", ctypes.c_void_p),
+        ("v", ctypes.c_void_p),
+        ("partials", ctypes.c_void_p),
+        ("stage_tile", ctypes.c_void_p),
+        ("context", ctypes.c_void_p),
+    ]
+
+
+class WorkItem(ctypes.Structure):
+    """kvrm_work_item."""
+
+    _fields_ = [
+        (name, ctypes.c_int32)
+        for name in (
+            "row",
+            "kv_head",
+            "query_tile",
+            "tile_begin",
+            "tile_end",
+            "partial",
+            "segment",
+            "reserved",
+        )
+    ]
+
+
+def function(*arguments):
+    return ctypes.CFUNCTYPE(None, *arguments)
+
+
+POINTER, I32, I64 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
+TASKS = function(POINTER, I64, I64)
+APPEND = function(POINTER)
+ATTEND = function(POINTER, POINTER, POINTER, POINTER)
+# The members of kvrm_host_api, but for the collectives of several ranks.
+API = (
+    function(POINTER),
+    function(POINTER, I32, I32),
+    function(POINTER, I32, I32, APPEND, POINTER, POINTER),
+    function(POINTER, I32, I32, ATTEND, POINTER, POINTER),
+    function(POINTER, TASKS, POINTER, I64),
+)
+
+
+def aligned(count, kind=np.uint8):
+    """Zeros at an address that is a multiple of 64."""
+    size = count * np.dtype(kind).itemsize
+    block = np.zeros(size + 64, np.uint8)
+    start = -block.ctypes.data % 64
+    return block[start : start + size].view(kind)
+
+
+def align_up(count):
+    return -(-count // 64) * 64
+
+
+def bits_of(values, element):
+    """f32 values as a pool of `element` has them."""
+    values = np.ascontiguousarray(values, np.float32)
+    if element == "f16":
+        return values.astype(np.float16).view(np.uint16)
+    rounded = round_to(values, "bf16").astype(np.float32)
+    return (rounded.view(np.uint32) >> 16).astype(np.uint16)
+
+
+class CompiledStep:
+    """What calls of either mode share. A step runs on the calling thread."""
+
+    def __init__(self, package):
+        with open(os.path.join(package, "manifest.json")) as file:
+            self.manifest = json.load(file)
+        self.library = ctypes.CDLL(os.path.join(package, "code.so"))
+        self.entry = next(
+            e for e in self.manifest["entries"] if e["name"] == "decode_step"
+        )
+        self.rows = self.entry["rows"]
+        self.vocabulary = self.manifest["model"]["vocabulary"]
+        self.element = self.manifest["cache"]["element"]
+        data = open(os.path.join(package, "weights.safetensors"), "rb").read()
+        data = data[8 + int.from_bytes(data[:8], "little") :]
+        self.weights = aligned(len(data))
+        self.weights[:] = np.frombuffer(data, np.uint8)
+        self.arena = aligned(max(self.entry["arena_bytes"], 1))
+        calls = (
+            lambda session: None,
+            lambda session, batch, transport: None,
+            self.append,
+            self.attend,
+            lambda session, tasks, context, count: tasks(context, 0, count),
+        )
+        self.calls = [kind(call) for kind, call in zip(API, calls)]
+        self.api = (ctypes.c_void_p * 7)()
+        for i, call in enumerate(self.calls):
+            self.api[i] = ctypes.cast(call, ctypes.c_void_p).value
+
+    def append(self, session, batch, layer, kernel, k, v):
+        raise AssertionError("a static step appends by itself")
+
+    def attend(self, session, batch, layer, kernel, q, out):
+        raise AssertionError("a static step attends by itself")
+
+    def run(self, **arguments):
+        """The logits, [rows][vocabulary]. Pointers of `arguments` are first of two."""
+        logits = aligned(self.rows * self.vocabulary, np.float32)
+        logits[:] = np.nan
+        self.arena[:] = 0xFF
+        step = StepArguments(
+            api=ctypes.cast(self.api, ctypes.c_void_p),
+            weights=self.weights.ctypes.data,
+            arena=self.arena.ctypes.data,
+            logits=logits.ctypes.data,
+        )
+        for name, array in arguments.items():
+            if name in ("tokens", "descriptors"):
+                getattr(step, name)[0] = array.ctypes.data
+            else:
+                setattr(step, name, array.ctypes.data)
+        self.library.kvrm_decode_step(ctypes.byref(step))
+        return logits.reshape(self.rows, self.vocabulary)
+
+
+class StaticStep(CompiledStep):
+    """Of a static package. `history` is [K or V][layer][row][head][token][column]."""
+
+    def __init__(self, package, history):
+        super().__init__(package)
+        self.caches = []
+        for cache in history:
+            bits = bits_of(cache, self.element)
+            self.caches.append(aligned(bits.size, np.uint16))
+            self.caches[-1][:] = bits.ravel()
+
+    def __call__(self, tokens, positions):
+        tokens, positions = (
+            np.ascontiguousarray(values, np.int32) for values in (tokens, positions)
+        )
+        return self.run(
+            tokens=tokens,
+            positions=positions,
+            k_cache=self.caches[0],
+            v_cache=self.caches[1],
+        )
+
+
+class PagedStep(CompiledStep):
+    """Of a paged package, with such a history in pages that lie in random order.
+    What lies past a row's position is poison, as are pages of nobody."""
+
+    def __init__(self, rng, package, history):
+        super().__init__(package)
+        cache = self.manifest["cache"]
+        self.page, self.per_row = cache["page_tokens"], cache["pages_per_slot"]
+        _, self.layers, _, self.heads, capacity, self.columns = history.shape
+        self.history = bits_of(history, self.element)
+        pages = self.rows * self.per_row + 3
+        self.tables = rng.permutation(pages)[: self.rows * self.per_row]
+        self.tables = self.tables.astype(np.int32).reshape(self.rows, self.per_row)
+        shape = (self.layers, 2, self.heads, pages, self.page * self.columns)
+        self.pool = aligned(int(np.prod(shape)), np.uint16).reshape(shape)
+        self.pool[:] = POISON
+        self.written = np.zeros(self.rows, np.int64)
+        self.scratch = aligned(self.entry["scratch_bytes"])
+        self.lay_out()
+
+    def lay_out(self):
+        """kvrm_descriptor_layout_of, as far as a step and its kernels read."""
+        self.rows_at = 64
+        self.tokens_at = align_up(self.rows_at + 32 * self.rows)
+        self.tables_at = align_up(self.tokens_at + 4 * self.rows)
+        end = align_up(self.tables_at + 4 * self.rows * self.per_row)
+        self.descriptor = aligned(end + 4096)
+
+    def field(self, at, count):
+        return self.descriptor[at : at + 4 * count].view(np.int32)
+
+    def write_history(self, positions):
+        """Writes what the pool does not have yet of the tokens before `positions`."""
+        for row, position in enumerate(positions):
+            for token in range(self.written[row], position):
+                page = self.tables[row, token // self.page]
+                slot = token % self.page
+                area = self.pool[:, :, :, page].reshape(
+                    self.layers, 2, self.heads, self.page * self.columns
+                )
+                new = self.history[:, :, row, :, token]
+                # K is [column][token], V [token][column].
+                area[:, 0, :, slot :: self.page] = new[0]
+                first = slot * self.columns
+                area[:, 1, :, first : first + self.columns] = new[1]
+                self.pool[:, :, :, page] = area
+            self.written[row] = position + 1
+
+    def describe(self, tokens, positions):
+        self.field(0, 16)[:] = 0
+        self.field(0, 2)[:] = (0x44525643, self.manifest["abi_version"])
+        self.field(16, 2)[:] = self.rows
+        rows = self.field(self.rows_at, 8 * self.rows).reshape(self.rows, 8)
+        for row, position in enumerate(positions):
+            page = self.tables[row, position // self.page]
+            offset = position % self.page
+            rows[row] = (row, position, 1, position + 1, page, offset, 0, 0)
+        self.field(self.tokens_at, self.rows)[:] = tokens
+        self.field(self.tables_at, self.tables.size)[:] = self.tables.ravel()
+
+    def arguments(self, layer):
+        pool = self.pool[layer]
+        return KernelArguments(
+            descriptor=self.descriptor.ctypes.data,
+            k_pool=pool[0].ctypes.data,
+            v_pool=pool[1].ctypes.data,
+            head_stride=pool[0, 0].nbytes,
+        )
+
+    def append(self, session, batch, layer, kernel, k, v):
+        arguments = self.arguments(layer)
+        arguments.k, arguments.v = k, v
+        kernel(ctypes.byref(arguments))
+
+    def attend(self, session, batch, layer, kernel, q, out):
+        arguments = self.arguments(layer)
+        arguments.q, arguments.out = q, out
+        for row in range(self.rows):
+            tiles = -(-int(self.written[row]) // self.entry["kv_tile"])
+            for head in range(self.heads):
+                item = WorkItem(row, head, 0, 0, tiles, -1, -1, 0)
+                kernel(
+                    ctypes.byref(arguments),
+                    ctypes.byref(item),
+                    self.scratch.ctypes.data,
+                    None,
+                )
+
+    def __call__(self, tokens, positions):
+        tokens = np.ascontiguousarray(tokens, np.int32).reshape(self.rows)
+        positions = np.asarray(positions, np.int64).reshape(self.rows)
+        self.write_history(positions)
+        self.describe(tokens, positions)
+        at = self.tokens_at
+        return self.run(
+            descriptors=self.descriptor, tokens=self.descriptor[at : at + 4 * self.rows]
+        )
