@@ -265,31 +265,45 @@ static std::vector<Scalar> rowOf(const Tensor &tensor, size_t row,
   return {begin, begin + static_cast<ptrdiff_t>(size)};
 }
 
-void StepComparison::addCacheRows(const Case &each, const Step &step,
-                                  bool ofKeys, const Tensor &seen,
-                                  const Tensor *moved, std::vector<Row> &list) {
+std::vector<Scalar> StepComparison::cacheRowOf(const Step &step, bool ofKeys,
+                                               const Tensors &results,
+                                               size_t row) {
   // The caller passes caches on by their order.
   llvm::SmallDenseMap<unsigned, unsigned> resultOf;
   for (auto [argument, result] : llvm::zip_equal(step.cacheArguments.set_bits(),
                                                  step.cacheResults.set_bits()))
     resultOf[argument] = result;
-  size_t count = each.runs.size(), begin = list.size();
-  list.resize(begin + count);
+  std::vector<Scalar> elements;
   for (auto [number, layer] : llvm::enumerate(step.layers)) {
-    unsigned result = resultOf.lookup(cacheOf(layer, ofKeys).getArgNumber());
-    forPoints(step, number, [&](ArrayRef<int64_t> point, int64_t place) {
-      auto row = static_cast<size_t>(point[0]);
-      const Tensor &cache = *ofMutant[each.runs[row]][result];
-      list[begin + row].expected.push_back(
-          cache.elements[placeIn(cache.shape, dimsOf(layer, ofKeys), point)]);
-      list[begin + row].seen.push_back(seen.elements[place]);
-      if (moved)
-        list[begin + row].moved.push_back(moved->elements[place]);
+    const Tensor &cache =
+        *results[resultOf.lookup(cacheOf(layer, ofKeys).getArgNumber())];
+    forPoints(step, number, [&](ArrayRef<int64_t> point, int64_t) {
+      if (static_cast<size_t>(point[0]) == row)
+        elements.push_back(
+            cache.elements[placeIn(cache.shape, dimsOf(layer, ofKeys), point)]);
     });
   }
-  for (size_t row = 0; row < count; ++row)
-    list[begin + row].name = std::string(ofKeys ? "key" : "value") +
-                             " caches, row " + std::to_string(row);
+  return elements;
+}
+
+void StepComparison::addCacheRows(const Case &each, const Step &step,
+                                  bool ofKeys, const Tensor &seen,
+                                  const Tensor *moved, std::vector<Row> &list) {
+  size_t count = each.runs.size(), begin = list.size();
+  list.resize(begin + count);
+  for (size_t number = 0; number < step.layers.size(); ++number)
+    forPoints(step, number, [&](ArrayRef<int64_t> point, int64_t place) {
+      Row &made = list[begin + static_cast<size_t>(point[0])];
+      made.seen.push_back(seen.elements[place]);
+      if (moved)
+        made.moved.push_back(moved->elements[place]);
+    });
+  for (size_t row = 0; row < count; ++row) {
+    Row &made = list[begin + row];
+    made.expected = cacheRowOf(step, ofKeys, ofMutant[each.runs[row]], row);
+    made.name = std::string(ofKeys ? "key" : "value") + " caches, row " +
+                std::to_string(row);
+  }
 }
 
 std::vector<StepComparison::Row> StepComparison::rowsOf(const Case &each,
@@ -490,6 +504,14 @@ bool StepComparison::mixesRows(func::FuncOp func, const Step &step,
       Comparison found;
       compareRow(rowOf(*before[number], row, count), rowOf(tensor, row, count),
                  {}, isReal(resultTypes[number]), "", found);
+      if (found.agreement == Agreement::Differs)
+        return true;
+    }
+    for (bool ofKeys : {true, false}) {
+      Comparison found;
+      compareRow(cacheRowOf(step, ofKeys, before, row),
+                 cacheRowOf(step, ofKeys, after, row), {}, /*isReal=*/true, "",
+                 found);
       if (found.agreement == Agreement::Differs)
         return true;
     }

@@ -90,6 +90,9 @@ private:
   llvm::SmallVector<Case> casesOf(const Step &step);
   std::vector<Row> rowsOf(const Case &each, const Step &step,
                           const Tensors &seen, const Tensors &moved);
+  /// What a run of the step returns of a row in the caches of all layers.
+  std::vector<Scalar> cacheRowOf(const Step &step, bool ofKeys,
+                                 const Tensors &results, size_t row);
   void addCacheRows(const Case &each, const Step &step, bool ofKeys,
                     const Tensor &seen, const Tensor *moved,
                     std::vector<Row> &list);
