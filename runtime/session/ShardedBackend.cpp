@@ -9,10 +9,13 @@
 #include "kvrm/runtime/session/ShardedBackend.h"
 
 #include <algorithm>
+#include <atomic>
 #include <condition_variable>
 #include <mutex>
 
 using namespace kvrm;
+
+static std::atomic<bool> leftRanks = false;
 
 //===----------------------------------------------------------------------===//
 // What ranks are told, and what they answer
@@ -271,9 +274,13 @@ ShardedBackend::~ShardedBackend() {
     board->started.notify_all();
   }
   // A rank that has not come back has its thread, and all it owns, for good.
+  if (!areDone)
+    leftRanks = true;
   for (std::thread &thread : threads)
     areDone ? thread.join() : thread.detach();
 }
+
+bool ShardedBackend::hasLeftRanks() { return leftRanks; }
 
 //===----------------------------------------------------------------------===//
 // Calls

@@ -258,7 +258,9 @@ TEST(ShardedBackend, RankThatNeverComesBackIsLeftBehind) {
   EXPECT_EQ(status.message(), "2 of 2 ranks did not answer within 50 ms");
   EXPECT_EQ(ranks->session->length(0), 1);
   // It runs a step of its own copy of the plan, whoever has gone.
+  EXPECT_FALSE(ShardedBackend::hasLeftRanks());
   ranks.reset();
+  EXPECT_TRUE(ShardedBackend::hasLeftRanks());
   stuck->isStuck = false;
   std::this_thread::sleep_for(milliseconds(20));
 }

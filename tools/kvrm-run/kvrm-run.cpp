@@ -9,6 +9,7 @@
 #include "Commands.h"
 
 #include "kvrm/runtime/kvrm.h"
+#include "kvrm/runtime/session/ShardedBackend.h"
 #include "kvrm/runtime/support/OneLine.h"
 #include "kvrm/runtime/support/StandardStreams.h"
 #include "kvrm/runtime/support/Unfinished.h"
@@ -16,6 +17,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 
 using namespace kvrm;
@@ -70,9 +72,13 @@ static int runMain(int argc, char **argv) {
 int main(int argc, char **argv) {
   openStandardStreams();
   removeUnfinishedAtEnd();
+  int status = 1;
   try {
-    return runMain(argc, argv);
+    status = runMain(argc, argv);
   } catch (const std::exception &error) {
-    return fail(error.what());
+    status = fail(error.what());
   }
+  if (ShardedBackend::hasLeftRanks())
+    std::_Exit(status);
+  return status;
 }

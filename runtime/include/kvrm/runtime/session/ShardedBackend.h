@@ -82,6 +82,11 @@ public:
 
   int32_t ranks() const { return static_cast<int32_t>(members.size()); }
 
+  /// Whether this process has left a rank behind. Threads then still use the
+  /// device and its libraries, whose ends at exit() they would not survive: end
+  /// the process with _exit().
+  static bool hasLeftRanks();
+
 private:
   class Rank;
   struct Job;
