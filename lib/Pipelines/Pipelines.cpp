@@ -33,6 +33,7 @@ void kvrm::buildRaisePipeline(OpPassManager &pm,
   raising.narrow = options.narrow;
   raising.causalMasks.assign(options.causalMasks.begin(),
                              options.causalMasks.end());
+  raising.positions.assign(options.positions.begin(), options.positions.end());
   pm.addPass(createRaiseStaticCachePass(raising));
   pm.addPass(createCanonicalizerPass());
   pm.addPass(createCSEPass());

@@ -8,6 +8,7 @@ compute by a float64 reference.
     exported_step.py --work /tmp/step [--seed N]
 """
 
+import json
 import os
 
 import harness
@@ -85,6 +86,39 @@ def check(report, tools, model, package, cache, rng):
     report.check(differ == 0, f"{name}: {differ} greedy tokens differ")
 
 
+def with_several_positions(tools):
+    """The step with a position of its own for values, angles and mask, and the
+    manifest that says that they are one."""
+    with open(GRAPH) as file:
+        text = file.read()
+    for old, new in (
+        (
+            "%position: tensor<1xi64>)\n",
+            "%position: tensor<1xi64>, %of_values: tensor<1xi64>, %of_angle: tensor<i32>, %of_mask: tensor<2xi64>)\n",
+        ),
+        ("@write(%position, %v,", "@write(%of_values, %v,"),
+        ("[affine_map<(e) -> (0)>, affine_map<(e)", "[affine_map<(e) -> ()>, affine_map<(e)"),
+        ("(%position, %frequencies : tensor<1xi64>", "(%of_angle, %frequencies : tensor<i32>"),
+        ("^bb0(%p: i64, %frequency", "^bb0(%p: i32, %frequency"),
+        ("%number = arith.sitofp %p : i64", "%number = arith.sitofp %p : i32"),
+        (
+            "#one4, #all4], iterator_types = [\"parallel\", \"parallel\", \"parallel\", \"parallel\"]}\n"
+            "      ins(%position : tensor<1xi64>) outs(%mask_init",
+            "affine_map<(b, h, t, e) -> (b)>, #all4], iterator_types = [\"parallel\", \"parallel\", \"parallel\", \"parallel\"]}\n"
+            "      ins(%of_mask : tensor<2xi64>) outs(%mask_init",
+        ),
+    ):
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    graph, manifest = tools.path("positions.mlir"), tools.path("positions.json")
+    with open(graph, "w") as file:
+        file.write(text)
+    roles = [{}] * 11 + [{"role": "position"}] * 4
+    with open(manifest, "w") as file:
+        json.dump({"arguments": roles}, file)
+    return graph, ["--manifest", manifest]
+
+
 def main():
     arguments = harness.parser(__doc__)
     arguments.add_argument("--seed", type=int, default=1)
@@ -100,8 +134,13 @@ def main():
         ("one-slot", "f16", "bf16", ["--slots=1", "--weight-type=bf16", "--prefill-chunk=1"]),
         ("static", "f16", "f16", ["--static", "--prefill-chunk=5"]),
         ("mixed", "f16", "f16", ["--mixed", "--slots=3", "--prefill-chunk=6"]),
+        ("several-positions", "f16", "f16", ["--slots=3", "--prefill-chunk=7"]),
     ]:
-        package = tools.compile([GRAPH], name, "--weights", weights, *options)
+        graph = GRAPH
+        if name == "several-positions":
+            graph, more = with_several_positions(tools)
+            options = options + more
+        package = tools.compile([graph], name, "--weights", weights, *options)
         check(report, tools, reference(tensors, kind), package, cache, rng)
         if not args.keep:
             harness.remove(package)

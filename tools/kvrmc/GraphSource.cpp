@@ -141,12 +141,15 @@ llvm::Error GraphImport::applyRole(unsigned index,
     return llvm::Error::success();
   if (*role == "causal_mask")
     pipeline.causalMasks.push_back(index);
+  else if (*role == "position")
+    pipeline.positions.push_back(index);
   else if (*role == "tokens")
     setArgumentRole(step, index, ArgumentRole::Tokens);
   else
     return fileError(options.manifest,
                      "arguments[" + Twine(index) + "]: role '" + *role +
-                         "' is none of weight, tokens and causal_mask");
+                         "' is none of weight, tokens, position and "
+                         "causal_mask");
   return llvm::Error::success();
 }
 

@@ -118,6 +118,9 @@ struct ImportPipelineOptions
   ListOption<unsigned> causalMasks{
       *this, "causal-masks",
       llvm::cl::desc("Numbers of arguments that are causal masks")};
+  ListOption<unsigned> positions{
+      *this, "positions",
+      llvm::cl::desc("Numbers of arguments that are the position")};
   Option<int64_t> slots{
       *this, "slots",
       llvm::cl::desc("Requests decoded at once; 0: as the graph has it"),

@@ -71,3 +71,16 @@ func.func @concat(%x: tensor<4xf32>, %condition: i1) -> tensor<8xf32> {
   %both = tensor.concat dim(0) %x, %x : (tensor<4xf32>, tensor<4xf32>) -> tensor<8xf32>
   return %both : tensor<8xf32>
 }
+
+// Ops on tensors are loops over their elements.
+// CHECK-LABEL: func.func @elementwise(
+// CHECK: linalg.generic
+// CHECK: math.exp %{{.*}} : f32
+// CHECK: linalg.generic
+// CHECK: arith.extsi %{{.*}} : i32 to i64
+// CHECK-NOT: arith.extsi
+func.func @elementwise(%x: tensor<4x2xf32>, %i: tensor<4xi32>) -> (tensor<4x2xf32>, tensor<4xi64>) {
+  %exp = math.exp %x : tensor<4x2xf32>
+  %wide = arith.extsi %i : tensor<4xi32> to tensor<4xi64>
+  return %exp, %wide : tensor<4x2xf32>, tensor<4xi64>
+}

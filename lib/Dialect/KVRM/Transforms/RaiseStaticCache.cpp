@@ -6,6 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "Raise/DeclaredPositions.h"
 #include "Raise/StepAnalysis.h"
 #include "Raise/StepRewrite.h"
 
@@ -64,29 +65,41 @@ public:
       std::optional<SmallVector<Value>> masks = masksOf(func);
       if (!masks)
         return signalPassFailure();
-      FailureOr<RaisableStep> step = raise::analyseStep(func, *masks);
-      if (failed(step))
-        continue;
-      if (!SymbolTable::symbolKnownUseEmpty(func, getOperation())) {
-        func.emitRemark("not raised: it is called, and callers would have to "
-                        "change; inline it first");
-        continue;
-      }
-      if (analyseOnly) {
-        report(*step);
-        continue;
-      }
-      FloatType element = cacheElement(func, *step);
-      if (!element)
-        continue;
-      FailureOr<bool> isRaised = raise::rewriteStep(func, *step, element);
+      raise::DeclaredPositions declared(func);
+      if (failed(declared.unify(positions)))
+        return signalPassFailure();
+      FailureOr<bool> isRaised = raiseStep(func, *masks);
       if (failed(isRaised))
         return signalPassFailure();
-      numRaised += *isRaised ? step->layers.size() : 0;
+      if (!*isRaised)
+        declared.undo();
     }
   }
 
 private:
+  /// False if the function stays as it was; a failure leaves it broken.
+  FailureOr<bool> raiseStep(func::FuncOp func, ArrayRef<Value> masks) {
+    FailureOr<RaisableStep> step = raise::analyseStep(func, masks);
+    if (failed(step))
+      return false;
+    if (!SymbolTable::symbolKnownUseEmpty(func, getOperation())) {
+      func.emitRemark("not raised: it is called, and callers would have to "
+                      "change; inline it first");
+      return false;
+    }
+    if (analyseOnly) {
+      report(*step);
+      return false;
+    }
+    FloatType element = cacheElement(func, *step);
+    if (!element)
+      return false;
+    FailureOr<bool> isRaised = raise::rewriteStep(func, *step, element);
+    if (succeeded(isRaised))
+      numRaised += *isRaised ? step->layers.size() : 0;
+    return isRaised;
+  }
+
   /// The arguments that the option names.
   std::optional<SmallVector<Value>> masksOf(func::FuncOp func) {
     SmallVector<Value> masks;

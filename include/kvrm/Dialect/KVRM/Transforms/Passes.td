@@ -17,7 +17,8 @@ def ImportGraphPass : Pass<"kvrm-import-graph"> {
     Unrolls loops that carry tensors: `scf.for` with constant bounds, and
     `stablehlo.while` with a condition that constants decide, which is how a
     scan over layers arrives. Assertions go, so that what they assert, indices
-    within bounds, becomes an assumption. `tensor.concat` becomes slices.
+    within bounds, becomes an assumption. `tensor.concat` becomes slices, and an
+    op of arith or math on tensors a `linalg.generic` of elements.
 
     A loop of which it is not known how often it runs stays, with a remark.
   }];
@@ -27,6 +28,7 @@ def ImportGraphPass : Pass<"kvrm-import-graph"> {
               "Number of assertions dropped">,
   ];
   let dependentDialects = ["::mlir::arith::ArithDialect",
+                           "::mlir::linalg::LinalgDialect",
                            "::mlir::tensor::TensorDialect"];
 }
 
@@ -54,6 +56,9 @@ def RaiseStaticCachePass : Pass<"kvrm-raise-static-cache", "::mlir::ModuleOp"> {
     ListOption<"causalMasks", "causal-masks", "unsigned",
                "Numbers of arguments that are causal masks, by contract: their "
                "last dim is the token, which they let be up to the position">,
+    ListOption<"positions", "positions", "unsigned",
+               "Numbers of arguments that are the position, by contract: all "
+               "have one value a row">,
     Option<"analyseOnly", "analyse-only", "bool", /*default=*/"false",
            "Change nothing; a remark at each layer says what was found">,
   ];
