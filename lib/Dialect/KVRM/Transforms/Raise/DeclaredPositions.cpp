@@ -30,9 +30,8 @@ FailureOr<int64_t> DeclaredPositions::countOf(unsigned number) {
     return refuse("is declared a position, and is no integers");
   if (!tensor)
     return 1;
-  if (llvm::count_if(tensor.getShape(), [](int64_t size) {
-        return size != 1;
-      }) > 1)
+  if (llvm::count_if(tensor.getShape(),
+                     [](int64_t size) { return size != 1; }) > 1)
     return refuse("is declared a position, and has several dims");
   return tensor.getNumElements();
 }
@@ -84,19 +83,18 @@ Value DeclaredPositions::spread(OpBuilder &builder, BlockArgument from,
     index[rowsOf(source)] = builder.getAffineDimExpr(rowsOf(target));
   int64_t rank = target.getRank();
   auto map = AffineMap::get(rank, 0, index, builder.getContext());
-  Value init = keep(
-      tensor::EmptyOp::create(builder, loc, target.getShape(), element));
+  Value init =
+      keep(tensor::EmptyOp::create(builder, loc, target.getShape(), element));
   SmallVector<utils::IteratorType> loops(rank, utils::IteratorType::parallel);
-  return keep(linalg::GenericOp::create(
-                  builder, loc, TypeRange{target}, ValueRange{from},
-                  ValueRange{init},
-                  ArrayRef{map, builder.getMultiDimIdentityMap(rank)}, loops,
-                  [&](OpBuilder &nested, Location at, ValueRange values) {
-                    linalg::YieldOp::create(
-                        nested, at,
-                        castInteger(nested, at, values.front(), element));
-                  })
-                  .getResult(0));
+  return keep(
+      linalg::GenericOp::create(
+          builder, loc, TypeRange{target}, ValueRange{from}, ValueRange{init},
+          ArrayRef{map, builder.getMultiDimIdentityMap(rank)}, loops,
+          [&](OpBuilder &nested, Location at, ValueRange values) {
+            linalg::YieldOp::create(
+                nested, at, castInteger(nested, at, values.front(), element));
+          })
+          .getResult(0));
 }
 
 LogicalResult DeclaredPositions::unify(ArrayRef<unsigned> numbers) {

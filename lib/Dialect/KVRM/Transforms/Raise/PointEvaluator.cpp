@@ -157,7 +157,7 @@ const Expr *PointEvaluator::defineTensorOp(Operation *op, Index index,
   StringRef name = op->getName().getStringRef();
   if (name.ends_with(".scatter"))
     return defineScatter(op, index);
-  if (name == "tm_tensor.attention")
+  if (isFusedAttention(op))
     return defineAttention(op, index);
   return llvm::TypeSwitch<Operation *, Result>(op)
       .Case([&](linalg::LinalgOp linalgOp) {
@@ -455,76 +455,6 @@ const Expr *PointEvaluator::defineSoftmax(linalg::SoftmaxOp op, Index index) {
       pool.reduce(Reduction::Sum, exponential(other), pool.real(0), other);
   return pool.apply("arith.divf", nullptr, {exponential(index[dim]), sum},
                     /*isInteger=*/false);
-}
-
-/// softmax(q . k / sqrt(d), masked) . v, for `[batch..., tokens, d]`.
-const Expr *PointEvaluator::defineAttention(Operation *op, Index index) {
-  // Queries, keys, values, perhaps a mask, and the tensor to write to; an
-  // attribute could say anything.
-  if (!op->getDiscardableAttrs().empty() || op->getNumOperands() < 4 ||
-      op->getNumOperands() > 5 || !llvm::all_of(op->getOperands(), isStatic))
-    return nullptr;
-  Value query = op->getOperand(0), key = op->getOperand(1);
-  Value value = op->getOperand(2);
-  Value mask = op->getNumOperands() == 5 ? op->getOperand(3) : Value();
-  auto shapeOf = [](Value tensor) {
-    return cast<RankedTensorType>(tensor.getType()).getShape();
-  };
-  if (index.size() < 2 || llvm::any_of(op->getOperands(), [&](Value operand) {
-        return shapeOf(operand).size() != index.size();
-      }))
-    return nullptr;
-  Index batch = index.drop_back(2);
-  // Its batches are those of all operands; nothing else verifies that.
-  if (llvm::any_of(op->getOperands(), [&](Value operand) {
-        return shapeOf(operand).drop_back(2) !=
-               shapeOf(op->getResult(0)).drop_back(2);
-      }))
-    return nullptr;
-  int64_t width = shapeOf(key).back();
-  int64_t tokens = shapeOf(key).drop_back().back();
-  int64_t rows = shapeOf(op->getResult(0)).drop_back().back();
-  if (shapeOf(query).back() != width ||
-      shapeOf(query).drop_back().back() != rows ||
-      (mask && shapeOf(mask).drop_back().back() != rows) ||
-      shapeOf(value).drop_back().back() != tokens ||
-      (mask && shapeOf(mask).back() != tokens))
-    return nullptr;
-  auto point = [&](const Expr *token, const Expr *column) {
-    SmallVector<const Expr *> result(batch);
-    result.append({token, column});
-    return result;
-  };
-  auto apply = [&](StringRef name, Index operands) {
-    return pool.apply(name, nullptr, operands, /*isInteger=*/false);
-  };
-  auto exponential = [&](const Expr *token) {
-    const Expr *column = pool.symbol(width, "k");
-    const Expr *product =
-        apply("arith.mulf", {at(query, point(index[batch.size()], column)),
-                             at(key, point(token, column))});
-    const Expr *sum =
-        pool.reduce(Reduction::Sum, product, pool.real(0), column);
-    const Expr *scale = pool.real(1.0 / std::sqrt(static_cast<double>(width)));
-    const Expr *score = apply("arith.mulf", {scale, sum});
-    if (mask) {
-      const Expr *element = at(mask, point(index[batch.size()], token));
-      score = element->isInteger
-                  ? pool.select(element, score, pool.real(-INFINITY))
-                  : apply("arith.addf", {score, element});
-    }
-    return apply("math.exp", {score});
-  };
-  const Expr *token = pool.symbol(tokens, "s");
-  const Expr *other = pool.symbol(tokens, "s");
-  const Expr *numerator = exponential(token);
-  // Both are the same exponential: the columns that they sum over, too.
-  const Expr *denominator = pool.reduce(
-      Reduction::Sum, substitute(numerator, token, other), pool.real(0), other);
-  const Expr *probability = apply("arith.divf", {numerator, denominator});
-  const Expr *weighted =
-      apply("arith.mulf", {probability, at(value, point(token, index.back()))});
-  return pool.reduce(Reduction::Sum, weighted, pool.real(0), token);
 }
 
 //===----------------------------------------------------------------------===//

@@ -93,8 +93,9 @@ private:
   const Expr *defineInsertSlice(Operation *op, Index index);
   const Expr *defineLinalg(linalg::LinalgOp op, unsigned result, Index index);
   const Expr *defineSoftmax(linalg::SoftmaxOp op, Index index);
-  /// tm_tensor.attention, written out.
+  /// A fused attention, written out.
   const Expr *defineAttention(Operation *op, Index index);
+  const Expr *modifiedScore(Block &body, const Expr *score);
   const Expr *defineScatter(Operation *op, Index index);
   const Expr *defineReduction(linalg::LinalgOp op, unsigned result, Index index,
                               const LoopPoint &point);
@@ -136,6 +137,9 @@ private:
 
 /// The range of the machine's type.
 IntRange rangeOfType(Type type);
+
+/// tm_tensor.attention and iree_linalg_ext.attention.
+bool isFusedAttention(Operation *op);
 
 } // namespace mlir::kvrm::raise
 

@@ -84,7 +84,7 @@ private:
 static bool mayBeAttention(Operation &op) {
   if (auto linalgOp = dyn_cast<linalg::LinalgOp>(op))
     return linalgOp.getNumReductionLoops() != 0;
-  return op.getName().getStringRef() == "tm_tensor.attention";
+  return isFusedAttention(&op);
 }
 
 static bool mayBeCache(Type type) {
