@@ -358,6 +358,8 @@ void GraphInterpreter::execute(Operation &op) {
     return executeStableScatter(op);
   if (name == "tm_tensor.attention")
     return executeAttention(op);
+  if (name == "iree_linalg_ext.attention")
+    return executeMappedAttention(op);
   if (isa<kvrm::CachedAttentionOp>(op))
     return executeCachedAttention(op);
   if (kernelOf(op))
@@ -919,6 +921,97 @@ void GraphInterpreter::executeAttention(Operation &op) {
         sum += row[token] * element(value, batch, token, column).real;
       result.elements[placeOf(result.shape, index)].real = sum;
     }
+  });
+  set(op.getResult(0), std::move(result));
+}
+
+namespace {
+/// An operand of an attention, and the loops along its dims.
+struct MappedOperand {
+  const Tensor &tensor;
+  AffineMap map;
+
+  const Scalar &at(ArrayRef<int64_t> loops) const {
+    SmallVector<int64_t> index;
+    for (AffineExpr dim : map.getResults())
+      index.push_back(loops[cast<AffineDimExpr>(dim).getPosition()]);
+    return tensor.elements[placeOf(tensor.shape, index)];
+  }
+};
+} // namespace
+
+/// Queries, keys, values, the scale, perhaps a mask, and what is written to.
+void GraphInterpreter::executeMappedAttention(Operation &op) {
+  auto maps = op.getAttrOfType<ArrayAttr>("indexing_maps");
+  unsigned count = op.getNumOperands();
+  if (!maps || maps.size() != count || count < 5 || count > 6 ||
+      !op.getDiscardableAttrs().empty())
+    return notKnown("an attention of another form");
+  SmallVector<MappedOperand, 6> operands;
+  for (auto [value, map] :
+       llvm::zip_equal(op.getOperands(), maps.getAsValueRange<AffineMapAttr>()))
+    operands.push_back({at(value), map});
+  AffineMap written = operands.back().map;
+  SmallVector<int64_t> sizes(written.getNumDims());
+  for (const MappedOperand &operand : operands) {
+    if (operand.map.getNumDims() != sizes.size() ||
+        !operand.map.isProjectedPermutation() ||
+        operand.map.getNumResults() != operand.tensor.shape.size())
+      return notKnown("an attention of another form");
+    for (auto [dim, size] : llvm::enumerate(operand.tensor.shape)) {
+      int64_t &loop = sizes[operand.map.getDimPosition(dim)];
+      if (loop != 0 && loop != size)
+        return notKnown("an attention of another form");
+      loop = size;
+    }
+    if (operand.tensor.isEmpty && &operand != &operands.back())
+      return undefined("reads what was not written");
+  }
+  // Loops that are not the result's are over tokens, or else over columns.
+  SmallVector<unsigned> tokens, columns;
+  SmallVector<int64_t> tokenSizes, columnSizes;
+  for (unsigned loop = 0; loop < sizes.size(); ++loop)
+    if (!written.isFunctionOfDim(loop)) {
+      bool isToken = operands[2].map.isFunctionOfDim(loop);
+      (isToken ? tokens : columns).push_back(loop);
+      (isToken ? tokenSizes : columnSizes).push_back(sizes[loop]);
+    }
+  const MappedOperand *mask = count == 6 ? &operands[4] : nullptr;
+  bool isTruth = mask && !isReal(op.getOperand(4).getType());
+  Program &program = programOf(op.getRegion(0).front());
+  Tensor result = tensorOf(op.getResult(0).getType());
+  forEach(result.shape, [&](ArrayRef<int64_t> index) {
+    SmallVector<int64_t> loops(sizes.size());
+    for (auto [dim, at] : llvm::enumerate(index))
+      loops[written.getDimPosition(dim)] = at;
+    auto place = [&](ArrayRef<unsigned> which, ArrayRef<int64_t> at) {
+      for (auto [loop, number] : llvm::zip_equal(which, at))
+        loops[loop] = number;
+    };
+    SmallVector<double> row, values;
+    forEach(tokenSizes, [&](ArrayRef<int64_t> token) {
+      place(tokens, token);
+      double score = 0;
+      forEach(columnSizes, [&](ArrayRef<int64_t> column) {
+        place(columns, column);
+        score += operands[0].at(loops).real * operands[1].at(loops).real;
+      });
+      Scalar *frame = program.frame.data();
+      frame[0].real = score * operands[3].tensor.elements[0].real;
+      program.run({}, frame);
+      score = frame[program.yielded[0]].real;
+      if (isTruth && !mask->at(loops).integer)
+        score = -INFINITY;
+      else if (mask && !isTruth)
+        score += mask->at(loops).real;
+      row.push_back(score);
+      values.push_back(operands[2].at(loops).real);
+    });
+    softmax(row);
+    double sum = 0;
+    for (auto [weight, value] : llvm::zip_equal(row, values))
+      sum += weight * value;
+    result.elements[placeOf(result.shape, index)].real = sum;
   });
   set(op.getResult(0), std::move(result));
 }

@@ -83,6 +83,7 @@ private:
                  bool updateIsFirst, mlir::Block &region,
                  std::vector<bool> &written);
   void executeAttention(mlir::Operation &op);
+  void executeMappedAttention(mlir::Operation &op);
   void executeCachedAttention(mlir::Operation &op);
 
   const Tensor &at(mlir::Value value);

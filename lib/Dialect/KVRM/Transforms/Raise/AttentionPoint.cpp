@@ -39,14 +39,12 @@ struct AttentionForm {
     Value tensor;
     AffineMap map;
 
-    bool runsAlong(unsigned loop) const {
-      return map.isFunctionOfDim(loop);
-    }
+    bool runsAlong(unsigned loop) const { return map.isFunctionOfDim(loop); }
   };
   Operand query, key, value, output;
   std::optional<Operand> mask;
-  Value scale;           ///< null: one over the root of the width
-  Block *body = nullptr; ///< what becomes of a score; null: nothing
+  Value scale;                ///< null: one over the root of the width
+  Block *body = nullptr;      ///< what becomes of a score; null: nothing
   SmallVector<int64_t> sizes; ///< of the loops
   /// Loops over which scores and outputs are sums.
   SmallVector<unsigned> columns, tokens;
@@ -140,9 +138,8 @@ static std::optional<AttentionForm> formOfIREE(Operation *op) {
           ArrayRef<int32_t>{1, 1, 1, 1, static_cast<int32_t>(count) - 5, 1})
     return std::nullopt;
   auto operand = [&](unsigned number) {
-    return AttentionForm::Operand{
-        op->getOperand(number),
-        cast<AffineMapAttr>(maps[number]).getValue()};
+    return AttentionForm::Operand{op->getOperand(number),
+                                  cast<AffineMapAttr>(maps[number]).getValue()};
   };
   AttentionForm form;
   form.query = operand(0);
@@ -193,7 +190,8 @@ const Expr *PointEvaluator::defineAttention(Operation *op, Index index) {
   int64_t width = 1;
   auto exponential = [&](const Expr *token) {
     loops[along] = token;
-    const Expr *sum = apply("arith.mulf", {point(form->query), point(form->key)});
+    const Expr *sum =
+        apply("arith.mulf", {point(form->query), point(form->key)});
     for (unsigned loop : form->columns) {
       sum = pool.reduce(Reduction::Sum, sum, pool.real(0), loops[loop]);
       width *= form->sizes[loop];
