@@ -41,7 +41,7 @@ enum class Windows : uint8_t {
   All,      ///< every layer
   Switched, ///< if use_sliding_window: layers from max_window_layers on
   OfStill,  ///< if use_sliding_window: layers that do not turn
-  Most,     ///< all but every `fullEvery`-th
+  Most,     ///< all but every `fullEvery`-th, if that is not 0
 };
 
 /// What a Gemma has that no other does: 1 + w for norms, a GELU, embeddings
@@ -75,7 +75,7 @@ struct Architecture {
 static ArrayRef<Architecture> architectures() {
   static constexpr Architecture all[] = {
       {.modelType = "llama"},
-      {.modelType = "mistral", .windows = Windows::All, .defaultWindow = 4096},
+      {.modelType = "mistral", .windows = Windows::Most, .defaultWindow = 4096},
       {.modelType = "qwen2",
        .hasProjectionBias = true,
        .windows = Windows::Switched,
@@ -216,9 +216,10 @@ Error ConfigReader::positiveOr(int64_t &place, StringRef key, int64_t limit,
 
 Error ConfigReader::positiveOrNone(double &place, StringRef key,
                                    double absent) const {
-  place = 0;
-  return fields.isNull(key) ? Error::success()
-                            : positiveNumber(place, key, absent);
+  if (fields.has(key))
+    return positiveNumber(place, key);
+  place = fields.isNull(key) ? 0 : absent;
+  return Error::success();
 }
 
 Error ConfigReader::positiveNumber(double &place, StringRef key,
@@ -328,8 +329,12 @@ Error ConfigReader::readGemma() {
   if (Error error = firstOf({
           [&] { return positiveNumber(width, "query_pre_attn_scalar", 256); },
           [&] {
-            return positiveOrNone(c.attentionSoftcap, "attn_logit_softcapping",
-                                  architecture->attentionSoftcap);
+            constexpr StringRef key = "attn_logit_softcapping";
+            // Later than the second, transformers have the key and no code.
+            return architecture->hasLocalRope
+                       ? checkNeutral(key)
+                       : positiveOrNone(c.attentionSoftcap, key,
+                                        architecture->attentionSoftcap);
           },
           [&] {
             return positiveOrNone(c.logitSoftcap, "final_logit_softcapping",
@@ -352,8 +357,10 @@ Error ConfigReader::readNumbers() {
       [&] { return readActivation(); },
       [&] { return readGemma(); },
       [&] {
-        return assign(c.rope,
-                      readRope(fields, c, capacity, architecture->theta));
+        bool isNested =
+            architecture->hasLocalRope && fields.has("rope_parameters");
+        return assign(c.rope, readRope(fields, c, capacity, architecture->theta,
+                                       isNested ? "full_attention" : ""));
       },
   });
 }
@@ -414,7 +421,10 @@ Error ConfigReader::readWindows() {
     return Error::success();
   int64_t absent = architecture->defaultWindow;
   bool isUsed = absent != 0 || fields.has("sliding_window");
-  if (isUsed && (windows == Windows::Switched || windows == Windows::OfStill))
+  // SmolLM3's masks are those of layer_types, whatever is said to be used.
+  bool isTyped = windows == Windows::OfStill && fields.has("layer_types");
+  if (isUsed && !isTyped &&
+      (windows == Windows::Switched || windows == Windows::OfStill))
     if (Error error =
             assign(isUsed, fields.getBool("use_sliding_window", false)))
       return error;
@@ -473,10 +483,13 @@ Expected<std::vector<int32_t>> kvrm::readTokenIds(const JsonFields &fields,
     return ids;
   auto add = [&](const llvm::json::Value &entry) -> Error {
     std::optional<int64_t> id = entry.getAsInteger();
+    if (id == -1) // none
+      return Error::success();
     if (!id || *id < 0 || *id >= vocabulary)
       return fields.fail(
           key,
-          formatv("is no token below the vocabulary {0}", vocabulary).str());
+          formatv("{0} is no token below the vocabulary {1}", entry, vocabulary)
+              .str());
     ids.push_back(static_cast<int32_t>(*id));
     return Error::success();
   };

@@ -41,12 +41,11 @@ llvm::Error readTokenMarks(const JsonFields &fields, DecoderConfig &config);
 /// The rotary embedding that `rope_parameters` say, or in older files
 /// `rope_scaling`, `rope_theta` and `partial_rotary_factor`, for a slot of
 /// `capacity` tokens. `config` has its sizes. `theta` is that of a file without
-/// one. Where layers of a type have parameters of their own, those of
-/// `layerType`.
+/// one. Where layers of a type have parameters of their own, `layerType` says
+/// which.
 llvm::Expected<Rope> readRope(const JsonFields &fields,
                               const DecoderConfig &config, int64_t capacity,
-                              double theta,
-                              llvm::StringRef layerType = "full_attention");
+                              double theta, llvm::StringRef layerType = "");
 
 } // namespace kvrm
 

@@ -73,8 +73,9 @@ public:
   Expected<SourcePtr> take(const Twine &name, int64_t rows,
                            int64_t cols) override;
   Error checkAllTaken() const override;
-  /// Takes a tensor that transformers do not read.
-  void leaveOut(StringRef name) { taken.insert(name); }
+  /// Takes `name`, if it is there, as the copy of `original` that tied weights
+  /// may have been written with. Refuses one that is something else.
+  Error leaveOutCopy(StringRef name, StringRef original);
 
 private:
   const SafetensorsSet &files;
@@ -110,6 +111,25 @@ Expected<SourcePtr> FolderTensors::take(const Twine &name, int64_t rows,
                                         std::max<int64_t>(cols, 1));
 }
 
+Error FolderTensors::leaveOutCopy(StringRef name, StringRef original) {
+  SafetensorsSet::Found copy = files.tensor(name);
+  if (!copy.tensor)
+    return Error::success();
+  taken.insert(name);
+  SafetensorsSet::Found from = files.tensor(original);
+  auto bytesOf = [](const SafetensorsTensor &tensor) {
+    return ArrayRef(tensor.data, static_cast<size_t>(tensor.bytes));
+  };
+  if (from.tensor && copy.tensor->type == from.tensor->type &&
+      copy.tensor->shape == from.tensor->shape &&
+      bytesOf(*copy.tensor) == bytesOf(*from.tensor))
+    return Error::success();
+  // Versions of transformers take the one or the other.
+  return fileError(copy.file->name(),
+                   "tensor '" + name + "' is not the same as '" + original +
+                       "', with which tie_word_embeddings says it is tied");
+}
+
 Error FolderTensors::checkAllTaken() const {
   for (const SafetensorsFile::Ptr &file : files.files())
     for (const SafetensorsTensor &tensor : file->tensors())
@@ -133,11 +153,22 @@ static std::string inFolder(StringRef folder, StringRef name) {
 }
 
 static Expected<SafetensorsSet> openTensors(StringRef folder) {
-  for (StringRef name : {"model.safetensors.index.json", "model.safetensors"})
+  // Where both are there, transformers take the one file.
+  for (StringRef name : {"model.safetensors", "model.safetensors.index.json"})
     if (std::string path = inFolder(folder, name); llvm::sys::fs::exists(path))
       return SafetensorsSet::open(path);
   return fileError(folder, "has neither model.safetensors nor "
                            "model.safetensors.index.json");
+}
+
+/// Notes what is read of a folder but for weights, so that nothing overwrites
+/// it.
+static void listFiles(StringRef folder, DecoderModel &model) {
+  for (StringRef name : {"config.json", "generation_config.json",
+                         "tokenizer.json", "tokenizer_config.json",
+                         "chat_template.jinja", "special_tokens_map.json"})
+    if (std::string path = inFolder(folder, name); llvm::sys::fs::exists(path))
+      model.files.push_back(std::move(path));
 }
 
 /// Tokens that end a turn, of which generation_config.json often knows more.
@@ -174,9 +205,11 @@ static Error readWeights(StringRef folder, const FolderConfig &config,
   for (const SafetensorsFile::Ptr &file : files->files())
     model.files.push_back(file->name().str());
   FolderTensors tensors(*files, model.config.architecture);
-  // Tied weights may have been written twice.
   if (model.config.tiedEmbeddings)
-    tensors.leaveOut((Twine(config.names.output) + ".weight").str());
+    if (Error error = tensors.leaveOutCopy(
+            (Twine(config.names.output) + ".weight").str(),
+            (Twine(config.names.embedding) + ".weight").str()))
+      return error;
   return addDecoderWeights(model, tensors, config.names, config.conventions);
 }
 
@@ -192,7 +225,7 @@ Expected<DecoderModel> kvrm::openFolder(StringRef folder, int64_t capacity) {
   DecoderModel model;
   model.config = config->decoder;
   model.config.name = nameOfFolder(folder);
-  model.files.push_back(path);
+  listFiles(folder, model);
   if (Error error = firstOf({
           [&] { return readGenerationConfig(folder, model.config); },
           [&] { return readWeights(folder, *config, model); },
@@ -220,11 +253,7 @@ Error kvrm::addFolderTokenizer(StringRef folder, DecoderModel &model) {
     return error;
   if (!model.tokenizer)
     return fileError(folder, model.tokenizerNote);
-  for (StringRef name :
-       {"config.json", "generation_config.json", "tokenizer.json",
-        "tokenizer_config.json", "chat_template.jinja"})
-    if (std::string path = inFolder(folder, name); llvm::sys::fs::exists(path))
-      model.files.push_back(std::move(path));
+  listFiles(folder, model);
   return Error::success();
 }
 

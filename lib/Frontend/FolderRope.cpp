@@ -49,9 +49,12 @@ private:
       return fields.fail(key, formatv("{0} is not positive", *value).str());
     return value;
   }
+  /// Where both have it, transformers take what is beside the scaling.
   Expected<double> originalContext() const {
-    return positiveAnywhere("original_max_position_embeddings",
-                            static_cast<double>(decoder.context));
+    constexpr StringRef key = "original_max_position_embeddings";
+    const JsonFields &fields = config.has(key) ? config : scaling;
+    return checked(fields, key,
+                   fields.getNumber(key, static_cast<double>(decoder.context)));
   }
 
   Error scale(StringRef type);
@@ -130,6 +133,9 @@ Error RopeReader::scaleYarn() {
 /// transformers take the factors by the length of a text so far, and turn what
 /// is cached by others than what is new. A static graph has one set.
 Error RopeReader::scaleLongRope() {
+  constexpr StringRef originalKey = "original_max_position_embeddings";
+  if (!config.has(originalKey) && !scaling.has(originalKey))
+    return config.fail(originalKey, "is missing");
   double original = 0, factor = 0;
   std::vector<double> factors;
   if (Error error = assign(original, originalContext()))
@@ -200,6 +206,9 @@ Expected<Rope> RopeReader::read(double absentTheta) {
                        formatv("{0} is not supported in a '{1}' (only 1 is)",
                                part, decoder.architecture)
                            .str());
+  if (part == 1 && decoder.headDim % 2 != 0)
+    return config.fail("head_dim",
+                       formatv("{0} is not even", decoder.headDim).str());
   double dim = std::floor(static_cast<double>(decoder.headDim) * part);
   if (dim > static_cast<double>(decoder.headDim) || std::fmod(dim, 2) != 0 ||
       dim < 2)
@@ -214,15 +223,41 @@ Expected<Rope> RopeReader::read(double absentTheta) {
   return std::move(rope);
 }
 
+/// Which of both names holds is not said anywhere, unless they say the same.
+static Error checkOneName(const JsonFields &fields) {
+  const llvm::json::Value *parameters = fields.find("rope_parameters");
+  const llvm::json::Value *scaling = fields.find("rope_scaling");
+  bool saysNothing =
+      !scaling || !scaling->getAsObject() || scaling->getAsObject()->empty();
+  if (!parameters || fields.isNull("rope_parameters") || saysNothing ||
+      *parameters == *scaling)
+    return Error::success();
+  return fields.fail("rope_scaling",
+                     "says something else than rope_parameters beside it");
+}
+
 Expected<Rope> kvrm::readRope(const JsonFields &fields,
                               const DecoderConfig &config, int64_t capacity,
                               double theta, StringRef layerType) {
+  if (Error error = checkOneName(fields))
+    return error;
   StringRef key =
       fields.has("rope_parameters") ? "rope_parameters" : "rope_scaling";
   Expected<JsonFields> scaling = fields.getObjectOrNone(key);
-  if (scaling && scaling->has(layerType))
-    scaling = scaling->getObject(layerType);
   if (!scaling)
     return scaling.takeError();
-  return RopeReader(fields, *scaling, config, capacity).read(theta);
+  if (layerType.empty()) {
+    for (StringRef type : {"full_attention", "sliding_attention"})
+      if (scaling->has(type))
+        return scaling->fail(type, "is not supported in a '" +
+                                       config.architecture +
+                                       "' (its layers all turn alike)");
+    return RopeReader(fields, *scaling, config, capacity).read(theta);
+  }
+  Expected<JsonFields> ofType = scaling->getObject(layerType);
+  if (!ofType)
+    return ofType.takeError();
+  if (!ofType->has("rope_theta"))
+    return ofType->fail("rope_theta", "is missing");
+  return RopeReader(fields, *ofType, config, capacity).read(theta);
 }

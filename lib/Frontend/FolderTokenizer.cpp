@@ -319,14 +319,50 @@ static Expected<std::string> readTemplateFile(const std::string &path) {
   return text.str();
 }
 
-/// A token's text: a string, or an object that has it as its content.
-static StringRef tokenText(const JsonFields &config, StringRef key) {
-  const json::Value *value = config.find(key);
+/// A token's text: a string, or an object that has it as its content. Empty if
+/// it is null, nothing if it is not there.
+static std::optional<StringRef> tokenText(const JsonFields &fields,
+                                          StringRef key) {
+  const json::Value *value = fields.find(key);
   if (!value)
-    return {};
+    return fields.isNull(key) ? std::optional(StringRef()) : std::nullopt;
   if (const json::Object *token = value->getAsObject())
     return token->getString("content").value_or("");
   return value->getAsString().value_or("");
+}
+
+/// Sets the token that templates call `key`, if the file says which.
+static Error readMark(const JsonFields &fields, StringRef key,
+                      const TokenizerData &data, int32_t &place) {
+  std::optional<StringRef> text = tokenText(fields, key);
+  if (!text)
+    return Error::success();
+  place = -1;
+  if (text->empty())
+    return Error::success();
+  auto found = llvm::find(data.tokens, *text);
+  if (found == data.tokens.end())
+    return fields.fail(key, "'" + *text + "' is no token");
+  place = static_cast<int32_t>(found - data.tokens.begin());
+  return Error::success();
+}
+
+/// The tokens that templates call bos_token and eos_token, which are not always
+/// those that the model's configuration names, and the latter as an end.
+static Error readMarks(const JsonFields &fields, TokenizerData &data,
+                       DecoderConfig &config) {
+  int32_t bos = data.bos;
+  if (Error error = firstOf(
+          {[&] { return readMark(fields, "bos_token", data, bos); },
+           [&] { return readMark(fields, "eos_token", data, data.eos); }}))
+    return error;
+  // The runtime has one token for both.
+  if (data.addBos && bos != data.bos)
+    return unsupported("a post_processor that begins with another token than "
+                       "bos_token");
+  data.bos = bos;
+  config.addEnd(data.eos);
+  return Error::success();
 }
 
 static Error readTokenizerConfig(StringRef folder, TokenizerData &data,
@@ -335,20 +371,31 @@ static Error readTokenizerConfig(StringRef folder, TokenizerData &data,
       llvm::sys::fs::exists(path))
     if (Error error = assign(data.chatTemplate, readTemplateFile(path)))
       return error;
-  std::string path = inFolder(folder, "tokenizer_config.json");
-  if (!llvm::sys::fs::exists(path))
-    return Error::success();
-  Expected<json::Object> root = readJsonObject(path);
-  if (!root)
-    return root.takeError();
-  JsonFields fields(*root, path);
-  if (data.chatTemplate.empty())
-    if (Error error = assign(data.chatTemplate, templateOf(fields)))
+  // In older folders the second holds, and newer ones have no need of it.
+  for (StringRef name : {"tokenizer_config.json", "special_tokens_map.json"}) {
+    std::string path = inFolder(folder, name);
+    if (!llvm::sys::fs::exists(path))
+      continue;
+    Expected<json::Object> root = readJsonObject(path);
+    if (!root)
+      return root.takeError();
+    JsonFields fields(*root, path);
+    bool splits = false;
+    if (Error error = firstOf(
+            {[&] { return readMarks(fields, data, config); },
+             [&] {
+               return assign(splits,
+                             fields.getBool("split_special_tokens", false));
+             }}))
       return error;
-  StringRef eos = tokenText(fields, "eos_token");
-  auto found = llvm::find(data.tokens, eos);
-  if (!eos.empty() && found != data.tokens.end())
-    config.addEnd(static_cast<int32_t>(found - data.tokens.begin()));
+    if (splits)
+      return unsupported("split_special_tokens");
+    if (data.chatTemplate.empty())
+      if (Error error = assign(data.chatTemplate, templateOf(fields)))
+        return error;
+    if (fields.has("added_tokens_decoder"))
+      break;
+  }
   return Error::success();
 }
 
@@ -361,17 +408,22 @@ Error kvrm::readFolderTokenizer(StringRef folder, DecoderModel &model) {
   Expected<json::Object> root = readJsonObject(path);
   if (!root)
     return root.takeError();
-  Expected<TokenizerData> data =
-      TokenizerReader(JsonFields(*root, path), model.config).read();
-  if (!data)
+  TokenizerData data;
+  Error error = firstOf({
+      [&] {
+        return assign(
+            data,
+            TokenizerReader(JsonFields(*root, path), model.config).read());
+      },
+      [&] { return readTokenizerConfig(folder, data, model.config); },
+  });
+  if (error)
     return llvm::handleErrors(
-        data.takeError(), [&](const UnsupportedStep &unsupported) {
+        std::move(error), [&](const UnsupportedStep &unsupported) {
           model.tokenizerNote =
               fileLine(path, unsupported.what() + " is not supported");
         });
-  model.tokenizer = std::move(*data);
-  if (Error error = readTokenizerConfig(folder, *model.tokenizer, model.config))
-    return error;
-  addEndMarks(*model.tokenizer, model.config);
+  addEndMarks(data, model.config);
+  model.tokenizer = std::move(data);
   return Error::success();
 }

@@ -140,7 +140,7 @@ private:
   Error readSoftcaps();
   Error readWindow();
   Error readLocalRope();
-  Error checkRopeKeys();
+  Error checkKeys();
   Error readRope(GGUFTensors &tensors);
   Error scaleRope(double theta);
   Error scaleByFactors(GGUFTensors &tensors);
@@ -214,6 +214,12 @@ Error ModelReader::readName() {
                                            }),
                            ", ") +
                 " are)");
+  StringRef type;
+  if (Error error = assign(type, file->getString("general.type", "model")))
+    return error;
+  if (type != "model")
+    return fail("metadata 'general.type': '" + type +
+                "' is not supported (model is)");
   if (Error error = assign(c.name, file->getString("general.name", "")))
     return error;
   if (!llvm::json::isUTF8(c.name))
@@ -386,7 +392,7 @@ Error ModelReader::checkUnsupported() {
   if (!isCausal)
     return fail("metadata '" + key("attention.causal") +
                 "': false is not supported (only true is)");
-  return checkRopeKeys();
+  return checkKeys();
 }
 
 //===----------------------------------------------------------------------===//
@@ -439,10 +445,10 @@ Error ModelReader::readWindow() {
 // Rotation
 //===----------------------------------------------------------------------===//
 
-/// A key that is not known here may turn angles, and numbers would be wrong
-/// without a word.
-Error ModelReader::checkRopeKeys() {
-  static constexpr StringRef known[] = {
+/// A key of attention or of angles that is not known here may change numbers,
+/// and they would be wrong without a word.
+Error ModelReader::checkKeys() {
+  static constexpr StringRef ofRope[] = {
       "dimension_count",
       "freq_base",
       "freq_base_swa",
@@ -456,11 +462,29 @@ Error ModelReader::checkRopeKeys() {
       // Says how the model came about.
       "scaling.finetuned",
   };
-  std::string prefix = key("rope.");
-  for (StringRef name : file->keys(prefix))
-    if (!llvm::is_contained(known, name.drop_front(prefix.size())))
-      return fail("metadata '" + name + "' is not supported");
-  return Error::success();
+  static constexpr StringRef ofAttention[] = {
+      "causal",
+      "clamp_kqv",
+      "head_count",
+      "head_count_kv",
+      "key_length",
+      // Of norms that these models have not.
+      "layer_norm_epsilon",
+      "layer_norm_rms_epsilon",
+      "scale",
+      "sliding_window",
+      "sliding_window_pattern",
+      "value_length",
+  };
+  auto check = [&](StringRef group, ArrayRef<StringRef> known) -> Error {
+    std::string prefix = key(group);
+    for (StringRef name : file->keys(prefix))
+      if (!llvm::is_contained(known, name.drop_front(prefix.size())))
+        return fail("metadata '" + name + "' is not supported");
+    return Error::success();
+  };
+  return firstOf({[&] { return check("rope.", ofRope); },
+                  [&] { return check("attention.", ofAttention); }});
 }
 
 Error ModelReader::readRope(GGUFTensors &tensors) {

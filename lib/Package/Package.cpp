@@ -148,6 +148,10 @@ static std::optional<llvm::StringSet<>> filesOfPackage(StringRef path) {
   return names;
 }
 
+bool kvrm::isPackage(StringRef path) {
+  return filesOfPackage(path.empty() ? "." : path).has_value();
+}
+
 /// Refuses to replace what is no package of ours: a user's folder, or a package
 /// with something of theirs in it. An empty folder may be replaced.
 static Error checkReplaceable(StringRef path, StringRef requested) {

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ctypes
+import operator
 import os
 from ctypes import POINTER, c_char_p, c_double, c_float, c_int32, c_int64
 from ctypes import c_size_t, c_uint64, c_void_p
@@ -21,8 +22,37 @@ class KvrmError(Exception):
         self.status = status
 
 
+_INT32 = (-(2**31), 2**31 - 1)
+_LIMITS = {
+    c_int32: _INT32,
+    c_int64: (-(2**63), 2**63 - 1),
+    c_uint64: (0, 2**64 - 1),  # c_size_t too
+}
+
+
+def integer(name: str, value, low: int = _INT32[0], high: int = _INT32[1]) -> int:
+    """The integer argument `name`, checked, as ctypes cuts off the bits that do not
+    fit."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        kind = type(value).__name__
+        raise TypeError(f"{name} is an integer, not {kind}") from None
+    if not low <= number <= high:
+        raise ValueError(f"{name}: {number} is outside {low}..{high}")
+    return number
+
+
+class _Struct(ctypes.Structure):
+    def __init__(self, **values):
+        for name, kind in self._fields_:
+            if name in values and kind in _LIMITS:
+                values[name] = integer(name, values[name], *_LIMITS[kind])
+        super().__init__(**values)
+
+
 def _struct(type_name: str, /, **fields):
-    return type(type_name, (ctypes.Structure,), {"_fields_": list(fields.items())})
+    return type(type_name, (_Struct,), {"_fields_": list(fields.items())})
 
 
 PackageInfo = _struct(
@@ -171,7 +201,14 @@ def version() -> str:
     return library.kvrm_version().decode()
 
 
-class Handle:
+class Unique:
+    """What there is one of: a copy would own the same handle, thread or tokens."""
+
+    def __reduce__(self):  # of copy, deepcopy and pickle
+        raise TypeError(f"{type(self).__name__} objects cannot be copied or pickled")
+
+
+class Handle(Unique):
     """A handle of the C API, which is destroyed with this object or by close().
     What it was made of lives as long."""
 

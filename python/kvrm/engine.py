@@ -14,7 +14,7 @@ from typing import Callable, Mapping, Optional, Sequence, Union, cast
 import numpy as np
 
 from . import _library
-from ._library import KvrmError, library
+from ._library import KvrmError, integer, library
 from .request import FINISHES, Completion, Logprobs, Request, Token
 from .session import Ids, Package, PathLike, Session, as_ids, ids_pointer, session_of
 from .tokenizer import Message, Tokenizer
@@ -37,7 +37,7 @@ class QueueFullError(KvrmError):
     """More requests wait than the engine's queue has room for."""
 
 
-class Engine:
+class Engine(_library.Unique):
     """Serves requests in a thread of its own, which has the session to itself. Any
     thread submits."""
 
@@ -94,7 +94,10 @@ class Engine:
         likeliest, 0 to 20. What the engine does not take is an error of the request:
         QueueFullError for one."""
         ids = self._ids(prompt)
-        stops = as_ids(self.info.ends if stop_tokens is None else stop_tokens)
+        if stop_tokens is None:
+            stops = as_ids(self.info.ends)
+        else:
+            stops = as_ids(stop_tokens, "stop_tokens", 0, self.info.vocabulary - 1)
         spec = _library.RequestSpec(
             prompt=ids_pointer(ids),
             prompt_count=ids.size,
@@ -106,7 +109,7 @@ class Engine:
             top_k=top_k,
             seed=seed,
             logprobs=logprobs is not None,
-            top_logprobs=logprobs or 0,
+            top_logprobs=0 if logprobs is None else integer("logprobs", logprobs),
         )
         request = Request(self.tokenizer, self._ask_to_cancel)
 

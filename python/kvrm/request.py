@@ -14,6 +14,7 @@ from typing import Callable, NamedTuple, Optional
 
 import numpy as np
 
+from ._library import Unique
 from .tokenizer import Tokenizer
 
 FINISHES = ("stop", "max_tokens", "capacity", "cancelled", "failed")
@@ -44,7 +45,7 @@ class Completion:
     logprobs: "tuple[Logprobs, ...]" = ()  # one a token, if they were asked for
 
 
-class Request:
+class Request(Unique):
     """Tokens as they come: `for token in request`, or `async for`; result(), or
     `await request.completion()`, is all of it. One reader at a time."""
 

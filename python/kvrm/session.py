@@ -13,19 +13,21 @@ from typing import Sequence, Union
 import numpy as np
 
 from . import _library
-from ._library import library
+from ._library import integer, library
 
 Ids = Union[Sequence[int], np.ndarray]
 PathLike = Union[str, "os.PathLike[str]"]
 
 
-def as_ids(tokens: Ids) -> np.ndarray:
-    """Token ids as the runtime takes them. ValueError for what is none."""
+def as_ids(tokens: Ids, name: str = "token id", *limits: int) -> np.ndarray:
+    """Token ids as the runtime takes them. ValueError for what is none, or is outside
+    the limits, which are 32 bits if nothing is said."""
     ids = np.asarray(tokens)
     if ids.ndim != 1 or (ids.size and not np.issubdtype(ids.dtype, np.integer)):
-        raise ValueError("token ids are a list of whole numbers")
-    if ids.size and (ids.min() < -(2**31) or ids.max() >= 2**31):
-        raise ValueError("a token id is past 32 bits")
+        raise ValueError("token ids are a list of 32-bit integers")
+    if ids.size:
+        integer(name, ids.min(), *limits)
+        integer(name, ids.max(), *limits)
     return np.ascontiguousarray(ids, dtype=np.int32)
 
 
@@ -113,7 +115,11 @@ class Session(_library.Handle):
         ids = as_ids(tokens)
         logits = self._logits(1)[0]
         library.kvrm_prefill(
-            self.pointer, slot, ids_pointer(ids), ids.size, _floats(logits)
+            self.pointer,
+            integer("slot", slot),
+            ids_pointer(ids),
+            ids.size,
+            _floats(logits),
         )
         return logits
 
@@ -129,20 +135,27 @@ class Session(_library.Handle):
 
     def release(self, slot: int) -> None:
         """Forgets the history of a slot."""
-        library.kvrm_release(self.pointer, slot)
+        library.kvrm_release(self.pointer, integer("slot", slot))
 
     def alias(self, target: int, source: int, tokens: int) -> None:
         """The empty slot `target` starts with the first tokens of `source`."""
-        library.kvrm_alias(self.pointer, target, source, tokens)
+        library.kvrm_alias(
+            self.pointer,
+            integer("target", target),
+            integer("source", source),
+            integer("tokens", tokens),
+        )
 
     def trim(self, slot: int, length: int) -> None:
         """Cuts a history to its first `length` tokens."""
-        library.kvrm_trim(self.pointer, slot, length)
+        library.kvrm_trim(
+            self.pointer, integer("slot", slot), integer("length", length)
+        )
 
     def length(self, slot: int) -> int:
         """Tokens in the history of a slot."""
         length = ctypes.c_int32()
-        library.kvrm_length(self.pointer, slot, ctypes.byref(length))
+        library.kvrm_length(self.pointer, integer("slot", slot), ctypes.byref(length))
         return length.value
 
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import codecs
 import ctypes
+import json
 import os
 from typing import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from . import _library
-from ._library import library
+from ._library import integer, library
 from .session import Ids, PathLike, as_ids, ids_pointer
 
 Message = Mapping[str, str]
@@ -28,23 +29,23 @@ class Tokenizer(_library.Handle):
         super().__init__(library.kvrm_tokenizer_close)
         path = os.path.join(os.fspath(package), "tokenizer.json")
         library.kvrm_tokenizer_open(os.fsencode(path), ctypes.byref(self._pointer))
+        # The decoder may have more ids, without a text, which it may answer with.
+        self._vocabulary = max(len(self), _vocabulary_of(os.fspath(package)))
 
     def __len__(self) -> int:
         return library.kvrm_tokenizer_size(self.pointer)
 
     def encode(self, prompt: str) -> np.ndarray:
         """The ids of a prompt, with BOS in front if the model expects it."""
-        data = prompt.encode("utf-8", "surrogateescape")
+        data = _str("a prompt", prompt).encode("utf-8", "surrogateescape")
         return _ids(library.kvrm_tokenizer_encode, self.pointer, data, len(data))
 
     def encode_chat(self, messages: Sequence[Message]) -> np.ndarray:
         """The ids of a conversation as the model's chat template writes it, up to
         where the answer starts. KvrmError if it refuses."""
         array = (_library.ChatMessage * len(messages))()
-        for place, message in zip(array, messages):
-            others = set(message) - {"role", "content"}
-            if others:
-                raise ValueError(f"a message has {sorted(others)[0]!r}")
+        for i, (place, message) in enumerate(zip(array, messages)):
+            _check_message(f"messages[{i}]", message)
             place.role = role = message["role"].encode()
             place.content = content = message["content"].encode()
             place.role_bytes, place.content_bytes = len(role), len(content)
@@ -79,12 +80,40 @@ class Tokenizer(_library.Handle):
         special = ctypes.c_int32()
         library.kvrm_tokenizer_token(
             self.pointer,
-            token,
+            integer("token", token, 0, self._vocabulary - 1),
             ctypes.byref(text),
             ctypes.byref(size),
             ctypes.byref(special),
         )
         return ctypes.string_at(text, size.value), bool(special.value)
+
+
+def _vocabulary_of(package: str) -> int:
+    """Of a package's decoder, from its manifest alone, as Package reads all weights.
+    0: the folder has no decoder."""
+    try:
+        with open(os.path.join(package, "manifest.json"), "rb") as manifest:
+            return int(json.load(manifest)["model"]["vocabulary"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+
+
+def _str(name: str, value) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is a str, not {type(value).__name__}")
+    return value
+
+
+def _check_message(name: str, message: Message) -> None:
+    if not isinstance(message, Mapping):
+        raise TypeError(f"{name} is a mapping, not {type(message).__name__}")
+    for key in message:
+        if key not in ("role", "content"):
+            raise ValueError(f"{name} has {key!r}")
+    for key in ("role", "content"):
+        if key not in message:
+            raise ValueError(f"{name} has no {key!r}")
+        _str(f"{name}[{key!r}]", message[key])
 
 
 def _ids(function, *arguments) -> np.ndarray:

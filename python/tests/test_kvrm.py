@@ -5,8 +5,10 @@
 library unless kvrm is an installed wheel."""
 
 import asyncio
+import copy
 import ctypes
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -139,6 +141,77 @@ def test_what_a_session_refuses(synth, tmp_path):
         session.prefill(0, [1])
 
 
+def test_what_owns_a_handle_is_not_copied(chat):
+    with kvrm.Engine(chat, threads=1) as engine:
+        request = engine.submit("\n", max_tokens=1)
+        owners = [engine, engine.session, engine.session.package, engine.tokenizer, request]
+        for owner in owners:
+            for way in (copy.copy, copy.deepcopy, pickle.dumps, lambda it: it.__reduce__()):
+                with pytest.raises(TypeError, match=f"^{type(owner).__name__} objects cannot be copied"):
+                    way(owner)
+        assert request.result().text == "h"
+
+
+def test_integers_are_not_cut_off(synth):
+    with kvrm.Session(synth, threads=True) as session:
+        session.prefill(np.int64(0), [1, 2, 3])
+        calls = {
+            "slot": [
+                lambda bad: session.prefill(bad, [1]),
+                session.release,
+                session.length,
+                lambda bad: session.trim(bad, 0),
+            ],
+            "length": [lambda bad: session.trim(0, bad)],
+            "target": [lambda bad: session.alias(bad, 0, 1)],
+            "source": [lambda bad: session.alias(1, bad, 1)],
+            "tokens": [lambda bad: session.alias(1, 0, bad)],
+        }
+        for name, each in calls.items():
+            for call in each:
+                for bad in (2**32, -(2**31) - 1):
+                    with pytest.raises(ValueError, match=f"^{name}: {bad} is outside .*2147483647$"):
+                        call(bad)
+                for bad in (0.0, "0", None):
+                    with pytest.raises(TypeError, match=f"^{name} is an integer, not "):
+                        call(bad)
+        assert [session.length(slot) for slot in range(3)] == [3, 0, 0]
+        with pytest.raises(ValueError, match=f"^token id: {2**32} is outside"):
+            session.prefill(0, [1, 2**32])
+    for name, wraps in (
+        ("threads", 32),
+        ("kept_histories", 32),
+        ("parking_places", 32),
+        ("device", 32),
+        ("pool_pages", 64),
+        ("parking_pages", 64),
+    ):
+        with pytest.raises(ValueError, match=f"^{name}: .* is outside"):
+            kvrm.Session(synth, **{name: 2**wraps})
+        with pytest.raises(TypeError, match=f"^{name} is an integer"):
+            kvrm.Session(synth, **{name: 1.0})
+    with pytest.raises(ValueError, match="^queue_limit: "):
+        kvrm.Engine(synth, queue_limit=2**32)
+    with kvrm.Engine(synth, threads=1) as engine:
+        for name, bad in (
+            ("max_tokens", 2**32 + 2),
+            ("top_k", 2**32),
+            ("seed", 2**64 + 5),
+            ("seed", -1),
+            ("logprobs", 2**32),
+            ("stop_tokens", [1, 10**9]),
+            ("stop_tokens", [-1]),
+        ):
+            with pytest.raises(ValueError, match=f"^{name}: .* is outside"):
+                engine.submit([1], **{name: bad})
+        with pytest.raises(ValueError, match=r"^stop_tokens: 512 is outside 0\.\.511$"):
+            engine.submit([1], stop_tokens=[512])
+        for name in ("max_tokens", "top_k", "seed", "logprobs"):
+            with pytest.raises(TypeError, match=f"^{name} is an integer, not str"):
+                engine.submit([1], **{name: ""})
+        assert engine.submit([1], max_tokens=1, seed=2**64 - 1).result().tokens.size == 1
+
+
 def test_compile_says_why(tmp_path):
     with pytest.raises(kvrm.CompileError, match="no-such.gguf"):
         kvrm.compile(tmp_path / "no-such.gguf", tmp_path / "x.kvrm")
@@ -164,6 +237,43 @@ def test_tokenizer(chat):
     assert ids.tolist().count(259) == 1
     with pytest.raises(ValueError, match="tool_calls"):
         tokenizer.encode_chat([{"role": "user", "content": "", "tool_calls": []}])
+
+
+def test_what_a_tokenizer_refuses(chat, tmp_path):
+    tokenizer = kvrm.Tokenizer(chat)
+    for call in (tokenizer.token, tokenizer.is_special, lambda bad: tokenizer.decode([97, bad])):
+        for bad in (-1, 260, 10**7, 2**32 + 97):
+            with pytest.raises(ValueError, match=f"^token( id)?: {bad} is outside "):
+                call(bad)
+    with pytest.raises(ValueError, match=r"^token: 260 is outside 0\.\.259$"):
+        tokenizer.decode([260])
+    with pytest.raises(TypeError, match="^token is an integer, not str"):
+        tokenizer.token("a")
+    for bad in (b"ab", None, 1, [97]):
+        with pytest.raises(TypeError, match="^a prompt is a str, not "):
+            tokenizer.encode(bad)
+    good = {"role": "user", "content": "a"}
+    for message, kind, why in (
+        ({"role": "user", "content": None}, TypeError, r"\['content'\] is a str, not NoneType"),
+        ({"role": "user", "content": 1}, TypeError, r"\['content'\] is a str, not int"),
+        ({"role": b"user", "content": ""}, TypeError, r"\['role'\] is a str, not bytes"),
+        ({"role": "user"}, ValueError, " has no 'content'"),
+        ({"content": ""}, ValueError, " has no 'role'"),
+        ("user", TypeError, " is a mapping, not str"),
+    ):
+        with pytest.raises(kind, match=r"^messages\[1\]" + why):
+            tokenizer.encode_chat([good, message])
+
+    # Ids of the decoder that the tokenizer has no text for.
+    for vocabulary, last in ((270, 269), (4, 259), ("null", 259)):
+        folder = tmp_path / f"{vocabulary}"
+        folder.mkdir()
+        (folder / "tokenizer.json").symlink_to(os.path.join(chat, "tokenizer.json"))
+        (folder / "manifest.json").write_text('{"model": {"vocabulary": %s}}' % vocabulary)
+        padded = kvrm.Tokenizer(folder)
+        assert padded.decode([97, last], skip_special=False).startswith("a")
+        with pytest.raises(ValueError, match=rf"outside 0\.\.{last}$"):
+            padded.token(last + 1)
 
 
 def test_no_tokenizer(synth):

@@ -20,6 +20,7 @@
 #include "mlir/IR/Diagnostics.h"
 #include "mlir/InitAllDialects.h"
 #include "llvm/Support/Format.h"
+#include "llvm/Support/Path.h"
 #include "llvm/Support/raw_ostream.h"
 
 #include <chrono>
@@ -316,6 +317,8 @@ static llvm::Error compileToText(Source source, Target &target,
   const std::string path = output.path.empty() ? "-" : output.path;
   if (llvm::Error error = toError(::kvrm::checkOutput(path, output.inputs)))
     return error;
+  if (::kvrm::isPackage(llvm::sys::path::parent_path(path)))
+    return llvm::createStringError(path + ": lies in a package");
   ::kvrm::Expected<UnfinishedFile> file = UnfinishedFile::create(path);
   if (!file)
     return toError(file.status());

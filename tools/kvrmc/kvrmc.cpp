@@ -223,6 +223,13 @@ llvm::Expected<kvrm::DecoderModel> openModel() {
     if (model.empty())
       return llvm::createStringError("no model: name a GGUF file, a folder or "
                                      "a graph, or use 'kvrmc synth'");
+    llvm::Expected<kvrm::DecoderModel> opened =
+        kvrm::openModel(model, capacity);
+    // Who asks for no capacity gets what the model has.
+    if (!opened || capacity.getNumOccurrences() != 0 ||
+        opened->config.context >= capacity)
+      return opened;
+    capacity = opened->config.context;
     return kvrm::openModel(model, capacity);
   }
   kvrm::SynthOptions options;

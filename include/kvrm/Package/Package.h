@@ -110,6 +110,9 @@ struct PackageManifest {
 void writeManifest(llvm::raw_ostream &os, const PackageManifest &manifest);
 void writeTokenizer(llvm::raw_ostream &os, const TokenizerData &tokenizer);
 
+/// Whether there is a package's manifest in the folder `path`; "": here.
+bool isPackage(llvm::StringRef path);
+
 class PackageWriter {
 public:
   /// Makes the temporary folder. Refuses a `path` that is there and is neither

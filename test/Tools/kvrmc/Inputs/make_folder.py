@@ -31,17 +31,39 @@ CONFIGS = {
     "gelu": ("gemma", {"hidden_act": "gelu"}),
     "rope": ("llama", {"rope_scaling": {"rope_type": "spiral"}}),
     "factor": ("llama", {"rope_scaling": {"type": "linear", "factor": 0}}),
-    "factors": ("phi3", {"rope_scaling": tiny_models.long_rope(5)}),
+    "factors": (
+        "phi3",
+        {"rope_scaling": tiny_models.long_rope(5), "original_max_position_embeddings": 64},
+    ),
     "still": ("smollm3", {"no_rope_layers": [1]}),
     "part": ("phi3", {"partial_rotary_factor": 0.3}),
     "parts": ("llama", {"partial_rotary_factor": 0.5}),
     "end": ("llama", {"eos_token_id": 211}),
+    "odd": ("llama", {"head_dim": 63}),
+    "names": (
+        "llama",
+        {"rope_parameters": {"rope_theta": 1e4}, "rope_scaling": {"type": "linear", "factor": 4}},
+    ),
+    "nested": ("llama", {"rope_parameters": {"full_attention": {"rope_theta": 1e4}}}),
+    "flat": ("gemma3_text", {**GEMMA, "rope_parameters": {"rope_theta": 1e4}}),
+    "theta": (
+        "gemma3_text",
+        {**GEMMA, "rope_parameters": {"full_attention": {"rope_theta": 1e4}, "sliding_attention": {}}},
+    ),
+    "cap-of-gemma3": ("gemma3_text", {**GEMMA, "attn_logit_softcapping": 5.0}),
+    "original": (
+        "phi3",
+        {"rope_scaling": tiny_models.long_rope(32), "original_max_position_embeddings": None},
+    ),
+    "tied": ("llama", {"tie_word_embeddings": True}),
 }
 
 
 def main():
     kind, path = sys.argv[1:]
     model_type, changes = CONFIGS.get(kind, ("llama", {}))
+    if kind == "copied":
+        changes = {"tie_word_embeddings": True}
     config = tiny_models.config_of("llama")
     tensors = tiny_models.folder_tensors(config, 1)
     config = tiny_models.config_of(model_type, **changes)
@@ -54,6 +76,9 @@ def main():
         tensors["model.layers.0.self_attn.q_proj.bias"] = np.zeros(192, np.float32)
     elif kind == "nan":
         tensors[up][3, 5] = np.nan
+    elif kind in ("tied", "copied"):
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"] * 1
+        tensors["lm_head.weight"][7, 2] += kind == "tied"
     shutil.rmtree(path, ignore_errors=True)
     tiny_models.write_folder(path, config, tensors)
     if kind == "weights":
