@@ -26,6 +26,7 @@ using namespace mlir::kvrm;
 void kvrm::buildRaisePipeline(OpPassManager &pm,
                               const ImportPipelineOptions &options) {
   pm.addPass(createInlinerPass());
+  pm.addPass(createSymbolDCEPass());
   pm.addPass(createImportGraphPass());
   pm.addPass(createCanonicalizerPass());
   pm.addPass(createCSEPass());

@@ -12,6 +12,14 @@ func.func @exponential(%x: vector<8xf32>) -> vector<8xf32> {
   return %y : vector<8xf32>
 }
 
+// CHECK-LABEL: func.func @error_function
+// CHECK-NOT: math.erf
+// CHECK: return
+func.func @error_function(%x: vector<8xf32>) -> vector<8xf32> {
+  %y = math.erf %x : vector<8xf32>
+  return %y : vector<8xf32>
+}
+
 // CHECK-LABEL: func.func @round
 // CHECK-NOT: arith.truncf
 // CHECK: arith.trunci %{{.*}} : vector<8xi32> to vector<8xi16>

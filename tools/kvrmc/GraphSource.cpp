@@ -123,7 +123,13 @@ llvm::Error GraphImport::findStep() {
                   func.getSymName() + "', and neither is called main");
     step = func;
   }
-  return step ? llvm::Error::success() : fail("has no public function");
+  if (!step)
+    return fail("has no public function");
+  // The others are the step's, or nobody's.
+  for (auto func : module->getOps<func::FuncOp>())
+    if (func != step)
+      func.setPrivate();
+  return llvm::Error::success();
 }
 
 llvm::Error GraphImport::applyRole(unsigned index,
@@ -172,6 +178,16 @@ llvm::Error GraphImport::readManifest() {
                        "arguments[" + Twine(index) + "] is not an object");
     if (llvm::Error error = applyRole(index, *entry))
       return error;
+  }
+  const llvm::json::Value *unused = root->get("unused");
+  if (unused && !unused->getAsArray())
+    return fileError(options.manifest, "unused: is no list");
+  for (const llvm::json::Value &value :
+       unused ? *unused->getAsArray() : llvm::json::Array()) {
+    std::optional<StringRef> name = value.getAsString();
+    if (!name)
+      return fileError(options.manifest, "unused: has what is no name");
+    arguments.unused.insert(*name);
   }
   return llvm::Error::success();
 }

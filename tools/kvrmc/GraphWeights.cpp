@@ -121,7 +121,10 @@ llvm::Error WeightBinder::checkNames() {
                                           ", which the graph takes");
   for (const auto &file : files->files())
     for (const SafetensorsTensor &tensor : file->tensors())
-      if (!arguments.types.contains(tensor.name))
+      // Old files have a buffer that follows from the configuration.
+      if (!arguments.types.contains(tensor.name) &&
+          !arguments.unused.contains(tensor.name) &&
+          !StringRef(tensor.name).ends_with(".rotary_emb.inv_freq"))
         superfluous.push_back(tensor.name);
   if (!superfluous.empty())
     return fileError(options.weights, "has " + listNames(superfluous) +
@@ -141,7 +144,8 @@ static std::optional<ArrayRef<char>> rawBytes(Attribute value) {
 }
 
 llvm::Error WeightBinder::takeConstants() {
-  for (auto global : module.getOps<ml_program::GlobalOp>()) {
+  for (auto global :
+       llvm::make_early_inc_range(module.getOps<ml_program::GlobalOp>())) {
     Attribute value = global.getValueAttr();
     if (isa_and_present<ml_program::ExternAttr>(value))
       continue;
@@ -158,7 +162,12 @@ llvm::Error WeightBinder::takeConstants() {
     constants[global.getSymName()] = {
         *element, copy->data(), type.getNumElements(), copy,
         (options.path + ": " + global.getSymName()).str()};
-    global.setValueAttr(ml_program::ExternAttr::get(module.getContext(), type));
+    // Of most, matrices were made.
+    if (SymbolTable::symbolKnownUseEmpty(global, module))
+      global.erase();
+    else
+      global.setValueAttr(
+          ml_program::ExternAttr::get(module.getContext(), type));
   }
   return llvm::Error::success();
 }
@@ -224,7 +233,10 @@ llvm::Error WeightBinder::bind(ml_program::GlobalOp global) {
 llvm::Error WeightBinder::run() {
   if (llvm::Error error = openFiles())
     return error;
-  if (!files && options.needsWeights && !namesOf(module).empty())
+  bool takesWeights = llvm::any_of(namesOf(module), [&](StringRef name) {
+    return arguments.types.contains(name);
+  });
+  if (!files && options.needsWeights && takesWeights)
     return fileError(options.path,
                      "takes weights; name their file with --weights");
   if (files)

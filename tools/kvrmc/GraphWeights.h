@@ -13,12 +13,15 @@
 
 #include "mlir/IR/BuiltinOps.h"
 #include "llvm/ADT/StringMap.h"
+#include "llvm/ADT/StringSet.h"
 
 namespace kvrmc {
 
 /// The arguments of a step as its file has them, by name.
 struct GraphArguments {
   llvm::StringMap<mlir::Type> types;
+  /// Tensors of the file that are no arguments, as the manifest says.
+  llvm::StringSet<> unused;
 };
 
 /// Gives `model` a source for each global of the module: tensors of the file of

@@ -6,6 +6,8 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "Raise/TableReads.h"
+
 #include "kvrm/Dialect/KVRM/Transforms/Passes.h"
 #include "kvrm/Dialect/KVRM/Utils/Reshape.h"
 #include "kvrm/Dialect/KVRM/Utils/Steps.h"
@@ -345,6 +347,11 @@ LogicalResult StepAdoption::run(StringRef name) {
   step.removeResAttrsAttr();
   eraseUnused(entry);
   if (failed(findArguments()))
+    return failure();
+  int64_t vocabulary =
+      cast<RankedTensorType>(logits.getType()).getNumElements() / rows;
+  if (failed(raise::checkTableReads(step, tokens, vocabulary, "tokens")) ||
+      failed(raise::checkTableReads(step, positions, capacity, "positions")))
     return failure();
   b.setInsertionPointToStart(&entry);
   if (failed(replaceWeights()) || failed(replaceConstants()))
