@@ -105,10 +105,11 @@ cl::opt<int64_t> slots("slots", cl::desc("Requests decoded at once (8)"),
                        cl::init(8), cl::cat(category()),
                        cl::sub(cl::SubCommand::getTopLevel()),
                        cl::sub(synthCommand));
-cl::opt<int64_t> capacity("capacity", cl::desc("Tokens a slot (2048)"),
-                          cl::init(2048), cl::cat(category()),
-                          cl::sub(cl::SubCommand::getTopLevel()),
-                          cl::sub(synthCommand));
+cl::opt<int64_t>
+    capacity("capacity",
+             cl::desc("Tokens a slot (2048, or the model's if fewer)"),
+             cl::init(2048), cl::cat(category()),
+             cl::sub(cl::SubCommand::getTopLevel()), cl::sub(synthCommand));
 cl::opt<int64_t> chunk("prefill-chunk",
                        cl::desc("Prompt tokens of one prefill step (64; for a "
                                 "GPU 512, or what whole 64s a slot has; with "

@@ -86,7 +86,8 @@ LogicalResult TableReads::check(Operation *op, const Expr *index, int64_t last,
 }
 
 LogicalResult TableReads::check(linalg::GenericOp op) {
-  SmallVector<tensor::ExtractOp> reads(op.getBody()->getOps<tensor::ExtractOp>());
+  SmallVector<tensor::ExtractOp> reads(
+      op.getBody()->getOps<tensor::ExtractOp>());
   if (reads.empty())
     return success();
   for (OpResult result : op.getResults()) {
