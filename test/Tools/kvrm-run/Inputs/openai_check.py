@@ -138,16 +138,16 @@ def check_errors(client):
 def check_rate_limit(server, client):
     """A full queue is an error, which the client's own retries wait out."""
     # Longer than a busy machine may keep this process waiting.
-    long = {"prompt": [1], "max_tokens": 16000, "stream": True, "ignore_eos": True}
+    long = {"prompt": [1], "max_tokens": 60000, "stream": True, "ignore_eos": True}
     body = json.dumps(long).encode()
     others = []
-    for _ in range(4):
+    server.until_free()  # what ran before is not counted
+    for running, waiting in ((1, 0), (2, 0), (3, 0), (4, 0), (4, 1)):
         others.append(server.socket())
         others[-1].sendall(head(len(body)) + body)
-        others[-1].recv(1)  # it runs
-    others.append(server.socket())
-    others[-1].sendall(head(len(body)) + body)
-    server.until(lambda m: m["kvrm_queue_length"] == 1)
+        server.until(
+            lambda m: (m["kvrm_slots_running"], m["kvrm_queue_length"]) == (running, waiting)
+        )
     ask = dict(model="synth", prompt=[1], max_tokens=3, extra_body={"ignore_eos": True})
     error = refused(openai.RateLimitError, client.completions.create, **ask)
     assert (error.type, error.code) == ("rate_limit_error", "queue_full"), error

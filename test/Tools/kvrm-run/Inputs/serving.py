@@ -83,7 +83,8 @@ class Server:
             time.sleep(0.02)
 
     def until_free(self):
-        self.until(lambda m: m["kvrm_slots_running"] == 0 and m["kvrm_pages_used"] == 0)
+        idle = ("kvrm_slots_running", "kvrm_queue_length", "kvrm_pages_used")
+        self.until(lambda m: not any(m[name] for name in idle))
 
     def end(self, number=signal.SIGTERM, timeout=20):
         self.process.send_signal(number)
