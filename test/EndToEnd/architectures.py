@@ -69,6 +69,8 @@ def kept_tokens(config):
     window = config.get("sliding_window")
     if config["model_type"] not in ("mistral", "phi3") or not window:
         return None
+    if "full_attention" in config.get("layer_types", []):
+        return None
     kept = -(-(window + PAGE - 1) // PAGE) * PAGE
     return kept if kept + CHUNK < CAPACITY else None
 

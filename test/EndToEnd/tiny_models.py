@@ -69,6 +69,10 @@ VARIANTS = {
          "sliding_window": CONTEXT},
     ),
     "mistral-window": ("mistral", {"sliding_window": 21}),
+    "mistral-typed": (
+        "mistral",
+        {"sliding_window": 21, "layer_types": ["sliding_attention", "full_attention"]},
+    ),
     "qwen2": ("qwen2", {"use_sliding_window": False, "sliding_window": 8,
                         "tie_word_embeddings": True}),
     "qwen2-yarn": ("qwen2", {"rope_scaling": YARN}),
@@ -91,6 +95,11 @@ VARIANTS = {
         "smollm3",
         {"num_hidden_layers": 4, "no_rope_layers": [1, 1, 1, 0],
          "tie_word_embeddings": None},
+    ),
+    "smollm3-typed": (
+        "smollm3",
+        {"use_sliding_window": False, "sliding_window": 21, "tie_word_embeddings": None,
+         "no_rope_layers": [1, 0], "layer_types": ["sliding_attention", "full_attention"]},
     ),
     "olmo2": ("olmo2", {"num_attention_heads": 4, "num_key_value_heads": 2}),
     "gemma": (

@@ -361,7 +361,9 @@ TIED_KINDS = {"smollm3", "gemma", "gemma2", "gemma3_text"}
 
 def folder_windows(model, config, kind):
     window, layers = config.get("sliding_window", 0), range(model.layers)
-    if kind in ("qwen2", "qwen3", "smollm3") and not config.get("use_sliding_window"):
+    is_typed = kind != "phi3" and "layer_types" in config
+    is_switched = kind in ("qwen2", "qwen3") or (kind == "smollm3" and not is_typed)
+    if is_switched and not config.get("use_sliding_window"):
         window = 0
     sees = [bool(window)] * model.layers
     if kind in ("qwen2", "qwen3"):
@@ -372,7 +374,7 @@ def folder_windows(model, config, kind):
         every = {"gemma": 1, "gemma2": 2}.get(kind, 6)
         every = config.get("sliding_window_pattern", every)
         sees = [(i + 1) % every for i in layers]
-    if kind not in ("mistral", "phi3") and "layer_types" in config:
+    if is_typed:
         sees = [name == "sliding_attention" for name in config["layer_types"]]
     model.windows = [window if seen else 0 for seen in sees]
 

@@ -439,9 +439,13 @@ TEST(LlamaGGUF, Refusals) {
       "is)");
   for (std::string key :
        {"llama.rope.scaling.yarn_log_multiplier", "llama.rope.freq_base_swa",
-        "llama.rope.scaling.not_heard_of_yet"})
+        "llama.rope.scaling.not_heard_of_yet",
+        "llama.attention.temperature_scale"})
     EXPECT_EQ(withFloat(key.c_str(), 1),
               "metadata '" + key + "' is not supported");
+  EXPECT_EQ(
+      with([](GGUFBuilder &b) { b.addString("general.type", "adapter"); }),
+      "metadata 'general.type': 'adapter' is not supported (model is)");
   EXPECT_EQ(withInt("llama.embedding_length", 0),
             "metadata 'llama.embedding_length': 0 is not in [1, 1048576]");
   EXPECT_EQ(withInt("llama.attention.head_count", 3),
