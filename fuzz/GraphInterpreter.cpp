@@ -357,7 +357,7 @@ void GraphInterpreter::execute(Operation &op) {
   if (name == "stablehlo.scatter")
     return executeStableScatter(op);
   if (name == "tm_tensor.attention")
-    return executeAttention(op);
+    return executeTorchAttention(op);
   if (name == "iree_linalg_ext.attention")
     return executeMappedAttention(op);
   if (isa<kvrm::CachedAttentionOp>(op))
@@ -872,73 +872,58 @@ void GraphInterpreter::executeStableScatter(Operation &op) {
 // Attention
 //===----------------------------------------------------------------------===//
 
-void GraphInterpreter::executeAttention(Operation &op) {
-  SmallVector<const Tensor *> operands;
-  for (Value value : op.getOperands())
-    operands.push_back(&at(value));
-  if (operands.size() < 4 || operands.size() > 5 ||
-      !op.getDiscardableAttrs().empty())
-    return notKnown("an attention of another form");
-  const Tensor &query = *operands[0], &key = *operands[1],
-               &value = *operands[2];
-  const Tensor *mask = operands.size() == 5 ? operands[3] : nullptr;
-  for (const Tensor *operand : ArrayRef(operands).drop_back())
-    if (operand->isEmpty)
-      return undefined("reads what was not written");
-  Tensor result = tensorOf(op.getResult(0).getType());
-  int64_t width = query.shape.back(), tokens = key.shape.rbegin()[1];
-  double scale = 1 / std::sqrt(static_cast<double>(width));
-  bool isTruth = mask && !isReal(op.getOperand(3).getType());
-  SmallVector<int64_t> queries(query.shape);
-  queries.pop_back();
-  auto element = [&](const Tensor &tensor, ArrayRef<int64_t> batch, int64_t row,
-                     int64_t column) {
-    SmallVector<int64_t> index(batch);
-    index.append({row, column});
-    return tensor.elements[placeOf(tensor.shape, index)];
-  };
-  forEach(queries, [&](ArrayRef<int64_t> at) {
-    ArrayRef<int64_t> batch = at.drop_back();
-    SmallVector<double> row;
-    for (int64_t token = 0; token < tokens; ++token) {
-      double score = 0;
-      for (int64_t column = 0; column < width; ++column)
-        score += element(query, batch, at.back(), column).real *
-                 element(key, batch, token, column).real;
-      score *= scale;
-      if (mask && isTruth && !element(*mask, batch, at.back(), token).integer)
-        score = -INFINITY;
-      else if (mask && !isTruth)
-        score += element(*mask, batch, at.back(), token).real;
-      row.push_back(score);
-    }
-    softmax(row);
-    for (int64_t column = 0; column < value.shape.back(); ++column) {
-      SmallVector<int64_t> index(at);
-      index.push_back(column);
-      double sum = 0;
-      for (int64_t token = 0; token < tokens; ++token)
-        sum += row[token] * element(value, batch, token, column).real;
-      result.elements[placeOf(result.shape, index)].real = sum;
-    }
-  });
-  set(op.getResult(0), std::move(result));
-}
-
 namespace {
 /// An operand of an attention, and the loops along its dims.
 struct MappedOperand {
-  const Tensor &tensor;
+  const Tensor *tensor;
   AffineMap map;
 
   const Scalar &at(ArrayRef<int64_t> loops) const {
     SmallVector<int64_t> index;
     for (AffineExpr dim : map.getResults())
       index.push_back(loops[cast<AffineDimExpr>(dim).getPosition()]);
-    return tensor.elements[placeOf(tensor.shape, index)];
+    return tensor->elements[placeOf(tensor->shape, index)];
   }
 };
 } // namespace
+
+struct GraphInterpreter::Attention {
+  /// Queries, keys, values, and perhaps a mask.
+  SmallVector<MappedOperand, 4> operands;
+  AffineMap written; ///< of the result
+  double scale = 1;
+  bool isTruth = false;    ///< the mask's elements are truth values
+  Program *body = nullptr; ///< what becomes of a score; null: nothing
+};
+
+/// `[batch..., row, column]` each; the scale follows from the width.
+void GraphInterpreter::executeTorchAttention(Operation &op) {
+  unsigned count = op.getNumOperands();
+  auto type = cast<RankedTensorType>(op.getResult(0).getType());
+  if (count < 4 || count > 5 || type.getRank() < 2 ||
+      !op.getDiscardableAttrs().empty())
+    return notKnown("an attention of another form");
+  unsigned row = static_cast<unsigned>(type.getRank()) - 2, column = row + 1;
+  unsigned depth = row + 2, token = row + 3;
+  auto over = [&](unsigned first, unsigned second) {
+    SmallVector<unsigned> loops = llvm::to_vector(llvm::seq(0u, row));
+    loops.append({first, second});
+    return AffineMap::getMultiDimMapWithTargets(row + 4, loops,
+                                                op.getContext());
+  };
+  Attention attention;
+  attention.operands = {{&at(op.getOperand(0)), over(row, depth)},
+                        {&at(op.getOperand(1)), over(token, depth)},
+                        {&at(op.getOperand(2)), over(token, column)}};
+  if (count == 5) {
+    attention.operands.push_back({&at(op.getOperand(3)), over(row, token)});
+    attention.isTruth = !isReal(op.getOperand(3).getType());
+  }
+  attention.written = over(row, column);
+  int64_t width = attention.operands.front().tensor->shape.back();
+  attention.scale = 1 / std::sqrt(static_cast<double>(width));
+  attend(op, attention);
+}
 
 /// Queries, keys, values, the scale, perhaps a mask, and what is written to.
 void GraphInterpreter::executeMappedAttention(Operation &op) {
@@ -947,70 +932,91 @@ void GraphInterpreter::executeMappedAttention(Operation &op) {
   if (!maps || maps.size() != count || count < 5 || count > 6 ||
       !op.getDiscardableAttrs().empty())
     return notKnown("an attention of another form");
-  SmallVector<MappedOperand, 6> operands;
-  for (auto [value, map] :
-       llvm::zip_equal(op.getOperands(), maps.getAsValueRange<AffineMapAttr>()))
-    operands.push_back({at(value), map});
-  AffineMap written = operands.back().map;
+  auto mapOf = [&](unsigned number) {
+    return cast<AffineMapAttr>(maps[number]).getValue();
+  };
+  Attention attention;
+  for (unsigned number : {0u, 1u, 2u})
+    attention.operands.push_back({&at(op.getOperand(number)), mapOf(number)});
+  if (count == 6) {
+    attention.operands.push_back({&at(op.getOperand(4)), mapOf(4)});
+    attention.isTruth = !isReal(op.getOperand(4).getType());
+  }
+  attention.written = mapOf(count - 1);
+  attention.scale = at(op.getOperand(3)).elements[0].real;
+  attention.body = &programOf(op.getRegion(0).front());
+  attend(op, attention);
+}
+
+void GraphInterpreter::attend(Operation &op, const Attention &attention) {
+  AffineMap written = attention.written;
+  Tensor result = tensorOf(op.getResult(0).getType());
   SmallVector<int64_t> sizes(written.getNumDims());
-  for (const MappedOperand &operand : operands) {
+  SmallVector<MappedOperand, 4> all(attention.operands);
+  all.push_back({&result, written});
+  for (const MappedOperand &operand : all) {
     if (operand.map.getNumDims() != sizes.size() ||
         !operand.map.isProjectedPermutation() ||
-        operand.map.getNumResults() != operand.tensor.shape.size())
+        operand.map.getNumResults() != operand.tensor->shape.size())
       return notKnown("an attention of another form");
-    for (auto [dim, size] : llvm::enumerate(operand.tensor.shape)) {
+    for (auto [dim, size] : llvm::enumerate(operand.tensor->shape)) {
       int64_t &loop = sizes[operand.map.getDimPosition(dim)];
       if (loop != 0 && loop != size)
         return notKnown("an attention of another form");
       loop = size;
     }
-    if (operand.tensor.isEmpty && &operand != &operands.back())
-      return undefined("reads what was not written");
   }
+  for (const MappedOperand &operand : attention.operands)
+    if (operand.tensor->isEmpty)
+      return undefined("reads what was not written");
+  const MappedOperand &query = attention.operands[0];
+  const MappedOperand &key = attention.operands[1];
+  const MappedOperand &value = attention.operands[2];
+  const MappedOperand *mask =
+      attention.operands.size() == 4 ? &attention.operands[3] : nullptr;
   // Loops that are not the result's are over tokens, or else over columns.
   SmallVector<unsigned> tokens, columns;
   SmallVector<int64_t> tokenSizes, columnSizes;
   for (unsigned loop = 0; loop < sizes.size(); ++loop)
     if (!written.isFunctionOfDim(loop)) {
-      bool isToken = operands[2].map.isFunctionOfDim(loop);
+      bool isToken = value.map.isFunctionOfDim(loop);
       (isToken ? tokens : columns).push_back(loop);
       (isToken ? tokenSizes : columnSizes).push_back(sizes[loop]);
     }
-  const MappedOperand *mask = count == 6 ? &operands[4] : nullptr;
-  bool isTruth = mask && !isReal(op.getOperand(4).getType());
-  Program &program = programOf(op.getRegion(0).front());
-  Tensor result = tensorOf(op.getResult(0).getType());
   forEach(result.shape, [&](ArrayRef<int64_t> index) {
     SmallVector<int64_t> loops(sizes.size());
-    for (auto [dim, at] : llvm::enumerate(index))
-      loops[written.getDimPosition(dim)] = at;
     auto place = [&](ArrayRef<unsigned> which, ArrayRef<int64_t> at) {
       for (auto [loop, number] : llvm::zip_equal(which, at))
         loops[loop] = number;
     };
+    for (auto [dim, at] : llvm::enumerate(index))
+      loops[written.getDimPosition(dim)] = at;
     SmallVector<double> row, values;
     forEach(tokenSizes, [&](ArrayRef<int64_t> token) {
       place(tokens, token);
       double score = 0;
       forEach(columnSizes, [&](ArrayRef<int64_t> column) {
         place(columns, column);
-        score += operands[0].at(loops).real * operands[1].at(loops).real;
+        score += query.at(loops).real * key.at(loops).real;
       });
-      Scalar *frame = program.frame.data();
-      frame[0].real = score * operands[3].tensor.elements[0].real;
-      program.run({}, frame);
-      score = frame[program.yielded[0]].real;
-      if (isTruth && !mask->at(loops).integer)
+      score *= attention.scale;
+      if (attention.body) {
+        Scalar *frame = attention.body->frame.data();
+        frame[0].real = score;
+        attention.body->run({}, frame);
+        score = frame[attention.body->yielded[0]].real;
+      }
+      if (attention.isTruth && !mask->at(loops).integer)
         score = -INFINITY;
-      else if (mask && !isTruth)
+      else if (mask && !attention.isTruth)
         score += mask->at(loops).real;
       row.push_back(score);
-      values.push_back(operands[2].at(loops).real);
+      values.push_back(value.at(loops).real);
     });
     softmax(row);
     double sum = 0;
-    for (auto [weight, value] : llvm::zip_equal(row, values))
-      sum += weight * value;
+    for (auto [weight, element] : llvm::zip_equal(row, values))
+      sum += weight * element;
     result.elements[placeOf(result.shape, index)].real = sum;
   });
   set(op.getResult(0), std::move(result));

@@ -82,8 +82,10 @@ private:
   void scatterTo(Tensor &result, llvm::ArrayRef<int64_t> index, Scalar update,
                  bool updateIsFirst, mlir::Block &region,
                  std::vector<bool> &written);
-  void executeAttention(mlir::Operation &op);
+  void executeTorchAttention(mlir::Operation &op);
   void executeMappedAttention(mlir::Operation &op);
+  struct Attention;
+  void attend(mlir::Operation &op, const Attention &attention);
   void executeCachedAttention(mlir::Operation &op);
 
   const Tensor &at(mlir::Value value);

@@ -422,9 +422,9 @@ Error ConfigReader::readWindows() {
   int64_t absent = architecture->defaultWindow;
   bool isUsed = absent != 0 || fields.has("sliding_window");
   // SmolLM3's masks are those of layer_types, whatever is said to be used.
-  bool isTyped = windows == Windows::OfStill && fields.has("layer_types");
-  if (isUsed && !isTyped &&
-      (windows == Windows::Switched || windows == Windows::OfStill))
+  bool isSwitched = windows == Windows::Switched ||
+                    (windows == Windows::OfStill && !fields.has("layer_types"));
+  if (isUsed && isSwitched)
     if (Error error =
             assign(isUsed, fields.getBool("use_sliding_window", false)))
       return error;

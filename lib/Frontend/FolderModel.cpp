@@ -133,9 +133,7 @@ Error FolderTensors::leaveOutCopy(StringRef name, StringRef original) {
 Error FolderTensors::checkAllTaken() const {
   for (const SafetensorsFile::Ptr &file : files.files())
     for (const SafetensorsTensor &tensor : file->tensors())
-      // A buffer that old files have: it follows from the configuration.
-      if (!taken.contains(tensor.name) &&
-          !StringRef(tensor.name).ends_with(".rotary_emb.inv_freq"))
+      if (!taken.contains(tensor.name) && !tensor.isDerived())
         return fileError(file->name(), "tensor '" + tensor.name +
                                            "' has no place in a '" +
                                            architecture + "' decoder");

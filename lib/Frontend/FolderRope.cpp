@@ -19,6 +19,8 @@ using llvm::Expected;
 using llvm::formatv;
 using llvm::StringRef;
 
+static constexpr StringRef originalKey = "original_max_position_embeddings";
+
 namespace {
 /// `scaling` has the parameters of the scaling; where it lacks one of those
 /// that older files have beside it, `config` may have it.
@@ -51,10 +53,10 @@ private:
   }
   /// Where both have it, transformers take what is beside the scaling.
   Expected<double> originalContext() const {
-    constexpr StringRef key = "original_max_position_embeddings";
-    const JsonFields &fields = config.has(key) ? config : scaling;
-    return checked(fields, key,
-                   fields.getNumber(key, static_cast<double>(decoder.context)));
+    const JsonFields &fields = config.has(originalKey) ? config : scaling;
+    return checked(
+        fields, originalKey,
+        fields.getNumber(originalKey, static_cast<double>(decoder.context)));
   }
 
   Error scale(StringRef type);
@@ -133,7 +135,6 @@ Error RopeReader::scaleYarn() {
 /// transformers take the factors by the length of a text so far, and turn what
 /// is cached by others than what is new. A static graph has one set.
 Error RopeReader::scaleLongRope() {
-  constexpr StringRef originalKey = "original_max_position_embeddings";
   if (!config.has(originalKey) && !scaling.has(originalKey))
     return config.fail(originalKey, "is missing");
   double original = 0, factor = 0;
@@ -229,8 +230,7 @@ static Error checkOneName(const JsonFields &fields) {
   const llvm::json::Value *scaling = fields.find("rope_scaling");
   bool saysNothing =
       !scaling || !scaling->getAsObject() || scaling->getAsObject()->empty();
-  if (!parameters || fields.isNull("rope_parameters") || saysNothing ||
-      *parameters == *scaling)
+  if (!parameters || saysNothing || *parameters == *scaling)
     return Error::success();
   return fields.fail("rope_scaling",
                      "says something else than rope_parameters beside it");

@@ -12,26 +12,19 @@ import os
 import numpy as np
 from llama import round_to
 
-# With what the runtime would hand a kernel, a slip is a wrong number, not a zero.
-POISON = 0x7E00  # no number in f16, 3e37 in bf16
+POINTER, I32, I64 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
+# No number in either element: what is read of it shows.
+POISON = 0x7FC0
 
 
 class StepArguments(ctypes.Structure):
     """kvrm_step_args."""
 
     _fields_ = [
-        ("api", ctypes.c_void_p),
-        ("session", ctypes.c_void_p),
-        ("weights", ctypes.c_void_p),
-        ("arena", ctypes.c_void_p),
-        ("descriptors", ctypes.c_void_p * 2),
-        ("tokens", ctypes.c_void_p * 2),
-        ("logits", ctypes.c_void_p),
-        ("positions", ctypes.c_void_p),
-        ("counts", ctypes.c_void_p),
-        ("slots", ctypes.c_void_p),
-        ("k_cache", ctypes.c_void_p),
-        ("v_cache", ctypes.c_void_p),
+        *((name, POINTER) for name in ("api", "session", "weights", "arena")),
+        *((name, POINTER * 2) for name in ("descriptors", "tokens")),
+        *((name, POINTER) for name in ("logits", "positions", "counts", "slots")),
+        *((name, POINTER) for name in ("k_cache", "v_cache")),
     ]
 
 
@@ -39,17 +32,10 @@ class KernelArguments(ctypes.Structure):
     """kvrm_kernel_args."""
 
     _fields_ = [
-        ("descriptor", ctypes.c_void_p),
-        ("k_pool", ctypes.c_void_p),
-        ("v_pool", ctypes.c_void_p),
-        ("head_stride", ctypes.c_int64),
-        ("q", ctypes.c_void_p),
-        ("out", ctypes.c_void_p),
-        ("k", ctypes.c_void_p),
-        ("v", ctypes.c_void_p),
-        ("partials", ctypes.c_void_p),
-        ("stage_tile", ctypes.c_void_p),
-        ("context", ctypes.c_void_p),
+        *((name, POINTER) for name in ("descriptor", "k_pool", "v_pool")),
+        ("head_stride", I64),
+        *((name, POINTER) for name in ("q", "out", "k", "v", "partials", "stage_tile")),
+        ("context", POINTER),
     ]
 
 
@@ -57,17 +43,8 @@ class WorkItem(ctypes.Structure):
     """kvrm_work_item."""
 
     _fields_ = [
-        (name, ctypes.c_int32)
-        for name in (
-            "row",
-            "kv_head",
-            "query_tile",
-            "tile_begin",
-            "tile_end",
-            "partial",
-            "segment",
-            "reserved",
-        )
+        *((name, I32) for name in ("row", "kv_head", "query_tile", "tile_begin")),
+        *((name, I32) for name in ("tile_end", "partial", "segment", "reserved")),
     ]
 
 
@@ -75,7 +52,6 @@ def function(*arguments):
     return ctypes.CFUNCTYPE(None, *arguments)
 
 
-POINTER, I32, I64 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
 TASKS = function(POINTER, I64, I64)
 APPEND = function(POINTER)
 ATTEND = function(POINTER, POINTER, POINTER, POINTER)
@@ -226,15 +202,11 @@ class PagedStep(CompiledStep):
             for token in range(self.written[row], position):
                 page = self.tables[row, token // self.page]
                 slot = token % self.page
-                area = self.pool[:, :, :, page].reshape(
-                    self.layers, 2, self.heads, self.page * self.columns
-                )
                 new = self.history[:, :, row, :, token]
                 # K is [column][token], V [token][column].
-                area[:, 0, :, slot :: self.page] = new[0]
+                self.pool[:, 0, :, page, slot :: self.page] = new[0]
                 first = slot * self.columns
-                area[:, 1, :, first : first + self.columns] = new[1]
-                self.pool[:, :, :, page] = area
+                self.pool[:, 1, :, page, first : first + self.columns] = new[1]
             self.written[row] = position + 1
 
     def describe(self, tokens, positions):

@@ -180,14 +180,15 @@ llvm::Error GraphImport::readManifest() {
       return error;
   }
   const llvm::json::Value *unused = root->get("unused");
-  if (unused && !unused->getAsArray())
+  if (!unused)
+    return llvm::Error::success();
+  const llvm::json::Array *names = unused->getAsArray();
+  if (!names)
     return fileError(options.manifest, "unused: is no list");
-  for (const llvm::json::Value &value :
-       unused ? *unused->getAsArray() : llvm::json::Array()) {
-    std::optional<StringRef> name = value.getAsString();
-    if (!name)
+  for (const llvm::json::Value &name : *names) {
+    if (!name.getAsString())
       return fileError(options.manifest, "unused: has what is no name");
-    arguments.unused.insert(*name);
+    arguments.unused.insert(*name.getAsString());
   }
   return llvm::Error::success();
 }

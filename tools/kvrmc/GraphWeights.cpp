@@ -121,10 +121,8 @@ llvm::Error WeightBinder::checkNames() {
                                           ", which the graph takes");
   for (const auto &file : files->files())
     for (const SafetensorsTensor &tensor : file->tensors())
-      // Old files have a buffer that follows from the configuration.
       if (!arguments.types.contains(tensor.name) &&
-          !arguments.unused.contains(tensor.name) &&
-          !StringRef(tensor.name).ends_with(".rotary_emb.inv_freq"))
+          !arguments.unused.contains(tensor.name) && !tensor.isDerived())
         superfluous.push_back(tensor.name);
   if (!superfluous.empty())
     return fileError(options.weights, "has " + listNames(superfluous) +

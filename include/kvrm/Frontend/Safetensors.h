@@ -71,6 +71,11 @@ struct SafetensorsTensor {
   uint64_t bytes;
 
   int64_t elements() const;
+  /// Whether it is a buffer that old files have, of rotary frequencies: they
+  /// follow from the configuration.
+  bool isDerived() const {
+    return llvm::StringRef(name).ends_with(".rotary_emb.inv_freq");
+  }
 };
 
 class SafetensorsFile {

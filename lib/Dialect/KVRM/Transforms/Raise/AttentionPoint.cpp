@@ -188,14 +188,14 @@ const Expr *PointEvaluator::defineAttention(Operation *op, Index index) {
     return pool.apply(name, nullptr, operands, /*isInteger=*/false);
   };
   int64_t width = 1;
+  for (unsigned loop : form->columns)
+    width *= form->sizes[loop];
   auto exponential = [&](const Expr *token) {
     loops[along] = token;
     const Expr *sum =
         apply("arith.mulf", {point(form->query), point(form->key)});
-    for (unsigned loop : form->columns) {
+    for (unsigned loop : form->columns)
       sum = pool.reduce(Reduction::Sum, sum, pool.real(0), loops[loop]);
-      width *= form->sizes[loop];
-    }
     const Expr *scale =
         form->scale ? scalar(form->scale)
                     : pool.real(1.0 / std::sqrt(static_cast<double>(width)));
