@@ -99,25 +99,6 @@ kvrm.kernel @append heads 2 io f16 tile <q = 1, kv = 16> transport <native> on !
   kvrm.return
 }
 
-func.func @large_norm(%session: !session, %x: memref<4x8192xf32>, %w: memref<64x8192xf16>, %g: memref<8192xf32>, %y: memref<4x64xf32>) attributes {kvrm.step} {
-  // expected-error @+1 {{normalizes more than 32768 bytes of input; run kvrm-split-products first}}
-  kvrm.linear ins(%x, %w : memref<4x8192xf32>, memref<64x8192xf16>) norm(%g : memref<8192xf32>) epsilon 1.0e-5 outs(%y : memref<4x64xf32>) {
-  ^bb0(%sum: f32):
-    kvrm.yield %sum : f32
-  }
-  return
-}
-
-// -----
-
-!session = !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 128, page = 16, element = f16, layout = swizzled>>
-!desc = !kvrm.descriptor<rows = 2, queries = 1, pages = 4>
-
-kvrm.kernel @append heads 2 io f16 tile <q = 1, kv = 16> transport <native> on !session at !desc {
-  kvrm.append_rows
-  kvrm.return
-}
-
 func.func @norm_in_f32(%session: !session, %x: memref<2x64xf32>, %w: memref<64x64xf32>, %g: memref<64xf32>, %y: memref<2x64xf32>) attributes {kvrm.step} {
   // expected-error @+1 {{has a norm and is no product for matrix units; run kvrm-split-products first}}
   kvrm.linear ins(%x, %w : memref<2x64xf32>, memref<64x64xf32>) norm(%g : memref<64xf32>) epsilon 1.0e-5 outs(%y : memref<2x64xf32>) {

@@ -105,7 +105,10 @@ def LowerDenseToNVVMPass
 
     A projection's kernel stores keys and values straight to their pages where
     an append follows that alone uses them; the launch of the append goes.
-    Norms in front of products, and projections, that no kernel takes are
+    A norm in front of a product is part of its kernel where another product of
+    at most 8 rows has stored all that it reads: that one's kernel then adds up
+    the squares of what it stores, too. Other norms become kernels. Norms in
+    front of products that matrix units do not take, and such projections, are
     errors: `kvrm-split-products` makes them ops of their own.
 
     A linear of more than 32 rows that is a product and at most a cast or an
@@ -128,7 +131,8 @@ def LowerDenseToNVVMPass
   let dependentDialects = [
     "::mlir::arith::ArithDialect", "::mlir::kvrm::KVRMDialect",
     "::mlir::LLVM::LLVMDialect", "::mlir::math::MathDialect",
-    "::mlir::NVVM::NVVMDialect", "::mlir::scf::SCFDialect"];
+    "::mlir::memref::MemRefDialect", "::mlir::NVVM::NVVMDialect",
+    "::mlir::scf::SCFDialect"];
 }
 
 def SampleOnDevicePass

@@ -17,6 +17,7 @@
 #define KVRM_CODEGEN_NVVM_DENSEKERNELS_H
 
 #include "DeviceKernel.h"
+#include "RowSquares.h"
 
 #include "mlir/Dialect/Linalg/IR/Linalg.h"
 
@@ -44,10 +45,10 @@ struct AppendTarget {
 struct DenseBuffers {
   SmallVector<Value> inputs, outputs;
 
-  static DenseBuffers of(LinearOp op);
+  static DenseBuffers of(LinearOp op, const RowSquares &squares);
   static DenseBuffers of(RmsNormOp op);
   /// Without key and value, if the kernel appends them.
-  static DenseBuffers of(QKVProjectionOp op,
+  static DenseBuffers of(QKVProjectionOp op, const RowSquares &squares,
                          const std::optional<AppendTarget> &append);
   /// Fails, with an error, for an op that uses a value that is neither a buffer
   /// nor a constant.
@@ -59,16 +60,19 @@ struct DenseBuffers {
 };
 
 /// A product with a weight, by matrix units where the shape allows. Fails, with
-/// an error, for a norm that the kernel has no room for.
-FailureOr<DenseLaunch> writeLinearKernel(LinearOp op, StringRef name,
+/// an error, for a norm where it does not.
+FailureOr<DenseLaunch> writeLinearKernel(LinearOp op, const RowSquares &squares,
+                                         StringRef name,
                                          gpu::GPUModuleOp module,
                                          const DeviceOptions &options);
 
 /// Query, key and value. Fails, with an error, for what matrix units do not
 /// take.
-FailureOr<DenseLaunch> writeQKVProjectionKernel(
-    QKVProjectionOp op, const std::optional<AppendTarget> &append,
-    StringRef name, gpu::GPUModuleOp module, const DeviceOptions &options);
+FailureOr<DenseLaunch>
+writeQKVProjectionKernel(QKVProjectionOp op, const RowSquares &squares,
+                         const std::optional<AppendTarget> &append,
+                         StringRef name, gpu::GPUModuleOp module,
+                         const DeviceOptions &options);
 
 /// One block a row.
 DenseLaunch writeNormKernel(RmsNormOp op, StringRef name,

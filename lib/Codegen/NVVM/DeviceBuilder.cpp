@@ -219,15 +219,22 @@ void DeviceBuilder::syncThreads(int64_t id, int64_t threads) {
 }
 
 void DeviceBuilder::bulkCopy(Value sharedAddress, Value source, Value bytes,
-                             Value barrier) {
+                             Value barrier, Reuse reuse) {
   // A block's own shared memory is part of its cluster's window, the only
   // destination that PTX before 8.6 knows.
-  NVVM::InlinePtxOp::create(
-      *this, TypeRange{}, ValueRange{sharedAddress, source, bytes, barrier},
-      ValueRange{},
+  SmallVector<Value> operands = {sharedAddress, source, bytes, barrier};
+  StringRef copy =
       "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
-      "[$0], [$1], $2, [$3];",
-      Value());
+      "[$0], [$1], $2, [$3];";
+  if (reuse == Reuse::None) {
+    operands.push_back(
+        ptx("createpolicy.fractional.L2::evict_first.b64 $0, 1.0;", "=l", {},
+            getI64Type()));
+    copy = "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes"
+           ".L2::cache_hint [$0], [$1], $2, [$3], $4;";
+  }
+  NVVM::InlinePtxOp::create(*this, TypeRange{}, operands, ValueRange{}, copy,
+                            Value());
 }
 
 void DeviceBuilder::copyChunk(Value sharedAddress, Value source) {

@@ -253,7 +253,11 @@ public:
   void expectBytes(Value barrier, Value bytes);
   void waitBarrier(Value barrier, Value parity);
   void arriveBarrier(Value barrier);
-  void bulkCopy(Value sharedAddress, Value source, Value bytes, Value barrier);
+  /// Whether anybody will read what a copy has read again soon. Of bytes that
+  /// nobody will, the L2 cache then lets go first, and keeps activations.
+  enum class Reuse { None, Some };
+  void bulkCopy(Value sharedAddress, Value source, Value bytes, Value barrier,
+                Reuse reuse = Reuse::Some);
   // 16 bytes a lane, completing in groups (sm_80).
   void copyChunk(Value sharedAddress, Value source);
   void commitCopies() { NVVM::CpAsyncCommitGroupOp::create(*this); }

@@ -13,11 +13,15 @@
 using namespace mlir;
 using namespace mlir::kvrm;
 
-DenseBuffers DenseBuffers::of(LinearOp op) {
+DenseBuffers DenseBuffers::of(LinearOp op, const RowSquares &squares) {
   DenseBuffers buffers{{op.getInput(), op.getWeight()}, {op.getOutput()}};
   if (op.getGain())
     buffers.inputs.push_back(op.getGain());
+  if (squares.taken)
+    buffers.inputs.push_back(squares.taken);
   llvm::append_range(buffers.inputs, op.getExtras());
+  if (squares.made)
+    buffers.outputs.push_back(squares.made);
   return buffers;
 }
 
@@ -35,7 +39,7 @@ public:
   Value weightRow(Value part, Value column) override {
     return b.add(b.mul(part, columns), column);
   }
-  void store(Value row, Value column, ArrayRef<Value> sums) override;
+  Value store(Value row, Value column, ArrayRef<Value> sums) override;
 
 private:
   LinearOp op;
@@ -46,7 +50,7 @@ private:
 
 } // namespace
 
-void LinearEpilogue::store(Value row, Value column, ArrayRef<Value> sums) {
+Value LinearEpilogue::store(Value row, Value column, ArrayRef<Value> sums) {
   row = b.widen(row);
   column = b.widen(column);
   SmallVector<Value> arguments(sums);
@@ -58,6 +62,7 @@ void LinearEpilogue::store(Value row, Value column, ArrayRef<Value> sums) {
       cloneScalars(b, op.getBody().front(), arguments,
                    [](Operation &, IRMapping &) { return Value(); });
   output.store(b, results.front(), {row, column});
+  return results.front();
 }
 
 //===----------------------------------------------------------------------===//
@@ -70,7 +75,7 @@ static constexpr int64_t kThreads = 256;
 static DenseLaunch writePlainProduct(LinearOp op, StringRef name,
                                      gpu::GPUModuleOp module,
                                      const DeviceOptions &options) {
-  DenseBuffers buffers = DenseBuffers::of(op);
+  DenseBuffers buffers = DenseBuffers::of(op, /*squares=*/{});
   DeviceKernel kernel(module, op.getLoc(), name, buffers.size(), kThreads,
                       /*sharedBytes=*/0);
   DeviceBuilder &b = kernel.b;
@@ -117,9 +122,9 @@ static DenseLaunch writePlainProduct(LinearOp op, StringRef name,
   return {{blocks, 1, 1}, /*perProcessor=*/false};
 }
 
-FailureOr<DenseLaunch> kvrm::writeLinearKernel(LinearOp op, StringRef name,
-                                               gpu::GPUModuleOp module,
-                                               const DeviceOptions &options) {
+FailureOr<DenseLaunch>
+kvrm::writeLinearKernel(LinearOp op, const RowSquares &squares, StringRef name,
+                        gpu::GPUModuleOp module, const DeviceOptions &options) {
   auto parts = static_cast<int64_t>(op.getParts());
   if (parts > kTileParts || !fitsMatrixUnits(getProductOperands(op))) {
     if (op.getGain())
@@ -127,23 +132,18 @@ FailureOr<DenseLaunch> kvrm::writeLinearKernel(LinearOp op, StringRef name,
                             "run kvrm-split-products first");
     return writePlainProduct(op, name, module, options);
   }
-  if (op.getGain() && !canNormalizeInKernel(op))
-    return op.emitOpError("normalizes more than ")
-           << kNormalizedBytes
-           << " bytes of input; run kvrm-split-products first";
   ProductLaunch plan =
       planProduct(getProductOperands(op), op.getColumns(), parts, options);
-  DeviceKernel kernel(module, op.getLoc(), name, DenseBuffers::of(op).size(),
-                      plan.threads, plan.sharedBytes);
-  ProductOperands operands = getProductOperands(op, &kernel);
-  size_t next = operands.gain ? 3 : 2;
-  SmallVector<StridedBuffer> others;
-  for (Value buffer : llvm::concat<Value>(SmallVector<Value>(op.getExtras()),
-                                          SmallVector<Value>{op.getOutput()}))
-    others.push_back(
-        {kernel.pointer(next++), cast<MemRefType>(buffer.getType())});
-  LinearEpilogue epilogue(op, kernel.b, ArrayRef(others).drop_back(),
-                          others.back());
+  DeviceKernel kernel(module, op.getLoc(), name,
+                      DenseBuffers::of(op, squares).size(), plan.threads,
+                      plan.sharedBytes);
+  PointerCursor pointers(kernel);
+  ProductOperands operands = pointers.nextOperands(op, squares.taken);
+  SmallVector<StridedBuffer> extras = llvm::map_to_vector(
+      op.getExtras(), [&](Value extra) { return pointers.next(extra); });
+  LinearEpilogue epilogue(op, kernel.b, extras, pointers.next(op.getOutput()));
+  if (squares.made)
+    epilogue.squares = pointers.next(squares.made);
   writeProduct(operands, epilogue, kernel, options);
   return plan.grid;
 }

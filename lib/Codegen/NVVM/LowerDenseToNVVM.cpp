@@ -45,6 +45,7 @@ struct Append {
 struct KnownKernel {
   DenseGroup ops;
   std::optional<AppendTarget> append; ///< of a projection
+  RowSquares squares;                 ///< of a product
   std::string name;
   DenseLaunch launch;
 };
@@ -62,6 +63,7 @@ private:
                                      const DenseBuffers &buffers);
   FailureOr<KnownKernel> kernelFor(const DenseGroup &group,
                                    const std::optional<AppendTarget> &append,
+                                   const RowSquares &squares,
                                    const DenseBuffers &buffers);
   LogicalResult writeSampling(ModuleOp module);
   void writeReductions(ModuleOp module);
@@ -71,6 +73,7 @@ private:
 
   gpu::GPUModuleOp device;
   DeviceOptions target;
+  DenseMap<Operation *, RowSquares> squaresOf;
   SmallVector<KnownKernel> kernels;
   SmallVector<Operation *> lowered;
 };
@@ -179,11 +182,12 @@ static FailureOr<bool> canJoin(const DenseGroup &group, Operation *op) {
 }
 
 static FailureOr<DenseBuffers>
-buffersOf(const DenseGroup &group, const std::optional<AppendTarget> &append) {
+buffersOf(const DenseGroup &group, const std::optional<AppendTarget> &append,
+          const RowSquares &squares) {
   if (auto projection = dyn_cast<QKVProjectionOp>(group.front()))
-    return DenseBuffers::of(projection, append);
+    return DenseBuffers::of(projection, squares, append);
   if (auto linear = dyn_cast<LinearOp>(group.front()))
-    return DenseBuffers::of(linear);
+    return DenseBuffers::of(linear, squares);
   if (auto norm = dyn_cast<RmsNormOp>(group.front()))
     return DenseBuffers::of(norm);
   return DenseBuffers::of(loopsOf(group));
@@ -310,10 +314,11 @@ LowerDenseToNVVMPass::writeKernel(const KnownKernel &kernel,
                                   const DenseBuffers &buffers) {
   Operation *first = kernel.ops.front();
   if (auto linear = dyn_cast<LinearOp>(first))
-    return writeLinearKernel(linear, kernel.name, device, target);
+    return writeLinearKernel(linear, kernel.squares, kernel.name, device,
+                             target);
   if (auto projection = dyn_cast<QKVProjectionOp>(first))
-    return writeQKVProjectionKernel(projection, kernel.append, kernel.name,
-                                    device, target);
+    return writeQKVProjectionKernel(projection, kernel.squares, kernel.append,
+                                    kernel.name, device, target);
   if (auto norm = dyn_cast<RmsNormOp>(first))
     return writeNormKernel(norm, kernel.name, device, target);
   return writeLoopsKernel(loopsOf(kernel.ops), buffers, kernel.name, device,
@@ -328,16 +333,16 @@ static StringRef kindOf(Operation *op) {
       .Default([](Operation *) { return "loops"; });
 }
 
-FailureOr<KnownKernel>
-LowerDenseToNVVMPass::kernelFor(const DenseGroup &group,
-                                const std::optional<AppendTarget> &append,
-                                const DenseBuffers &buffers) {
+FailureOr<KnownKernel> LowerDenseToNVVMPass::kernelFor(
+    const DenseGroup &group, const std::optional<AppendTarget> &append,
+    const RowSquares &squares, const DenseBuffers &buffers) {
   for (const KnownKernel &known : kernels)
-    if (known.append == append && GroupComparison().areEqual(known.ops, group))
+    if (known.append == append && known.squares.isLike(squares) &&
+        GroupComparison().areEqual(known.ops, group))
       return known;
   std::string name =
       (kindOf(group.front()) + "_" + Twine(kernels.size())).str();
-  KnownKernel kernel{group, append, name, {}};
+  KnownKernel kernel{group, append, squares, name, {}};
   FailureOr<DenseLaunch> launch = writeKernel(kernel, buffers);
   if (failed(launch))
     return failure();
@@ -392,10 +397,12 @@ LogicalResult LowerDenseToNVVMPass::lower(const DenseGroup &group) {
   if (auto projection = dyn_cast<QKVProjectionOp>(group.front()))
     append = findAppend(projection);
   auto appendTarget = append ? std::optional(append->target) : std::nullopt;
-  FailureOr<DenseBuffers> buffers = buffersOf(group, appendTarget);
+  RowSquares squares = squaresOf.lookup(group.front());
+  FailureOr<DenseBuffers> buffers = buffersOf(group, appendTarget, squares);
   if (failed(buffers))
     return failure();
-  FailureOr<KnownKernel> kernel = kernelFor(group, appendTarget, *buffers);
+  FailureOr<KnownKernel> kernel =
+      kernelFor(group, appendTarget, squares, *buffers);
   if (failed(kernel))
     return failure();
   launch(group, *kernel, *buffers,
@@ -410,6 +417,7 @@ LogicalResult LowerDenseToNVVMPass::lower(const DenseGroup &group) {
 }
 
 LogicalResult LowerDenseToNVVMPass::lowerStep(func::FuncOp step) {
+  squaresOf = shareRowSquares(step, target);
   DenseGroup group;
   for (Operation &op : llvm::make_early_inc_range(step.getBody().front())) {
     bool isDense =

@@ -17,7 +17,9 @@
 // kernel waits for its input, while the kernels ahead still run. Only 64 KB are
 // in flight at a time, for the input of the other warps comes the same way and
 // would stand behind them. A copy is one of a row of a chunk, so rows are long:
-// with copies of 512 bytes a product took 1.7 times as long as with 2048.
+// with copies of 512 bytes a product took 1.7 times as long as with 2048. The
+// L2 cache is told to let go of weights first, which nobody reads again in this
+// step, and keeps activations, which every block reads.
 //
 // Activations come from the L2 cache, for each tile again: at 32 rows, and
 // tiles of 32, as many bytes as of weights, which is all that the cache can
@@ -29,10 +31,10 @@
 // output element, takes them. On sm_80 the eight warps load weights to
 // registers, one chunk ahead.
 //
-// A norm in front is the block's own work: it normalizes its activation rows,
-// whole, to shared memory while the ring fills, and reads them from there for
-// all its tiles. A kernel for the norm would be a pass over the rows for every
-// block to wait for.
+// A norm in front is the lanes' own work: each normalizes what it has loaded of
+// the input, a chunk ahead. What that takes of a whole row, the sum of its
+// squares, comes from the product that stored the row, whose epilogue has added
+// up the squares of each tile (RowSquares.h).
 //
 // Both operands take 8 consecutive elements of depth a lane, 16 bytes, for two
 // matrix operations: the order within a sum is free as long as both agree.
@@ -58,16 +60,18 @@ static constexpr int64_t kElementBytes = 2;  ///< f16 or bf16
 /// tiles of 8 activation rows, of 4 words each.
 static constexpr int64_t kInputTiles = 8;
 static constexpr int64_t kMaxSlices = 4;
-/// Registers of sums that a thread keeps for the tiles that it takes at once.
+/// Registers of sums that a thread keeps for the tiles that it takes at once;
+/// with a norm in front input and gain take more of what there is.
 static constexpr int64_t kSumRegisters = 64;
+static constexpr int64_t kNormedSumRegisters = 56;
 static constexpr int64_t kMaxTilesAtOnce = 8;
 /// Bytes in flight: enough for the latency of the memory at its full speed.
 static constexpr int64_t kInFlightBytes = 64 * 1024;
 static constexpr int64_t kMaxStages = 12;
 /// Multiprocessors of an H100 or H200 (SXM), for which shares are evened out.
 static constexpr int64_t kProcessors = 132;
-/// Elements of a row that a lane normalizes at once.
-static constexpr int64_t kPieceWidth = 4;
+/// Elements of the depth that a lane has of a slice.
+static constexpr int64_t kLaneDepth = 8;
 /// Barrier of the warps that multiply.
 static constexpr int64_t kSumsBarrier = 1;
 
@@ -96,8 +100,9 @@ struct ProductShape {
   }
   /// Of many activation rows, the first of the next tile are loaded before this
   /// one is done: 6.33 ms a step for 6.49 at 32 rows of an 8B shape, but 5.53
-  /// for 5.47 at 8 (each of a call of its own).
-  bool loadsAcrossTiles() const { return columnTiles() > 2; }
+  /// for 5.47 at 8 (each of a call of its own). Ahead of a norm they are on
+  /// their way while the scales of the rows are made.
+  bool loadsAcrossTiles() const { return hasNorm || columnTiles() > 2; }
 
   int64_t matrices() const { return tileRows / kMatrixRows; }
   int64_t columnTiles() const {
@@ -110,7 +115,7 @@ struct ProductShape {
   /// Sums of a thread of one tile: those of four elements a matrix operation.
   int64_t sumsOfTile() const { return matrices() * columnTiles() * 4; }
 
-  // Shared memory: barriers, sums, normalized input, ring.
+  // Shared memory: barriers, sums, what rows are scaled with, ring.
 
   /// Bytes from a row of a chunk to the next: rows alternate between the halves
   /// of the banks, so that 8 lanes that read 16 bytes of two rows meet none.
@@ -126,16 +131,10 @@ struct ProductShape {
   int64_t sumBuffers() const { return columnTiles() <= 2 ? 2 : 1; }
   static int64_t barrierBytes() { return 2 * kMaxStages * 8; }
   int64_t sumsAt() const { return llvm::alignTo(barrierBytes(), 64); }
-  int64_t normalizedAt() const {
-    return llvm::alignTo(sumsAt() + sumBuffers() * sumBytes(), 128);
-  }
-  /// From a normalized row to the next: alternating as rows of a chunk do.
-  int64_t normalizedPitch() const {
-    return llvm::alignTo(depth * kElementBytes, 128) + 64;
-  }
+  int64_t scalesAt() const { return sumsAt() + sumBuffers() * sumBytes(); }
   int64_t ringAt() const {
-    int64_t bytes = hasNorm ? blockRows * normalizedPitch() : 0;
-    return llvm::alignTo(normalizedAt() + bytes, 128);
+    int64_t bytes = hasNorm ? kMaxBlockRows * 4 : 0;
+    return llvm::alignTo(scalesAt() + bytes, 128);
   }
   int64_t sharedBytes() const { return ringAt() + stages * stageBytes(); }
 };
@@ -152,7 +151,7 @@ public:
   void write();
 
 private:
-  using Words = SmallVector<Variable, 4>; ///< 16 bytes of a lane
+  using Words = SmallVector<Variable, 4>; ///< 8 elements of a lane
   using Sum = std::array<Variable, 4>;    ///< a lane's, of a matrix operation
 
   Value fullBarrier(Value stage) {
@@ -166,25 +165,21 @@ private:
   void forEachPass(function_ref<void(Value)> body);
   void forEachTileOf(Value pass, function_ref<void(int64_t, Value)> body);
 
-  Value sumOverRow(Value value, int64_t warps);
-  struct RowPieces;
-  Value loadPiece(const StridedBuffer &buffer, ValueRange index);
-  Value addSquares(ArrayRef<SmallVector<Value>> values,
-                   const RowPieces &pieces);
-  void storePiece(ArrayRef<Value> values, Value scale, Value column,
-                  Value target);
-  void normalizeRow(Value row, Value last, Value share, int64_t warps);
-  void normalizeRows();
+  Value sumOfSquares(Value row);
+  void makeScales();
 
   void copyWeights();
   void copyChunk(Value tile, Value chunk, Value stage);
 
+  void startRegisters();
   void multiply();
   void multiplyPass(Value pass);
   Value weightRow(Value tile, Value tileRow);
   Value depthOf(Value chunk, int64_t slice);
+  SmallVector<Value> loadElements(const StridedBuffer &buffer,
+                                  ValueRange index);
   void loadInput(Value chunk);
-  void takeNormalized(Value chunk);
+  void takeInput();
   void loadWeights(Value tile, Value chunk);
   SmallVector<Value> weightWords(int64_t matrix, int64_t half, int64_t slice);
   void multiplySlice(int64_t slice, MutableArrayRef<Sum> sums);
@@ -193,7 +188,8 @@ private:
   Value sumAt(Value buffer, Value warp, Value row, Value tileRow);
   void storeSums(MutableArrayRef<Sum> sums);
   void runEpilogue(Value tile);
-  void storeElement(Value tile, Value row, Value column);
+  Value storeElement(Value tile, Value row, Value column);
+  void storeSquares(Value tile, Value row, Value column, Value stored);
 
   const ProductOperands &operands;
   ProductEpilogue &epilogue;
@@ -204,7 +200,9 @@ private:
   Value shared, warp, lane;
   Value firstRow; ///< activation row of the block
   Variable stage, parity, sumBuffer;
+  SmallVector<Variable> scales;   ///< [column tile], of the norm
   SmallVector<Words> inputNext;   ///< [slice][column tile], of the next chunk
+  SmallVector<Words> gainNext;    ///< [slice]
   SmallVector<Words> weightsNext; ///< [slice][matrix][half], sm_80
   SmallVector<Words> inputNow, weightsNow;
   /// [tile of the pass][matrix][column tile]
@@ -231,11 +229,11 @@ bool kvrm::fitsMatrixUnits(const ProductOperands &operands) {
 }
 
 /// A tile of 32 rows reads the input half as often as two of 16, and longer
-/// rows of a chunk are what is good about 16. With more than a few activation
-/// rows the former counts, unless it leaves the blocks less even shares.
+/// rows of a chunk are what is good about 16. With more activation rows than
+/// one matrix operation takes the former counts, unless it leaves the blocks
+/// less even shares.
 int64_t ProductShape::chooseTileRows() const {
-  constexpr int64_t fewRows = 4;
-  if (rows <= fewRows)
+  if (columnTiles() == 1)
     return kMatrixRows;
   bool isEven = mostRows(2 * kMatrixRows) <= mostRows(kMatrixRows);
   return columnTiles() > 2 || isEven ? 2 * kMatrixRows : kMatrixRows;
@@ -243,8 +241,9 @@ int64_t ProductShape::chooseTileRows() const {
 
 /// As many as there are registers for, in passes of about the same length.
 int64_t ProductShape::chooseTilesAtOnce() const {
+  int64_t registers = hasNorm ? kNormedSumRegisters : kSumRegisters;
   int64_t most =
-      std::clamp<int64_t>(kSumRegisters / sumsOfTile(), 1, kMaxTilesAtOnce);
+      std::clamp<int64_t>(registers / sumsOfTile(), 1, kMaxTilesAtOnce);
   int64_t ofBlock = llvm::divideCeil(tiles(), kProcessors);
   return llvm::divideCeil(ofBlock, llvm::divideCeil(ofBlock, most));
 }
@@ -331,125 +330,39 @@ void ProductWriter::write() {
 // The norm in front
 //===----------------------------------------------------------------------===//
 
-/// Adds up over the lanes of `warps` neighbouring warps, which share a row.
-Value ProductWriter::sumOverRow(Value value, int64_t warps) {
-  value = b.sumOverWarp(value);
-  if (warps == 1)
-    return value;
-  // Where sums of products will be.
-  Value memory = b.add(shared, shape.sumsAt());
-  b.ifThen(b.equal(lane, 0), [&] {
-    b.storeShared(value, b.add(memory, b.shiftLeft(warp, 2)), 4);
+/// The sum of the squares of a row, from those of its parts, in all lanes.
+Value ProductWriter::sumOfSquares(Value row) {
+  const StridedBuffer &squares = *operands.squares;
+  Variable sum = b.variable(b.f32(0.0f));
+  b.forLoop(lane, b.i32(squares.type.getDimSize(1)), b.i32(kWarpLanes),
+            [&](Value part) {
+              Value value = squares.load(b, {b.widen(row), b.widen(part)});
+              sum.set(b.fadd(sum.get(), value));
+            });
+  return b.sumOverWarp(sum.get());
+}
+
+/// Makes what the elements of each row are scaled with, a warp a row and turn,
+/// and takes those of the rows of this lane.
+void ProductWriter::makeScales() {
+  auto at = [&](Value row) {
+    return b.add(b.add(shared, shape.scalesAt()), b.shiftLeft(row, 2));
+  };
+  b.forLoop(warp, b.i32(shape.blockRows), b.i32(kWarps), [&](Value row) {
+    Value source = b.min(b.add(firstRow, row), b.i32(shape.rows - 1));
+    Value mean = b.fmul(sumOfSquares(source),
+                        b.f32(1.0f / static_cast<float>(shape.depth)));
+    Value root = math::SqrtOp::create(b, b.fadd(mean, b.f32(operands.epsilon)));
+    Value scale = arith::DivFOp::create(b, b.f32(1.0f), root);
+    b.ifThen(b.equal(lane, 0), [&] { b.storeShared(scale, at(row), 4); });
   });
   b.syncThreads(kSumsBarrier, kThreads);
-  Value first = b.bitAnd(warp, -warps);
-  Value sum = b.f32(0.0f);
-  for (int64_t i = 0; i < warps; ++i)
-    sum = b.fadd(
-        sum, b.loadShared(b.getF32Type(),
-                          b.add(memory, b.shiftLeft(b.add(first, i), 2)), 4));
-  return sum;
-}
-
-/// The pieces of a row, four elements each, that a lane has: every `step`-th
-/// from `first` on.
-struct ProductWriter::RowPieces {
-  Value first;
-  int64_t step, count;
-
-  /// Most that a lane has.
-  int64_t perLane() const { return llvm::divideCeil(count, step); }
-  /// Whether the lane has an `i`-th; null if all lanes have it.
-  Value has(DeviceBuilder &b, int64_t i) const {
-    if ((i + 1) * step <= count)
-      return {};
-    return b.lessThan(b.add(first, i * step), count);
+  for (auto [tile, scale] : llvm::enumerate(scales)) {
+    Value row = b.add(b.shiftRight(lane, 2),
+                      static_cast<int64_t>(tile) * kMatrixColumns);
+    row = b.min(row, b.i32(shape.blockRows - 1));
+    scale.set(b.loadShared(b.getF32Type(), at(row), 4));
   }
-  /// The first column of the `i`-th; past the last the last's.
-  Value column(DeviceBuilder &b, int64_t i) const {
-    Value piece = b.min(b.add(first, i * step), b.i32(count - 1));
-    return b.mul(piece, kPieceWidth);
-  }
-};
-
-Value ProductWriter::loadPiece(const StridedBuffer &buffer, ValueRange index) {
-  return b.load(VectorType::get({kPieceWidth}, b.getF32Type()),
-                buffer.at(b, index), 4 * kPieceWidth);
-}
-
-/// The sum of the squares of what this lane has of a row.
-Value ProductWriter::addSquares(ArrayRef<SmallVector<Value>> values,
-                                const RowPieces &pieces) {
-  Value squares = b.f32(0.0f);
-  for (auto [i, piece] : llvm::enumerate(values)) {
-    Value sum = squares;
-    for (Value value : piece)
-      sum = b.fma(value, value, sum);
-    Value isThere = pieces.has(b, static_cast<int64_t>(i));
-    squares = isThere ? b.select(isThere, sum, squares) : sum;
-  }
-  return squares;
-}
-
-/// Stores one piece of a row to shared memory, scaled and rounded.
-void ProductWriter::storePiece(ArrayRef<Value> values, Value scale,
-                               Value column, Value target) {
-  SmallVector<Value> gains =
-      b.unpack(loadPiece(*operands.gain, {b.widen(column)}));
-  SmallVector<Value> scaled;
-  for (auto [value, gain] : llvm::zip_equal(values, gains))
-    scaled.push_back(b.fmul(b.fmul(value, scale), gain));
-  Value words = b.pack({b.roundPair(scaled[0], scaled[1], shape.element),
-                        b.roundPair(scaled[2], scaled[3], shape.element)});
-  b.storeShared(words, b.add(target, b.mul(column, kElementBytes)),
-                kPieceWidth * kElementBytes);
-}
-
-/// Normalizes row `row` of the block, which `warps` warps share; this one is
-/// the `share`-th of them. All that a lane has stays in registers. Nothing is
-/// stored of a row past `last`, in whose place that one is read.
-void ProductWriter::normalizeRow(Value row, Value last, Value share,
-                                 int64_t warps) {
-  RowPieces pieces{b.add(b.mul(share, kWarpLanes), lane), warps * kWarpLanes,
-                   shape.depth / kPieceWidth};
-  Value inputRow = b.widen(b.add(firstRow, b.min(row, last)));
-  SmallVector<SmallVector<Value>> values;
-  for (int64_t i = 0; i < pieces.perLane(); ++i)
-    values.push_back(b.unpack(
-        loadPiece(operands.input, {inputRow, b.widen(pieces.column(b, i))})));
-  Value mean = b.fmul(sumOverRow(addSquares(values, pieces), warps),
-                      b.f32(1.0f / static_cast<float>(shape.depth)));
-  Value root = math::SqrtOp::create(b, b.fadd(mean, b.f32(operands.epsilon)));
-  Value scale = arith::DivFOp::create(b, b.f32(1.0f), root);
-  Value target = b.add(b.add(shared, shape.normalizedAt()),
-                       b.mul(row, shape.normalizedPitch()));
-  b.ifThen(b.lessThan(row, b.add(last, 1)), [&] {
-    for (auto [i, piece] : llvm::enumerate(values)) {
-      auto index = static_cast<int64_t>(i);
-      auto store = [&, &piece = piece] {
-        storePiece(piece, scale, pieces.column(b, index), target);
-      };
-      if (Value isThere = pieces.has(b, index))
-        b.ifThen(isThere, store);
-      else
-        store();
-    }
-  });
-}
-
-/// Normalizes the block's rows to shared memory, several at once.
-void ProductWriter::normalizeRows() {
-  int64_t atOnce =
-      std::min<int64_t>(kWarps, llvm::PowerOf2Ceil(shape.blockRows));
-  int64_t warps = kWarps / atOnce;
-  Value own = b.div(warp, warps), share = b.bitAnd(warp, warps - 1);
-  Value last = b.sub(
-      b.min(b.i32(shape.blockRows), b.sub(b.i32(shape.rows), firstRow)), 1);
-  // Several warps a row only where all rows are taken at once: none of them
-  // writes its part of a sum before the others have read the one ahead.
-  for (int64_t first = 0; first < shape.blockRows; first += atOnce)
-    normalizeRow(b.add(own, first), last, share, warps);
-  b.syncThreads(kSumsBarrier, kThreads);
 }
 
 //===----------------------------------------------------------------------===//
@@ -481,7 +394,8 @@ void ProductWriter::copyChunk(Value tile, Value chunk, Value stage) {
     Value target = b.add(
         b.add(shared, shape.ringAt()),
         b.add(b.mul(stage, shape.stageBytes()), b.mul(lane, shape.pitch())));
-    b.bulkCopy(target, source, bytes, fullBarrier(stage));
+    b.bulkCopy(target, source, bytes, fullBarrier(stage),
+               DeviceBuilder::Reuse::None);
   });
 }
 
@@ -533,44 +447,58 @@ Value ProductWriter::depthOf(Value chunk, int64_t slice) {
                b.i32(shape.depth - kSliceDepth));
 }
 
+/// What a lane has of a slice, as it is in the buffer: words of 16-bit
+/// elements, or f32.
+SmallVector<Value> ProductWriter::loadElements(const StridedBuffer &buffer,
+                                               ValueRange index) {
+  Value pointer = buffer.at(b, index);
+  if (!buffer.type.getElementType().isF32())
+    return b.loadWords(pointer, kLaneDepth * kElementBytes / 4);
+  auto quad = VectorType::get({4}, b.getF32Type());
+  SmallVector<Value> values = b.unpack(b.load(quad, pointer, 16));
+  llvm::append_range(values, b.unpack(b.load(quad, b.at(pointer, 16), 16)));
+  return values;
+}
+
 /// Loads what this lane needs of the input for a chunk. The input is the same
 /// for every pass: past the last chunk come those of the next pass.
 void ProductWriter::loadInput(Value chunk) {
-  if (shape.hasNorm)
-    return;
   chunk = shape.loadsAcrossTiles() ? b.rem(chunk, shape.chunks())
                                    : b.min(chunk, b.i32(shape.chunks() - 1));
+  auto set = [](Words &target, ArrayRef<Value> values) {
+    for (auto [variable, value] : llvm::zip_equal(target, values))
+      variable.set(value);
+  };
   Value column = b.shiftRight(lane, 2), quarter = b.bitAnd(lane, 3);
   for (int64_t slice = 0; slice < shape.slices(); ++slice) {
-    Value depth = b.add(depthOf(chunk, slice), b.shiftLeft(quarter, 3));
+    Value depth =
+        b.widen(b.add(depthOf(chunk, slice), b.mul(quarter, kLaneDepth)));
     for (int64_t tile = 0; tile < shape.columnTiles(); ++tile) {
       Value row = b.add(b.add(firstRow, tile * kMatrixColumns), column);
       row = b.min(row, b.i32(shape.rows - 1));
-      SmallVector<Value> words =
-          b.loadWords(operands.input.at(b, {b.widen(row), b.widen(depth)}), 4);
-      Words &target = inputNext[slice * shape.columnTiles() + tile];
-      for (auto [variable, word] : llvm::zip_equal(target, words))
-        variable.set(word);
+      set(inputNext[slice * shape.columnTiles() + tile],
+          loadElements(operands.input, {b.widen(row), depth}));
     }
+    if (shape.hasNorm)
+      set(gainNext[slice], loadElements(*operands.gain, {depth}));
   }
 }
 
-/// What this lane needs of the normalized input for a chunk.
-void ProductWriter::takeNormalized(Value chunk) {
-  Value column = b.shiftRight(lane, 2), quarter = b.bitAnd(lane, 3);
-  auto lanes = VectorType::get({4}, b.getI32Type());
-  for (int64_t slice = 0; slice < shape.slices(); ++slice) {
-    Value depth = b.add(depthOf(chunk, slice), b.shiftLeft(quarter, 3));
-    for (int64_t tile = 0; tile < shape.columnTiles(); ++tile) {
-      Value row = b.min(b.add(column, tile * kMatrixColumns),
-                        b.i32(shape.blockRows - 1));
-      Value address = b.add(b.mul(row, shape.normalizedPitch()),
-                            b.mul(depth, kElementBytes));
-      address = b.add(address, b.add(shared, shape.normalizedAt()));
-      Words &target = inputNow[slice * shape.columnTiles() + tile];
-      for (auto [variable, word] :
-           llvm::zip_equal(target, b.unpack(b.loadShared(lanes, address, 16))))
-        variable.set(word);
+/// Takes what was loaded for the chunk that is next, normalized if there is a
+/// norm in front.
+void ProductWriter::takeInput() {
+  if (!shape.hasNorm)
+    return copyWords(inputNow, inputNext);
+  for (int64_t i = 0; i < shape.slices() * shape.columnTiles(); ++i) {
+    Value scale = scales[i % shape.columnTiles()].get();
+    auto normalized = [&](int64_t element) {
+      Value scaled = b.fmul(inputNext[i][element].get(), scale);
+      return b.fmul(scaled, gainNext[i / shape.columnTiles()][element].get());
+    };
+    for (auto [word, variable] : llvm::enumerate(inputNow[i])) {
+      auto first = 2 * static_cast<int64_t>(word);
+      variable.set(
+          b.roundPair(normalized(first), normalized(first + 1), shape.element));
     }
   }
 }
@@ -671,10 +599,7 @@ void ProductWriter::multiplyPass(Value pass) {
     loadInput(b.i32(0));
   loadWeights(pass, b.i32(0));
   b.forLoop(b.i32(0), b.i32(shape.chunks()), b.i32(1), [&](Value chunk) {
-    if (shape.hasNorm)
-      takeNormalized(chunk);
-    else
-      copyWords(inputNow, inputNext);
+    takeInput();
     loadInput(b.add(chunk, 1));
     copyWords(weightsNow, weightsNext);
     loadWeights(pass, b.add(chunk, 1));
@@ -688,24 +613,30 @@ void ProductWriter::multiplyPass(Value pass) {
   });
 }
 
-/// The work of the warps that multiply.
-void ProductWriter::multiply() {
-  stage = b.variable(b.i32(0));
-  parity = b.variable(b.i32(0));
-  sumBuffer = b.variable(b.i32(0));
-  auto words = [&](int64_t count) {
+/// Registers of what is loaded and added up.
+void ProductWriter::startRegisters() {
+  auto variables = [&](int64_t count, int64_t ofEach, Type type) {
     SmallVector<Words> result(count);
     for (Words &lane : result)
-      for (int64_t i = 0; i < 4; ++i)
-        lane.push_back(b.variable(b.getI32Type()));
+      for (int64_t i = 0; i < ofEach; ++i)
+        lane.push_back(b.variable(type));
     return result;
   };
-  if (!shape.hasNorm)
-    inputNext = words(shape.slices() * shape.columnTiles());
-  inputNow = words(shape.slices() * shape.columnTiles());
+  constexpr int64_t words = kLaneDepth * kElementBytes / 4;
+  int64_t inputs = shape.slices() * shape.columnTiles();
+  inputNow = variables(inputs, words, b.getI32Type());
+  if (shape.hasNorm) {
+    inputNext = variables(inputs, kLaneDepth, b.getF32Type());
+    gainNext = variables(shape.slices(), kLaneDepth, b.getF32Type());
+    for (int64_t i = 0; i < shape.columnTiles(); ++i)
+      scales.push_back(b.variable(b.getF32Type()));
+  } else {
+    inputNext = variables(inputs, words, b.getI32Type());
+  }
   if (!options.isHopper()) {
-    weightsNext = words(shape.slices() * 2 * shape.matrices());
-    weightsNow = words(shape.slices() * 2 * shape.matrices());
+    int64_t halves = shape.slices() * 2 * shape.matrices();
+    weightsNext = variables(halves, words, b.getI32Type());
+    weightsNow = variables(halves, words, b.getI32Type());
   }
   sums.resize(shape.tilesAtOnce);
   for (auto &ofTile : sums) {
@@ -714,10 +645,18 @@ void ProductWriter::multiply() {
       for (Variable &value : sum)
         value = b.variable(b.getF32Type());
   }
-  if (shape.hasNorm)
-    normalizeRows();
-  else if (shape.loadsAcrossTiles())
+}
+
+/// The work of the warps that multiply.
+void ProductWriter::multiply() {
+  stage = b.variable(b.i32(0));
+  parity = b.variable(b.i32(0));
+  sumBuffer = b.variable(b.i32(0));
+  startRegisters();
+  if (shape.loadsAcrossTiles())
     loadInput(b.i32(0));
+  if (shape.hasNorm)
+    makeScales();
   forEachPass([&](Value pass) {
     multiplyPass(pass);
     forEachTileOf(pass, [&](int64_t i, Value tile) {
@@ -762,8 +701,8 @@ void ProductWriter::storeSums(MutableArrayRef<Sum> sums) {
 }
 
 /// Adds up what the warps have for one column of an activation row, and has it
-/// stored.
-void ProductWriter::storeElement(Value tile, Value row, Value column) {
+/// stored. Returns what the epilogue does.
+Value ProductWriter::storeElement(Value tile, Value row, Value column) {
   SmallVector<Value> partSums;
   for (int64_t part = 0; part < shape.parts; ++part) {
     Value sum;
@@ -777,19 +716,42 @@ void ProductWriter::storeElement(Value tile, Value row, Value column) {
     }
     partSums.push_back(sum);
   }
-  epilogue.store(b.add(firstRow, row),
-                 b.add(b.mul(tile, shape.tileColumns()), column), partSums);
+  return epilogue.store(b.add(firstRow, row),
+                        b.add(b.mul(tile, shape.tileColumns()), column),
+                        partSums);
 }
 
+/// Adds up the squares of what the lanes of a tile's row have stored.
+void ProductWriter::storeSquares(Value tile, Value row, Value column,
+                                 Value stored) {
+  Value sum = b.fmul(stored, stored);
+  for (int64_t mask = shape.tileColumns() / 2; mask > 0; mask /= 2)
+    sum = b.fadd(sum, b.shuffleXor(sum, mask));
+  Value isFirst = b.bitAnd(b.equal(column, 0), b.lessThan(row, shape.rows));
+  b.ifThen(isFirst, [&] {
+    epilogue.squares->store(b, sum, {b.widen(row), b.widen(tile)});
+  });
+}
+
+/// Whole warps take part, as sums of squares need them.
 void ProductWriter::runEpilogue(Value tile) {
-  int64_t elements = shape.blockRows * shape.tileColumns();
+  int64_t elements = llvm::alignTo(shape.blockRows * shape.tileColumns(),
+                                   uint64_t(kWarpLanes));
+  Variable stored;
+  if (epilogue.squares)
+    stored = b.variable(b.getF32Type());
   b.forLoop(b.threadId(), b.i32(elements), b.i32(kThreads), [&](Value element) {
     Value row = b.div(element, shape.tileColumns());
     Value column = b.rem(element, shape.tileColumns());
     Value isThere = b.lessThan(b.add(b.mul(tile, shape.tileColumns()), column),
                                shape.columns);
+    isThere = b.bitAnd(isThere, b.lessThan(row, shape.blockRows));
     isThere = b.bitAnd(isThere, b.lessThan(b.add(firstRow, row), shape.rows));
-    b.ifThen(isThere, [&] { storeElement(tile, row, column); });
+    if (!epilogue.squares)
+      return b.ifThen(isThere, [&] { storeElement(tile, row, column); });
+    stored.set(b.f32(0.0f));
+    b.ifThen(isThere, [&] { stored.set(storeElement(tile, row, column)); });
+    storeSquares(tile, b.add(firstRow, row), column, stored.get());
   });
 }
 
@@ -805,7 +767,8 @@ ProductLaunch kvrm::planProduct(const ProductOperands &operands,
   // sm_80 keeps no weights in shared memory, and has no warp to copy them.
   return {shape.sharedBytes(),
           kThreads + (options.isHopper() ? kWarpLanes : 0),
-          {{1, rowBlocks, 1}, /*perProcessor=*/true}};
+          {{1, rowBlocks, 1}, /*perProcessor=*/true},
+          shape.tiles()};
 }
 
 void kvrm::writeProduct(const ProductOperands &operands,

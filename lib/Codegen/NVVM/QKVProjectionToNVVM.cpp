@@ -16,16 +16,16 @@
 #include "ProductKernel.h"
 #include "WorkItems.h"
 
-#include "kvrm/Dialect/KVRM/Utils/Products.h"
-
 using namespace mlir;
 using namespace mlir::kvrm;
 
-DenseBuffers DenseBuffers::of(QKVProjectionOp op,
+DenseBuffers DenseBuffers::of(QKVProjectionOp op, const RowSquares &squares,
                               const std::optional<AppendTarget> &append) {
   DenseBuffers buffers{{op.getInput(), op.getWeight()}, {op.getQuery()}};
   if (op.getGain())
     buffers.inputs.push_back(op.getGain());
+  if (squares.taken)
+    buffers.inputs.push_back(squares.taken);
   if (op.getBias())
     buffers.inputs.push_back(op.getBias());
   buffers.inputs.append({op.getCosines(), op.getSines()});
@@ -40,12 +40,12 @@ class ProjectionEpilogue final : public ProductEpilogue {
 public:
   ProjectionEpilogue(QKVProjectionOp op,
                      const std::optional<AppendTarget> &append,
-                     DeviceKernel &kernel);
+                     DeviceKernel &kernel, PointerCursor &pointers);
 
   Value weightRow(Value part, Value column) override {
     return b.add(b.mul(part, half), firstColumn(column));
   }
-  void store(Value row, Value column, ArrayRef<Value> sums) override;
+  Value store(Value row, Value column, ArrayRef<Value> sums) override;
 
 private:
   /// Where the pair's head starts, and the pair in it: its first element.
@@ -75,25 +75,20 @@ private:
 
 ProjectionEpilogue::ProjectionEpilogue(
     QKVProjectionOp op, const std::optional<AppendTarget> &append,
-    DeviceKernel &kernel)
+    DeviceKernel &kernel, PointerCursor &pointers)
     : ProductEpilogue(op.getColumns() / 2, /*parts=*/2), kernel(kernel),
       b(kernel.b), append(append), half(op.getHeadDim() / 2),
       queryPairs(op.getQueryColumns() / 2), keyPairs(op.getKeyColumns() / 2),
       element(getElementTypeOrSelf(op.getQuery())) {
-  size_t next = op.getGain() ? 3 : 2;
-  auto bind = [&](Value buffer) {
-    return StridedBuffer{kernel.pointer(next++),
-                         cast<MemRefType>(buffer.getType())};
-  };
   if (op.getBias())
-    bias = bind(op.getBias());
-  cosines = bind(op.getCosines());
-  sines = bind(op.getSines());
-  query = bind(op.getQuery());
+    bias = pointers.next(op.getBias());
+  cosines = pointers.next(op.getCosines());
+  sines = pointers.next(op.getSines());
+  query = pointers.next(op.getQuery());
   if (append)
     return;
-  key = bind(op.getKey());
-  value = bind(op.getValue());
+  key = pointers.next(op.getKey());
+  value = pointers.next(op.getValue());
 }
 
 /// A pair of the product, whose first element is in this column.
@@ -155,7 +150,7 @@ void ProjectionEpilogue::storeKeyOrValue(Value row, Value column,
     storePair(isValue ? value : key, row, column, pair);
 }
 
-void ProjectionEpilogue::store(Value row, Value column, ArrayRef<Value> sums) {
+Value ProjectionEpilogue::store(Value row, Value column, ArrayRef<Value> sums) {
   Value first = firstColumn(column), inHead = b.rem(column, half);
   Pair pair = withBias(first, sums);
   b.ifThenElse(
@@ -174,25 +169,26 @@ void ProjectionEpilogue::store(Value row, Value column, ArrayRef<Value> sums) {
                               /*isValue=*/true);
             });
       });
+  return {};
 }
 
-FailureOr<DenseLaunch> kvrm::writeQKVProjectionKernel(
-    QKVProjectionOp op, const std::optional<AppendTarget> &append,
-    StringRef name, gpu::GPUModuleOp module, const DeviceOptions &options) {
+FailureOr<DenseLaunch>
+kvrm::writeQKVProjectionKernel(QKVProjectionOp op, const RowSquares &squares,
+                               const std::optional<AppendTarget> &append,
+                               StringRef name, gpu::GPUModuleOp module,
+                               const DeviceOptions &options) {
   if (!fitsMatrixUnits(getProductOperands(op)))
     return op.emitOpError("is no product for matrix units; run "
                           "kvrm-split-products first");
-  if (op.getGain() && !canNormalizeInKernel(op))
-    return op.emitOpError("normalizes more than ")
-           << kNormalizedBytes
-           << " bytes of input; run kvrm-split-products first";
   ProductLaunch plan = planProduct(getProductOperands(op), op.getColumns() / 2,
                                    /*parts=*/2, options);
   DeviceKernel kernel(module, op.getLoc(), name,
-                      DenseBuffers::of(op, append).size(), plan.threads,
-                      plan.sharedBytes, DeviceRole::Dense,
+                      DenseBuffers::of(op, squares, append).size(),
+                      plan.threads, plan.sharedBytes, DeviceRole::Dense,
                       /*appends=*/append.has_value());
-  ProjectionEpilogue epilogue(op, append, kernel);
-  writeProduct(getProductOperands(op, &kernel), epilogue, kernel, options);
+  PointerCursor pointers(kernel);
+  ProductOperands operands = pointers.nextOperands(op, squares.taken);
+  ProjectionEpilogue epilogue(op, append, kernel, pointers);
+  writeProduct(operands, epilogue, kernel, options);
   return plan.grid;
 }

@@ -154,21 +154,21 @@ func.func @no_step(%x: tensor<33x64xf16>, %w: tensor<48x64xf16>, %init: tensor<3
   return %y : tensor<33x24xf32>
 }
 
-// A norm stays where a kernel can hold it: 32 KiB of input for matrix units, of
-// one or two parts.
+// A norm stays where a kernel takes it: up to 8 rows for matrix units, of one or
+// two parts.
 
 // CHECK-LABEL: func.func @norms
 // CHECK-NOT: kvrm.rms_norm
 // CHECK: kvrm.linear {{.*}} norm(
 // CHECK: %[[N:.*]] = kvrm.rms_norm ins(%{{.*}} : tensor<4x64xf32>, tensor<64xf32>) outs(%{{.*}} : tensor<4x64xf16>)
 // CHECK: kvrm.linear ins(%[[N]], {{.*}} parts 3
-// CHECK: %[[N:.*]] = kvrm.rms_norm ins(%{{.*}} : tensor<5x4096xf32>, tensor<4096xf32>) outs(%{{.*}} : tensor<5x4096xf16>)
+// CHECK: %[[N:.*]] = kvrm.rms_norm ins(%{{.*}} : tensor<9x4096xf32>, tensor<4096xf32>) outs(%{{.*}} : tensor<9x4096xf16>)
 // CHECK: kvrm.linear ins(%[[N]],
 // CHECK-NOT: kvrm.rms_norm
 // CHECK: return
-func.func @norms(%x: tensor<4x64xf32>, %w: tensor<24x64xf16>, %g: tensor<64xf32>, %wide: tensor<5x4096xf32>,
+func.func @norms(%x: tensor<4x64xf32>, %w: tensor<24x64xf16>, %g: tensor<64xf32>, %wide: tensor<9x4096xf32>,
     %w4096: tensor<24x4096xf16>, %g4096: tensor<4096xf32>, %y: tensor<4x24xf32>, %y3: tensor<4x8xf32>,
-    %y5: tensor<5x24xf32>) -> (tensor<4x24xf32>, tensor<4x8xf32>, tensor<5x24xf32>) attributes {kvrm.step} {
+    %y9: tensor<9x24xf32>) -> (tensor<4x24xf32>, tensor<4x8xf32>, tensor<9x24xf32>) attributes {kvrm.step} {
   %a = kvrm.linear ins(%x, %w : tensor<4x64xf32>, tensor<24x64xf16>) norm(%g : tensor<64xf32>) epsilon 1.0e-5
       outs(%y : tensor<4x24xf32>) {
   ^bb0(%sum: f32):
@@ -181,10 +181,10 @@ func.func @norms(%x: tensor<4x64xf32>, %w: tensor<24x64xf16>, %g: tensor<64xf32>
     %v = arith.mulf %s, %s2 : f32
     kvrm.yield %v : f32
   } -> tensor<4x8xf32>
-  %c = kvrm.linear ins(%wide, %w4096 : tensor<5x4096xf32>, tensor<24x4096xf16>) norm(%g4096 : tensor<4096xf32>)
-      epsilon 1.0e-5 outs(%y5 : tensor<5x24xf32>) {
+  %c = kvrm.linear ins(%wide, %w4096 : tensor<9x4096xf32>, tensor<24x4096xf16>) norm(%g4096 : tensor<4096xf32>)
+      epsilon 1.0e-5 outs(%y9 : tensor<9x24xf32>) {
   ^bb0(%sum: f32):
     kvrm.yield %sum : f32
-  } -> tensor<5x24xf32>
-  return %a, %b, %c : tensor<4x24xf32>, tensor<4x8xf32>, tensor<5x24xf32>
+  } -> tensor<9x24xf32>
+  return %a, %b, %c : tensor<4x24xf32>, tensor<4x8xf32>, tensor<9x24xf32>
 }

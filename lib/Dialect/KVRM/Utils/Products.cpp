@@ -27,9 +27,7 @@ template <typename OpT> static bool hasProductShapeImpl(OpT op) {
 }
 
 template <typename OpT> static bool canNormalizeImpl(OpT op) {
-  constexpr int64_t elementBytes = 2;
-  return fitsMatrixUnitsImpl(op) &&
-         op.getRows() * op.getDepth() * elementBytes <= kNormalizedBytes;
+  return fitsMatrixUnitsImpl(op) && op.getRows() <= kNormalizedRows;
 }
 
 bool kvrm::hasProductShape(LinearOp op) { return hasProductShapeImpl(op); }

@@ -20,10 +20,11 @@ inline constexpr int64_t kStreamedRows = 32;
 /// Most parts of a linear that one tile of matrix units can hold rows of.
 inline constexpr int64_t kTileParts = 2;
 
-/// Bytes of normalized input that a kernel keeps in shared memory beside the
-/// weights that it streams. Every block normalizes all of it: with more, a
-/// kernel for the norm is ahead (docs/gpu-dense.md).
-inline constexpr int64_t kNormalizedBytes = 32 * 1024;
+/// Rows of activations up to which the norm in front of a product is its
+/// kernel's work. It reads them in f32, twice the bytes of normalized ones, for
+/// all tiles that it has room for at once: with more a kernel for the norm is
+/// ahead (docs/gpu-dense.md).
+inline constexpr int64_t kNormalizedRows = 8;
 
 /// Whether operands are what matrix units take: f16 or bf16, what the product
 /// reads and the weight the same; a depth of whole slices of 32.
@@ -34,8 +35,8 @@ bool hasMatrixUnitShape(QKVProjectionOp op);
 bool hasProductShape(LinearOp op);
 bool hasProductShape(QKVProjectionOp op);
 
-/// Whether a kernel of a GPU has room for the norm in front of a product that
-/// matrix units take. Says nothing of a product without a norm.
+/// Whether a kernel of a GPU takes a product together with the norm in front of
+/// it. Says nothing of a product without a norm.
 bool canNormalizeInKernel(LinearOp op);
 bool canNormalizeInKernel(QKVProjectionOp op);
 
