@@ -93,11 +93,6 @@ struct ProductShape {
 
   int64_t chooseTileRows() const;
   int64_t chooseTilesAtOnce() const;
-  /// Rows of the weight that the busiest of the blocks has.
-  int64_t mostRows(int64_t tileRows) const {
-    int64_t tiles = llvm::divideCeil(columns * parts, tileRows);
-    return llvm::divideCeil(tiles, kProcessors) * tileRows;
-  }
   /// Of many activation rows, the first of the next tile are loaded before this
   /// one is done: 6.33 ms a step for 6.49 at 32 rows of an 8B shape, but 5.53
   /// for 5.47 at 8 (each of a call of its own). Ahead of a norm they are on
@@ -228,15 +223,11 @@ bool kvrm::fitsMatrixUnits(const ProductOperands &operands) {
          operands.weight.type.getLayout().isIdentity();
 }
 
-/// A tile of 32 rows reads the input half as often as two of 16, and longer
-/// rows of a chunk are what is good about 16. With more activation rows than
-/// one matrix operation takes the former counts, unless it leaves the blocks
-/// less even shares.
+/// With up to 16 rows of activations a chunk of a tile of 16 rows has copies of
+/// 2 KB, and there are registers for the sums of many tiles. With more it would
+/// be shorter, and tiles of 32 rows read the input half as often.
 int64_t ProductShape::chooseTileRows() const {
-  if (columnTiles() == 1)
-    return kMatrixRows;
-  bool isEven = mostRows(2 * kMatrixRows) <= mostRows(kMatrixRows);
-  return columnTiles() > 2 || isEven ? 2 * kMatrixRows : kMatrixRows;
+  return columnTiles() > 2 ? 2 * kMatrixRows : kMatrixRows;
 }
 
 /// As many as there are registers for, in passes of about the same length.

@@ -49,7 +49,8 @@ static bool onlyReads(Operation *op, Value root) {
 static bool canMakeSquares(LinearOp op) {
   auto output = cast<MemRefType>(op.getOutput().getType());
   return op.getParts() == 1 && output.getElementType().isF32() &&
-         output.getLayout().isIdentity() && fitsMatrixUnits(getProductOperands(op));
+         output.getLayout().isIdentity() &&
+         fitsMatrixUnits(getProductOperands(op));
 }
 
 /// The product that stores all that `op` reads as its input, if one does.

@@ -9,8 +9,8 @@
 // A norm in front of a product needs one number of each whole row, the sum of
 // its squares. The product that stores the rows has them in registers: each of
 // its tiles adds up the squares of its columns, and the product behind the norm
-// adds up the tiles' sums. So no kernel goes over the rows ahead of it, and each
-// element is normalized where it is used.
+// adds up the tiles' sums. So no kernel goes over the rows ahead of it, and
+// each element is normalized where it is used.
 //
 //===----------------------------------------------------------------------===//
 
@@ -23,8 +23,8 @@
 
 namespace mlir::kvrm {
 
-/// Buffers of f32 [M, parts]: sums of the squares of M rows, each of some of the
-/// columns. Null where a product has none.
+/// Buffers of f32 [M, parts]: sums of the squares of M rows, each of some of
+/// the columns. Null where a product has none.
 struct RowSquares {
   Value taken; ///< of the input, for the norm in front
   Value made;  ///< of the output
@@ -37,9 +37,9 @@ struct RowSquares {
   }
 };
 
-/// The squares of the products of a step, on buffers, for all that have a norm in
-/// front and a product that stores their rows. From others, and from those of
-/// too many rows, the norm is taken out, a kvrm.rms_norm of its own.
+/// The squares of the products of a step, on buffers, for all that have a norm
+/// in front and a product that stores their rows. From others, and from those
+/// of too many rows, the norm is taken out, a kvrm.rms_norm of its own.
 llvm::DenseMap<Operation *, RowSquares>
 shareRowSquares(func::FuncOp step, const DeviceOptions &options);
 
