@@ -454,7 +454,7 @@ def SplitProductsPass : Pass<"kvrm-split-products", "::mlir::ModuleOp"> {
     A `kvrm.qkv_projection` is split the same way, the product in f32; and
     whatever its rows where matrix units do not take it, since no other kernel
     runs one. A norm becomes a `kvrm.rms_norm` of its own in front of a product
-    for a library, and of one whose normalized input is more than 32 KiB, or
+    for a library, and of one of more than 8 rows, or
     that matrix units do not take.
   }];
   let options = [
