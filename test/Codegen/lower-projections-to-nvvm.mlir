@@ -99,7 +99,9 @@ func.func @biased(%x: memref<2x64xf32>, %w: memref<512x64xf16>, %g: memref<64xf3
 
 // CHECK: llvm.func @[[$QKV]](
 // CHECK-SAME: i64, %{{[^:]+}}: i64)
-// CHECK: cp.async.bulk.shared::cluster
+// Nobody else reads these weights.
+// CHECK: createpolicy.fractional.L2::evict_first.b64
+// CHECK: cp.async.bulk.shared::cluster{{.*}}.L2::cache_hint
 // CHECK: nvvm.griddepcontrol wait
 // CHECK: nvvm.mma.sync
 // SM80: llvm.func @qkv_1(

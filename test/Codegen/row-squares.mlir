@@ -3,6 +3,7 @@
 
 // A product whose rows are normalized in front of others adds up their squares,
 // a number a row and tile of 16 columns; those take the squares of their input.
+// Up to 8 rows.
 
 !session = !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 64, page = 16, element = f16, layout = swizzled>>
 !desc = !kvrm.descriptor<rows = 2, queries = 1, pages = 4>
@@ -13,26 +14,26 @@ kvrm.kernel @append heads 2 io f16 tile <q = 1, kv = 16> transport <native> on !
 }
 
 // CHECK-LABEL: func.func @shared(
-// CHECK-SAME: %[[X:[^:]+]]: memref<2x64xf16>
-// CHECK: %[[H:.*]] = memref.alloc() : memref<2x96xf32>
-// CHECK: %[[S:.*]] = memref.alloc() : memref<2x6xf32>
-// CHECK: kvrm.device_dispatch @kvrm_kernels::@[[$MAKER:linear_[0-9]+]] {{.*}} ins(%[[X]], {{.*}}) outs(%[[H]], %[[S]] : memref<2x96xf32>, memref<2x6xf32>)
+// CHECK-SAME: %[[X:[^:]+]]: memref<8x64xf16>
+// CHECK: %[[H:.*]] = memref.alloc() : memref<8x96xf32>
+// CHECK: %[[S:.*]] = memref.alloc() : memref<8x6xf32>
+// CHECK: kvrm.device_dispatch @kvrm_kernels::@[[$MAKER:linear_[0-9]+]] {{.*}} ins(%[[X]], {{.*}}) outs(%[[H]], %[[S]] : memref<8x96xf32>, memref<8x6xf32>)
 // Nothing stands in front of either, and both take the same squares.
-// CHECK-NEXT: kvrm.device_dispatch @kvrm_kernels::@[[$TAKER:linear_[0-9]+]] {{.*}} ins(%[[H]], %{{[^ ]+}}, %{{[^ ]+}}, %[[S]] : memref<2x96xf32>, memref<48x96xf16>, memref<96xf32>, memref<2x6xf32>) outs(%{{[^ ]+}} : memref<2x48xf32>)
+// CHECK-NEXT: kvrm.device_dispatch @kvrm_kernels::@[[$TAKER:linear_[0-9]+]] {{.*}} ins(%[[H]], %{{[^ ]+}}, %{{[^ ]+}}, %[[S]] : memref<8x96xf32>, memref<48x96xf16>, memref<96xf32>, memref<8x6xf32>) outs(%{{[^ ]+}} : memref<8x48xf32>)
 // CHECK-NEXT: kvrm.device_dispatch @kvrm_kernels::@[[$TAKER]] {{.*}} ins(%[[H]], %{{[^ ]+}}, %{{[^ ]+}}, %[[S]] :
 // CHECK-NOT: norm_
 // CHECK: return
-func.func @shared(%x: memref<2x64xf16>, %w: memref<96x64xf16>, %v: memref<48x96xf16>, %g: memref<96xf32>, %y: memref<2x48xf32>, %z: memref<2x48xf32>) attributes {kvrm.step} {
-  %h = memref.alloc() : memref<2x96xf32>
-  kvrm.linear ins(%x, %w : memref<2x64xf16>, memref<96x64xf16>) outs(%h : memref<2x96xf32>) {
+func.func @shared(%x: memref<8x64xf16>, %w: memref<96x64xf16>, %v: memref<48x96xf16>, %g: memref<96xf32>, %y: memref<8x48xf32>, %z: memref<8x48xf32>) attributes {kvrm.step} {
+  %h = memref.alloc() : memref<8x96xf32>
+  kvrm.linear ins(%x, %w : memref<8x64xf16>, memref<96x64xf16>) outs(%h : memref<8x96xf32>) {
   ^bb0(%sum: f32):
     kvrm.yield %sum : f32
   }
-  kvrm.linear ins(%h, %v : memref<2x96xf32>, memref<48x96xf16>) norm(%g : memref<96xf32>) epsilon 1.0e-5 outs(%y : memref<2x48xf32>) {
+  kvrm.linear ins(%h, %v : memref<8x96xf32>, memref<48x96xf16>) norm(%g : memref<96xf32>) epsilon 1.0e-5 outs(%y : memref<8x48xf32>) {
   ^bb0(%sum: f32):
     kvrm.yield %sum : f32
   }
-  kvrm.linear ins(%h, %v : memref<2x96xf32>, memref<48x96xf16>) norm(%g : memref<96xf32>) epsilon 1.0e-5 outs(%z : memref<2x48xf32>) {
+  kvrm.linear ins(%h, %v : memref<8x96xf32>, memref<48x96xf16>) norm(%g : memref<96xf32>) epsilon 1.0e-5 outs(%z : memref<8x48xf32>) {
   ^bb0(%sum: f32):
     kvrm.yield %sum : f32
   }

@@ -6,9 +6,9 @@ history that is given: that no session can be told. The structures are those of
 kvrm/runtime/abi."""
 
 import ctypes
-import json
 import os
 
+import harness
 import numpy as np
 from llama import round_to
 
@@ -90,8 +90,7 @@ class CompiledStep:
     """What calls of either mode share. A step runs on the calling thread."""
 
     def __init__(self, package):
-        with open(os.path.join(package, "manifest.json")) as file:
-            self.manifest = json.load(file)
+        self.manifest = harness.manifest(package)
         self.library = ctypes.CDLL(os.path.join(package, "code.so"))
         self.entry = next(
             e for e in self.manifest["entries"] if e["name"] == "decode_step"

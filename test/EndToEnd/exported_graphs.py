@@ -182,8 +182,7 @@ def compare_with_framework(graph, package, make_step):
 
 
 def compare_with_reference(tools, package, model, rng):
-    with open(os.path.join(package, "manifest.json")) as file:
-        element = json.load(file)["cache"]["element"]
+    element = harness.manifest(package)["cache"]["element"]
     sequences = [rng.integers(0, VOCABULARY, n).tolist() for n in (11, 7, 3)]
     prompts = [6, 3, 1]
     logits = tools.path("logits.npy")

@@ -31,6 +31,12 @@ def run(arguments):
     return done.stdout
 
 
+def manifest(package):
+    """What a package says of itself."""
+    with open(os.path.join(package, "manifest.json"), encoding="utf-8") as file:
+        return json.load(file)
+
+
 def joined(ids):
     return ",".join(map(str, ids))
 

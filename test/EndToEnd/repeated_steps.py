@@ -14,7 +14,6 @@ process: set KVRM_CUBLASLT=none.
     repeated_steps.py --work /tmp/repeated [--package l8.kvrm ...] [--runs 8]
 """
 
-import json
 import os
 import random
 
@@ -44,8 +43,7 @@ def difference(first, other):
 
 def repeat(tools, report, package, runs, seed):
     generator = random.Random(seed)
-    with open(os.path.join(package, "manifest.json"), encoding="utf-8") as file:
-        manifest = json.load(file)
+    manifest = harness.manifest(package)
     vocabulary = manifest["model"]["vocabulary"]
     sequences = [
         [generator.randrange(vocabulary) for _ in range(generator.randint(12, 90))]
@@ -54,14 +52,13 @@ def repeat(tools, report, package, runs, seed):
     prompts = [generator.randint(1, len(ids) - 1) for ids in sequences]
     for what, lengths in (("prompts", prompts), ("tokens", [1] * len(sequences))):
         path = tools.path("logits.npy")
-        first = None
-        for run in range(runs):
+        tools.score(package, sequences, lengths, logits=path)
+        first = np.load(path)
+        for run in range(2, runs + 1):
             tools.score(package, sequences, lengths, logits=path)
-            logits = np.load(path)
-            first = logits if first is None else first
-            found = difference(first, logits)
+            found = difference(first, np.load(path))
             report.check(
-                not found, f"{os.path.basename(package)}, {what} first, run {run + 1}: {found}"
+                not found, f"{os.path.basename(package)}, {what} first, run {run}: {found}"
             )
 
 

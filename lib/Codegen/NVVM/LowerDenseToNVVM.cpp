@@ -207,19 +207,11 @@ static Operation *findOtherUser(Value buffer, Operation *op) {
           getExtentBytes(cast<MemRefType>(place->root.getType())))
     return nullptr;
   Operation *found = nullptr;
-  SmallVector<Value> views = {place->root};
-  while (!views.empty()) {
-    Value view = views.pop_back_val();
-    for (Operation *user : view.getUsers()) {
-      if (isa<ViewLikeOpInterface>(user)) {
-        llvm::append_range(views, user->getResults());
-        continue;
-      }
-      if (user != op && found && user != found)
-        return nullptr;
-      if (user != op)
-        found = user;
-    }
+  for (Operation *user : getBufferUsers(place->root)) {
+    if (user != op && found && user != found)
+      return nullptr;
+    if (user != op)
+      found = user;
   }
   return found;
 }

@@ -385,8 +385,10 @@ void ProductWriter::copyChunk(Value tile, Value chunk, Value stage) {
     Value target = b.add(
         b.add(shared, shape.ringAt()),
         b.add(b.mul(stage, shape.stageBytes()), b.mul(lane, shape.pitch())));
-    b.bulkCopy(target, source, bytes, fullBarrier(stage),
-               DeviceBuilder::Reuse::None);
+    // Blocks of other rows read the same weights.
+    auto reuse = shape.rows > kMaxBlockRows ? DeviceBuilder::Reuse::Some
+                                            : DeviceBuilder::Reuse::None;
+    b.bulkCopy(target, source, bytes, fullBarrier(stage), reuse);
   });
 }
 

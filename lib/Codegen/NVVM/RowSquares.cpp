@@ -19,17 +19,11 @@
 using namespace mlir;
 using namespace mlir::kvrm;
 
-/// All that uses an allocation in its block, by whatever view, in order.
+/// All that uses an allocation, as ops of its block, in order.
 static SmallVector<Operation *> usersOf(Value root) {
-  SmallVector<Operation *> users;
-  SmallVector<Value> views = {root};
-  while (!views.empty())
-    for (Operation *user : views.pop_back_val().getUsers()) {
-      if (isa<ViewLikeOpInterface>(user))
-        llvm::append_range(views, user->getResults());
-      else
-        users.push_back(root.getParentBlock()->findAncestorOpInBlock(*user));
-    }
+  SmallVector<Operation *> users = getBufferUsers(root);
+  for (Operation *&user : users)
+    user = root.getParentBlock()->findAncestorOpInBlock(*user);
   llvm::sort(users, [](Operation *lhs, Operation *rhs) {
     return lhs != rhs && lhs->isBeforeInBlock(rhs);
   });
@@ -74,19 +68,6 @@ static LinearOp findMaker(Operation *op, Value input) {
   return {};
 }
 
-/// Normalizes the input to a buffer of its own.
-template <typename OpT> static void takeNormOut(OpT op) {
-  ImplicitLocOpBuilder b(op.getLoc(), op);
-  auto type = MemRefType::get({op.getRows(), op.getDepth()},
-                              getElementTypeOrSelf(op.getWeight()));
-  Value normalized = memref::AllocOp::create(b, type);
-  RmsNormOp::create(b, /*result=*/Type(), op.getInput(), op.getGain(),
-                    normalized, op.getEpsilonAttr());
-  op.getInputMutable().assign(normalized);
-  op.getGainMutable().clear();
-  op.removeEpsilonAttr();
-}
-
 namespace {
 class SquaresPlanner {
 public:
@@ -97,12 +78,16 @@ public:
         !fitsMatrixUnits(getProductOperands(op)))
       return;
     LinearOp maker;
-    if (op.getRows() <= kNormalizedRows)
+    if (canNormalizeInKernel(op))
       maker = findMaker(op, op.getInput());
-    if (maker)
+    if (maker) {
       squares[op].taken = madeBy(maker);
-    else
-      takeNormOut(op);
+      return;
+    }
+    auto type = MemRefType::get({op.getRows(), op.getDepth()},
+                                getElementTypeOrSelf(op.getWeight()));
+    OpBuilder b(op);
+    takeNormOut(op, memref::AllocOp::create(b, op.getLoc(), type));
   }
 
   llvm::DenseMap<Operation *, RowSquares> squares;

@@ -29,12 +29,7 @@ template <typename OpT> RmsNormOp takeNormOut(OpT op) {
   const int64_t dims[] = {op.getRows(), op.getDepth()};
   Value init =
       tensor::EmptyOp::create(b, dims, getElementTypeOrSelf(op.getWeight()));
-  auto norm = RmsNormOp::create(b, init.getType(), op.getInput(), op.getGain(),
-                                init, op.getEpsilonAttr());
-  op.getInputMutable().assign(norm.getResult());
-  op.getGainMutable().clear();
-  op.removeEpsilonAttr();
-  return norm;
+  return takeNormOut(op, init);
 }
 
 } // namespace mlir::kvrm

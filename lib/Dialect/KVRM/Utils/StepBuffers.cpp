@@ -68,6 +68,19 @@ FailureOr<BufferPlace> kvrm::findBuffer(Value buffer, Operation *user) {
   return place;
 }
 
+SmallVector<Operation *> kvrm::getBufferUsers(Value root) {
+  SmallVector<Operation *> users;
+  SmallVector<Value> views = {root};
+  while (!views.empty())
+    for (Operation *user : views.pop_back_val().getUsers()) {
+      if (isa<ViewLikeOpInterface>(user))
+        llvm::append_range(views, user->getResults());
+      else
+        users.push_back(user);
+    }
+  return users;
+}
+
 int64_t kvrm::getExtentBytes(MemRefType type) {
   SmallVector<int64_t> strides = type.getStridesAndOffset().first;
   int64_t last = 0;

@@ -454,8 +454,8 @@ def SplitProductsPass : Pass<"kvrm-split-products", "::mlir::ModuleOp"> {
     A `kvrm.qkv_projection` is split the same way, the product in f32; and
     whatever its rows where matrix units do not take it, since no other kernel
     runs one. A norm becomes a `kvrm.rms_norm` of its own in front of a product
-    for a library, and of one of more than 8 rows, or
-    that matrix units do not take.
+    for a library, of one of more than 8 rows, and of one that matrix units do
+    not take.
   }];
   let options = [
     Option<"rows", "rows", "int64_t", /*default=*/"kStreamedRows",

@@ -40,6 +40,21 @@ bool hasProductShape(QKVProjectionOp op);
 bool canNormalizeInKernel(LinearOp op);
 bool canNormalizeInKernel(QKVProjectionOp op);
 
+/// Puts a kvrm.rms_norm in front of a product that has a norm, which then has
+/// none. `init` is what it stores to, a buffer or a tensor of the weight's
+/// element.
+template <typename OpT> RmsNormOp takeNormOut(OpT op, Value init) {
+  OpBuilder b(op);
+  bool isTensor = isa<TensorType>(init.getType());
+  auto norm =
+      RmsNormOp::create(b, op.getLoc(), isTensor ? init.getType() : Type(),
+                        op.getInput(), op.getGain(), init, op.getEpsilonAttr());
+  op.getInputMutable().assign(isTensor ? norm.getResult() : init);
+  op.getGainMutable().clear();
+  op.removeEpsilonAttr();
+  return norm;
+}
+
 /// Whether a library's product is all there is: no norm, and a body that
 /// gives the sum to an f32 output or rounds it to one of the input's element,
 /// or adds it to the one extra, all of [M, N] in f32. Says nothing of shapes.

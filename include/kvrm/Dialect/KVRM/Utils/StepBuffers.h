@@ -42,6 +42,10 @@ struct BufferPlace {
 /// the distance is not static.
 llvm::FailureOr<BufferPlace> findBuffer(Value buffer, Operation *user);
 
+/// All ops that use an allocation, by whatever view, but the views; an op that
+/// uses several of them is there as often.
+llvm::SmallVector<Operation *> getBufferUsers(Value root);
+
 /// Bytes from the first element of a static buffer to the end of its last.
 int64_t getExtentBytes(MemRefType type);
 
