@@ -8,6 +8,8 @@
 
 #include "kvrm/Frontend/Model.h"
 
+#include "kvrm/Frontend/BlockCodes.h"
+
 #include "kvrm/runtime/abi/limits.h"
 #include "kvrm/runtime/abi/model.h"
 
@@ -27,6 +29,16 @@ WeightSource::~WeightSource() = default;
 
 void WeightSource::readBlocks(int64_t, int64_t, uint8_t *) const {
   llvm_unreachable("no blocks");
+}
+
+void WeightSource::readCodes(int64_t row, BlockCodes *out) const {
+  BlockFormat format = *blockFormat();
+  const GGMLTypeInfo &info = infoOf(typeOf(format));
+  int64_t blocks = cols() / info.blockElements;
+  std::vector<uint8_t> bytes(static_cast<size_t>(blocks * info.blockBytes));
+  readBlocks(row, row + 1, bytes.data());
+  for (int64_t b = 0; b < blocks; ++b)
+    unpackBlock(format, bytes.data() + b * info.blockBytes, out[b]);
 }
 
 const WeightSource *DecoderModel::lookup(StringRef name) const {

@@ -22,6 +22,8 @@ using llvm::StringRef;
 
 /// Whether the runs that a rank has of a weight can be seeded one by one.
 static bool canSeed(const WeightLayout &layout) {
+  if (layout.blocks && shapeOf(*layout.blocks).hasSubScales)
+    return false;
   if (layout.slices.isWhole() || layout.slices.isOfColumns)
     return true;
   int64_t rowBytes = layout.cols * sizeOf(layout.type);
@@ -109,6 +111,10 @@ void kvrm::writeSeeds(llvm::raw_ostream &os, const DecoderModel &model,
               out.attribute("first", run.first);
               out.attribute("pitch", run.pitch);
             }
+            if (layout.blocks)
+              out.attribute("blocks",
+                            kvrmblocks::kBlockFormatNames[static_cast<size_t>(
+                                *layout.blocks)]);
             out.attribute("center", values.center);
             out.attribute("width", values.width);
           });

@@ -11,6 +11,7 @@
 #include "kvrm/Codegen/Passes.h"
 #include "kvrm/Conversion/Passes.h"
 #include "kvrm/Dialect/KVRM/Transforms/Passes.h"
+#include "kvrm/Dialect/KVRM/Utils/Products.h"
 #include "kvrm/runtime/abi/pool.h"
 
 #include "mlir/Conversion/Passes.h"
@@ -168,7 +169,7 @@ void kvrm::buildNVVMKernelsPipeline(OpPassManager &pm,
   if (!options.dense)
     return;
   // Row-major: a copy of a tile is one of each of its rows.
-  pm.addPass(createPackWeightsPass({/*panel=*/0, /*blockPanel=*/0}));
+  pm.addPass(createPackWeightsPass({/*panel=*/0, /*blockPanel=*/kMatrixPanel}));
   pm.addPass(createBufferizeStepPass());
   pm.addPass(createSampleOnDevicePass());
 }

@@ -10,6 +10,8 @@
 
 #include "JsonReader.h"
 #include "kvrm/runtime/host/ThreadPool.h"
+#include "kvrm/runtime/support/BlockRecord.h"
+#include "kvrm/runtime/support/SeededCodes.h"
 
 #include <algorithm>
 #include <atomic>
@@ -18,6 +20,8 @@
 #include <unistd.h>
 
 using namespace kvrm;
+using kvrmblocks::BlockFormat;
+using kvrmblocks::kBlockFormatNames;
 
 //===----------------------------------------------------------------------===//
 // seeds.json
@@ -55,6 +59,29 @@ static float readFloat(ObjectReader &fields, const char *key) {
   return 0;
 }
 
+/// The blocks that a tensor is in, if it says so.
+static void readBlocks(ObjectReader &fields, SeededTensor &tensor) {
+  if (!fields.has("blocks"))
+    return;
+  auto format = static_cast<BlockFormat>(
+      fields.oneOf("blocks", std::to_array(kBlockFormatNames)));
+  if (!fields.isOk())
+    return;
+  kvrmblocks::BlockShape shape = kvrmblocks::shapeOf(format);
+  if (shape.hasSubScales)
+    fields.fail("blocks", "have sub-scales, which no seed makes");
+  else if (tensor.rowPanel == 0)
+    fields.fail("row_panel", "is 0, of a tensor in blocks");
+  else if (tensor.cols % shape.elements != 0)
+    fields.fail("cols", std::to_string(tensor.cols) +
+                            " are not whole blocks of " +
+                            std::to_string(shape.elements));
+  else if (tensor.first != 0 || tensor.pitch != tensor.cols)
+    fields.fail("pitch", "is of a slice, of a tensor in blocks");
+  else
+    tensor.blocks = shape;
+}
+
 static SeededTensor readTensor(ObjectReader &fields) {
   SeededTensor tensor;
   tensor.element = static_cast<SeededTensor::Element>(
@@ -71,6 +98,7 @@ static SeededTensor readTensor(ObjectReader &fields) {
     tensor.first = fields.integer("first", 0, maxFileBytes);
   tensor.values.center = readFloat(fields, "center");
   tensor.values.width = readFloat(fields, "width");
+  readBlocks(fields, tensor);
   return tensor;
 }
 
@@ -149,7 +177,7 @@ Expected<WeightSeeds> kvrm::parseSeeds(std::string_view text,
 //===----------------------------------------------------------------------===//
 
 namespace {
-/// Stored elements [begin, end) of a tensor.
+/// Stored elements [begin, end) of a tensor, or records.
 struct Piece {
   const SeededTensor *tensor;
   int64_t begin, end;
@@ -171,8 +199,35 @@ static void storeElement(const SeededTensor &tensor, int64_t index, float value,
   std::memcpy(at, &half, sizeof(half));
 }
 
+/// Record `index` of a tensor in blocks. Rows that the last panel lacks stay
+/// zeros, as the memory is.
+static void growRecord(const SeededTensor &tensor, int64_t index,
+                       uint8_t *base) {
+  const kvrmblocks::BlockShape &shape = *tensor.blocks;
+  const SeededCodes codes(tensor.values, shape);
+  BlockRecord record(shape, tensor.rowPanel,
+                     base + tensor.offset +
+                         index * shape.recordBytes(tensor.rowPanel));
+  int64_t firstRow = index / tensor.recordsOfRow() * tensor.rowPanel;
+  int64_t firstColumn = index % tensor.recordsOfRow() * shape.elements;
+  int64_t rows = std::min(tensor.rowPanel, tensor.rows - firstRow);
+  for (int64_t row = 0; row < rows; ++row) {
+    int64_t first = (firstRow + row) * tensor.cols + firstColumn;
+    for (int64_t i = 0; i < shape.elements; ++i)
+      record.setCode(row, i, codes.code(first + i));
+    record.setScale(row, codes.scale);
+    if (shape.hasMinima)
+      record.setMinimum(row, codes.minimum);
+  }
+}
+
 static void growPiece(const Piece &piece, uint8_t *base) {
   const SeededTensor &tensor = *piece.tensor;
+  if (tensor.blocks) {
+    for (int64_t index = piece.begin; index < piece.end; ++index)
+      growRecord(tensor, index, base);
+    return;
+  }
   for (int64_t index = piece.begin; index < piece.end; ++index) {
     int64_t row = 0, column = index; // of contiguous values
     if (tensor.rowPanel == 0 && tensor.pitch != tensor.cols) {
@@ -209,10 +264,13 @@ Expected<AlignedBuffer> kvrm::growWeights(const WeightSeeds &seeds,
                 static_cast<size_t>(copy.bytes));
   std::vector<Piece> pieces;
   for (const SeededTensor &tensor : seeds.tensors) {
-    int64_t elements = tensor.paddedRows() * tensor.cols;
-    for (int64_t begin = 0; begin < elements; begin += pieceElements)
-      pieces.push_back(
-          {&tensor, begin, std::min(begin + pieceElements, elements)});
+    int64_t elements = tensor.paddedRows() * tensor.cols, each = pieceElements;
+    if (tensor.blocks) {
+      elements = tensor.records();
+      each /= tensor.blocks->elements * tensor.rowPanel;
+    }
+    for (int64_t begin = 0; begin < elements; begin += each)
+      pieces.push_back({&tensor, begin, std::min(begin + each, elements)});
   }
   std::atomic<size_t> next = 0;
   auto work = [&] {

@@ -9,11 +9,13 @@
 #ifndef KVRM_RUNTIME_PACKAGE_SEEDEDWEIGHTS_H
 #define KVRM_RUNTIME_PACKAGE_SEEDEDWEIGHTS_H
 
+#include "kvrm/runtime/abi/block_format.h"
 #include "kvrm/runtime/support/Memory.h"
 #include "kvrm/runtime/support/SeededValues.h"
 #include "kvrm/runtime/support/Status.h"
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -35,12 +37,22 @@ struct SeededTensor {
   int64_t first = 0;
   int64_t pitch = 0;
 
+  /// In blocks, whatever `element` says: records of `rowPanel` rows, of a
+  /// format without sub-scales.
+  std::optional<kvrmblocks::BlockShape> blocks;
+
   int64_t elementBytes() const { return element == Element::F32 ? 4 : 2; }
   /// Rows as stored: those that the last panel lacks are zeros.
   int64_t paddedRows() const {
     return rowPanel > 0 ? (rows + rowPanel - 1) / rowPanel * rowPanel : rows;
   }
-  int64_t bytes() const { return paddedRows() * cols * elementBytes(); }
+  int64_t bytes() const {
+    return blocks ? records() * blocks->recordBytes(rowPanel)
+                  : paddedRows() * cols * elementBytes();
+  }
+  /// Of a tensor in blocks.
+  int64_t records() const { return paddedRows() / rowPanel * recordsOfRow(); }
+  int64_t recordsOfRow() const { return cols / blocks->elements; }
 };
 
 /// A run of bytes of weights.safetensors, for weights that have no seed.

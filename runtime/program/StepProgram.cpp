@@ -464,7 +464,8 @@ Status Checker::checkProductArgs(const kvrm_program_command &command,
       return corrupt(matrix.name, ": ", parts...);
     };
     bool isLogits = i == 0 && arg.base == KVRM_BASE_LOGITS && bounds.hasLogits;
-    if (arg.base != matrix.base && !isLogits)
+    bool isUnpacked = i == 2 && arg.base == KVRM_BASE_ARENA;
+    if (arg.base != matrix.base && !isLogits && !isUnpacked)
       return wrong("base ", arg.base, " is not ", matrix.base);
     if (isLogits && arg.offset != 0)
       return wrong("a product writes all logits");
@@ -478,6 +479,8 @@ Status Checker::checkProductArgs(const kvrm_program_command &command,
   }
   if (overlap(args[0], args[1]))
     return corrupt("its out and its in overlap");
+  if (overlap(args[0], args[2]))
+    return corrupt("its out and its weight overlap");
   if (args.size() == 4 && args[3].offset != args[0].offset &&
       overlap(args[0], args[3]))
     return corrupt("its out and its addend overlap and are not one");

@@ -90,9 +90,9 @@ static std::string writePtx() {
                      parameters +
                      R"X()
 {
-  .reg .pred %p<2>;
-  .reg .b32 %r<9>;
-  .reg .b64 %d<5>;
+  .reg .pred %p<3>;
+  .reg .b32 %r<12>;
+  .reg .b64 %d<7>;
 )X" + toy::commitPtx +
                      "}\n";
   for (const char *name : {"append", "attend_workqueue", "attend_cluster"})

@@ -114,7 +114,7 @@ TEST_F(Packages, ManifestFieldsAreChecked) {
   const Broken cases[] = {
       {"/format", "zip", "M: format: 'zip' is not one of kvrm-package"},
       {"/abi_version", 1,
-       "M: abi_version: 1 is not this runtime's 10; compile the model again"},
+       "M: abi_version: 1 is not this runtime's 11; compile the model again"},
       {"/abi_version", "1", "M: abi_version: is not an integer"},
       {"/producer", 1, "M: producer: is not a string"},
       {"/producer", std::string(2000, 'x'),

@@ -182,4 +182,80 @@ TEST(SeededWeights, MoreThanTheMachineHas) {
             StatusCode::ResourceExhausted);
 }
 
+/// A matrix of 3 x 64 in blocks of Q4_1, panels of 2 rows.
+json blockSeeds() {
+  return {{"bytes", 192},
+          {"tensors",
+           {{{"name", "blocks"},
+             {"element", "f16"},
+             {"blocks", "q4_1"},
+             {"rows", 3},
+             {"cols", 64},
+             {"row_panel", 2},
+             {"offset", 0},
+             {"stream", "00000000000000ff"},
+             {"center", 0.0},
+             {"width", 0.5}}}},
+          {"copies", json::array()}};
+}
+
+TEST(SeededBlocks, RecordsHaveTheCodesOfTheStream) {
+  json json = blockSeeds();
+  Expected<WeightSeeds> seeds = parseSeeds(json.dump(), "S", 0);
+  ASSERT_TRUE(seeds) << seeds.status().message();
+  // 2 panels x 2 blocks of 32 bytes of codes, 4 of scales, 4 of minima.
+  EXPECT_EQ(seeds->tensors.front().bytes(), 160);
+  Expected<AlignedBuffer> weights = growWeights(*seeds, {});
+  ASSERT_TRUE(weights) << weights.status().message();
+  for (int64_t row = 0; row < 3; ++row)
+    for (int64_t column = 0; column < 64; ++column) {
+      int64_t record = (row / 2 * 2 + column / 32) * 40, e = column % 32;
+      auto byte = valueAt<uint8_t>(*weights, record + e % 16 / 4 * 8 +
+                                                 row % 2 * 4 + e % 4);
+      uint64_t bits = SeededValues::bitsAt(0xff, row * 64 + column);
+      EXPECT_EQ(e < 16 ? byte & 15 : byte >> 4, bits >> 60);
+      EXPECT_EQ(valueAt<uint16_t>(*weights, record + 32 + row % 2 * 2),
+                roundToF16(0.0625f));
+      EXPECT_EQ(valueAt<uint16_t>(*weights, record + 36 + row % 2 * 2),
+                roundToF16(-0.5f));
+    }
+  // The row that the last panel lacks.
+  for (int64_t record : {80, 120})
+    for (int64_t at : {4, 12, 20, 28, 34, 38})
+      EXPECT_EQ(valueAt<uint16_t>(*weights, record + at), 0);
+}
+
+TEST(SeededBlocks, AFloatIsNeverNotANumber) {
+  json json = blockSeeds();
+  json["bytes"] = 1 << 16;
+  json["tensors"][0]["blocks"] = "fp8_g128";
+  json["tensors"][0]["rows"] = 64;
+  json["tensors"][0]["cols"] = 512;
+  Expected<WeightSeeds> seeds = parseSeeds(json.dump(), "S", 0);
+  ASSERT_TRUE(seeds) << seeds.status().message();
+  Expected<AlignedBuffer> weights = growWeights(*seeds, {});
+  ASSERT_TRUE(weights) << weights.status().message();
+  for (int64_t record = 0; record < 32 * 4; ++record)
+    for (int64_t i = 0; i < 256; ++i)
+      ASSERT_NE(valueAt<uint8_t>(*weights, record * 260 + i) & 0x7f, 0x7f);
+}
+
+TEST(SeededBlocks, RefusesWhatIsNoBlocks) {
+  auto errorOf = [](const char *field, const json &value) {
+    json seeds = blockSeeds();
+    seeds["tensors"][0][field] = value;
+    Expected<WeightSeeds> parsed = parseSeeds(seeds.dump(), "S", 0);
+    return parsed ? "" : parsed.status().message();
+  };
+  EXPECT_NE(errorOf("blocks", "q4_k").find("have sub-scales"),
+            std::string::npos);
+  EXPECT_NE(errorOf("blocks", "q9").find("'q9' is not one of q4_0"),
+            std::string::npos);
+  EXPECT_NE(errorOf("row_panel", 0).find("is 0, of a tensor in blocks"),
+            std::string::npos);
+  EXPECT_NE(errorOf("cols", 48).find("48 are not whole blocks of 32"),
+            std::string::npos);
+  EXPECT_NE(errorOf("pitch", 128).find("of a slice"), std::string::npos);
+}
+
 } // namespace

@@ -804,8 +804,16 @@ TEST_F(StepPrograms, ProductsAreChecked) {
             "P: command 11: weight: 64 bytes are not 6 x 8 of 2");
   EXPECT_EQ(error([&](P &p) { arg(p, 2).offset = 8; }),
             "P: command 11: weight: offset 8 is no multiple of 16");
+  EXPECT_EQ(error([&](P &p) { arg(p, 2).base = KVRM_BASE_LOGITS; }),
+            "P: command 11: weight: base 20 is not 2");
   EXPECT_EQ(error([&](P &p) { arg(p, 2).base = KVRM_BASE_ARENA; }),
-            "P: command 11: weight: base 1 is not 2");
+            "P: command 11: its out and its weight overlap");
+  // Unpacked, beside the others.
+  EXPECT_EQ(error([&](P &p) {
+              arg(p, 2).base = KVRM_BASE_ARENA;
+              arg(p, 2).offset = 256;
+            }),
+            "");
   EXPECT_EQ(error([&](P &p) { arg(p, 0) = {KVRM_BASE_LOGITS, 0, 0, 0, 0}; }),
             "P: command 11: out: base 20 is not 1");
   EXPECT_EQ(error([&](P &p) { arg(p, 1).offset = 80; }),

@@ -90,7 +90,7 @@ float valueOf(const BlockCodes &block, BlockShape shape, int64_t element) {
   return std::fma(scale, code, minimum);
 }
 
-/// Reads an element of records as BlockFormat.h describes them, byte by byte.
+/// Reads an element of records as block_format.h describes them, byte by byte.
 class RecordReader {
 public:
   RecordReader(const uint8_t *records, const WeightLayout &layout)

@@ -27,6 +27,7 @@
 #include "TensorParallel.h"
 
 #include "kvrm/Frontend/CheckRange.h"
+#include "kvrm/Frontend/CodedWeights.h"
 #include "kvrm/Frontend/DecoderBuilder.h"
 #include "kvrm/Frontend/GGUF.h"
 #include "kvrm/runtime/abi/limits.h"
@@ -168,9 +169,11 @@ cl::opt<std::string> cacheType("cache-type",
                                cl::sub(cl::SubCommand::getTopLevel()),
                                cl::sub(synthCommand));
 cl::opt<std::string> weightType("weight-type",
-                                cl::desc("Element of matrices: f16, bf16; or "
+                                cl::desc("Element of matrices: f16, bf16; "
+                                         "blocks that they are rounded to: "
+                                         "q8_0, q4_0, q4_1, q5_0, q5_1; or "
                                          "file (default): the blocks of a GGUF "
-                                         "file on CPUs, else f16"),
+                                         "file, else f16"),
                                 cl::init("file"), cl::cat(category()),
                                 cl::sub(cl::SubCommand::getTopLevel()),
                                 cl::sub(synthCommand));
@@ -309,8 +312,16 @@ llvm::Error checkMixed(int64_t slots) {
   return llvm::Error::success();
 }
 
-/// The element of matrices that are in no blocks.
+/// The element of matrices that are in no blocks. A GPU multiplies them with
+/// activations of the same.
 std::string matrixType() {
+  if (weightType != "file" && !kvrm::codedFormat(weightType))
+    return weightType;
+  return isForGPU() ? std::string(cacheType) : std::string("f16");
+}
+
+/// Those of a graph are in no blocks.
+std::string graphMatrixType() {
   return weightType == "file" ? std::string("f16") : std::string(weightType);
 }
 
@@ -328,9 +339,10 @@ llvm::Error checkGPUOptions() {
   if (activations.getNumOccurrences())
     return llvm::createStringError(
         "--activations: a GPU's are of the --cache-type");
-  if (rounding.getNumOccurrences())
+  if (rounding.getNumOccurrences() && rounding == Rounding::Int8)
     return llvm::createStringError(
-        "--quantized-activations: a GPU's weights are in no blocks");
+        "--quantized-activations: a GPU multiplies blocks with activations of "
+        "the --cache-type, exact");
   if (matrixType() != cacheType)
     return llvm::createStringError("--weight-type: '" + matrixType() +
                                    "' is not the --cache-type, '" + cacheType +
@@ -359,16 +371,18 @@ llvm::Expected<kvrm::GraphShape> decoderShape() {
   llvm::Expected<bool> bf16Cache = isBF16("cache-type", cacheType);
   if (!bf16Cache)
     return bf16Cache.takeError();
-  llvm::Expected<bool> bf16Weights = isBF16("weight-type", matrixType());
-  if (!bf16Weights)
-    return bf16Weights.takeError();
+  std::string element = matrixType();
+  if (element != "f16" && element != "bf16")
+    return llvm::createStringError("--weight-type: '" + element +
+                                   "' is none of file, f16, bf16, " +
+                                   kvrm::codedFormatNames());
   kvrm::GraphShape shape;
   shape.slots = slots;
   shape.capacity = capacity;
   shape.prefillChunk = prefillChunk();
   shape.mixes = mixes;
   shape.bf16Cache = *bf16Cache;
-  shape.bf16Weights = *bf16Weights;
+  shape.bf16Weights = element == "bf16";
   shape.activations = activations;
   // The element of the pool is what a GPU's matrix units take.
   if (isForGPU())
@@ -468,7 +482,7 @@ llvm::Error checkGraphOptions() {
   if (rounding.getNumOccurrences())
     return llvm::createStringError(
         "--quantized-activations: a graph's weights are in no blocks");
-  std::string element = matrixType();
+  std::string element = graphMatrixType();
   if (element != "f16" && element != "bf16" && element != "f32")
     return llvm::createStringError("--weight-type: '" + element +
                                    "' is none of f32, f16 and bf16");
@@ -486,7 +500,7 @@ llvm::Error runGraph() {
   options.manifest = manifest;
   options.tokenizer = tokenizer;
   options.cacheType = cacheType;
-  options.weightType = matrixType();
+  options.weightType = graphMatrixType();
   options.slots = slots.getNumOccurrences() ? slots : 0;
   options.prefillChunk = chunk;
   options.mixes = mixes;
@@ -525,6 +539,22 @@ llvm::Error checkRounding(const kvrm::MatrixPieces &pieces) {
       "--quantized-activations: no weights are in blocks");
 }
 
+/// Which matrices stay in blocks, or are brought to them.
+llvm::Error chooseBlocks(kvrm::DecoderModel &decoder, kvrm::GraphShape &shape) {
+  std::optional<kvrm::BlockFormat> coded = kvrm::codedFormat(weightType);
+  // Ranks have slices of matrices, and blocks are not sliced.
+  bool isSliced = tensorParallel.ranks() > 1;
+  if (coded && isSliced)
+    return llvm::createStringError("--weight-type: the weights of "
+                                   "--tensor-parallel are in no blocks");
+  if (coded)
+    if (llvm::Error error = kvrm::codeMatrices(decoder, *coded))
+      return error;
+  if (coded || (weightType == "file" && !isSliced))
+    shape.pieces = decoder.matricesInBlocks();
+  return checkRounding(shape.pieces);
+}
+
 llvm::Error run() {
   if (isAttentionCommand())
     return runAttention();
@@ -557,10 +587,7 @@ llvm::Error run() {
   if (llvm::Error error =
           tensorParallel.check(decoder->config, isStatic && !isForGPU()))
     return error;
-  // Ranks have slices of matrices, and blocks are not sliced.
-  if (weightType == "file" && !isForGPU() && tensorParallel.ranks() == 1)
-    shape->pieces = decoder->matricesInBlocks();
-  if (llvm::Error error = checkRounding(shape->pieces))
+  if (llvm::Error error = chooseBlocks(*decoder, *shape))
     return error;
   llvm::Expected<std::unique_ptr<Target>> machine =
       isForGPU() ? gpuTarget() : cpuTarget(decoder->config);

@@ -61,6 +61,8 @@
 
 namespace kvrm {
 
+struct BlockCodes;
+
 /// Where a weight's values come from.
 class WeightSource {
 public:
@@ -79,6 +81,8 @@ public:
   /// Copies the blocks of rows [begin, end), as GGUF has them, to `out`. Only
   /// of what is in blocks; several threads may call this at once.
   virtual void readBlocks(int64_t begin, int64_t end, uint8_t *out) const;
+  /// The same blocks of one row, field by field.
+  virtual void readCodes(int64_t row, BlockCodes *out) const;
   /// What makes the values, row after row, if a seed does; else null.
   virtual const SeededValues *seededValues() const { return nullptr; }
 };
@@ -141,6 +145,10 @@ public:
 
   /// The source of the weight `name`, or null.
   const WeightSource *lookup(llvm::StringRef name) const;
+  /// The same, which is there.
+  std::shared_ptr<const WeightSource> get(llvm::StringRef name) const {
+    return weights.at(name);
+  }
   void set(llvm::StringRef name, std::shared_ptr<const WeightSource> source);
   /// Gives the weight `name` the source of `existing`.
   void share(llvm::StringRef name, llvm::StringRef existing);

@@ -14,7 +14,7 @@
 #ifndef KVRM_FRONTEND_QUANTIZATION_H
 #define KVRM_FRONTEND_QUANTIZATION_H
 
-#include "kvrm/Support/BlockFormat.h"
+#include "kvrm/runtime/abi/block_format.h"
 
 #include "llvm/ADT/StringRef.h"
 

@@ -109,6 +109,7 @@ private:
   Value unpack(Value base, int64_t quad);
   void multiplyExact(const RowBlock &rows, Value stretch, int64_t quad,
                      Value codes, Scales scales, MutableArrayRef<Value> sums);
+  Value decodeFloat(Value words);
   void multiplyQuantized(const RowBlock &rows, Value stretch, int64_t group,
                          ArrayRef<Value> codes, Scales scales,
                          MutableArrayRef<Value> sums);
@@ -228,7 +229,9 @@ void BlockKernel::contractStretch(const RowBlock &rows, Value inBlock,
   Value stretch =
       arith::AddIOp::create(b, times(block, shape.stretches()), inBlock);
   prefetch(base);
-  int64_t groups = kStretch / shape.group, quads = shape.group / kQuad;
+  // A group may be of several stretches; it is then the block's only one.
+  int64_t quads = std::min(shape.group, kStretch) / kQuad;
+  int64_t groups = kQuads / quads;
   for (int64_t group = 0; group < groups; ++group) {
     Scales scales = loadScales(plus(times(inBlock, groups), group));
     SmallVector<Value> codes;
@@ -332,8 +335,9 @@ void BlockKernel::multiplyExact(const RowBlock &rows, Value stretch,
     Value code = shiftRight(ints, words, 8 * i);
     if (i + 1 < kQuad)
       code = keep(ints, code, 255);
-    Value weight = vector::FMAOp::create(
-        b, arith::SIToFPOp::create(b, floats, code), scales.scale, scales.bias);
+    Value value = shape.isFloat ? decodeFloat(code)
+                                : arith::SIToFPOp::create(b, floats, code);
+    Value weight = vector::FMAOp::create(b, value, scales.scale, scales.bias);
     for (int64_t r = 0; r < rows.count; ++r) {
       Value scalar = memref::LoadOp::create(
           b, op.getInput(),
@@ -343,6 +347,18 @@ void BlockKernel::multiplyExact(const RowBlock &rows, Value stretch,
       sum = vector::FMAOp::create(b, activation, weight, sum);
     }
   }
+}
+
+/// E4M3 in the low bytes of words: its bits where f32 has them, times what the
+/// exponent of f32 is larger.
+Value BlockKernel::decodeFloat(Value words) {
+  auto shiftLeft = [&](int64_t mask, int64_t by) -> Value {
+    return arith::ShLIOp::create(b, keep(ints, words, mask), splat(ints, by));
+  };
+  Value bits =
+      arith::OrIOp::create(b, shiftLeft(0x80, 24), shiftLeft(0x7f, 20));
+  return arith::MulFOp::create(b, vector::BitCastOp::create(b, floats, bits),
+                               splat(0x1p120f));
 }
 
 /// A float of an activation record, in all lanes.

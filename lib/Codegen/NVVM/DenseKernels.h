@@ -47,6 +47,7 @@ struct DenseBuffers {
 
   static DenseBuffers of(LinearOp op, const RowSquares &squares);
   static DenseBuffers of(RmsNormOp op);
+  static DenseBuffers of(UnpackBlocksOp op);
   /// Without key and value, if the kernel appends them.
   static DenseBuffers of(QKVProjectionOp op, const RowSquares &squares,
                          const std::optional<AppendTarget> &append);
@@ -79,6 +80,11 @@ DenseLaunch writeNormKernel(RmsNormOp op, StringRef name,
                             gpu::GPUModuleOp module,
                             const DeviceOptions &options);
 
+/// A warp a panel of rows and a few blocks of it.
+DenseLaunch writeUnpackKernel(UnpackBlocksOp op, StringRef name,
+                              gpu::GPUModuleOp module,
+                              const DeviceOptions &options);
+
 /// Any ops of linalg that do not depend on one another: a thread an output
 /// element, loops for what is reduced.
 FailureOr<DenseLaunch> writeLoopsKernel(ArrayRef<linalg::LinalgOp> ops,
@@ -102,6 +108,10 @@ inline constexpr StringLiteral kAddSuffix = "_add";
 /// On an all_reduce: nobody uses its output but the next op that does anything,
 /// which adds it to something of the same size.
 inline constexpr StringLiteral kAddedAttrName = "added";
+
+/// On a product: its weight is none of the package, but what a kernel ahead of
+/// it makes.
+inline constexpr StringLiteral kMadeWeightAttrName = "made_weight";
 
 /// A buffer as a kernel addresses it. Indices are i64.
 struct StridedBuffer {

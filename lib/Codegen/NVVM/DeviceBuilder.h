@@ -239,6 +239,12 @@ public:
   Quad multiply(const Quad &a, Value b0, Value b1, const Quad &c, Type element);
   /// Transposes an 8 x 8 matrix of 16-bit elements, two a lane.
   Value transpose(Value pair);
+  /// Four of the eight bytes of two words, high:low, byte i the one that nibble
+  /// i of the selector numbers.
+  Value selectBytes(Value low, Value high, int64_t selector) {
+    return NVVM::PermuteOp::create(*this, getI32Type(), low, high,
+                                   i32(selector), NVVM::PermuteMode::DEFAULT);
+  }
   /// An f32 rounded to `element`, f32, f16 or bf16.
   Value round(Value value, Type element) {
     return element.isF32() ? value

@@ -365,11 +365,12 @@ static uint16_t productTypeOf(DeviceProductOp op) {
   return isBF16 ? KVRM_PRODUCT_BF16 : KVRM_PRODUCT_F16;
 }
 
-/// Whether a product's command may have such arguments: out, in, weight,
-/// addend.
+/// Whether a product's command may have such arguments: out, in, weight, which
+/// may be unpacked, addend.
 static bool isForProduct(ArrayRef<kvrm_program_arg> args) {
   for (auto [i, arg] : llvm::enumerate(args)) {
-    bool isThere = arg.base == (i == 2 ? KVRM_BASE_WEIGHTS : KVRM_BASE_ARENA) ||
+    bool isThere = arg.base == KVRM_BASE_ARENA ||
+                   (i == 2 && arg.base == KVRM_BASE_WEIGHTS) ||
                    (i == 0 && arg.base == KVRM_BASE_LOGITS);
     if (!isThere || arg.offset % KVRM_PRODUCT_ALIGNMENT != 0)
       return false;

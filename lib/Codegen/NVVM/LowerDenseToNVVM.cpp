@@ -190,6 +190,8 @@ buffersOf(const DenseGroup &group, const std::optional<AppendTarget> &append,
     return DenseBuffers::of(linear, squares);
   if (auto norm = dyn_cast<RmsNormOp>(group.front()))
     return DenseBuffers::of(norm);
+  if (auto unpack = dyn_cast<UnpackBlocksOp>(group.front()))
+    return DenseBuffers::of(unpack);
   return DenseBuffers::of(loopsOf(group));
 }
 
@@ -298,6 +300,19 @@ static void markAdded(func::FuncOp step) {
 }
 
 //===----------------------------------------------------------------------===//
+// Weights that a step makes
+//===----------------------------------------------------------------------===//
+
+/// Marks the products whose weight is a buffer of the step.
+static void markMadeWeights(func::FuncOp step) {
+  step.walk([](LinearOp op) {
+    FailureOr<BufferPlace> place = findBuffer(op.getWeight(), op);
+    if (succeeded(place) && place->root.getDefiningOp<memref::AllocOp>())
+      op->setAttr(kMadeWeightAttrName, UnitAttr::get(op.getContext()));
+  });
+}
+
+//===----------------------------------------------------------------------===//
 // The pass
 //===----------------------------------------------------------------------===//
 
@@ -313,6 +328,8 @@ LowerDenseToNVVMPass::writeKernel(const KnownKernel &kernel,
                                     kernel.name, device, target);
   if (auto norm = dyn_cast<RmsNormOp>(first))
     return writeNormKernel(norm, kernel.name, device, target);
+  if (auto unpack = dyn_cast<UnpackBlocksOp>(first))
+    return writeUnpackKernel(unpack, kernel.name, device, target);
   return writeLoopsKernel(loopsOf(kernel.ops), buffers, kernel.name, device,
                           target);
 }
@@ -322,6 +339,7 @@ static StringRef kindOf(Operation *op) {
       .Case<LinearOp>([](auto) { return "linear"; })
       .Case<QKVProjectionOp>([](auto) { return "qkv"; })
       .Case<RmsNormOp>([](auto) { return "norm"; })
+      .Case<UnpackBlocksOp>([](auto) { return "unpack"; })
       .Default([](Operation *) { return "loops"; });
 }
 
@@ -352,8 +370,9 @@ static bool isForLibrary(LinearOp op) {
     auto [strides, offset] = type.getStridesAndOffset();
     return strides == SmallVector<int64_t>{type.getDimSize(1), 1};
   };
-  return op.getRows() > kStreamedRows && hasProductShape(op) &&
-         hasProductBody(op) && llvm::all_of(op->getOperands(), isWhole);
+  return !op.getFormat() && op.getRows() > kStreamedRows &&
+         hasProductShape(op) && hasProductBody(op) &&
+         llvm::all_of(op->getOperands(), isWhole);
 }
 
 void LowerDenseToNVVMPass::launch(const DenseGroup &group,
@@ -412,8 +431,8 @@ LogicalResult LowerDenseToNVVMPass::lowerStep(func::FuncOp step) {
   squaresOf = shareRowSquares(step, target);
   DenseGroup group;
   for (Operation &op : llvm::make_early_inc_range(step.getBody().front())) {
-    bool isDense =
-        isa<LinearOp, QKVProjectionOp, RmsNormOp, linalg::LinalgOp>(op);
+    bool isDense = isa<LinearOp, QKVProjectionOp, RmsNormOp, UnpackBlocksOp,
+                       linalg::LinalgOp>(op);
     // What touches no memory, or takes some, may stand between ops of a group.
     if (!isDense && (isMemoryEffectFree(&op) || isa<memref::AllocOp>(op)))
       continue;
@@ -497,8 +516,10 @@ void LowerDenseToNVVMPass::runOnOperation() {
   if (devices.empty())
     return;
   device = *devices.begin();
-  for (func::FuncOp step : getSteps(module))
+  for (func::FuncOp step : getSteps(module)) {
     markAdded(step);
+    markMadeWeights(step);
+  }
   for (func::FuncOp step : getSteps(module))
     if (failed(lowerStep(step)))
       return signalPassFailure();

@@ -39,9 +39,18 @@
 // Both operands take 8 consecutive elements of depth a lane, 16 bytes, for two
 // matrix operations: the order within a sum is free as long as both agree.
 //
+// A weight in blocks goes to the ring as it is stored, and lanes make operands
+// of its codes (BlockDecoder.h), in the order of depth that these come in.
+// Codes are small integers, which f16 and bf16 have exactly; scales are f32,
+// and multiply the sums of a group. A minimum is multiplied with the sum of the
+// activations of its group, which is made once a chunk, as the product with an
+// operand of ones.
+//
 //===----------------------------------------------------------------------===//
 
-#include "ProductKernel.h"
+#include "ProductShape.h"
+
+#include "BlockDecoder.h"
 
 #include "mlir/Dialect/Math/IR/Math.h"
 #include "llvm/Support/MathExtras.h"
@@ -49,90 +58,10 @@
 using namespace mlir;
 using namespace mlir::kvrm;
 
-static constexpr int64_t kWarps = 8; ///< that multiply
-static constexpr int64_t kThreads = kWarps * kWarpLanes;
-static constexpr int64_t kMatrixRows = 16;   ///< of an operation: weight rows
-static constexpr int64_t kMatrixColumns = 8; ///< activation rows
-static constexpr int64_t kSliceDepth = 32;   ///< of two operations
-static constexpr int64_t kMaxBlockRows = 64; ///< activation rows of a block
-static constexpr int64_t kElementBytes = 2;  ///< f16 or bf16
-/// Registers of input that a thread keeps for a chunk: slices of depth times
-/// tiles of 8 activation rows, of 4 words each.
-static constexpr int64_t kInputTiles = 8;
-static constexpr int64_t kMaxSlices = 4;
-/// Registers of sums that a thread keeps for the tiles that it takes at once;
-/// with a norm in front input and gain take more of what there is.
-static constexpr int64_t kSumRegisters = 64;
-static constexpr int64_t kNormedSumRegisters = 56;
-static constexpr int64_t kMaxTilesAtOnce = 8;
-/// Bytes in flight: enough for the latency of the memory at its full speed.
-static constexpr int64_t kInFlightBytes = 64 * 1024;
-static constexpr int64_t kMaxStages = 12;
-/// Multiprocessors of an H100 or H200 (SXM), for which shares are evened out.
-static constexpr int64_t kProcessors = 132;
-/// Elements of the depth that a lane has of a slice.
-static constexpr int64_t kLaneDepth = 8;
 /// Barrier of the warps that multiply.
 static constexpr int64_t kSumsBarrier = 1;
 
 namespace {
-
-/// Sizes of a product and of how it is cut.
-struct ProductShape {
-  int64_t rows, depth, columns, parts;
-  Type element;
-  bool hasNorm;
-  int64_t blockRows;   ///< activation rows of a block
-  int64_t tileRows;    ///< weight rows of a tile, all parts
-  int64_t chunkDepth;  ///< elements along the depth of a chunk
-  int64_t stages;      ///< of the ring
-  int64_t tilesAtOnce; ///< that share what is loaded of the activations
-
-  ProductShape(const ProductOperands &operands, int64_t columns, int64_t parts,
-               const DeviceOptions &options);
-
-  int64_t chooseTileRows() const;
-  int64_t chooseTilesAtOnce() const;
-  /// Of many activation rows, the first of the next tile are loaded before this
-  /// one is done: 6.33 ms a step for 6.49 at 32 rows of an 8B shape, but 5.53
-  /// for 5.47 at 8 (each of a call of its own). Ahead of a norm they are on
-  /// their way while the scales of the rows are made.
-  bool loadsAcrossTiles() const { return hasNorm || columnTiles() > 2; }
-
-  int64_t matrices() const { return tileRows / kMatrixRows; }
-  int64_t columnTiles() const {
-    return llvm::divideCeil(blockRows, kMatrixColumns);
-  }
-  int64_t tileColumns() const { return tileRows / parts; } ///< of the output
-  int64_t tiles() const { return llvm::divideCeil(columns, tileColumns()); }
-  int64_t chunks() const { return llvm::divideCeil(depth, chunkDepth); }
-  int64_t slices() const { return chunkDepth / kWarps / kSliceDepth; }
-  /// Sums of a thread of one tile: those of four elements a matrix operation.
-  int64_t sumsOfTile() const { return matrices() * columnTiles() * 4; }
-
-  // Shared memory: barriers, sums, what rows are scaled with, ring.
-
-  /// Bytes from a row of a chunk to the next: rows alternate between the halves
-  /// of the banks, so that 8 lanes that read 16 bytes of two rows meet none.
-  int64_t pitch() const { return chunkDepth * kElementBytes + 64; }
-  int64_t stageBytes() const { return tileRows * pitch(); }
-  /// Floats from an activation row's sums to the next's: 4 modulo 16 keeps the
-  /// stores of a result's 8 rows and 4 column pairs apart.
-  int64_t sumPitch() const { return tileRows + 4; }
-  int64_t sumBytes() const {
-    return kWarps * columnTiles() * kMatrixColumns * sumPitch() * 4;
-  }
-  /// With two, the next tile's sums do not wait for this one's epilogue.
-  int64_t sumBuffers() const { return columnTiles() <= 2 ? 2 : 1; }
-  static int64_t barrierBytes() { return 2 * kMaxStages * 8; }
-  int64_t sumsAt() const { return llvm::alignTo(barrierBytes(), 64); }
-  int64_t scalesAt() const { return sumsAt() + sumBuffers() * sumBytes(); }
-  int64_t ringAt() const {
-    int64_t bytes = hasNorm ? kMaxBlockRows * 4 : 0;
-    return llvm::alignTo(scalesAt() + bytes, 128);
-  }
-  int64_t sharedBytes() const { return ringAt() + stages * stageBytes(); }
-};
 
 /// Writes one kernel.
 class ProductWriter {
@@ -165,6 +94,8 @@ private:
 
   void copyWeights();
   void copyChunk(Value tile, Value chunk, Value stage);
+  void copyRows(Value tile, Value chunk, Value stage);
+  void copyRecords(Value tile, Value chunk, Value stage);
 
   void startRegisters();
   void multiply();
@@ -172,13 +103,27 @@ private:
   Value weightRow(Value tile, Value tileRow);
   Value depthOf(Value chunk, int64_t slice);
   SmallVector<Value> loadElements(const StridedBuffer &buffer,
-                                  ValueRange index);
+                                  SmallVector<Value> index);
   void loadInput(Value chunk);
   void takeInput();
   void loadWeights(Value tile, Value chunk);
   SmallVector<Value> weightWords(int64_t matrix, int64_t half, int64_t slice);
   void multiplySlice(int64_t slice, MutableArrayRef<Sum> sums);
-  void multiplyChunk(Value chunk, MutableArrayRef<Sum> sums);
+  void multiplyChunk(Value tile, Value chunk, MutableArrayRef<Sum> sums);
+
+  void sumInput();
+  /// Where this warp's slice of the records of half a matrix is: its record's
+  /// start, and the place in it.
+  struct RecordPlace {
+    Value start;   ///< shared address, or pointer on sm_80
+    Value element; ///< first of the slice
+  };
+  RecordPlace recordOf(Value tile, Value chunk, int64_t slice, int64_t panel);
+  Value loadOfRecord(const RecordPlace &place, Type type, Value offset);
+  void multiplyBlocks(Value tile, Value chunk, int64_t slice,
+                      MutableArrayRef<Sum> sums);
+  void scaleGroup(ArrayRef<RecordPlace> halves, int64_t slice, int64_t part,
+                  ArrayRef<Quad> products, MutableArrayRef<Sum> sums);
   void releaseChunk();
   Value sumAt(Value buffer, Value warp, Value row, Value tileRow);
   void storeSums(MutableArrayRef<Sum> sums);
@@ -200,63 +145,15 @@ private:
   SmallVector<Words> gainNext;    ///< [slice]
   SmallVector<Words> weightsNext; ///< [slice][matrix][half], sm_80
   SmallVector<Words> inputNow, weightsNow;
+  /// Of the input, of columns 2t and 2t + 1: [slice][column tile]; for minima.
+  SmallVector<std::array<Variable, 2>> inputSums;
+  /// Of a group of slices so far: [matrix][column tile].
+  SmallVector<Sum> groupSums;
   /// [tile of the pass][matrix][column tile]
   SmallVector<SmallVector<Sum>> sums;
 };
 
 } // namespace
-
-//===----------------------------------------------------------------------===//
-// Shape
-//===----------------------------------------------------------------------===//
-
-bool kvrm::fitsMatrixUnits(const ProductOperands &operands) {
-  MemRefType input = operands.input.type;
-  Type element = operands.element();
-  Type inputElement = input.getElementType();
-  auto [strides, offset] = input.getStridesAndOffset();
-  int64_t chunk = 128 / inputElement.getIntOrFloatBitWidth();
-  return (element.isF16() || element.isBF16()) &&
-         (operands.gain ? inputElement.isF32() : inputElement == element) &&
-         operands.depth() % kSliceDepth == 0 && strides[1] == 1 &&
-         strides[0] % chunk == 0 && offset % chunk == 0 &&
-         operands.weight.type.getLayout().isIdentity();
-}
-
-/// With up to 16 rows of activations a chunk of a tile of 16 rows has copies of
-/// 2 KB, and there are registers for the sums of many tiles. With more it would
-/// be shorter, and tiles of 32 rows read the input half as often.
-int64_t ProductShape::chooseTileRows() const {
-  return columnTiles() > 2 ? 2 * kMatrixRows : kMatrixRows;
-}
-
-/// As many as there are registers for, in passes of about the same length.
-int64_t ProductShape::chooseTilesAtOnce() const {
-  int64_t registers = hasNorm ? kNormedSumRegisters : kSumRegisters;
-  int64_t most =
-      std::clamp<int64_t>(registers / sumsOfTile(), 1, kMaxTilesAtOnce);
-  int64_t ofBlock = llvm::divideCeil(tiles(), kProcessors);
-  return llvm::divideCeil(ofBlock, llvm::divideCeil(ofBlock, most));
-}
-
-ProductShape::ProductShape(const ProductOperands &operands, int64_t columns,
-                           int64_t parts, const DeviceOptions &options)
-    : rows(operands.rows()), depth(operands.depth()), columns(columns),
-      parts(parts), element(operands.element()),
-      hasNorm(operands.gain.has_value()),
-      blockRows(std::min(rows, kMaxBlockRows)) {
-  tileRows = chooseTileRows();
-  chunkDepth = std::min(kMaxSlices * kMatrixRows / tileRows,
-                        kInputTiles / columnTiles()) *
-               kWarps * kSliceDepth;
-  stages = 0;
-  tilesAtOnce = 1;
-  if (options.isHopper()) {
-    stages =
-        std::min(kMaxStages, (options.sharedBytes() - ringAt()) / stageBytes());
-    tilesAtOnce = chooseTilesAtOnce();
-  }
-}
 
 //===----------------------------------------------------------------------===//
 // The kernel
@@ -266,7 +163,7 @@ void ProductWriter::initBarriers() {
   b.ifThen(b.equal(b.threadId(), 0), [&] {
     for (int64_t i = 0; i < shape.stages; ++i) {
       b.initBarrier(fullBarrier(b.i32(i)), 1);
-      b.initBarrier(emptyBarrier(b.i32(i)), kWarps);
+      b.initBarrier(emptyBarrier(b.i32(i)), shape.warps);
     }
     b.fenceBarrierInit();
   });
@@ -308,7 +205,13 @@ void ProductWriter::write() {
     initBarriers();
     b.launchDependents();
     b.ifThenElse(
-        b.equal(warp, kWarps), [&] { copyWeights(); },
+        b.equal(warp, shape.warps),
+        [&] {
+          // Nothing is known ahead of a weight that the step makes.
+          if (operands.isWeightMade)
+            b.waitForPrerequisites();
+          copyWeights();
+        },
         [&] {
           b.waitForPrerequisites();
           multiply();
@@ -339,7 +242,7 @@ void ProductWriter::makeScales() {
   auto at = [&](Value row) {
     return b.add(b.add(shared, shape.scalesAt()), b.shiftLeft(row, 2));
   };
-  b.forLoop(warp, b.i32(shape.blockRows), b.i32(kWarps), [&](Value row) {
+  b.forLoop(warp, b.i32(shape.blockRows), b.i32(shape.warps), [&](Value row) {
     Value source = b.min(b.add(firstRow, row), b.i32(shape.rows - 1));
     Value mean = b.fmul(sumOfSquares(source),
                         b.f32(1.0f / static_cast<float>(shape.depth)));
@@ -347,7 +250,7 @@ void ProductWriter::makeScales() {
     Value scale = arith::DivFOp::create(b, b.f32(1.0f), root);
     b.ifThen(b.equal(lane, 0), [&] { b.storeShared(scale, at(row), 4); });
   });
-  b.syncThreads(kSumsBarrier, kThreads);
+  b.syncThreads(kSumsBarrier, shape.threads());
   for (auto [tile, scale] : llvm::enumerate(scales)) {
     Value row = b.add(b.shiftRight(lane, 2),
                       static_cast<int64_t>(tile) * kMatrixColumns);
@@ -369,8 +272,21 @@ Value ProductWriter::weightRow(Value tile, Value tileRow) {
   return epilogue.weightRow(part, b.min(column, b.i32(shape.columns - 1)));
 }
 
-/// Copies one chunk, a row a lane.
 void ProductWriter::copyChunk(Value tile, Value chunk, Value stage) {
+  if (shape.format)
+    copyRecords(tile, chunk, stage);
+  else
+    copyRows(tile, chunk, stage);
+}
+
+/// Whether blocks of other rows read the same weights.
+static DeviceBuilder::Reuse reuseOf(const ProductShape &shape) {
+  return shape.rows > kMaxBlockRows ? DeviceBuilder::Reuse::Some
+                                    : DeviceBuilder::Reuse::None;
+}
+
+/// Copies one chunk, a row a lane.
+void ProductWriter::copyRows(Value tile, Value chunk, Value stage) {
   Value depth = b.mul(chunk, shape.chunkDepth);
   Value bytes =
       b.mul(b.min(b.i32(shape.chunkDepth), b.sub(b.i32(shape.depth), depth)),
@@ -385,10 +301,29 @@ void ProductWriter::copyChunk(Value tile, Value chunk, Value stage) {
     Value target = b.add(
         b.add(shared, shape.ringAt()),
         b.add(b.mul(stage, shape.stageBytes()), b.mul(lane, shape.pitch())));
-    // Blocks of other rows read the same weights.
-    auto reuse = shape.rows > kMaxBlockRows ? DeviceBuilder::Reuse::Some
-                                            : DeviceBuilder::Reuse::None;
-    b.bulkCopy(target, source, bytes, fullBarrier(stage), reuse);
+    b.bulkCopy(target, source, bytes, fullBarrier(stage), reuseOf(shape));
+  });
+}
+
+/// Copies one chunk of a weight in blocks, a panel a lane.
+void ProductWriter::copyRecords(Value tile, Value chunk, Value stage) {
+  Value first = b.mul(chunk, shape.recordsOfChunk());
+  Value records = b.min(b.i32(shape.recordsOfChunk()),
+                        b.sub(b.i32(shape.recordsOfRow()), first));
+  Value bytes = b.mul(records, shape.recordBytes());
+  b.ifThen(b.equal(lane, 0), [&] {
+    b.expectBytes(fullBarrier(stage), b.mul(bytes, shape.panels()));
+  });
+  b.syncWarp();
+  b.ifThen(b.lessThan(lane, shape.panels()), [&] {
+    Value panel =
+        b.div(weightRow(tile, b.mul(lane, kMatrixPanel)), kMatrixPanel);
+    Value source =
+        operands.weight.at(b, {b.widen(panel), b.widen(first), b.i64(0)});
+    Value target = b.add(b.add(shared, shape.ringAt()),
+                         b.add(b.mul(stage, shape.stageBytes()),
+                               b.mul(lane, shape.panelBytes())));
+    b.bulkCopy(target, source, bytes, fullBarrier(stage), reuseOf(shape));
   });
 }
 
@@ -398,9 +333,8 @@ void ProductWriter::copyWeights() {
   Variable stage = b.variable(b.i32(0)), parity = b.variable(b.i32(1));
   Variable landed = b.variable(b.i32(0)), landedParity = b.variable(b.i32(0));
   Variable issued = b.variable(b.i32(0));
-  int64_t inFlight = std::clamp<int64_t>(
-      kInFlightBytes / (shape.tileRows * shape.chunkDepth * kElementBytes), 1,
-      shape.stages);
+  int64_t inFlight =
+      std::clamp<int64_t>(kInFlightBytes / shape.chunkBytes(), 1, shape.stages);
   auto copyNext = [&](Value tile, Value chunk) {
     b.waitBarrier(emptyBarrier(stage.get()), parity.get());
     b.ifThenElse(
@@ -441,15 +375,27 @@ Value ProductWriter::depthOf(Value chunk, int64_t slice) {
 }
 
 /// What a lane has of a slice, as it is in the buffer: words of 16-bit
-/// elements, or f32.
+/// elements, or f32. The last index, i32, is where the slice starts. In blocks
+/// it is two runs, of each half of the slice.
 SmallVector<Value> ProductWriter::loadElements(const StridedBuffer &buffer,
-                                               ValueRange index) {
-  Value pointer = buffer.at(b, index);
-  if (!buffer.type.getElementType().isF32())
-    return b.loadWords(pointer, kLaneDepth * kElementBytes / 4);
+                                               SmallVector<Value> index) {
+  int64_t runs = shape.format ? 2 : 1, length = kLaneDepth / runs;
+  Value slice = index.back(), quarter = b.bitAnd(lane, 3);
   auto quad = VectorType::get({4}, b.getF32Type());
-  SmallVector<Value> values = b.unpack(b.load(quad, pointer, 16));
-  llvm::append_range(values, b.unpack(b.load(quad, b.at(pointer, 16), 16)));
+  SmallVector<Value> values;
+  for (int64_t run = 0; run < runs; ++run) {
+    index.back() = b.widen(
+        b.add(b.add(slice, b.mul(quarter, length)), run * kSliceDepth / runs));
+    Value pointer = buffer.at(b, index);
+    if (!buffer.type.getElementType().isF32()) {
+      llvm::append_range(values,
+                         b.loadWords(pointer, length * kElementBytes / 4));
+      continue;
+    }
+    for (int64_t i = 0; i < length / 4; ++i)
+      llvm::append_range(values,
+                         b.unpack(b.load(quad, b.at(pointer, 16 * i), 16)));
+  }
   return values;
 }
 
@@ -462,10 +408,9 @@ void ProductWriter::loadInput(Value chunk) {
     for (auto [variable, value] : llvm::zip_equal(target, values))
       variable.set(value);
   };
-  Value column = b.shiftRight(lane, 2), quarter = b.bitAnd(lane, 3);
+  Value column = b.shiftRight(lane, 2);
   for (int64_t slice = 0; slice < shape.slices(); ++slice) {
-    Value depth =
-        b.widen(b.add(depthOf(chunk, slice), b.mul(quarter, kLaneDepth)));
+    Value depth = depthOf(chunk, slice);
     for (int64_t tile = 0; tile < shape.columnTiles(); ++tile) {
       Value row = b.add(b.add(firstRow, tile * kMatrixColumns), column);
       row = b.min(row, b.i32(shape.rows - 1));
@@ -480,8 +425,10 @@ void ProductWriter::loadInput(Value chunk) {
 /// Takes what was loaded for the chunk that is next, normalized if there is a
 /// norm in front.
 void ProductWriter::takeInput() {
-  if (!shape.hasNorm)
-    return copyWords(inputNow, inputNext);
+  if (!shape.hasNorm) {
+    copyWords(inputNow, inputNext);
+    return sumInput();
+  }
   for (int64_t i = 0; i < shape.slices() * shape.columnTiles(); ++i) {
     Value scale = scales[i % shape.columnTiles()].get();
     auto normalized = [&](int64_t element) {
@@ -494,11 +441,29 @@ void ProductWriter::takeInput() {
           b.roundPair(normalized(first), normalized(first + 1), shape.element));
     }
   }
+  sumInput();
+}
+
+/// What minima are multiplied with: sums of the input over each slice.
+void ProductWriter::sumInput() {
+  if (inputSums.empty())
+    return;
+  constexpr int64_t f16Ones = 0x3c003c00, bf16Ones = 0x3f803f80;
+  Value ones = b.i32(shape.element.isBF16() ? bf16Ones : f16Ones);
+  Value zero = b.f32(0.0f);
+  for (auto [x, sums] : llvm::zip_equal(inputNow, inputSums)) {
+    Quad result = {zero, zero, zero, zero};
+    for (int64_t step = 0; step < 2; ++step)
+      result = b.multiply({ones, ones, ones, ones}, x[2 * step].get(),
+                          x[2 * step + 1].get(), result, shape.element);
+    sums[0].set(result[0]);
+    sums[1].set(result[1]);
+  }
 }
 
 /// sm_80: loads what this lane needs of the weights for a chunk.
 void ProductWriter::loadWeights(Value tile, Value chunk) {
-  if (options.isHopper())
+  if (options.isHopper() || shape.format)
     return;
   chunk = b.min(chunk, b.i32(shape.chunks() - 1));
   Value row = b.shiftRight(lane, 2), quarter = b.bitAnd(lane, 3);
@@ -560,17 +525,134 @@ void ProductWriter::multiplySlice(int64_t slice, MutableArrayRef<Sum> sums) {
   }
 }
 
-void ProductWriter::multiplyChunk(Value chunk, MutableArrayRef<Sum> sums) {
+void ProductWriter::multiplyChunk(Value tile, Value chunk,
+                                  MutableArrayRef<Sum> sums) {
   for (int64_t slice = 0; slice < shape.slices(); ++slice) {
+    auto multiply = [&] {
+      if (shape.format)
+        multiplyBlocks(tile, chunk, slice, sums);
+      else
+        multiplySlice(slice, sums);
+    };
     if (shape.depth % shape.chunkDepth == 0) {
-      multiplySlice(slice, sums);
+      multiply();
       continue;
     }
     // The last chunk may end before this warp's slice.
     Value depth = b.add(b.mul(chunk, shape.chunkDepth),
                         b.mul(warp, shape.slices() * kSliceDepth));
     Value isThere = b.lessThan(b.add(depth, slice * kSliceDepth), shape.depth);
-    b.ifThen(isThere, [&] { multiplySlice(slice, sums); });
+    b.ifThen(isThere, multiply);
+  }
+}
+
+//===----------------------------------------------------------------------===//
+// Products with blocks
+//===----------------------------------------------------------------------===//
+
+ProductWriter::RecordPlace
+ProductWriter::recordOf(Value tile, Value chunk, int64_t slice, int64_t panel) {
+  Value depth =
+      b.add(b.mul(warp, shape.slices() * kSliceDepth), slice * kSliceDepth);
+  Value record = b.div(depth, shape.block.elements);
+  Value element = b.rem(depth, shape.block.elements);
+  if (options.isHopper()) {
+    Value start =
+        b.add(b.add(shared, shape.ringAt() + panel * shape.panelBytes()),
+              b.mul(stage.get(), shape.stageBytes()));
+    return {b.add(start, b.mul(record, shape.recordBytes())), element};
+  }
+  Value row = weightRow(tile, b.i32(panel * kMatrixPanel));
+  record = b.add(record, b.mul(chunk, shape.recordsOfChunk()));
+  return {operands.weight.at(b, {b.widen(b.div(row, kMatrixPanel)),
+                                 b.widen(record), b.i64(0)}),
+          element};
+}
+
+Value ProductWriter::loadOfRecord(const RecordPlace &place, Type type,
+                                  Value offset) {
+  unsigned bytes = type.getIntOrFloatBitWidth() / 8;
+  if (options.isHopper())
+    return b.loadShared(type, b.add(place.start, offset), bytes);
+  return b.load(type, b.at(place.start, b.widen(offset)), bytes);
+}
+
+/// Adds the products of a group of codes and activations, one a column tile, to
+/// the sums of their matrix, scaled. `part` is the group's, of those of a
+/// slice.
+void ProductWriter::scaleGroup(ArrayRef<RecordPlace> halves, int64_t slice,
+                               int64_t part, ArrayRef<Quad> products,
+                               MutableArrayRef<Sum> sums) {
+  BlockDecoder decoder(b, *shape.format, shape.element, lane);
+  SmallVector<Value> scales, minima;
+  for (const RecordPlace &half : halves) {
+    auto load = [&](Type type, Value offset) {
+      return loadOfRecord(half, type, offset);
+    };
+    Value group = b.add(b.div(half.element, shape.block.group), part);
+    scales.push_back(decoder.scale(group, load));
+    if (shape.block.hasMinima)
+      minima.push_back(decoder.minimum(group, load));
+  }
+  int64_t first = slice - slice % shape.slicesOfGroup();
+  for (int64_t tile = 0; tile < shape.columnTiles(); ++tile)
+    for (int64_t i = 0; i < 4; ++i) {
+      Value sum = b.fma(products[tile][i], scales[i / 2], sums[tile][i].get());
+      for (int64_t of = first; of <= slice && !minima.empty(); ++of)
+        sum = b.fma(inputSums[of * shape.columnTiles() + tile][i % 2].get(),
+                    minima[i / 2], sum);
+      sums[tile][i].set(sum);
+    }
+}
+
+/// The same as multiplySlice, of a weight in blocks.
+void ProductWriter::multiplyBlocks(Value tile, Value chunk, int64_t slice,
+                                   MutableArrayRef<Sum> sums) {
+  BlockDecoder decoder(b, *shape.format, shape.element, lane);
+  int64_t columnTiles = shape.columnTiles(),
+          inGroup = slice % shape.slicesOfGroup();
+  bool isLast = inGroup + 1 == shape.slicesOfGroup();
+  Value zero = b.f32(0.0f);
+  for (int64_t matrix = 0; matrix < shape.matrices(); ++matrix) {
+    SmallVector<RecordPlace> halves;
+    SmallVector<SmallVector<Value, 4>> codes;
+    for (int64_t half : {0, 1}) {
+      halves.push_back(recordOf(tile, chunk, slice, 2 * matrix + half));
+      codes.push_back(decoder.codes(b.div(halves.back().element, kSliceDepth),
+                                    [&](Type type, Value offset) {
+                                      return loadOfRecord(halves.back(), type,
+                                                          offset);
+                                    }));
+    }
+    MutableArrayRef<Sum> ofMatrix =
+        sums.slice(matrix * columnTiles, columnTiles);
+    MutableArrayRef<Sum> ofGroup(groupSums);
+    if (!ofGroup.empty())
+      ofGroup = ofGroup.slice(matrix * columnTiles, columnTiles);
+    SmallVector<Quad> products(columnTiles, Quad{zero, zero, zero, zero});
+    if (inGroup > 0)
+      for (auto [product, sum] : llvm::zip_equal(products, ofGroup))
+        for (int64_t i = 0; i < 4; ++i)
+          product[i] = sum[i].get();
+    for (int64_t step = 0; step < 2; ++step) {
+      for (int64_t column = 0; column < columnTiles; ++column) {
+        Words &x = inputNow[slice * columnTiles + column];
+        products[column] =
+            b.multiply({codes[0][2 * step], codes[1][2 * step],
+                        codes[0][2 * step + 1], codes[1][2 * step + 1]},
+                       x[2 * step].get(), x[2 * step + 1].get(),
+                       products[column], shape.element);
+      }
+      if (step == 1 ? isLast : shape.groupsOfSlice() == 2) {
+        scaleGroup(halves, slice, step * (shape.groupsOfSlice() - 1), products,
+                   ofMatrix);
+        products.assign(columnTiles, Quad{zero, zero, zero, zero});
+      }
+    }
+    if (!isLast)
+      for (auto [product, sum] : llvm::zip_equal(products, ofGroup))
+        for (int64_t i = 0; i < 4; ++i)
+          sum[i].set(product[i]);
   }
 }
 
@@ -596,10 +678,10 @@ void ProductWriter::multiplyPass(Value pass) {
     loadInput(b.add(chunk, 1));
     copyWords(weightsNow, weightsNext);
     loadWeights(pass, b.add(chunk, 1));
-    forEachTileOf(pass, [&](int64_t i, Value) {
+    forEachTileOf(pass, [&](int64_t i, Value tile) {
       if (options.isHopper())
         b.waitBarrier(fullBarrier(stage.get()), parity.get());
-      multiplyChunk(chunk, sums[i]);
+      multiplyChunk(tile, chunk, sums[i]);
       if (options.isHopper())
         releaseChunk();
     });
@@ -626,7 +708,19 @@ void ProductWriter::startRegisters() {
   } else {
     inputNext = variables(inputs, words, b.getI32Type());
   }
-  if (!options.isHopper()) {
+  auto sumOf = [&](auto &registers) {
+    for (Variable &value : registers)
+      value = b.variable(b.getF32Type());
+  };
+  if (shape.format && shape.block.hasMinima) {
+    inputSums.resize(inputs);
+    llvm::for_each(inputSums, sumOf);
+  }
+  if (shape.format && shape.slicesOfGroup() > 1) {
+    groupSums.resize(shape.matrices() * shape.columnTiles());
+    llvm::for_each(groupSums, sumOf);
+  }
+  if (!options.isHopper() && !shape.format) {
     int64_t halves = shape.slices() * 2 * shape.matrices();
     weightsNext = variables(halves, words, b.getI32Type());
     weightsNow = variables(halves, words, b.getI32Type());
@@ -634,9 +728,7 @@ void ProductWriter::startRegisters() {
   sums.resize(shape.tilesAtOnce);
   for (auto &ofTile : sums) {
     ofTile.resize(shape.matrices() * shape.columnTiles());
-    for (Sum &sum : ofTile)
-      for (Variable &value : sum)
-        value = b.variable(b.getF32Type());
+    llvm::for_each(ofTile, sumOf);
   }
 }
 
@@ -654,10 +746,10 @@ void ProductWriter::multiply() {
     multiplyPass(pass);
     forEachTileOf(pass, [&](int64_t i, Value tile) {
       storeSums(sums[i]);
-      b.syncThreads(kSumsBarrier, kThreads);
+      b.syncThreads(kSumsBarrier, shape.threads());
       runEpilogue(tile);
       if (shape.sumBuffers() == 1)
-        b.syncThreads(kSumsBarrier, kThreads);
+        b.syncThreads(kSumsBarrier, shape.threads());
       else
         sumBuffer.set(b.bitXor(sumBuffer.get(), 1));
     });
@@ -699,7 +791,7 @@ Value ProductWriter::storeElement(Value tile, Value row, Value column) {
   SmallVector<Value> partSums;
   for (int64_t part = 0; part < shape.parts; ++part) {
     Value sum;
-    for (int64_t from = 0; from < kWarps; ++from) {
+    for (int64_t from = 0; from < shape.warps; ++from) {
       Value value =
           b.loadShared(b.getF32Type(),
                        sumAt(sumBuffer.get(), b.i32(from), row,
@@ -733,36 +825,27 @@ void ProductWriter::runEpilogue(Value tile) {
   Variable stored;
   if (epilogue.squares)
     stored = b.variable(b.getF32Type());
-  b.forLoop(b.threadId(), b.i32(elements), b.i32(kThreads), [&](Value element) {
-    Value row = b.div(element, shape.tileColumns());
-    Value column = b.rem(element, shape.tileColumns());
-    Value isThere = b.lessThan(b.add(b.mul(tile, shape.tileColumns()), column),
-                               shape.columns);
-    isThere = b.bitAnd(isThere, b.lessThan(row, shape.blockRows));
-    isThere = b.bitAnd(isThere, b.lessThan(b.add(firstRow, row), shape.rows));
-    if (!epilogue.squares)
-      return b.ifThen(isThere, [&] { storeElement(tile, row, column); });
-    stored.set(b.f32(0.0f));
-    b.ifThen(isThere, [&] { stored.set(storeElement(tile, row, column)); });
-    storeSquares(tile, b.add(firstRow, row), column, stored.get());
-  });
+  b.forLoop(
+      b.threadId(), b.i32(elements), b.i32(shape.threads()),
+      [&](Value element) {
+        Value row = b.div(element, shape.tileColumns());
+        Value column = b.rem(element, shape.tileColumns());
+        Value isThere = b.lessThan(
+            b.add(b.mul(tile, shape.tileColumns()), column), shape.columns);
+        isThere = b.bitAnd(isThere, b.lessThan(row, shape.blockRows));
+        isThere =
+            b.bitAnd(isThere, b.lessThan(b.add(firstRow, row), shape.rows));
+        if (!epilogue.squares)
+          return b.ifThen(isThere, [&] { storeElement(tile, row, column); });
+        stored.set(b.f32(0.0f));
+        b.ifThen(isThere, [&] { stored.set(storeElement(tile, row, column)); });
+        storeSquares(tile, b.add(firstRow, row), column, stored.get());
+      });
 }
 
 //===----------------------------------------------------------------------===//
 // Launches
 //===----------------------------------------------------------------------===//
-
-ProductLaunch kvrm::planProduct(const ProductOperands &operands,
-                                int64_t columns, int64_t parts,
-                                const DeviceOptions &options) {
-  ProductShape shape(operands, columns, parts, options);
-  int64_t rowBlocks = llvm::divideCeil(shape.rows, kMaxBlockRows);
-  // sm_80 keeps no weights in shared memory, and has no warp to copy them.
-  return {shape.sharedBytes(),
-          kThreads + (options.isHopper() ? kWarpLanes : 0),
-          {{1, rowBlocks, 1}, /*perProcessor=*/true},
-          shape.tiles()};
-}
 
 void kvrm::writeProduct(const ProductOperands &operands,
                         ProductEpilogue &epilogue, DeviceKernel &kernel,

@@ -24,13 +24,15 @@ namespace mlir::kvrm {
 struct ProductOperands {
   StridedBuffer input;
   StridedBuffer weight;
+  Type element;                         ///< that matrix units multiply
+  std::optional<BlockFormat> format;    ///< of a weight in blocks
   std::optional<StridedBuffer> gain;    ///< of the norm in front, if any
   std::optional<StridedBuffer> squares; ///< of the input, for that norm
   float epsilon = 0;
+  bool isWeightMade = false; ///< by a kernel of the step
 
   int64_t rows() const { return input.type.getDimSize(0); }
   int64_t depth() const { return input.type.getDimSize(1); }
-  Type element() const { return weight.type.getElementType(); }
 };
 
 /// The types of a product's operands, which are buffers; without squares.
@@ -38,8 +40,10 @@ template <typename OpT> ProductOperands getProductOperands(OpT op) {
   auto bind = [](Value buffer) {
     return StridedBuffer{Value(), cast<MemRefType>(buffer.getType())};
   };
-  ProductOperands operands{bind(op.getInput()), bind(op.getWeight()),
-                           std::nullopt, std::nullopt};
+  ProductOperands operands{
+      bind(op.getInput()), bind(op.getWeight()), op.getMultiplicandElement(),
+      op.getFormat(),      std::nullopt,         std::nullopt};
+  operands.isWeightMade = op->hasAttr(kMadeWeightAttrName);
   if (op.getGain()) {
     operands.gain = bind(op.getGain());
     operands.epsilon = op.getEpsilon()->convertToFloat();

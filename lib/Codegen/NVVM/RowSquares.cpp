@@ -85,7 +85,7 @@ public:
       return;
     }
     auto type = MemRefType::get({op.getRows(), op.getDepth()},
-                                getElementTypeOrSelf(op.getWeight()));
+                                op.getMultiplicandElement());
     OpBuilder b(op);
     takeNormOut(op, memref::AllocOp::create(b, op.getLoc(), type));
   }

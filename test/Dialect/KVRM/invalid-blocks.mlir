@@ -111,3 +111,96 @@ func.func @blocks_dynamic(%x: memref<2x64xf32>, %w: memref<1x?x288xi8>, %y: memr
   kvrm.block_product <q4_0> ins(%x, %w : memref<2x64xf32>, memref<1x?x288xi8>) outs(%y : memref<2x16xf32>) panel 16
   return
 }
+
+// -----
+
+func.func @records_of_linear(%x: tensor<2x64xf16>, %w: tensor<3x2x145xi8>, %y: tensor<2x24xf32>) {
+  // expected-error@+1 {{weight has 3 x 2 records of 145 bytes, which are not those of 24 rows in q4_0}}
+  %r = kvrm.linear ins(%x, %w : tensor<2x64xf16>, tensor<3x2x145xi8>) block <q4_0> outs(%y : tensor<2x24xf32>) {
+  ^bb0(%sum: f32):
+    kvrm.yield %sum : f32
+  } -> tensor<2x24xf32>
+  return
+}
+
+// -----
+
+func.func @panels_of_linear(%x: tensor<2x64xf16>, %w: tensor<2x2x144xi8>, %y: tensor<2x24xf32>) {
+  // expected-error@+1 {{weight has 2 x 2 records of 144 bytes, which are not those of 24 rows in q4_0}}
+  %r = kvrm.linear ins(%x, %w : tensor<2x64xf16>, tensor<2x2x144xi8>) block <q4_0> outs(%y : tensor<2x24xf32>) {
+  ^bb0(%sum: f32):
+    kvrm.yield %sum : f32
+  } -> tensor<2x24xf32>
+  return
+}
+
+// -----
+
+func.func @depth_of_linear(%x: tensor<2x96xf16>, %w: tensor<3x2x144xi8>, %y: tensor<2x24xf32>) {
+  // expected-error@+1 {{input has 96 columns, weight 2 blocks of 32}}
+  %r = kvrm.linear ins(%x, %w : tensor<2x96xf16>, tensor<3x2x144xi8>) block <q4_0> outs(%y : tensor<2x24xf32>) {
+  ^bb0(%sum: f32):
+    kvrm.yield %sum : f32
+  } -> tensor<2x24xf32>
+  return
+}
+
+// -----
+
+func.func @bytes_without_format(%x: tensor<2x64xf16>, %w: tensor<24x64xi8>, %y: tensor<2x24xf32>) {
+  // expected-error@+1 {{weight is of bytes, and in no block format}}
+  %r = kvrm.linear ins(%x, %w : tensor<2x64xf16>, tensor<24x64xi8>) outs(%y : tensor<2x24xf32>) {
+  ^bb0(%sum: f32):
+    kvrm.yield %sum : f32
+  } -> tensor<2x24xf32>
+  return
+}
+
+// -----
+
+func.func @elements_in_blocks(%x: tensor<2x64xf16>, %w: tensor<3x2x144xf16>, %y: tensor<2x24xf32>) {
+  // expected-error@+1 {{weight in blocks is of 'f16', expected bytes, i8}}
+  %r = kvrm.linear ins(%x, %w : tensor<2x64xf16>, tensor<3x2x144xf16>) block <q4_0> outs(%y : tensor<2x24xf32>) {
+  ^bb0(%sum: f32):
+    kvrm.yield %sum : f32
+  } -> tensor<2x24xf32>
+  return
+}
+
+// -----
+
+func.func @norm_in_blocks(%x: tensor<2x64xf32>, %w: tensor<3x2x144xi8>, %g: tensor<64xf32>, %y: tensor<2x24xf32>) {
+  // expected-error@+1 {{has a norm, which rounds to f32, f16 or bf16 and not to 'i8'}}
+  %r = kvrm.linear ins(%x, %w : tensor<2x64xf32>, tensor<3x2x144xi8>) block <q4_0> norm(%g : tensor<64xf32>) epsilon 1.0e-5 outs(%y : tensor<2x24xf32>) {
+  ^bb0(%sum: f32):
+    kvrm.yield %sum : f32
+  } -> tensor<2x24xf32>
+  return
+}
+
+// -----
+
+func.func @rounding_without_norm(%x: tensor<2x64xf16>, %w: tensor<3x2x144xi8>, %y: tensor<2x24xf32>) {
+  // expected-error@+1 {{says what a norm rounds to, and has none}}
+  %r = "kvrm.linear"(%x, %w, %y) <{format = #kvrm.block_format<q4_0>, normElement = f16, operandSegmentSizes = array<i32: 1, 1, 0, 0, 1>}> ({
+  ^bb0(%sum: f32):
+    kvrm.yield %sum : f32
+  }) : (tensor<2x64xf16>, tensor<3x2x144xi8>, tensor<2x24xf32>) -> tensor<2x24xf32>
+  return
+}
+
+// -----
+
+func.func @unpacked_depth(%w: memref<3x2x144xi8>, %y: memref<24x32xf16>) {
+  // expected-error@+1 {{output has 32 columns, weight 2 blocks of 32}}
+  kvrm.unpack_blocks <q4_0> ins(%w : memref<3x2x144xi8>) outs(%y : memref<24x32xf16>)
+  return
+}
+
+// -----
+
+func.func @unpacked_to_f32(%w: memref<3x2x144xi8>, %y: memref<24x64xf32>) {
+  // expected-error@+1 {{operand #1 must be}}
+  kvrm.unpack_blocks <q4_0> ins(%w : memref<3x2x144xi8>) outs(%y : memref<24x64xf32>)
+  return
+}

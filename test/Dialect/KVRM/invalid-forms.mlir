@@ -133,7 +133,7 @@ func.func @f(%x: tensor<8x64xf64>, %w: tensor<96x64xf16>, %init: tensor<8x96xf32
 // -----
 
 func.func @f(%x: tensor<8x64xf32>, %w: tensor<96x64xi8>, %init: tensor<8x96xf32>) {
-  // expected-error@+1 {{'kvrm.linear' op operand #1 must be}}
+  // expected-error@+1 {{'kvrm.linear' op weight is of bytes, and in no block format}}
   %y = kvrm.linear ins(%x, %w : tensor<8x64xf32>, tensor<96x64xi8>) outs(%init : tensor<8x96xf32>) {
   ^bb0(%a0: f32):
     kvrm.yield %a0 : f32

@@ -51,6 +51,32 @@ inline ArrayRef<int64_t> shapeOf(Value operand) {
   return cast<ShapedType>(operand.getType()).getShape();
 }
 
+/// A weight of `rows` rows of `depth` columns, which are those of `deep`, in
+/// records of blocks.
+inline LogicalResult verifyRecords(Operation *op, BlockFormat format,
+                                   Value weight, int64_t rows, int64_t depth,
+                                   StringRef deep) {
+  if (failed(verifyRank(op, "weight", weight, 3, "[panels, blocks, record]")))
+    return failure();
+  if (!getElementTypeOrSelf(weight).isInteger(8))
+    return op->emitOpError("weight in blocks is of ")
+           << getElementTypeOrSelf(weight) << ", expected bytes, i8";
+  ArrayRef<int64_t> shape = shapeOf(weight);
+  kvrmblocks::BlockShape block = getShape(format);
+  if (depth % block.elements || depth / block.elements != shape[1])
+    return op->emitOpError(deep) << " has " << depth << " columns, weight "
+                                 << shape[1] << " blocks of " << block.elements;
+  // All that a record has is as much as its panel has rows.
+  int64_t panel = shape[2] / block.recordBytes(1);
+  if (panel == 0 || shape[2] % block.recordBytes(1) ||
+      llvm::divideCeil(rows, panel) != static_cast<uint64_t>(shape[0]))
+    return op->emitOpError("weight has ")
+           << shape[0] << " x " << shape[1] << " records of " << shape[2]
+           << " bytes, which are not those of " << rows << " rows in "
+           << stringifyBlockFormat(format);
+  return success();
+}
+
 } // namespace mlir::kvrm
 
 #endif // KVRM_DIALECT_KVRM_IR_FORMVERIFIERS_H

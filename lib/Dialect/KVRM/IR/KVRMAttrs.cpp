@@ -48,6 +48,8 @@ static_assert(static_cast<int>(BlockFormat::Q8_0) ==
               static_cast<int>(kvrmblocks::BlockFormat::Q8_0));
 static_assert(static_cast<int>(BlockFormat::Q6_K) ==
               static_cast<int>(kvrmblocks::BlockFormat::Q6_K));
+static_assert(static_cast<int>(BlockFormat::FP8_G128) ==
+              static_cast<int>(kvrmblocks::BlockFormat::FP8_G128));
 static_assert(static_cast<int>(Transport::Native) == KVRM_TRANSPORT_NATIVE);
 static_assert(static_cast<int>(Transport::Staged) == KVRM_TRANSPORT_STAGED);
 static_assert(static_cast<int>(ScheduleKind::Rows) == KVRM_SCHEDULE_ROWS);

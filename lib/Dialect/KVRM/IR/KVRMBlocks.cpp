@@ -51,6 +51,21 @@ LogicalResult DequantizeOp::verify() {
 }
 
 //===----------------------------------------------------------------------===//
+// UnpackBlocksOp
+//===----------------------------------------------------------------------===//
+
+void UnpackBlocksOp::getEffects(Effects &effects) {
+  addEffects(*this, effects);
+}
+
+LogicalResult UnpackBlocksOp::verify() {
+  if (failed(verifyRank(*this, "output", getOutput(), 2, "[rows, depth]")))
+    return failure();
+  return verifyRecords(*this, getFormat(), getWeight(), shapeOf(getOutput())[0],
+                       shapeOf(getOutput())[1], "output");
+}
+
+//===----------------------------------------------------------------------===//
 // QuantizeRowsOp
 //===----------------------------------------------------------------------===//
 

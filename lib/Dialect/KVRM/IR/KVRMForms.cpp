@@ -24,30 +24,53 @@ static LogicalResult verifyEpsilon(Operation *op, const APFloat &epsilon) {
   return success();
 }
 
+/// A weight of elements, `rows` of them, which are `expected`.
+template <typename OpT>
+static LogicalResult verifyElements(OpT op, int64_t rows, StringRef meaning,
+                                    const Twine &expected) {
+  if (failed(verifyRank(op, "weight", op.getWeight(), 2,
+                        ("[" + meaning + ", depth]").str())))
+    return failure();
+  ArrayRef<int64_t> weight = shapeOf(op.getWeight());
+  if (getElementTypeOrSelf(op.getWeight()).isInteger(8))
+    return op.emitOpError("weight is of bytes, and in no block format");
+  if (weight[1] != op.getDepth())
+    return op.emitOpError("input has ")
+           << op.getDepth() << " columns, weight " << weight[1];
+  if (weight[0] != rows)
+    return op.emitOpError("weight has ")
+           << weight[0] << " rows, expected " << expected;
+  return success();
+}
+
 /// What products share: an input, a weight as deep as it is wide, and perhaps a
 /// norm between the two.
 template <typename OpT>
-static LogicalResult verifyProduct(OpT op, StringRef weightRows) {
-  if (failed(verifyRank(op, "input", op.getInput(), 2, "[rows, depth]")) ||
-      failed(verifyRank(op, "weight", op.getWeight(), 2,
-                        ("[" + weightRows + ", depth]").str())))
+static LogicalResult verifyProduct(OpT op, int64_t rows, StringRef meaning,
+                                   const Twine &expected) {
+  if (failed(op.getFormat() ? verifyRecords(op, *op.getFormat(), op.getWeight(),
+                                            rows, op.getDepth(), "input")
+                            : verifyElements(op, rows, meaning, expected)))
     return failure();
-  int64_t depth = op.getDepth();
-  if (shapeOf(op.getWeight())[1] != depth)
-    return op.emitOpError("input has ")
-           << depth << " columns, weight " << shapeOf(op.getWeight())[1];
+  if (op.getNormElement() && !op.getGain())
+    return op.emitOpError("says what a norm rounds to, and has none");
   if (!op.getGain() && !op.getEpsilon())
     return success();
   if (!op.getGain() || !op.getEpsilon())
     return op.emitOpError("has one of gain and epsilon, and a norm is both");
   if (failed(verifyRank(op, "gain", op.getGain(), 1, "[depth]")))
     return failure();
-  if (shapeOf(op.getGain())[0] != depth)
+  if (shapeOf(op.getGain())[0] != op.getDepth())
     return op.emitOpError("input has ")
-           << depth << " columns, gain " << shapeOf(op.getGain())[0];
+           << op.getDepth() << " columns, gain " << shapeOf(op.getGain())[0];
   if (!getElementTypeOrSelf(op.getInput()).isF32())
     return op.emitOpError("input is of ")
            << getElementTypeOrSelf(op.getInput()) << ", and a norm's is f32";
+  Type normed = op.getMultiplicandElement();
+  if (!normed.isF32() && !normed.isF16() && !normed.isBF16())
+    return op.emitOpError("has a norm, which rounds to f32, f16 or bf16 and "
+                          "not to ")
+           << normed;
   return verifyEpsilon(op, *op.getEpsilon());
 }
 
@@ -58,17 +81,19 @@ static LogicalResult verifyProduct(OpT op, StringRef weightRows) {
 void LinearOp::getEffects(Effects &effects) { addEffects(*this, effects); }
 
 LogicalResult LinearOp::verify() {
-  if (failed(verifyProduct(*this, "parts * columns")) ||
+  auto parts = static_cast<int64_t>(getParts());
+  if (failed(verifyRank(*this, "input", getInput(), 2, "[rows, depth]")) ||
       failed(verifyRank(*this, "output", getOutput(), 2, "[rows, columns]")))
+    return failure();
+  int64_t rows = 0;
+  if (llvm::MulOverflow(parts, getColumns(), rows))
+    return emitOpError("has ") << parts << " parts, which are too many";
+  if (failed(verifyProduct(*this, rows, "parts * columns",
+                           Twine(parts) + " x " + Twine(getColumns()))))
     return failure();
   if (shapeOf(getOutput())[0] != getRows())
     return emitOpError("input has ")
            << getRows() << " rows, output " << shapeOf(getOutput())[0];
-  ArrayRef<int64_t> weight = shapeOf(getWeight());
-  auto parts = static_cast<int64_t>(getParts());
-  if (weight[0] % parts || weight[0] / parts != getColumns())
-    return emitOpError("weight has ")
-           << weight[0] << " rows, expected " << parts << " x " << getColumns();
   for (auto [i, extra] : llvm::enumerate(getExtras())) {
     ArrayRef<int64_t> shape = shapeOf(extra);
     if (shape != shapeOf(getOutput()) && shape != ArrayRef{getColumns()})
@@ -149,18 +174,11 @@ static LogicalResult verifyHeads(QKVProjectionOp op, StringRef name,
 }
 
 LogicalResult QKVProjectionOp::verify() {
-  if (failed(verifyProduct(*this, "heads * head_dim")) ||
+  if (failed(verifyRank(*this, "input", getInput(), 2, "[rows, depth]")) ||
       failed(verifyRank(*this, "cosines", getCosines(), 2,
                         "[rows, head_dim / 2]")) ||
       failed(verifyRank(*this, "sines", getSines(), 2, "[rows, head_dim / 2]")))
     return failure();
-  if (getBias()) {
-    if (failed(verifyRank(*this, "bias", getBias(), 1, "[heads * head_dim]")))
-      return failure();
-    if (shapeOf(getBias())[0] != getColumns())
-      return emitOpError("weight has ")
-             << getColumns() << " rows, bias " << shapeOf(getBias())[0];
-  }
   if (shapeOf(getCosines()) != shapeOf(getSines()) ||
       shapeOf(getCosines())[0] != getRows())
     return emitOpError("cosines and sines must be ")
@@ -174,10 +192,17 @@ LogicalResult QKVProjectionOp::verify() {
     return emitOpError("key is ")
            << getKey().getType() << " and value " << getValue().getType()
            << ", which differ in shape";
-  if (getColumns() != getQueryColumns() + 2 * getKeyColumns())
-    return emitOpError("weight has ")
-           << getColumns() << " rows, expected those of query, key and value, "
-           << getQueryColumns() + 2 * getKeyColumns();
+  if (getBias()) {
+    if (failed(verifyRank(*this, "bias", getBias(), 1, "[heads * head_dim]")))
+      return failure();
+    if (shapeOf(getBias())[0] != getColumns())
+      return emitOpError("weight has ")
+             << getColumns() << " rows, bias " << shapeOf(getBias())[0];
+  }
+  if (failed(verifyProduct(*this, getColumns(), "heads * head_dim",
+                           "those of query, key and value, " +
+                               Twine(getColumns()))))
+    return failure();
   if (getNumResults() != 0 &&
       getResultTypes() !=
           getOperation()

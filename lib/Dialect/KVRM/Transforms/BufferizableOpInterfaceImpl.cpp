@@ -195,6 +195,7 @@ void kvrm::registerBufferizableOpInterfaceExternalModels(
     AllReduceOp::attachInterface<CollectiveOpModel<AllReduceOp>>(*context);
     AllGatherOp::attachInterface<CollectiveOpModel<AllGatherOp>>(*context);
     QuantizeRowsOp::attachInterface<FormOpModel<QuantizeRowsOp>>(*context);
+    UnpackBlocksOp::attachInterface<FormOpModel<UnpackBlocksOp>>(*context);
     BlockProductOp::attachInterface<FormOpModel<BlockProductOp>>(*context);
     PositionsOp::attachInterface<RowFieldModel<PositionsOp>>(*context);
     CountsOp::attachInterface<RowFieldModel<CountsOp>>(*context);

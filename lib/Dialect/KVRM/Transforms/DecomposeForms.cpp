@@ -126,6 +126,9 @@ private:
       if (!op.hasPureTensorSemantics())
         return WalkResult(
             op.emitOpError("is on buffers; forms are taken apart on tensors"));
+      if (op->hasAttr("format"))
+        return WalkResult(op.emitOpError(
+            "has a packed weight; forms are taken apart before"));
       forms.push_back(op);
       return WalkResult::advance();
     });

@@ -11,6 +11,7 @@
 
 #include "kvrm/Dialect/KVRM/Transforms/Passes.h"
 #include "kvrm/Dialect/KVRM/Utils/Columns.h"
+#include "kvrm/Dialect/KVRM/Utils/Products.h"
 #include "kvrm/Dialect/KVRM/Utils/Steps.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
@@ -84,7 +85,9 @@ static LinearOp createLinear(ImplicitLocOpBuilder &b, Value input, Value weight,
                              ValueRange extras, Value output, int64_t parts) {
   auto linear =
       LinearOp::create(b, output.getType(), input, weight, /*gain=*/Value(),
-                       extras, output, /*epsilon=*/FloatAttr(), parts);
+                       extras, output, /*epsilon=*/FloatAttr(), parts,
+                       /*format=*/BlockFormatAttr(),
+                       /*normElement=*/TypeAttr());
   Block &body = linear.getBody().emplaceBlock();
   for (int64_t part = 0; part < parts; ++part)
     body.addArgument(b.getF32Type(), b.getLoc());
@@ -276,6 +279,7 @@ LinearOp Consumer::absorbInto(LinearOp linear) {
   if (Value gain = linear.getGain()) {
     fused.getGainMutable().assign(gain);
     fused.setEpsilonAttr(linear.getEpsilonAttr());
+    fused.setNormElementAttr(linear.getNormElementAttr());
   }
   writeBody(linear, fused);
   op.getResult(0).replaceAllUsesWith(fused.getResult());
@@ -290,10 +294,14 @@ LinearOp Consumer::absorbInto(LinearOp linear) {
 /// Takes in the norm that makes the input for this product alone.
 template <typename OpT> static bool absorbNorm(OpT product) {
   auto norm = product.getInput().template getDefiningOp<RmsNormOp>();
-  if (!norm || product.getGain() || !norm->hasOneUse() ||
-      getElementTypeOrSelf(norm.getResult()) !=
-          getElementTypeOrSelf(product.getWeight()))
+  if (!norm || product.getGain() || !norm->hasOneUse())
     return false;
+  Type element = getElementTypeOrSelf(norm.getResult());
+  if (element != getElementTypeOrSelf(product.getWeight())) {
+    if (!isInBlocks(product))
+      return false;
+    product.setNormElementAttr(TypeAttr::get(element));
+  }
   product.getInputMutable().assign(norm.getInput());
   product.getGainMutable().assign(norm.getGain());
   product.setEpsilonAttr(norm.getEpsilonAttr());

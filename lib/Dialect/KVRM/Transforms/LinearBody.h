@@ -27,8 +27,7 @@ template <typename OpT> RmsNormOp takeNormOut(OpT op) {
     return {};
   ImplicitLocOpBuilder b(op.getLoc(), op);
   const int64_t dims[] = {op.getRows(), op.getDepth()};
-  Value init =
-      tensor::EmptyOp::create(b, dims, getElementTypeOrSelf(op.getWeight()));
+  Value init = tensor::EmptyOp::create(b, dims, op.getMultiplicandElement());
   return takeNormOut(op, init);
 }
 

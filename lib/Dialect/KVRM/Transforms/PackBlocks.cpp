@@ -12,6 +12,7 @@
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
+#include "llvm/ADT/TypeSwitch.h"
 
 using namespace mlir;
 using namespace mlir::kvrm;
@@ -82,6 +83,7 @@ private:
   /// A sub-scale or sub-minimum, of those that start at `place`.
   Value ofGroup(int64_t place, Value group);
   Value code(Value element);
+  Value worth(Value code);
 
   ImplicitLocOpBuilder &b;
   Value records;
@@ -141,6 +143,23 @@ Value ElementReader::code(Value element) {
       b, low, arith::ShLIOp::create(b, high, i32(4)).getResult());
 }
 
+/// What a code stands for, before it is scaled.
+Value ElementReader::worth(Value code) {
+  if (!shape.isFloat)
+    return arith::SIToFPOp::create(
+        b, b.getF32Type(),
+        arith::SubIOp::create(b, code, i32(shape.offset)).getResult());
+  // E4M3: its bits where f32 has them, times what f32's exponent is larger.
+  auto bitsAt = [&](int64_t mask, int64_t by) -> Value {
+    Value masked = arith::AndIOp::create(b, code, i32(mask));
+    return arith::ShLIOp::create(b, masked, i32(by));
+  };
+  Value bits = arith::OrIOp::create(b, bitsAt(0x80, 24), bitsAt(0x7f, 20));
+  Value larger = arith::ConstantOp::create(b, b.getF32FloatAttr(0x1p120f));
+  return arith::MulFOp::create(
+      b, arith::BitcastOp::create(b, b.getF32Type(), bits), larger);
+}
+
 Value ElementReader::read(Value matrixRow, Value column) {
   panelIndex = divide(matrixRow, panel);
   row = remainder(matrixRow, panel);
@@ -151,9 +170,7 @@ Value ElementReader::read(Value matrixRow, Value column) {
   if (shape.hasSubScales)
     scale = arith::MulFOp::create(b, scale,
                                   ofGroup(shape.subScalesAt(panel), group));
-  Value centred = arith::SubIOp::create(b, code(element), i32(shape.offset));
-  Value product = arith::MulFOp::create(
-      b, scale, arith::SIToFPOp::create(b, b.getF32Type(), centred));
+  Value product = arith::MulFOp::create(b, scale, worth(code(element)));
   if (!shape.hasMinima)
     return product;
   Value minimum = half(shape.minimaAt(panel));
@@ -211,9 +228,35 @@ static bool isWeightOfProduct(OpOperand &use) {
          getElementTypeOrSelf(matmul.getDpsInits()[0]).isF32();
 }
 
+/// Whether `use` is the weight of a form, which reads records as they are.
+static bool isWeightOfForm(OpOperand &use) {
+  return llvm::TypeSwitch<Operation *, bool>(use.getOwner())
+      .Case<LinearOp, QKVProjectionOp>([&](auto op) {
+        return &use == &op.getWeightMutable() && !op.getFormat();
+      })
+      .Default(false);
+}
+
+/// A library reads elements.
+static void unpackForLibrary(DequantizeOp dequantize, BlockFormatAttr format) {
+  ImplicitLocOpBuilder b(dequantize.getLoc(), dequantize);
+  auto type = cast<RankedTensorType>(dequantize.getType());
+  Value init =
+      tensor::EmptyOp::create(b, type.getShape(), type.getElementType());
+  Value values =
+      UnpackBlocksOp::create(b, type, format, dequantize.getBlocks(), init)
+          .getResult();
+  dequantize.getResult().replaceAllUsesWith(values);
+}
+
 LogicalResult BlockPacker::rewriteUses(DequantizeOp dequantize,
                                        BlockFormat format) {
   Value records = dequantize.getBlocks();
+  auto formatAttr = BlockFormatAttr::get(dequantize.getContext(), format);
+  if (!getElementTypeOrSelf(dequantize.getResult()).isF32()) {
+    unpackForLibrary(dequantize, formatAttr);
+    return success();
+  }
   SmallVector<OpOperand *> uses;
   for (OpOperand &use : dequantize->getUses())
     uses.push_back(&use);
@@ -221,6 +264,11 @@ LogicalResult BlockPacker::rewriteUses(DequantizeOp dequantize,
     Operation *user = use->getOwner();
     if (isWeightOfProduct(*use)) {
       rewriteProduct(cast<linalg::MatmulOp>(user), format, records);
+      continue;
+    }
+    if (isWeightOfForm(*use)) {
+      use->set(records);
+      user->setAttr("format", formatAttr);
       continue;
     }
     auto extract = dyn_cast<tensor::ExtractOp>(user);
@@ -239,9 +287,10 @@ LogicalResult BlockPacker::rewriteUses(DequantizeOp dequantize,
 
 /// What the new op reads of the activations of `matmul`. Their codes are the
 /// same for all products of a block.
-Value BlockPacker::getInput(linalg::MatmulOp matmul) {
+Value BlockPacker::getInput(linalg::MatmulOp matmul, BlockFormat format) {
   Value activations = matmul.getDpsInputs()[0];
-  if (exactActivations)
+  // Floats are multiplied with floats.
+  if (exactActivations || getShape(format).isFloat)
     return activations;
   for (Operation *user : activations.getUsers())
     if (auto known = dyn_cast<QuantizeRowsOp>(user);
@@ -260,7 +309,7 @@ Value BlockPacker::getInput(linalg::MatmulOp matmul) {
 
 void BlockPacker::rewriteProduct(linalg::MatmulOp matmul, BlockFormat format,
                                  Value records) {
-  Value input = getInput(matmul);
+  Value input = getInput(matmul, format);
   ImplicitLocOpBuilder b(matmul.getLoc(), matmul);
   Value init = matmul.getDpsInits()[0];
   int64_t columns = cast<RankedTensorType>(init.getType()).getDimSize(1);

@@ -34,7 +34,7 @@ private:
   LogicalResult rewriteUses(DequantizeOp dequantize, BlockFormat format);
   void rewriteProduct(linalg::MatmulOp matmul, BlockFormat format,
                       Value records);
-  Value getInput(linalg::MatmulOp matmul);
+  Value getInput(linalg::MatmulOp matmul, BlockFormat format);
 
   int64_t panel;
   bool exactActivations;

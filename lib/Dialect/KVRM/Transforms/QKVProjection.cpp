@@ -163,7 +163,8 @@ QKVProjectionOp QKVProjection::form(LinearOp product) {
   auto op = QKVProjectionOp::create(
       b, types, product.getInput(), product.getWeight(), product.getGain(),
       bias, query.rotation.cosines, query.rotation.sines, inits[0], inits[1],
-      inits[2], product.getEpsilonAttr());
+      inits[2], product.getEpsilonAttr(), product.getFormatAttr(),
+      product.getNormElementAttr());
   replaceTurned(b, query.last.getResult(0), op.getResult(0));
   replaceTurned(b, key.last.getResult(0), op.getResult(1));
   value->getResult(0).replaceAllUsesWith(op.getResult(2));

@@ -27,16 +27,19 @@ namespace mlir::kvrm {
 using namespace mlir;
 using namespace mlir::kvrm;
 
-/// The product with all rows of the weight, rounded to `element`.
-template <typename OpT>
-static Value writeProduct(ImplicitLocOpBuilder &b, OpT op, Type element) {
-  int64_t columns = cast<ShapedType>(op.getWeight().getType()).getDimSize(0);
-  const int64_t dims[] = {op.getRows(), columns};
+/// The product of `input` with all rows of a weight, rounded to `element`.
+static Value writeProduct(ImplicitLocOpBuilder &b, Value input, Value weight,
+                          Type element) {
+  auto dimOf = [](Value value) {
+    return cast<ShapedType>(value.getType()).getDimSize(0);
+  };
+  const int64_t dims[] = {dimOf(input), dimOf(weight)};
   Value init = tensor::EmptyOp::create(b, dims, element);
-  auto product = LinearOp::create(b, init.getType(), op.getInput(),
-                                  op.getWeight(), /*gain=*/Value(),
-                                  /*extras=*/ValueRange{}, init,
-                                  /*epsilon=*/FloatAttr(), /*parts=*/1);
+  auto product = LinearOp::create(b, init.getType(), input, weight,
+                                  /*gain=*/Value(), /*extras=*/ValueRange{},
+                                  init, /*epsilon=*/FloatAttr(), /*parts=*/1,
+                                  /*format=*/BlockFormatAttr(),
+                                  /*normElement=*/TypeAttr());
   Block &body = product.getBody().emplaceBlock();
   Value sum = body.addArgument(b.getF32Type(), b.getLoc());
   OpBuilder::InsertionGuard guard(b);
@@ -45,6 +48,20 @@ static Value writeProduct(ImplicitLocOpBuilder &b, OpT op, Type element) {
     sum = arith::TruncFOp::create(b, element, sum);
   YieldOp::create(b, sum);
   return product.getResult();
+}
+
+/// A library multiplies elements: the values of a weight in blocks are rounded
+/// to those of the input.
+template <typename OpT> static void roundWeight(OpT op) {
+  if (!isInBlocks(op))
+    return;
+  auto values = op.getWeight().template getDefiningOp<DequantizeOp>();
+  ImplicitLocOpBuilder b(values.getLoc(), values);
+  auto type = cast<RankedTensorType>(values.getType());
+  op.getWeightMutable().assign(DequantizeOp::create(
+      b, type.clone(getElementTypeOrSelf(op.getInput())), values.getBlocks()));
+  if (values->use_empty())
+    values.erase();
 }
 
 namespace {
@@ -73,15 +90,23 @@ public:
 
 private:
   template <typename OpT> WalkResult visit(OpT op) {
-    bool isForLibrary = op.getRows() > rows && hasProductShape(op);
+    if (op.getFormat())
+      return op.emitOpError("has a packed weight; products are split before "
+                            "weights are packed");
+    int64_t streamed =
+        isInBlocks(op) ? std::max(rows.getValue(), kStreamedBlockRows) : rows;
+    bool isForLibrary = op.getRows() > streamed && hasProductShape(op);
     bool losesNorm =
         op.getGain() && (isForLibrary || !canNormalizeInKernel(op));
-    if (!losesNorm && !needsSplit(op, isForLibrary))
+    bool rounds = isForLibrary && isInBlocks(op);
+    if (!losesNorm && !rounds && !needsSplit(op, isForLibrary))
       return WalkResult::advance();
     if (op->getNumResults() == 0)
       return op.emitOpError("is on buffers; products are split on tensors");
     if (losesNorm)
       takeNormOut(op);
+    if (rounds)
+      roundWeight(op);
     if (needsSplit(op, isForLibrary)) {
       split(op);
       ++numSplit;
@@ -89,8 +114,13 @@ private:
     return WalkResult::advance();
   }
 
+  /// No other kernel than that of matrix units reads blocks.
   static bool needsSplit(LinearOp op, bool isForLibrary) {
-    return isForLibrary && !hasProductBody(op);
+    if (isForLibrary)
+      return !hasProductBody(op);
+    auto parts = static_cast<int64_t>(op.getParts());
+    return isInBlocks(op) && parts > 1 &&
+           (parts > kTileParts || !hasMatrixUnitShape(op));
   }
   /// Nothing but matrix units runs a whole projection.
   static bool needsSplit(QKVProjectionOp op, bool isForLibrary) {
@@ -99,13 +129,15 @@ private:
 
   void split(LinearOp op) {
     ImplicitLocOpBuilder b(op.getLoc(), op);
-    Value product = writeProduct(b, op, getElementTypeOrSelf(op.getInput()));
+    Value product = writeProduct(b, op.getInput(), op.getWeight(),
+                                 getElementTypeOrSelf(op.getInput()));
     op.getResult().replaceAllUsesWith(writeLinearBody(b, op, product));
     op.erase();
   }
   void split(QKVProjectionOp op) {
     ImplicitLocOpBuilder b(op.getLoc(), op);
-    Value product = writeProduct(b, op, b.getF32Type());
+    Value product =
+        writeProduct(b, op.getInput(), op.getWeight(), b.getF32Type());
     op->replaceAllUsesWith(writeQKVProjection(b, op, product));
     op.erase();
   }

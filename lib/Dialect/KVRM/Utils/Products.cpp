@@ -13,17 +13,45 @@
 using namespace mlir;
 using namespace mlir::kvrm;
 
-/// Behind a norm the product reads elements of the weight.
-template <typename OpT> static bool fitsMatrixUnitsImpl(OpT op) {
-  Type element = getElementTypeOrSelf(op.getWeight());
-  return (element.isF16() || element.isBF16()) &&
-         (op.getGain() || getElementTypeOrSelf(op.getInput()) == element) &&
-         op.getDepth() % 32 == 0;
+/// Of values that are not rounded: those of a library's product are.
+template <typename OpT> static bool isInBlocksImpl(OpT op) {
+  auto values = op.getWeight().template getDefiningOp<DequantizeOp>();
+  return op.getFormat() ||
+         (values && getElementTypeOrSelf(values.getResult()).isF32());
 }
 
+bool kvrm::isInBlocks(LinearOp op) { return isInBlocksImpl(op); }
+bool kvrm::isInBlocks(QKVProjectionOp op) { return isInBlocksImpl(op); }
+
+/// Rows of a weight in blocks lie in panels, of which a tile takes whole ones.
+static bool hasWholePanels(LinearOp op) {
+  return op.getParts() == 1 || op.getColumns() % kMatrixPanel == 0;
+}
+static bool hasWholePanels(QKVProjectionOp op) {
+  return op.getHeadDim() / 2 % kMatrixPanel == 0;
+}
+
+static bool isMatrixUnitElement(Type element) {
+  return element.isF16() || element.isBF16();
+}
+
+template <typename OpT> static bool fitsMatrixUnitsImpl(OpT op) {
+  Type element = op.getMultiplicandElement();
+  return isMatrixUnitElement(element) && op.getDepth() % 32 == 0 &&
+         (isInBlocks(op) ? hasWholePanels(op)
+                         : getElementTypeOrSelf(op.getWeight()) == element);
+}
+
+static int64_t weightRows(LinearOp op) {
+  return static_cast<int64_t>(op.getParts()) * op.getColumns();
+}
+static int64_t weightRows(QKVProjectionOp op) { return op.getColumns(); }
+
+/// A library has no parts or heads, so that panels do not matter to it.
 template <typename OpT> static bool hasProductShapeImpl(OpT op) {
-  int64_t columns = cast<ShapedType>(op.getWeight().getType()).getDimSize(0);
-  return fitsMatrixUnitsImpl(op) && columns % 8 == 0;
+  bool fits = isInBlocks(op) ? isMatrixUnitElement(op.getMultiplicandElement())
+                             : fitsMatrixUnitsImpl(op);
+  return fits && weightRows(op) % 8 == 0;
 }
 
 template <typename OpT> static bool canNormalizeImpl(OpT op) {
@@ -34,6 +62,7 @@ bool kvrm::hasProductShape(LinearOp op) { return hasProductShapeImpl(op); }
 bool kvrm::hasProductShape(QKVProjectionOp op) {
   return hasProductShapeImpl(op);
 }
+bool kvrm::hasMatrixUnitShape(LinearOp op) { return fitsMatrixUnitsImpl(op); }
 bool kvrm::hasMatrixUnitShape(QKVProjectionOp op) {
   return fitsMatrixUnitsImpl(op);
 }

@@ -213,15 +213,18 @@ def KVRM_BlockFormat : KVRM_I32Enum<"BlockFormat", "how blocks hold weights", [
     I32EnumAttrCase<"Q8_0", 4, "q8_0">,
     I32EnumAttrCase<"Q4_K", 5, "q4_k">,
     I32EnumAttrCase<"Q5_K", 6, "q5_k">,
-    I32EnumAttrCase<"Q6_K", 7, "q6_k">]>;
+    I32EnumAttrCase<"Q6_K", 7, "q6_k">,
+    I32EnumAttrCase<"INT4_G128", 8, "int4_g128">,
+    I32EnumAttrCase<"INT4_G128_MIN", 9, "int4_g128_min">,
+    I32EnumAttrCase<"FP8_G128", 10, "fp8_g128">]>;
 
 def KVRM_BlockFormatAttr
     : EnumAttr<KVRM_Dialect, KVRM_BlockFormat, "block_format"> {
   let assemblyFormat = "`<` $value `>`";
   let description = [{
-    Which of GGUF's block formats a weight is in: how many bits a code has, how
+    Which block format, one of GGUF's or of ours, a weight is in: how many bits a code has, how
     many elements share a scale, and what turns codes into values
-    (`kvrm/Support/BlockFormat.h`).
+    (`kvrm/runtime/abi/block_format.h`).
 
     Example: `#kvrm.block_format<q4_0>`
   }];
@@ -240,7 +243,7 @@ def KVRM_WeightAttr : KVRM_Attr<"Weight", "weight"> {
     global's type. `panels`: a matrix of `rows` rows and k columns as
     `[ceil(rows / panel)][k][panel]`, the type of the global; the rows that the
     last panel lacks are zeros. `blocks`: a matrix in blocks of the format
-    `block`, as records of `panel` rows (`kvrm/Support/BlockFormat.h`);
+    `block`, as records of `panel` rows (`kvrm/runtime/abi/block_format.h`);
     `[ceil(rows / panel)][blocks of a row][record]` bytes are the type of the
     global. `offset` is in bytes from the start of the weights of a package, in
     which this is the only place that says it.

@@ -17,20 +17,24 @@ def KVRM_BlockTensor : RankedTensorOf<[KVRM_BlockType]>;
 def KVRM_F32Tensor : RankedTensorOf<[F32]>;
 def KVRM_I8Tensor : RankedTensorOf<[I8]>;
 def KVRM_I8Shaped : AnyTypeOf<[RankedTensorOf<[I8]>, MemRefOf<[I8]>]>;
+def KVRM_MatrixUnitShaped : AnyTypeOf<[RankedTensorOf<[F16, BF16]>,
+                                       MemRefOf<[F16, BF16]>]>;
 def KVRM_BlockInput : AnyTypeOf<[KVRM_F32Shaped, KVRM_I8Shaped]>;
 
 def KVRM_DequantizeOp : KVRM_Op<"dequantize", [Pure]> {
   let summary = "the values of a matrix in blocks";
   let description = [{
     `result[n, k]` is the value of element `k % E` of block `[n, k / E]`, where
-    E is what a block of the format holds: 32 or 256. In exact arithmetic,
-    rounded once where a minimum is added.
+    E is what a block of the format holds: 32, 128 or 256. In exact arithmetic,
+    rounded once where a minimum is added, and once more to an element that is
+    not f32, to nearest even.
 
-    Shapes: blocks `[N, K / E]`, result `[N, K]` in f32, static and positive. A
-    weight in blocks is a matrix of products, which read it as the transposed
-    right-hand side of `linalg.matmul`, or a table, of which `tensor.extract`
-    reads elements; `kvrm-pack-weights` says which code does so, and no target
-    ever has the values of a whole matrix in memory.
+    Shapes: blocks `[N, K / E]`, result `[N, K]` in f32, f16 or bf16, static and
+    positive. A weight in blocks is a matrix of products, which read it as the
+    transposed right-hand side of `linalg.matmul` or as the weight of a form, or
+    a table, of which `tensor.extract` reads elements; `kvrm-pack-weights` says
+    which code does so. The values of a whole matrix are in memory only where a
+    library multiplies with them, which are then not f32 (`kvrm.unpack_blocks`).
 
     Example:
 
@@ -41,7 +45,7 @@ def KVRM_DequantizeOp : KVRM_Op<"dequantize", [Pure]> {
     ```
   }];
   let arguments = (ins KVRM_BlockTensor:$blocks);
-  let results = (outs KVRM_F32Tensor:$result);
+  let results = (outs KVRM_ActivationTensor:$result);
   let assemblyFormat = [{
     $blocks attr-dict `:` type($blocks) `to` type($result)
   }];
@@ -54,11 +58,38 @@ def KVRM_DequantizeOp : KVRM_Op<"dequantize", [Pure]> {
   }];
 }
 
+def KVRM_UnpackBlocksOp : KVRM_FormOp<"unpack_blocks"> {
+  let summary = "the values of a weight that is stored as blocks";
+  let description = [{
+    `output[n, k]` is what `kvrm.dequantize` gives of the blocks that the
+    records have. For a library, which multiplies matrices of elements.
+
+    Shapes: weight `[ceil(N / panel)][K / E][record]` in i8, records of a
+    package as `kvrm/runtime/abi/block_format.h` describes them, output `[N, K]` in
+    f16 or bf16; static and positive. Buffers are as for `kvrm.linear`.
+
+    Example:
+
+    ```mlir
+    %w = kvrm.unpack_blocks <q4_0> ins(%r : tensor<120x18x144xi8>)
+        outs(%init : tensor<960x576xf16>) -> tensor<960x576xf16>
+    ```
+  }];
+  let arguments = (ins KVRM_BlockFormatAttr:$format, KVRM_I8Shaped:$weight,
+                       KVRM_MatrixUnitShaped:$output);
+  let results = (outs Optional<KVRM_ActivationTensor>:$result);
+  let assemblyFormat = [{
+    $format `ins` `(` $weight `:` type($weight) `)`
+    `outs` `(` $output `:` type($output) `)` attr-dict (`->` type($result)^)?
+  }];
+  let extraClassDeclaration = initsDeclaration;
+}
+
 def KVRM_QuantizeRowsOp : KVRM_FormOp<"quantize_rows"> {
   let summary = "activations as codes of eight bits";
   let description = [{
     Cuts rows of activations into stretches of 32 and writes a record of each,
-    an `ActivationRecord` of `kvrm/Support/BlockFormat.h`: with `s` the largest
+    an `ActivationRecord` of `kvrm/runtime/abi/block_format.h`: with `s` the largest
     magnitude of the stretch over 127, the codes `round(x / s)`, ties to even,
     then `s` and sums of codes times `s`. A value that is not finite makes `s`
     so, too. Below 1e-30 all codes are 0.
@@ -95,7 +126,7 @@ def KVRM_BlockProductOp : KVRM_FormOp<"block_product"> {
     `output[m, n] += sum over k of input[m, k] * value of weight[n, k]`
 
     The weight is a package's: `[ceil(N / panel)][K / E][record]` bytes, records
-    of `panel` rows as `kvrm/Support/BlockFormat.h` describes them. The input is
+    of `panel` rows as `kvrm/runtime/abi/block_format.h` describes them. The input is
     f32 `[M, K]`, and products are of f32; or it is what `kvrm.quantize_rows`
     makes of such, `[M, K / 32, 48]` in i8, and products are of integers, scaled
     a stretch at a time. Sums are in f32, in any order. The output is `[M,

@@ -14,7 +14,7 @@
 #ifndef KVRM_DIALECT_KVRM_IR_KVRMDIALECT_H
 #define KVRM_DIALECT_KVRM_IR_KVRMDIALECT_H
 
-#include "kvrm/Support/BlockFormat.h"
+#include "kvrm/runtime/abi/block_format.h"
 
 #include "mlir/Bytecode/BytecodeOpInterface.h"
 #include "mlir/IR/BuiltinOps.h"

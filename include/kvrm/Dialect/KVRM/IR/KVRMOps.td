@@ -42,6 +42,12 @@ def KVRM_ActivationTensor : RankedTensorOf<[F32, F16, BF16]>;
 def KVRM_ActivationShaped : AnyTypeOf<[RankedTensorOf<[F32, F16, BF16]>,
                                        MemRefOf<[F32, F16, BF16]>]>;
 def KVRM_F32Shaped : AnyTypeOf<[RankedTensorOf<[F32]>, MemRefOf<[F32]>]>;
+// What a norm rounds to.
+def KVRM_NormElementAttr
+    : TypeAttrBase<"::mlir::FloatType", "an element of f32, f16 or bf16">;
+// Weights of products: elements, or the bytes of records of blocks.
+def KVRM_WeightShaped : AnyTypeOf<[RankedTensorOf<[F32, F16, BF16, I8]>,
+                                   MemRefOf<[F32, F16, BF16, I8]>]>;
 
 //===----------------------------------------------------------------------===//
 // Phase 1: static
@@ -520,6 +526,17 @@ class KVRM_FormOp<string mnemonic, list<Trait> traits = []>
           DestinationStyleOpInterface,
           DeclareOpInterfaceMethods<MemoryEffectsOpInterface>], traits)> {
   let hasVerifier = 1;
+  /// Of products.
+  code multiplicandDeclaration = [{
+    /// The element of what is multiplied with the weight.
+    ::mlir::Type getMultiplicandElement() {
+      if (!getGain())
+        return ::mlir::getElementTypeOrSelf(getInput());
+      if (auto element = getNormElement())
+        return *element;
+      return ::mlir::getElementTypeOrSelf(getWeight());
+    }
+  }];
   code initsDeclaration = [{
     ::mlir::MutableOperandRange getDpsInitsMutable() {
       return ::mlir::MutableOperandRange(getOutputMutable());
@@ -545,8 +562,14 @@ def KVRM_LinearOp : KVRM_FormOp<"linear", [
     shares no memory with another operand.
 
     With a norm the product reads the input as `kvrm.rms_norm` with that gain
-    and epsilon makes it, rounded to the element of the weight; input and gain
-    are then f32.
+    and epsilon makes it, rounded to the element of the weight, or to one that
+    stands behind epsilon; input and gain are then f32.
+
+    With a block format the weight is the records of a package, `[ceil(parts * N
+    / panel)][K / E][record]` in i8, as `kvrm/runtime/abi/block_format.h` describes
+    them; what a record has of bytes says what a panel has of rows. Its values
+    are those that `kvrm.dequantize` gives, in f32; a norm in front says then
+    what it rounds to.
 
     The body has a sum of each part as its first arguments, in f32, then an
     element of each extra. It holds ops of `arith` and `math` on scalars, has no
@@ -580,21 +603,25 @@ def KVRM_LinearOp : KVRM_FormOp<"linear", [
     ```
   }];
   let arguments = (ins
-      KVRM_ActivationShaped:$input, KVRM_ActivationShaped:$weight,
+      KVRM_ActivationShaped:$input, KVRM_WeightShaped:$weight,
       Optional<KVRM_F32Shaped>:$gain, Variadic<KVRM_ActivationShaped>:$extras,
       KVRM_ActivationShaped:$output, OptionalAttr<F32Attr>:$epsilon,
-      DefaultValuedAttr<ConfinedAttr<I64Attr, [IntPositive]>, "1">:$parts);
+      DefaultValuedAttr<ConfinedAttr<I64Attr, [IntPositive]>, "1">:$parts,
+      OptionalAttr<KVRM_BlockFormatAttr>:$format,
+      OptionalAttr<KVRM_NormElementAttr>:$normElement);
   let results = (outs Optional<KVRM_ActivationTensor>:$result);
   let regions = (region SizedRegion<1>:$body);
   let assemblyFormat = [{
     `ins` `(` $input `,` $weight `:` type($input) `,` type($weight) `)`
-    (`norm` `(` $gain^ `:` type($gain) `)` `epsilon` $epsilon)?
+    (`block` $format^)?
+    (`norm` `(` $gain^ `:` type($gain) `)` `epsilon` $epsilon
+    (`to` $normElement^)?)?
     (`extras` `(` $extras^ `:` type($extras) `)`)?
     `outs` `(` $output `:` type($output) `)` (`parts` $parts^)?
     attr-dict-with-keyword $body (`->` type($result)^)?
   }];
   let hasRegionVerifier = 1;
-  let extraClassDeclaration = initsDeclaration # [{
+  let extraClassDeclaration = initsDeclaration # multiplicandDeclaration # [{
     /// Whether a body may hold `op`: a pure op of arith or math on scalars.
     static bool isBodyOp(::mlir::Operation *op);
     /// M, K and N.
@@ -652,8 +679,8 @@ def KVRM_QKVProjectionOp : KVRM_FormOp<"qkv_projection",
 
     Shapes: input `[M, K]`, weight `[N, K]`, bias `[N]` in f32, cosines and
     sines `[M, H]` in f32, query `[M, heads * 2H]`, key and value `[M, kv_heads * 2H]`, of one element;
-    N is the columns of all three. Norm and buffers are as for `kvrm.linear`;
-    no output shares memory with another operand.
+    N is the columns of all three. Norm, a weight in blocks, and buffers are as
+    for `kvrm.linear`; no output shares memory with another operand.
 
     Example:
 
@@ -668,21 +695,25 @@ def KVRM_QKVProjectionOp : KVRM_FormOp<"qkv_projection",
     ```
   }];
   let arguments = (ins
-      KVRM_ActivationShaped:$input, KVRM_ActivationShaped:$weight,
+      KVRM_ActivationShaped:$input, KVRM_WeightShaped:$weight,
       Optional<KVRM_F32Shaped>:$gain, Optional<KVRM_F32Shaped>:$bias,
       KVRM_F32Shaped:$cosines, KVRM_F32Shaped:$sines,
       KVRM_ActivationShaped:$query, KVRM_ActivationShaped:$key,
-      KVRM_ActivationShaped:$value, OptionalAttr<F32Attr>:$epsilon);
+      KVRM_ActivationShaped:$value, OptionalAttr<F32Attr>:$epsilon,
+      OptionalAttr<KVRM_BlockFormatAttr>:$format,
+      OptionalAttr<KVRM_NormElementAttr>:$normElement);
   let results = (outs Variadic<KVRM_ActivationTensor>:$results);
   let assemblyFormat = [{
     `ins` `(` $input `,` $weight `:` type($input) `,` type($weight) `)`
-    (`norm` `(` $gain^ `:` type($gain) `)` `epsilon` $epsilon)?
+    (`block` $format^)?
+    (`norm` `(` $gain^ `:` type($gain) `)` `epsilon` $epsilon
+    (`to` $normElement^)?)?
     (`bias` `(` $bias^ `:` type($bias) `)`)?
     `rotation` `(` $cosines `,` $sines `:` type($cosines) `,` type($sines) `)`
     `outs` `(` $query `,` $key `,` $value `:` type($query) `,` type($key) `,`
     type($value) `)` attr-dict (`->` type($results)^)?
   }];
-  let extraClassDeclaration = [{
+  let extraClassDeclaration = multiplicandDeclaration # [{
     ::mlir::MutableOperandRange getDpsInitsMutable() {
       return ::mlir::MutableOperandRange(
           getOperation(), getQueryMutable().getOperandNumber(), 3);
@@ -690,7 +721,7 @@ def KVRM_QKVProjectionOp : KVRM_FormOp<"qkv_projection",
     /// M, K, N and 2H.
     int64_t getRows() { return getDimension(getInput(), 0); }
     int64_t getDepth() { return getDimension(getInput(), 1); }
-    int64_t getColumns() { return getDimension(getWeight(), 0); }
+    int64_t getColumns() { return getQueryColumns() + 2 * getKeyColumns(); }
     int64_t getHeadDim() { return 2 * getDimension(getCosines(), 1); }
     /// Columns of the query, and of the key or the value.
     int64_t getQueryColumns() { return getDimension(getQuery(), 1); }

@@ -128,8 +128,8 @@ def KVRM_FragmentType : KVRM_Type<"Fragment", "fragment"> {
 def KVRM_BlockType : KVRM_Type<"Block", "block"> {
   let summary = "neighbours of a row of weights, as codes and scales";
   let description = [{
-    One block of a GGUF tensor: 32 or 256 elements of a row, as codes of four to
-    eight bits and what turns them into values (`kvrm/Support/BlockFormat.h`). A
+    One block of a GGUF tensor, or of a format of ours: 32, 128 or 256 elements
+    of a row, as codes of four to eight bits and what turns them into values (`kvrm/runtime/abi/block_format.h`). A
     matrix `[n][k]` is a tensor of blocks `[n][k / elements]`; what its values
     are `kvrm.dequantize` says.
 

@@ -17,6 +17,13 @@ namespace mlir::kvrm {
 /// a library: measured, see docs/gpu-dense.md.
 inline constexpr int64_t kStreamedRows = 32;
 
+/// The same of a weight in blocks, which has to be unpacked for a library.
+inline constexpr int64_t kStreamedBlockRows = 64;
+
+/// Rows of a record of a weight in blocks: those of one half of an operand of
+/// matrix units.
+inline constexpr int64_t kMatrixPanel = 8;
+
 /// Most parts of a linear that one tile of matrix units can hold rows of.
 inline constexpr int64_t kTileParts = 2;
 
@@ -26,8 +33,15 @@ inline constexpr int64_t kTileParts = 2;
 /// ahead (docs/gpu-dense.md).
 inline constexpr int64_t kNormalizedRows = 8;
 
+/// Whether the weight is in blocks, whose values are not rounded: packed, or
+/// the result of a kvrm.dequantize.
+bool isInBlocks(LinearOp op);
+bool isInBlocks(QKVProjectionOp op);
+
 /// Whether operands are what matrix units take: f16 or bf16, what the product
-/// reads and the weight the same; a depth of whole slices of 32.
+/// reads and the weight the same; a depth of whole slices of 32. Of a weight in
+/// blocks: parts or halves of heads of whole panels.
+bool hasMatrixUnitShape(LinearOp op);
 bool hasMatrixUnitShape(QKVProjectionOp op);
 
 /// Whether they are what libraries are fast with, too: all columns a multiple
@@ -41,8 +55,8 @@ bool canNormalizeInKernel(LinearOp op);
 bool canNormalizeInKernel(QKVProjectionOp op);
 
 /// Puts a kvrm.rms_norm in front of a product that has a norm, which then has
-/// none. `init` is what it stores to, a buffer or a tensor of the weight's
-/// element.
+/// none. `init` is what it stores to, a buffer or a tensor of the element that
+/// the norm rounds to.
 template <typename OpT> RmsNormOp takeNormOut(OpT op, Value init) {
   OpBuilder b(op);
   bool isTensor = isa<TensorType>(init.getType());
@@ -52,6 +66,7 @@ template <typename OpT> RmsNormOp takeNormOut(OpT op, Value init) {
   op.getInputMutable().assign(isTensor ? norm.getResult() : init);
   op.getGainMutable().clear();
   op.removeEpsilonAttr();
+  op.removeNormElementAttr();
   return norm;
 }
 

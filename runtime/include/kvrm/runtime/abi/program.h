@@ -78,10 +78,10 @@ typedef enum kvrm_command_kind {
   /// in any order, and rounded once. For a library: a runtime that has one runs
   /// the product and skips the commands right after it that stand in for it;
   /// any other skips the product. Arguments are out, in, weight, addend: the
-  /// weight of the weights, the others of the arena; out may be all the logits,
-  /// too. Out overlaps neither in nor weight; the addend it may be.
-  /// An addend is f32: a library was seen to round twice when it adds to f16 or
-  /// bf16.
+  /// weight of the weights or, where a kernel has unpacked it, of the arena,
+  /// the others of the arena; out may be all the logits, too. Out overlaps
+  /// neither in nor weight; the addend it may be. An addend is f32: a library
+  /// was seen to round twice when it adds to f16 or bf16.
   KVRM_COMMAND_PRODUCT = 2,
   /// out[i] = sum over all ranks of in[i], the same bits on every rank. For a
   /// library of collectives, as is the next. All ranks run the same program,

@@ -28,10 +28,15 @@ struct SeededValues {
   float center = 0;
   float width = 0;
 
-  /// Element i: the i-th output of a SplitMix64 of that stream.
-  float at(int64_t i) const {
+  /// The i-th output of a SplitMix64 of a stream.
+  static uint64_t bitsAt(uint64_t stream, int64_t i) {
     uint64_t before = static_cast<uint64_t>(i) - 1;
-    uint64_t bits = SplitMix64::mix(stream + before * 0x9e3779b97f4a7c15);
+    return SplitMix64::mix(stream + before * 0x9e3779b97f4a7c15);
+  }
+
+  /// Element i.
+  float at(int64_t i) const {
+    uint64_t bits = bitsAt(stream, i);
     // 24 bits make a float in [-1, 1) without rounding.
     auto fraction = static_cast<int32_t>(bits >> 40) - (1 << 23);
     return center + width * (static_cast<float>(fraction) * 0x1p-23f);

@@ -1,4 +1,4 @@
-//===- BlockFormat.h - Weights in blocks of codes ---------------*- C++ -*-===//
+//===- block_format.h - Weights in blocks of codes --------------*- C++ -*-===//
 //
 // Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
 // See LICENSE for licence information.
@@ -7,7 +7,8 @@
 //===----------------------------------------------------------------------===//
 //
 // What the block formats of GGUF have in common, and how a package stores them:
-// the one place that front end, dialect, package writer and kernels share.
+// the one place that front end, dialect, package writer, kernels and runtime
+// share.
 //
 // A row of a matrix is a line of blocks. A block has an unsigned code of 4, 5,
 // 6 or 8 bits for each element, and each group of its elements a scale and
@@ -17,6 +18,7 @@
 //   value = scale * code + minimum         minimum = m, or -dmin * sub-minimum
 //
 // d, m and dmin are IEEE halves, sub-scales and sub-minima integers of 8 bits.
+// A code may be a float of 8 bits instead, which stands for itself.
 //
 // A package has a record for the blocks that `panel` rows have at the same
 // place, in the order in which a kernel reads them:
@@ -37,8 +39,8 @@
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef KVRM_SUPPORT_BLOCKFORMAT_H
-#define KVRM_SUPPORT_BLOCKFORMAT_H
+#ifndef KVRM_RUNTIME_ABI_BLOCK_FORMAT_H
+#define KVRM_RUNTIME_ABI_BLOCK_FORMAT_H
 
 #include <cstdint>
 
@@ -46,7 +48,10 @@
 /// other as `kvrm`.
 namespace kvrmblocks {
 
-/// As GGUF calls them.
+/// As GGUF calls them; then ours, which quantisers of weights for GPUs use:
+/// 128 neighbours to a scale, codes of 4 bits without and with a minimum, and
+/// floats of 8 bits (E4M3 of the Open Compute Project: no infinities, up to
+/// 448).
 enum class BlockFormat : uint8_t {
   Q4_0,
   Q4_1,
@@ -55,8 +60,17 @@ enum class BlockFormat : uint8_t {
   Q8_0,
   Q4_K,
   Q5_K,
-  Q6_K
+  Q6_K,
+  INT4_G128,
+  INT4_G128_MIN,
+  FP8_G128
 };
+
+inline constexpr int kBlockFormats = 11;
+/// As the dialect and packages call them.
+inline constexpr const char *kBlockFormatNames[kBlockFormats] = {
+    "q4_0", "q4_1", "q5_0",      "q5_1",          "q8_0",    "q4_k",
+    "q5_k", "q6_k", "int4_g128", "int4_g128_min", "fp8_g128"};
 
 /// Elements whose codes are stored together, and that share a scale of
 /// activations.
@@ -73,6 +87,7 @@ struct BlockShape {
   int64_t offset;   ///< that a code is stored with
   bool hasMinima;
   bool hasSubScales;
+  bool isFloat = false; ///< codes are E4M3, of 8 bits
 
   constexpr int64_t groups() const { return elements / group; }
   constexpr int64_t stretches() const { return elements / kStretch; }
@@ -118,6 +133,12 @@ constexpr BlockShape shapeOf(BlockFormat format) {
     return {256, 32, 5, 0, true, true};
   case BlockFormat::Q6_K:
     return {256, 16, 6, 32, false, true};
+  case BlockFormat::INT4_G128:
+    return {128, 128, 4, 8, false, false};
+  case BlockFormat::INT4_G128_MIN:
+    return {128, 128, 4, 0, true, false};
+  case BlockFormat::FP8_G128:
+    return {128, 128, 8, 0, false, false, true};
   }
   return {};
 }
@@ -133,4 +154,4 @@ struct ActivationRecord {
 
 } // namespace kvrmblocks
 
-#endif // KVRM_SUPPORT_BLOCKFORMAT_H
+#endif // KVRM_RUNTIME_ABI_BLOCK_FORMAT_H
