@@ -33,7 +33,7 @@ struct StripShape {
   int64_t pages() const { return std::max<int64_t>(1, tokens / page); }
   /// What the chunks of a token with these lowest bits are XORed with.
   Value swizzle(DeviceBuilder &b, Value token) const {
-    return b.shiftRight(b.bitAnd(token, 7), kvrm_swizzle_shift(headDim));
+    return b.shiftRight(b.bitAnd(token, 7), kvrm_swizzle_shift(rowBytes()));
   }
 
   int64_t tokens;
