@@ -22,9 +22,12 @@ using llvm::Error;
 using llvm::StringRef;
 
 static constexpr std::pair<const char *, BlockFormat> kNames[] = {
-    {"q8_0", BlockFormat::Q8_0}, {"q4_0", BlockFormat::Q4_0},
-    {"q4_1", BlockFormat::Q4_1}, {"q5_0", BlockFormat::Q5_0},
-    {"q5_1", BlockFormat::Q5_1}, {"int4_g128", BlockFormat::INT4_G128},
+    {"q8_0", BlockFormat::Q8_0},
+    {"q4_0", BlockFormat::Q4_0},
+    {"q4_1", BlockFormat::Q4_1},
+    {"q5_0", BlockFormat::Q5_0},
+    {"q5_1", BlockFormat::Q5_1},
+    {"int4_g128", BlockFormat::INT4_G128},
     {"int4_g128_min", BlockFormat::INT4_G128_MIN},
     {"fp8_g128", BlockFormat::FP8_G128},
 };
@@ -138,9 +141,8 @@ void CodedSource::readRows(int64_t begin, int64_t end, float *out) const {
 void RoundedSource::round(const float *values, BlockCodes &out) const {
   auto end = values + shape.elements;
   auto [least, most] = std::minmax_element(values, end);
-  bool isFinite = std::all_of(values, end, [](float v) {
-    return std::isfinite(v);
-  });
+  bool isFinite =
+      std::all_of(values, end, [](float v) { return std::isfinite(v); });
   auto last = static_cast<float>((1 << shape.codeBits) - 1);
   float low = 0, step = 0;
   if (shape.isFloat) {

@@ -25,10 +25,10 @@ using namespace mlir;
 using namespace ::kvrm;
 
 Type StepBuilder::cacheType() {
-  return RankedTensorType::get({config.layers, shape.slots, config.kvHeads,
-                                shape.capacity, config.headDim},
-                               shape.bf16Cache ? Type(b.getBF16Type())
-                                               : Type(b.getF16Type()));
+  return RankedTensorType::get(
+      {config.layers, shape.slots, config.kvHeads, shape.capacity,
+       config.headDim},
+      mlir::kvrm::getCacheType(b.getContext(), shape.cache));
 }
 
 /// Of each batch tokens and positions, and counts and slots if it has them;
@@ -256,12 +256,14 @@ static llvm::Error checkShape(const DecoderConfig &config,
   if (llvm::Error error =
           checkRange("prefill chunk", shape.prefillChunk, 1, KVRM_MAX_QUERIES))
     return error;
-  bool isBF16 = shape.activations == ActivationType::BF16;
-  if (shape.activations != ActivationType::F32 && isBF16 != shape.bf16Cache)
+  kvrm_element own =
+      shape.activations == ActivationType::BF16 ? KVRM_BF16 : KVRM_F16;
+  if (shape.activations != ActivationType::F32 && shape.cache != own &&
+      shape.cache != KVRM_F8E4M3)
     return llvm::createStringError(
         "activations are %s and the cache is %s; they are of one element "
-        "unless activations are f32",
-        isBF16 ? "bf16" : "f16", shape.bf16Cache ? "bf16" : "f16");
+        "unless activations are f32 or the cache is f8e4m3",
+        kvrm_element_name(own), kvrm_element_name(shape.cache));
   if (config.headDim % 2)
     return llvm::createStringError("head_dim is %lld, which is odd",
                                    static_cast<long long>(config.headDim));

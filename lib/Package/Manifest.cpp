@@ -78,6 +78,8 @@ static void writeCache(json::OStream &out,
     if (cache.pagesPerSlot > 0)
       out.attribute("pages_per_slot", cache.pagesPerSlot);
     out.attribute("element", cache.element);
+    if (!cache.io.empty())
+      out.attribute("io", cache.io);
     if (cache.window > 0)
       out.attributeObject("far_history", [&] {
         out.attribute("window", cache.window);

@@ -21,6 +21,7 @@ AttentionInfo AttentionInfo::of(const Manifest &manifest) {
   info.headDim = manifest.headDim;
   info.pageTokens = manifest.pageTokens;
   info.element = manifest.element;
+  info.io = manifest.io;
   info.queries = manifest.decode.queries;
   info.qTile = manifest.decode.qTile;
   info.kvTile = manifest.decode.kvTile;
@@ -157,7 +158,7 @@ Status AttentionStep::takeMemory() {
     bool isQuery = which == AttentionTensor::Q || which == AttentionTensor::Out;
     tensorBytes[i] = int64_t(bounds.slots) * attention.queries *
                      (isQuery ? attention.heads : attention.kvHeads) *
-                     attention.headDim * kvrm_element_bytes(attention.element);
+                     attention.headDim * kvrm_element_bytes(attention.io);
     int64_t copies = bounds.hasLayerTensors ? bounds.layers : 1;
     KVRM_TRY(take(tensors[i], copies * tensorBytes[i], names[i]));
   }

@@ -8,8 +8,8 @@
 
 #include "kvrm/runtime/host/HostSummaries.h"
 
+#include <algorithm>
 #include <bit>
-#include <cstring>
 
 using namespace kvrm;
 
@@ -21,6 +21,7 @@ namespace {
 
 /// IEEE half precision, whatever the CPU has instructions for.
 struct F16 {
+  using Storage = uint16_t;
   static float widen(uint16_t half) {
     uint32_t bits = uint32_t(half & 0x7fff) << 13;
     // Scaling makes numbers of subnormals as well; infinities and NaN stay.
@@ -47,6 +48,7 @@ struct F16 {
 };
 
 struct BF16 {
+  using Storage = uint16_t;
   static float widen(uint16_t value) {
     return std::bit_cast<float>(uint32_t(value) << 16);
   }
@@ -58,14 +60,46 @@ struct BF16 {
   }
 };
 
+/// As kvrm_element says; what is over 448 is cut off there.
+struct F8E4M3 {
+  using Storage = uint8_t;
+  static constexpr uint32_t nan = 0x7f;
+  static constexpr float largest = 448;
+
+  static float widen(uint8_t value) {
+    if ((value & nan) == nan)
+      return std::bit_cast<float>(0x7fc00000);
+    // Scaling makes numbers of subnormals as well.
+    float size = std::bit_cast<float>(uint32_t(value & 0x7f) << 20) * 0x1p120f;
+    return (value & 0x80) != 0 ? -size : size;
+  }
+  /// To nearest, ties to even.
+  static uint8_t narrow(float value) {
+    auto bits = std::bit_cast<uint32_t>(value);
+    uint32_t sign = bits >> 24 & 0x80;
+    bits &= 0x7fffffff;
+    if (bits > 0x7f800000)
+      return static_cast<uint8_t>(sign | nan);
+    if (std::bit_cast<float>(bits) > largest)
+      bits = std::bit_cast<uint32_t>(largest);
+    if (bits < 0x3c800000) { // subnormal: the addition rounds
+      float shifted = std::bit_cast<float>(bits) + 0x1p14f;
+      return static_cast<uint8_t>(
+          sign | (std::bit_cast<uint32_t>(shifted) - 0x46800000));
+    }
+    bits += 0xc407ffff + (bits >> 20 & 1);
+    return static_cast<uint8_t>(sign | bits >> 20);
+  }
+};
+
 /// Tokens of one page of one head, K or V: element d of token t at
 /// data[t * tokenStride + d * elementStride].
-struct PageView {
-  uint16_t *data;
+template <typename Storage> struct PageView {
+  Storage *data;
   int64_t tokenStride;
   int64_t elementStride;
 
-  uint16_t &at(int64_t token, int64_t d) const {
+  Storage &at(int64_t token, int64_t d) const {
     return data[token * tokenStride + d * elementStride];
   }
 };
@@ -89,40 +123,45 @@ static int64_t headsOf(const HostPool &pool) {
 }
 
 /// Page `page` of head `head`, counted over layers, K and V.
-static uint16_t *pageData(const HostPool &pool, int64_t head, int32_t page) {
-  int64_t elements = int64_t(pool.pageTokens) * pool.headDim;
-  int64_t offset = (head * pool.pages + page) * elements;
+static std::span<uint8_t> pageBytes(const HostPool &pool, int64_t head,
+                                    int32_t page) {
+  int64_t bytes = int64_t(pool.pageTokens) * pool.headDim *
+                  kvrm_element_bytes(pool.element);
+  int64_t offset = (head * pool.pages + page) * bytes;
   KVRM_CHECK(page >= 0 && page < pool.pages &&
-                 (offset + elements) * kvrm_element_bytes(pool.element) <=
-                     static_cast<int64_t>(pool.bytes.size()),
+                 offset + bytes <= static_cast<int64_t>(pool.bytes.size()),
              "pages lie in the pool");
-  return reinterpret_cast<uint16_t *>(pool.bytes.data()) + offset;
+  return pool.bytes.subspan(static_cast<size_t>(offset),
+                            static_cast<size_t>(bytes));
 }
 
-static PageView viewOf(const HostPool &pool, int64_t head, int32_t page) {
+template <typename Storage>
+static PageView<Storage> viewOf(const HostPool &pool, int64_t head,
+                                int32_t page) {
   bool isKey = head / pool.kvHeads % 2 == 0;
-  uint16_t *data = pageData(pool, head, page);
-  return isKey ? PageView{data, 1, pool.pageTokens}
-               : PageView{data, pool.headDim, 1};
+  auto *data = reinterpret_cast<Storage *>(pageBytes(pool, head, page).data());
+  return isKey ? PageView<Storage>{data, 1, pool.pageTokens}
+               : PageView<Storage>{data, pool.headDim, 1};
 }
 
 template <typename Element>
 static void writeHead(const Task &task, int64_t head) {
+  using Storage = Element::Storage;
   const HostPool &pool = task.pool;
   int32_t page = pool.pageTokens;
-  PageView source = viewOf(pool, head, task.source);
+  auto source = viewOf<Storage>(pool, head, task.source);
   auto viewOfEntry = [&](int32_t entry) {
-    return viewOf(pool, head,
-                  task.summaries[static_cast<size_t>(entry / page)]);
+    return viewOf<Storage>(pool, head,
+                           task.summaries[static_cast<size_t>(entry / page)]);
   };
   for (const SummaryWrite &write : task.writes) {
-    PageView target = viewOfEntry(write.entry);
+    auto target = viewOfEntry(write.entry);
     int32_t at = write.entry % page;
     if (write.mergeInto >= 0) {
-      PageView merged = viewOfEntry(write.mergeInto);
+      auto merged = viewOfEntry(write.mergeInto);
       int32_t into = write.mergeInto % page;
       for (int32_t d = 0; d < pool.headDim; ++d) {
-        uint16_t &value = merged.at(into, d);
+        Storage &value = merged.at(into, d);
         value = Element::narrow(write.keep * Element::widen(value) +
                                 write.add * Element::widen(target.at(at, d)));
       }
@@ -137,6 +176,17 @@ static void writeHead(const Task &task, int64_t head) {
   }
 }
 
+static void writeHead(const Task &task, int64_t head) {
+  switch (task.pool.element) {
+  case KVRM_F16:
+    return writeHead<F16>(task, head);
+  case KVRM_BF16:
+    return writeHead<BF16>(task, head);
+  case KVRM_F8E4M3:
+    return writeHead<F8E4M3>(task, head);
+  }
+}
+
 void kvrm::clearPages(const HostPool &pool, std::span<const int32_t> pages,
                       ThreadPool &threads) {
   Task task{pool, {}, -1, pages};
@@ -144,12 +194,9 @@ void kvrm::clearPages(const HostPool &pool, std::span<const int32_t> pages,
       headsOf(pool),
       [](void *context, int64_t begin, int64_t end) {
         auto &job = *static_cast<Task *>(context);
-        auto bytes = static_cast<size_t>(job.pool.pageTokens) *
-                     static_cast<size_t>(job.pool.headDim) *
-                     static_cast<size_t>(kvrm_element_bytes(job.pool.element));
         for (int64_t head = begin; head < end; ++head)
           for (int32_t page : job.summaries)
-            std::memset(pageData(job.pool, head, page), 0, bytes);
+            std::ranges::fill(pageBytes(job.pool, head, page), 0);
       },
       &task);
 }
@@ -166,10 +213,7 @@ void kvrm::writeSummaries(const HostPool &pool,
       [](void *context, int64_t begin, int64_t end) {
         auto &job = *static_cast<Task *>(context);
         for (int64_t head = begin; head < end; ++head)
-          if (job.pool.element == KVRM_BF16)
-            writeHead<BF16>(job, head);
-          else
-            writeHead<F16>(job, head);
+          writeHead(job, head);
       },
       &task);
 }

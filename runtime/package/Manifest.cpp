@@ -38,10 +38,6 @@ const char *kvrm::transportName(kvrm_transport transport) {
   return transport == KVRM_TRANSPORT_STAGED ? "staged" : "native";
 }
 
-const char *kvrm::elementName(kvrm_element element) {
-  return element == KVRM_BF16 ? "bf16" : "f16";
-}
-
 const FileInfo *Manifest::file(std::string_view name) const {
   for (const FileInfo &info : files)
     if (info.name == name)
@@ -190,6 +186,26 @@ static void readFarHistory(ObjectReader &cache, Manifest &manifest) {
     far.fail("sinks", "leaves one entry; it takes two to merge");
 }
 
+/// Of the pool, and of what GPUs append and attend with.
+static void readElements(ObjectReader &cache, Manifest &manifest) {
+  std::array<const char *, KVRM_ELEMENTS> names{};
+  for (int32_t element = 0; element < KVRM_ELEMENTS; ++element)
+    names[static_cast<size_t>(element)] =
+        kvrm_element_name(static_cast<kvrm_element>(element));
+  manifest.element = static_cast<kvrm_element>(cache.oneOf("element", names));
+  manifest.io = manifest.element;
+  if (manifest.target != TargetKind::NVPTX ||
+      (manifest.element != KVRM_F8E4M3 && !cache.has("io")))
+    return;
+  manifest.io =
+      static_cast<kvrm_element>(cache.oneOf("io", std::array{"f16", "bf16"}));
+  if (cache.isOk() && manifest.element != KVRM_F8E4M3 &&
+      manifest.io != manifest.element)
+    cache.fail("io", std::string(kvrm_element_name(manifest.io)) +
+                         " is not cache.element, " +
+                         kvrm_element_name(manifest.element));
+}
+
 static void readCache(ObjectReader &cache, Manifest &manifest) {
   manifest.slots = cache.integer32("slots", 1, KVRM_MAX_ROWS);
   manifest.pageTokens = cache.integer32("page_tokens", 1, KVRM_MAX_PAGE_TOKENS);
@@ -201,8 +217,7 @@ static void readCache(ObjectReader &cache, Manifest &manifest) {
   if (manifest.hasPlans())
     manifest.pagesPerSlot =
         cache.integer32("pages_per_slot", 1, KVRM_MAX_PAGES_PER_SLOT);
-  manifest.element = static_cast<kvrm_element>(
-      cache.oneOf("element", std::array{"f16", "bf16"}));
+  readElements(cache, manifest);
   if (cache.isOk() && cache.has("far_history"))
     readFarHistory(cache, manifest);
 }

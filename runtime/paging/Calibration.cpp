@@ -139,7 +139,7 @@ Expected<Calibration> kvrm::parseCalibration(std::string_view text,
   shape.kvTile = attention.integer32("kv_tile", 1, 1 << 16);
   shape.queryTiles = attention.integer32("query_tiles", 1, KVRM_MAX_QUERIES);
   shape.element = static_cast<kvrm_element>(
-      attention.oneOf("element", std::array{"f16", "bf16"}));
+      attention.oneOf("element", std::array{"f16", "bf16", "f8e4m3"}));
   reader.each("settings", 1, [&](ObjectReader &fields) {
     ScheduleCosts costs = readCosts(fields);
     if (result.costs(costs.usesPdl))
@@ -190,7 +190,7 @@ std::string kvrm::formatCalibration(const Calibration &calibration) {
         {"kv_heads", shape.kvHeads},
         {"head_dim", shape.headDim},
         {"page_tokens", shape.pageTokens},
-        {"element", shape.element == KVRM_BF16 ? "bf16" : "f16"},
+        {"element", kvrm_element_name(shape.element)},
         {"queries", shape.queries},
         {"kv_tile", shape.kvTile},
         {"query_tiles", shape.queryTiles}}},

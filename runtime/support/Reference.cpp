@@ -10,6 +10,7 @@
 #include "kvrm/runtime/support/Check.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -26,7 +27,32 @@ typedef uint32_t Words __attribute__((vector_size(4 * lanes)));
 typedef uint16_t Halves __attribute__((vector_size(2 * lanes)));
 } // namespace
 
+/// e4m3, from its definition.
+static double valueOfF8(uint16_t bits) {
+  int exponent = bits >> 3 & 15, units = bits & 7;
+  if (exponent == 15 && units == 7)
+    return NAN;
+  // Units of the last place; numbers have a leading 1, denormal ones do not.
+  double size = exponent == 0 ? std::ldexp(units, -9)
+                              : std::ldexp(units + 8, exponent - 10);
+  return bits & 0x80 ? -size : size;
+}
+
+/// To nearest, the even one of two; what is over 448 becomes that.
+static uint16_t f8Of(double value) {
+  auto sign = static_cast<uint16_t>(std::signbit(value) ? 0x80 : 0);
+  if (std::isnan(value))
+    return sign | 0x7f;
+  double size = std::min(std::abs(value), 448.0);
+  int exponent = size == 0 ? -6 : std::max(std::ilogb(size), -6);
+  // A carry moves the exponent.
+  auto units = static_cast<int>(std::nearbyint(std::ldexp(size, 3 - exponent)));
+  return static_cast<uint16_t>(sign | (((exponent + 6) << 3) + units));
+}
+
 double kvrm::elementValue(kvrm_element element, uint16_t bits) {
+  if (element == KVRM_F8E4M3)
+    return valueOfF8(bits);
   if (element == KVRM_BF16)
     return static_cast<double>(std::bit_cast<float>(uint32_t(bits) << 16));
   if ((bits & 0x7c00) == 0x7c00) {
@@ -39,6 +65,8 @@ double kvrm::elementValue(kvrm_element element, uint16_t bits) {
 }
 
 uint16_t kvrm::elementOf(kvrm_element element, double value) {
+  if (element == KVRM_F8E4M3)
+    return f8Of(value);
   if (element == KVRM_BF16) {
     auto bits = std::bit_cast<uint32_t>(static_cast<float>(value));
     bits += 0x7fff + (bits >> 16 & 1);
@@ -55,6 +83,16 @@ uint16_t kvrm::elementOf(kvrm_element element, double value) {
   auto units =
       static_cast<int>(std::nearbyint(std::ldexp(size, 10 - exponent)));
   return static_cast<uint16_t>(sign | (((exponent + 14) << 10) + units));
+}
+
+void kvrm::widenCodes(std::span<const uint8_t> codes, kvrm_element wide,
+                      std::span<uint16_t> elements) {
+  KVRM_CHECK(codes.size() == elements.size(), "an element for each code");
+  std::array<uint16_t, 256> table{};
+  for (size_t code = 0; code < table.size(); ++code)
+    table[code] = elementOf(wide, valueOfF8(static_cast<uint16_t>(code)));
+  for (size_t i = 0; i < codes.size(); ++i)
+    elements[i] = table[codes[i]];
 }
 
 /// Finite elements to numbers. By reference, as vectors are not passed alike on

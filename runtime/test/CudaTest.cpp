@@ -379,22 +379,49 @@ TEST(CudaPages, PackAndUnpack) {
   }
 }
 
+TEST(CudaPages, PackAndUnpackBytes) {
+  for (int32_t headDim : {64, 96, 128, 256}) {
+    constexpr int32_t tokens = 32;
+    std::vector<uint8_t> rows(static_cast<size_t>(tokens * headDim));
+    for (size_t i = 0; i < rows.size(); ++i)
+      rows[i] = static_cast<uint8_t>(i / 16 * 7 + i);
+    std::vector<uint8_t> page(rows.size());
+    packPage(rows, headDim, page);
+    for (int32_t t = 0; t < tokens; ++t)
+      for (int32_t d = 0; d < headDim; ++d) {
+        int32_t mask = headDim == 96   ? (t / 4) & 1
+                       : headDim == 64 ? (t / 2) & 3
+                                       : t & 7;
+        int32_t chunk = (d / 16) ^ mask;
+        EXPECT_EQ(page[static_cast<size_t>(t * headDim + chunk * 16 + d % 16)],
+                  rows[static_cast<size_t>(t * headDim + d)]);
+      }
+    std::vector<uint8_t> back(rows.size());
+    unpackPage(page, headDim, back);
+    EXPECT_EQ(back, rows);
+  }
+}
+
+static void checkBanks(int64_t rowBytes) {
+  int64_t chunks = rowBytes / KVRM_CHUNK_BYTES;
+  for (int64_t first : {0, 8})
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+      std::set<int64_t> places;
+      for (int64_t token = first; token < first + 8; ++token) {
+        int64_t at = kvrm_swizzled_chunk(rowBytes, token, chunk);
+        ASSERT_TRUE(at >= 0 && at < chunks) << "outside the row";
+        places.insert((token * chunks + at) % 8);
+      }
+      EXPECT_EQ(places.size(), 8u)
+          << "rows of " << rowBytes << " bytes, chunk " << chunk;
+    }
+}
+
 TEST(CudaPages, MatrixLoadsAreFreeOfBankConflicts) {
   // A load reads the same chunk of eight tokens; a line of banks is as many.
-  for (const kvrm_head_shape &shape : kvrm_head_shapes) {
-    int64_t chunks = shape.head_dim * 2 / KVRM_CHUNK_BYTES;
-    for (int64_t first : {0, 8})
-      for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-        std::set<int64_t> places;
-        for (int64_t token = first; token < first + 8; ++token) {
-          int64_t at = kvrm_swizzled_chunk(shape.head_dim, token, chunk);
-          ASSERT_TRUE(at >= 0 && at < chunks) << "outside the row";
-          places.insert((token * chunks + at) % 8);
-        }
-        EXPECT_EQ(places.size(), 8u)
-            << "head_dim " << shape.head_dim << " chunk " << chunk;
-      }
-  }
+  for (const kvrm_head_shape &shape : kvrm_head_shapes)
+    for (int64_t elementBytes : {1, 2})
+      checkBanks(shape.head_dim * elementBytes);
 }
 
 TEST(CudaPages, PiecesOfAPartialAreOfOneWarp) {

@@ -200,7 +200,7 @@ static void runAppend(const Launch &launch) {
           for (auto [from, to] : {std::pair(args.k, args.k_pool),
                                   std::pair(args.v, args.v_pool)}) {
             Address at =
-                to + target + kvrm_swizzled_chunk(headDim, token, c) * 16;
+                to + target + kvrm_swizzled_chunk(headDim * 2, token, c) * 16;
             if (page < 0 || !liesIn(deviceMemory, at, 16) ||
                 !liesIn(deviceMemory, from + source + c * 16, 16)) {
               violate("append writes outside the pool");

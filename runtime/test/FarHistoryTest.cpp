@@ -12,6 +12,7 @@
 #include "kvrm/runtime/host/HostBackend.h"
 #include "kvrm/runtime/host/HostSummaries.h"
 #include "kvrm/runtime/session/CreateDecoder.h"
+#include "kvrm/runtime/support/Reference.h"
 
 #include <atomic>
 #include <filesystem>
@@ -173,6 +174,65 @@ TEST(HostSummaries, AMeanOfOneTokenIsThatToken) {
           ASSERT_EQ(got & 0x7fff, 0); // 0 + -0 is 0
         else
           ASSERT_EQ(got, want);
+      }
+  }
+}
+
+TEST(HostSummaries, AMeanOfOneByteIsThatByte) {
+  constexpr int32_t page = 16;
+  constexpr int32_t dim = 16;
+  constexpr size_t elements = size_t(page) * dim;
+  std::vector<uint8_t> data(2 * 2 * elements);
+  HostPool pool{data, 1, 1, dim, page, 2, KVRM_F8E4M3};
+  for (size_t half = 0; half < 2; ++half)
+    for (size_t i = 0; i < elements; ++i)
+      data[half * 2 * elements + i] = static_cast<uint8_t>(i);
+  std::vector<SummaryWrite> writes;
+  for (int32_t t = 0; t < page; ++t)
+    writes.push_back({t, t, 1, -1, 0, 0});
+  const int32_t summaries[] = {1};
+  writeSummaries(pool, writes, 0, summaries, *makeThreads(1));
+  for (size_t half = 0; half < 2; ++half)
+    for (size_t i = 0; i < elements; ++i) {
+      uint8_t got = data[(half * 2 + 1) * elements + i];
+      if (i % 128 == 0 || i % 128 == 127) // 0 + -0 is 0, and NaN stays NaN
+        ASSERT_EQ(got & 0x7f, i & 0x7f);
+      else
+        ASSERT_EQ(got, i);
+    }
+}
+
+TEST(HostSummaries, MeansOfBytesAreRoundedOnce) {
+  constexpr int32_t page = 4;
+  constexpr int32_t dim = 8;
+  constexpr size_t elements = size_t(page) * dim;
+  std::vector<uint8_t> data(2 * 2 * elements);
+  HostPool pool{data, 1, 1, dim, page, 2, KVRM_F8E4M3};
+  std::mt19937 random(5);
+  std::unique_ptr<ThreadPool> threads = makeThreads(1);
+  for (int round = 0; round < 2000; ++round) {
+    for (uint8_t &byte : data) // some subnormal, some near the largest
+      byte = static_cast<uint8_t>(random() % 127 + random() % 2 * 128);
+    std::vector<uint8_t> before = data;
+    // The entry that token 0 of page 1 is joins that of token 1.
+    const SummaryWrite writes[] = {{0, 0, 4, 1, 0.25f, 0.75f}};
+    const int32_t summaries[] = {1};
+    writeSummaries(pool, writes, 0, summaries, *threads);
+    for (size_t side = 0; side < 2; ++side)
+      for (size_t d = 0; d < dim; ++d) {
+        auto at = [&](size_t inPage, size_t token) {
+          return (side * 2 + inPage) * elements +
+                 (side == 0 ? d * page + token : token * dim + d);
+        };
+        auto old = [&](size_t inPage, size_t token) {
+          return elementValue(KVRM_F8E4M3, before[at(inPage, token)]);
+        };
+        double mean = (old(0, 0) + old(0, 1) + old(0, 2) + old(0, 3)) / 4;
+        EXPECT_EQ(elementValue(KVRM_F8E4M3, data[at(1, 0)]),
+                  elementValue(KVRM_F8E4M3, elementOf(KVRM_F8E4M3, mean)));
+        double merged = 0.25 * old(1, 1) + 0.75 * old(1, 0);
+        EXPECT_EQ(elementValue(KVRM_F8E4M3, data[at(1, 1)]),
+                  elementValue(KVRM_F8E4M3, elementOf(KVRM_F8E4M3, merged)));
       }
   }
 }

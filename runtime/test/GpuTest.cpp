@@ -13,6 +13,7 @@
 
 #include "CommitPtx.h"
 #include "ToyKernels.h"
+#include "gpu/GpuSupport.h"
 #include "kvrm/runtime/attention/AttentionStep.h"
 
 #include <bit>
@@ -231,8 +232,8 @@ private:
 class Batch {
 public:
   Batch(AttentionStep &backend, uint32_t seed)
-      : gpu(backend), m(backend.info()), element(m.element), random(seed),
-        rows(static_cast<size_t>(gpu.shape().slots)) {
+      : gpu(backend), m(backend.info()), element(m.io), elements(m),
+        random(seed), rows(static_cast<size_t>(gpu.shape().slots)) {
     size_t perLayer =
         static_cast<size_t>(gpu.shape().slots) * static_cast<size_t>(m.kvHeads);
     for (auto *side : {&keys, &values})
@@ -265,6 +266,7 @@ public:
         for (int32_t head = 0; head < m.kvHeads; ++head) {
           auto &rowsHere = history(isValue, layer, slot, head);
           rowsHere = randomRows(tokens);
+          elements.keep(rowsHere);
           std::span<const int32_t> pages = gpu.pager().pages(slot);
           for (size_t p = 0; p * perPage < rowsHere.size(); ++p) {
             // What is past the end of a history is NaN.
@@ -272,7 +274,8 @@ public:
             std::copy_n(rowsHere.begin() + static_cast<int64_t>(p * perPage),
                         std::min(perPage, rowsHere.size() - p * perPage),
                         page.begin());
-            expectOk(gpu.importPage({layer, isValue, head, pages[p]}, page));
+            expectOk(
+                elements.import(gpu, {layer, isValue, head, pages[p]}, page));
           }
         }
   }
@@ -315,6 +318,7 @@ public:
                       m.headDim;
               auto &to = history(isValue, layer, rows[r].slot, head);
               to.insert(to.end(), from, from + m.headDim);
+              elements.keep(std::span(to).last(static_cast<size_t>(m.headDim)));
             }
       }
     }
@@ -388,6 +392,7 @@ public:
   AttentionStep &gpu;
   const AttentionInfo &m;
   Element element;
+  gpu::Elements elements;
   std::mt19937 random;
   std::vector<PlanRow> rows;
   std::vector<std::vector<uint16_t>> keys, values; ///< [layer][slot][head]

@@ -161,7 +161,7 @@ TEST_F(Packages, ManifestFieldsAreChecked) {
       {"/cache/pages_per_slot", 14,
        "M: cache.pages_per_slot: 14 are not the 13 that a slot can have"},
       {"/cache/element", "f32",
-       "M: cache.element: 'f32' is not one of f16, bf16"},
+       "M: cache.element: 'f32' is not one of f16, bf16, f8e4m3"},
       {"/cache/far_history", 1, "M: cache.far_history: is not an object"},
       {"/cache/far_history",
        {{"window", 16}},

@@ -42,6 +42,34 @@ TEST(Reference, KnowsEveryElement) {
   EXPECT_EQ(elementOf(KVRM_F16, std::ldexp(1, -26)), 0);
 }
 
+TEST(Reference, KnowsEveryByte) {
+  int numbers = 0;
+  for (uint16_t bits = 0; bits < 256; ++bits) {
+    double value = elementValue(KVRM_F8E4M3, bits);
+    if ((bits & 0x7f) == 0x7f) {
+      EXPECT_TRUE(std::isnan(value));
+      EXPECT_EQ(elementOf(KVRM_F8E4M3, value) & 0x7f, 0x7f);
+      continue;
+    }
+    ++numbers;
+    EXPECT_EQ(elementOf(KVRM_F8E4M3, value), bits);
+    // Elements of 16 bits hold them all.
+    for (kvrm_element wide : {KVRM_F16, KVRM_BF16})
+      EXPECT_EQ(elementValue(wide, elementOf(wide, value)), value);
+  }
+  EXPECT_EQ(numbers, 254);
+  EXPECT_EQ(elementValue(KVRM_F8E4M3, 0x38), 1);
+  EXPECT_EQ(elementValue(KVRM_F8E4M3, 0x01), std::ldexp(1, -9));
+  EXPECT_EQ(elementValue(KVRM_F8E4M3, 0xfe), -448);
+  // Ties go to even, and over the largest is the largest.
+  EXPECT_EQ(elementOf(KVRM_F8E4M3, 1 + std::ldexp(1, -4)), 0x38);
+  EXPECT_EQ(elementOf(KVRM_F8E4M3, 1 + std::ldexp(3, -4)), 0x3a);
+  EXPECT_EQ(elementOf(KVRM_F8E4M3, std::ldexp(1, -10)), 0);
+  EXPECT_EQ(elementOf(KVRM_F8E4M3, 464), 0x7e);
+  EXPECT_EQ(elementOf(KVRM_F8E4M3, 1e300), 0x7e);
+  EXPECT_EQ(elementOf(KVRM_F8E4M3, -HUGE_VAL), 0xfe);
+}
+
 TEST(Reference, IsTheDefinition) {
   std::mt19937 random(1);
   for (kvrm_element element : {KVRM_F16, KVRM_BF16})

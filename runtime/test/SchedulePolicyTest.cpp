@@ -66,6 +66,13 @@ TEST(SchedulePolicy, WithoutConstantsTakesTheWorkQueue) {
   EXPECT_EQ(policy.choose({}), SchedulePolicy::workqueue);
 }
 
+TEST(SchedulePolicy, ATokenHasTheBytesOfItsElements) {
+  PolicyShape shape{.headDim = 128};
+  EXPECT_EQ(shape.tokenBytes(), 512);
+  shape.element = KVRM_F8E4M3;
+  EXPECT_EQ(shape.tokenBytes(), 256);
+}
+
 TEST(SchedulePolicy, PredictsWhatTheModelSays) {
   SchedulePolicy policy = makePolicy(300);
   std::mt19937 random(1);

@@ -226,7 +226,7 @@ private:
   }
   /// Element d of a token of a page that starts at `page`.
   static float element(uint64_t page, int token, int d) {
-    auto chunk = kvrm_swizzled_chunk(headDim, token, d / 8);
+    auto chunk = kvrm_swizzled_chunk(headDim * 2, token, d / 8);
     const auto *at = std::bit_cast<const uint16_t *>(page);
     return valueOf(at[token * headDim + chunk * 8 + d % 8]);
   }

@@ -7,7 +7,7 @@
 A model in f32 is compiled with --weight-type. The reference reads another file,
 whose matrices are the same values rounded here, as CodedWeights.h says it.
 
-    coded_weights.py --work /tmp/coded [--only fp8] [--seed 1]
+    coded_weights.py --work /tmp/coded [--only fp8] [--seed 1] [--gpu]
 """
 
 import os
@@ -112,26 +112,25 @@ def write_models(tools, name, random):
     return config, plain, coded
 
 
-def judge(tools, report, name, random):
+def judge(tools, report, name, random, roundings):
     config, plain, coded = write_models(tools, name, random)
     sequences = architectures.sequences_of(config["vocab_size"], random)
     want = block_weights.logits_of(coded, sequences)
-    for mode in ("exact", "int8"):
+    for mode in roundings:
         package = tools.compile(
             [plain],
             "package",
             "--slots=3",
             f"--capacity={architectures.CAPACITY}",
-            "--prefill-chunk=16",
+            *block_weights.compile_options(mode),
             f"--weight-type={name}",
-            f"--quantized-activations={mode}",
         )
         error = architectures.worst_error(tools, package, sequences, want)
         harness.remove(package)
         print(f"{name:14} {mode:6} {error:9.2e}", flush=True)
         # Floats are multiplied as they are.
-        exact = mode == "exact" or name == "fp8_g128"
-        limit = block_weights.TOLERANCE["exact" if exact else "int8"]
+        is_exact = mode == "int8" and name == "fp8_g128"
+        limit = block_weights.TOLERANCE["exact" if is_exact else mode]
         report.check(error <= limit, f"{name} {mode}: logits are off by {error:.3g}")
 
 
@@ -139,6 +138,7 @@ def main():
     parser = harness.parser(__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--only", default="", help="formats with this in their name")
     parser.add_argument("--seed", type=int, default=None, help="default: the time")
+    parser.add_argument("--gpu", action="store_true", help="compile for a GPU, sm_90")
     args = parser.parse_args()
     tools, report = harness.Tools(args), harness.Report()
     seed = time.time_ns() % 2**32 if args.seed is None else args.seed
@@ -146,7 +146,7 @@ def main():
     random = np.random.default_rng(seed)
     for name in FORMATS:
         if args.only in name:
-            judge(tools, report, name, random)
+            judge(tools, report, name, random, ["f16"] if args.gpu else ["exact", "int8"])
     report.finish()
 
 

@@ -10,11 +10,11 @@ import os
 
 import harness
 import numpy as np
-from llama import round_to
+from elements import codes_of
 
 POINTER, I32, I64 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
-# No number in either element: what is read of it shows.
-POISON = 0x7FC0
+# No number in any element: what is read of it shows.
+POISON = {1: 0x7F, 2: 0x7FC0}
 
 
 class StepArguments(ctypes.Structure):
@@ -75,15 +75,6 @@ def aligned(count, kind=np.uint8):
 
 def align_up(count):
     return -(-count // 64) * 64
-
-
-def bits_of(values, element):
-    """f32 values as a pool of `element` has them."""
-    values = np.ascontiguousarray(values, np.float32)
-    if element == "f16":
-        return values.astype(np.float16).view(np.uint16)
-    rounded = round_to(values, "bf16").astype(np.float32)
-    return (rounded.view(np.uint32) >> 16).astype(np.uint16)
 
 
 class CompiledStep:
@@ -148,8 +139,8 @@ class StaticStep(CompiledStep):
         super().__init__(package)
         self.caches = []
         for cache in history:
-            bits = bits_of(cache, self.element)
-            self.caches.append(aligned(bits.size, np.uint16))
+            bits = codes_of(cache, self.element)
+            self.caches.append(aligned(bits.size, bits.dtype))
             self.caches[-1][:] = bits.ravel()
 
     def __call__(self, tokens, positions):
@@ -173,13 +164,14 @@ class PagedStep(CompiledStep):
         cache = self.manifest["cache"]
         self.page, self.per_row = cache["page_tokens"], cache["pages_per_slot"]
         _, self.layers, _, self.heads, capacity, self.columns = history.shape
-        self.history = bits_of(history, self.element)
+        self.history = codes_of(history, self.element)
         pages = self.rows * self.per_row + 3
         self.tables = rng.permutation(pages)[: self.rows * self.per_row]
         self.tables = self.tables.astype(np.int32).reshape(self.rows, self.per_row)
         shape = (self.layers, 2, self.heads, pages, self.page * self.columns)
-        self.pool = aligned(int(np.prod(shape)), np.uint16).reshape(shape)
-        self.pool[:] = POISON
+        kind = self.history.dtype
+        self.pool = aligned(int(np.prod(shape)), kind).reshape(shape)
+        self.pool[:] = POISON[kind.itemsize]
         self.written = np.zeros(self.rows, np.int64)
         self.scratch = aligned(self.entry["scratch_bytes"])
         self.lay_out()

@@ -12,16 +12,19 @@ import json
 import struct
 
 import numpy as np
+from elements import rounded
 
 
 def round_to(values, kind):
-    """Rounds to f16 or bf16, to nearest even; returns float64."""
+    """Rounds to f16, bf16 or f8e4m3, to nearest even; returns float64."""
     if kind == "f16":
         return values.astype(np.float16).astype(np.float64)
     if kind == "bf16":
         bits = values.astype(np.float32).view(np.uint32)
         bits = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
         return (bits & np.uint32(0xFFFF0000)).view(np.float32).astype(np.float64)
+    if kind == "f8e4m3":
+        return rounded(values, kind)
     return np.asarray(values, np.float64)
 
 

@@ -29,10 +29,12 @@ REQUESTS = [
 
 
 def configurations(quick):
-    """Transport, page size, and whether prompts go with the others' steps."""
+    """Transport, page size, whether prompts go with the others' steps, and the
+    cache's element."""
     for transport in ("native", "staged"):
         for page in (16, 64) if quick else (16, 32, 64):
-            yield transport, page, page != 16
+            yield transport, page, page != 16, "f16"
+    yield "native", 32, True, "f8e4m3"
 
 
 def cut(tokens, longest):
@@ -80,9 +82,9 @@ def main():
         prompts = cut(tokens, longest)
     counts = [count for _, count in REQUESTS]
 
-    alone = {}
-    for transport, page, mixes in configurations(args.quick):
-        name = f"{transport} {page}"
+    alone = {"f16": [], "f8e4m3": []}
+    for transport, page, mixes, element in configurations(args.quick):
+        name = f"{transport} {page} {element}"
         package = tools.compile(
             model,
             name.replace(" ", "-"),
@@ -90,20 +92,22 @@ def main():
             f"--capacity={capacity}",
             f"--transport={transport}",
             f"--page-size={page}",
+            f"--cache-type={element}",
             *(["--mixed"] if mixes else []),
         )
         if prompts is None:
             prompts = cut(text_tokens(tools, package), longest)
-        if args.gguf and alone:
-            # Alone, all packages give the same; once is enough of a large model.
-            expected = next(iter(alone.values()))
+        if args.gguf and alone[element]:
+            # Alone, all of them give the same; once is enough of a large model.
+            expected = alone[element][0]
         else:
-            expected = alone[name] = [
+            expected = [
                 tools.generate(package, [prompt], count, "--ignore-eos")["requests"][
                     0
                 ]["tokens"]
                 for prompt, count in zip(prompts, counts)
             ]
+            alone[element].append(expected)
         for i, count in enumerate(counts):
             report.check(
                 len(expected[i]) == count,
@@ -139,8 +143,7 @@ def main():
             )
         if not args.keep:
             harness.remove(package)
-    if len(alone) > 1:
-        first, *others = alone.values()
+    for first, *others in alone.values():
         report.check(
             all(other == first for other in others),
             "packages that differ in pages and transport give the same tokens",

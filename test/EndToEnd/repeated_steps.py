@@ -23,6 +23,7 @@ import numpy as np
 DECODERS = {
     "workqueue": ["--schedule=workqueue", "--heads=8", "--kv-heads=2", "--slots=5"],
     "split": ["--schedule=split", "--splits=3", "--heads=3", "--kv-heads=3", "--slots=3"],
+    "f8e4m3": ["--cache-type=f8e4m3", "--heads=4", "--kv-heads=1", "--slots=4"],
     "bf16": ["--cache-type=bf16", "--weight-type=bf16", "--slots=8"],
 }
 

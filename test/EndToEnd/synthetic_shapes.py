@@ -18,11 +18,12 @@ import os
 
 import harness
 import numpy as np
+from elements import rounded
 
-# The arithmetic of packages is f32; what is rounded to 16 bits is rounded in
-# the reference too, but a last bit of f32 can decide which way.
-TOLERANCE = {"f16": 3e-4, "bf16": 2e-3}
-PAGED_TO_STATIC = {"f16": 3e-4, "bf16": 2e-3}
+# The arithmetic of packages is f32; what is rounded to 16 or 8 bits is rounded
+# in the reference too, but a last bit of f32 can decide which way.
+TOLERANCE = {"f16": 3e-4, "bf16": 2e-3, "f8e4m3": 5e-3}
+PAGED_TO_STATIC = {"f16": 3e-4, "bf16": 2e-3, "f8e4m3": 5e-3}
 
 
 @dataclasses.dataclass
@@ -110,6 +111,11 @@ SHAPES = [
     Shape(arch="x86-64-v3", head_dim=96, group=4, kv_heads=1, schedule="rows"),
     Shape(arch="x86-64-v3", head_dim=256, cache="bf16", page=64, chunk=33),
     Shape(arch="x86-64-v3", schedule="rows", weights="bf16", hidden=72, chunk=1, mixes=True),
+    Shape(cache="f8e4m3", group=3, mixes=True),
+    Shape(cache="f8e4m3", head_dim=96, page=32, schedule="split", transport="staged", chunk=7),
+    Shape(cache="f8e4m3", head_dim=128, group=4, page=64, schedule="rows", kv_heads=1),
+    Shape(arch="x86-64-v3", cache="f8e4m3", head_dim=80, group=8, kv_heads=1, transport="staged"),
+    Shape(arch="x86-64-v3", cache="f8e4m3", head_dim=256, page=32, schedule="split", mixes=True),
 ]
 
 
@@ -120,7 +126,7 @@ def all_shapes():
     for arch in ("native", "x86-64-v3"):
         for head_dim in (64, 128):
             for group in (1, 3, 4, 8):
-                for cache in ("f16", "bf16"):
+                for cache in ("f16", "bf16", "f8e4m3"):
                     for page in (16, 32, 64):
                         turn += 1
                         yield Shape(
@@ -175,12 +181,7 @@ class Reference:
         return np.concatenate([low * cos - high * sin, high * cos + low * sin], -1)
 
     def cached(self, x):
-        single = x.astype(np.float32)
-        if self.shape.cache == "f16":
-            return single.astype(np.float16).astype(np.float64)
-        bits = single.view(np.uint32)
-        bits = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
-        return (bits & np.uint32(0xFFFF0000)).view(np.float32).astype(np.float64)
+        return rounded(x, self.shape.cache)
 
     def logits(self, ids):
         """Of every token of a sequence: [len(ids)][vocab]."""

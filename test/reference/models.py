@@ -17,7 +17,8 @@ import numpy as np
 
 
 def round_to(values, kind):
-    """Rounds an array to f16, bf16 or f32 (to nearest even); returns float64."""
+    """Rounds an array to f16, bf16, f8e4m3 or f32 (to nearest even, f8e4m3 cut
+    off at 448); returns float64."""
     if kind == "f64":
         return np.asarray(values, np.float64)
     # Rounding twice, by way of float32, could differ from rounding once, but
@@ -29,6 +30,11 @@ def round_to(values, kind):
         bits = single.view(np.uint32)
         bits = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
         single = (bits & np.uint32(0xFFFF0000)).view(np.float32)
+    elif kind == "f8e4m3":
+        size = np.minimum(np.abs(single.astype(np.float64)), 448)
+        # Three bits behind the first, or steps of 2^-9 below 2^-6.
+        step = np.ldexp(1.0, np.maximum(np.frexp(size)[1] - 1, -6) - 3)
+        return np.copysign(np.rint(size / step) * step, single)
     return single.astype(np.float64)
 
 

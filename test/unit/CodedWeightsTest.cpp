@@ -52,8 +52,7 @@ DecoderModel synth() {
 }
 
 std::vector<float> valuesOf(const WeightSource &source) {
-  std::vector<float> values(
-      static_cast<size_t>(source.rows() * source.cols()));
+  std::vector<float> values(static_cast<size_t>(source.rows() * source.cols()));
   source.readRows(0, source.rows(), values.data());
   return values;
 }
@@ -89,8 +88,9 @@ TEST_P(CodedFormatTest, RoundsToTheNearest) {
     auto [least, most] = std::ranges::minmax(group);
     float largest = std::max(-least, most);
     for (size_t i = first; i < first + shape.group; ++i) {
-      double step = shape.hasMinima ? (most - least) / ((1 << shape.codeBits) - 1)
-                                    : largest / static_cast<float>(shape.offset);
+      double step = shape.hasMinima
+                        ? (most - least) / ((1 << shape.codeBits) - 1)
+                        : largest / static_cast<float>(shape.offset);
       double allowed = allowedSteps(shape) * step + 2e-3 * largest;
       if (shape.isFloat) // half a unit of 4 bits; of the least, of subnormals
         allowed = std::max(std::fabs(values[i]) / 15, largest / 448 * 0x1p-9f);
@@ -155,9 +155,10 @@ TEST(CodedWeights, RefusesColumnsThatAreNoWholeBlocks) {
   options.hidden = 96;
   options.feedForward = 128;
   DecoderModel model = llvm::cantFail(synthModel(options));
-  EXPECT_EQ(llvm::toString(codeMatrices(model, BlockFormat::INT4_G128)),
-            "--weight-type: the rows of 'token_embd' have 96 columns, not whole "
-            "blocks of 128");
+  EXPECT_EQ(
+      llvm::toString(codeMatrices(model, BlockFormat::INT4_G128)),
+      "--weight-type: the rows of 'token_embd' have 96 columns, not whole "
+      "blocks of 128");
 }
 
 } // namespace

@@ -73,7 +73,7 @@ Expected<SchedulePolicy> AttentionBench::policyFor(const AttentionRig &rig,
 
 void AttentionBench::note(const std::string &what, CudaSchedule schedule,
                           const ErrorStats &errors) {
-  kvrm_element element = lab.info().element;
+  kvrm_element element = lab.info().io;
   if (errors.isGood(element) || !overLimit.empty())
     return;
   overLimit = what + " " + nameOf(schedule) + ": ";

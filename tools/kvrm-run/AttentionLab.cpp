@@ -10,6 +10,7 @@
 
 #include "kvrm/runtime/support/Reference.h"
 
+#include <cstring>
 #include <random>
 
 using namespace kvrm;
@@ -51,10 +52,13 @@ AttentionLab::create(std::shared_ptr<const Package> package) {
   for (size_t i = 0; i < values.size(); ++i)
     values[i] =
         elementOf(m.element, (2 * static_cast<double>(i) + 1) / (1 << 12) - 1);
-  lab->pages.resize(static_cast<size_t>(patternPages * m.pageBytes() / 2));
+  lab->pages.resize(static_cast<size_t>(patternPages * m.pageBytes()));
   std::mt19937_64 random(1);
-  for (uint16_t &element : lab->pages)
-    element = values[random() % values.size()];
+  auto bytes = static_cast<size_t>(kvrm_element_bytes(m.element));
+  for (size_t at = 0; at < lab->pages.size(); at += bytes) {
+    uint16_t element = values[random() % values.size()];
+    std::memcpy(&lab->pages[at], &element, bytes); // of a byte, the low one
+  }
   return lab;
 }
 

@@ -34,7 +34,7 @@ public:
   const AttentionInfo &info() const { return shape; }
   ThreadPool &threads() { return *workers; }
   /// Random pages of numbers in -1..1.
-  std::span<const uint16_t> pattern() const { return pages; }
+  std::span<const uint8_t> pattern() const { return pages; }
   /// Pinned memory of at least that size; what was there is gone.
   Expected<uint8_t *> pinned(int64_t bytes);
 
@@ -46,7 +46,7 @@ private:
   AttentionInfo shape;
   std::shared_ptr<const CudaDevice> gpu;
   std::unique_ptr<ThreadPool> workers;
-  std::vector<uint16_t> pages;
+  std::vector<uint8_t> pages;
   PinnedBuffer memory;
 };
 

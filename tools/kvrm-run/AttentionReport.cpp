@@ -244,7 +244,7 @@ void AttentionReport::printJson(const AttentionBench &bench) const {
               {"kernels", package.path()},
               {"kernel_list", kernelList(package.manifest())},
               {"arch", package.manifest().arch},
-              {"element", elementName(bench.lab.info().element)},
+              {"element", kvrm_element_name(bench.lab.info().element)},
               {"bandwidth_gb_per_s", bench.options.bandwidth},
               {"calibrated", bench.calibration != nullptr},
               {"seed", bench.options.seed},

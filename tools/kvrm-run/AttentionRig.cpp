@@ -147,7 +147,7 @@ Status AttentionRig::planFirstStep() {
 int64_t AttentionRig::bytes() const {
   const AttentionInfo &m = lab.info();
   int64_t tokens = std::reduce(current.begin(), current.end(), int64_t(0));
-  return tokens * m.kvHeads * m.headDim * 4;
+  return tokens * m.kvHeads * m.headDim * 2 * kvrm_element_bytes(m.element);
 }
 
 /// Gives every row its pages, those it will grow by included.
@@ -186,7 +186,7 @@ Status AttentionRig::placePages(const RigOptions &options) {
 Status AttentionRig::fillPool() {
   DeviceSpan pool = gpu->pool();
   const CudaStream &stream = gpu->stream();
-  std::span<const uint16_t> pattern = lab.pattern();
+  std::span<const uint8_t> pattern = lab.pattern();
   int64_t done =
       std::min(static_cast<int64_t>(pattern.size_bytes()), pool.bytes);
   KVRM_TRY(stream.copyIn(pool.part(0, done), pattern.data()));
@@ -210,7 +210,7 @@ Status AttentionRig::writeQueries() {
     auto head =
         i / static_cast<size_t>(m.headDim) % static_cast<size_t>(m.heads);
     double unit = static_cast<double>(random() % 4096) / 2048 - 1;
-    queries[i] = elementOf(m.element, unit * (head % 2 ? 12 : 3));
+    queries[i] = elementOf(m.io, unit * (head % 2 ? 12 : 3));
   }
   KVRM_TRY(gpu->stream().copyIn(q, queries.data()));
   return gpu->stream().synchronize();

@@ -89,8 +89,9 @@ void RowBench::describePlan() {
 /// A warp asks for K and V of a strip page by page.
 void RowBench::describePages() {
   const AttentionInfo &m = bench.lab.info();
-  int32_t copied =
-      std::min(kvrm_head_shape_of(m.headDim)->strip_tokens, m.pageTokens);
+  int32_t copied = std::min(kvrm_strip_tokens(kvrm_head_shape_of(m.headDim),
+                                              kvrm_element_bytes(m.element)),
+                            m.pageTokens);
   int64_t copies = 0;
   for (int32_t length : one.lengths)
     copies += int64_t(2) * m.kvHeads * ((length + copied - 1) / copied);

@@ -95,7 +95,7 @@ static json cacheJson(const Manifest &m) {
   json out = {{"slots", m.slots},
               {"capacity", m.capacity},
               {"page_tokens", m.pageTokens},
-              {"element", elementName(m.element)},
+              {"element", kvrm_element_name(m.element)},
               {"bytes_per_token", kvBytesPerToken(m)},
               {"bytes_full", fullKvBytes(m)}};
   if (m.window > 0)
@@ -153,7 +153,7 @@ static void printHead(const std::string &package, const Manifest &m) {
 static void printCache(const Manifest &m) {
   std::printf("  cache    %d slots of %d tokens, %s, pages of %d; %lld bytes a "
               "token, %.1f MiB when full\n",
-              m.slots, m.capacity, elementName(m.element), m.pageTokens,
+              m.slots, m.capacity, kvrm_element_name(m.element), m.pageTokens,
               static_cast<long long>(kvBytesPerToken(m)),
               mebibytes(fullKvBytes(m)));
   if (m.window > 0)

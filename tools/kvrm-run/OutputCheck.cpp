@@ -105,19 +105,36 @@ Expected<const uint8_t *> OutputCheck::readPages() {
   return *memory;
 }
 
+/// Brings pages, one behind the other, to [token][head_dim] elements of io,
+/// which hold all that elements of a cache do.
+void OutputCheck::readPagesOf(const uint8_t *memory, size_t pages,
+                              std::vector<uint16_t> &rows) const {
+  const AttentionInfo &m = gpu.info();
+  size_t pageElements =
+      static_cast<size_t>(m.pageTokens) * static_cast<size_t>(m.headDim);
+  rows.resize(pages * pageElements);
+  std::vector<uint8_t> codes(m.element == KVRM_F8E4M3 ? pageElements : 0);
+  for (size_t page = 0; page < pages; ++page) {
+    std::span<uint16_t> to(&rows[page * pageElements], pageElements);
+    if (m.element == KVRM_F8E4M3) {
+      unpackPage(std::span(memory + page * pageElements, pageElements),
+                 m.headDim, codes);
+      widenCodes(codes, m.io, to);
+      continue;
+    }
+    const auto *from = reinterpret_cast<const uint16_t *>(memory);
+    unpackPage(std::span(from + page * pageElements, pageElements), m.headDim,
+               to);
+  }
+}
+
 void OutputCheck::compute(Pair &pair, const uint8_t *memory,
                           Sides &sides) const {
   const AttentionInfo &m = gpu.info();
-  auto pageElements = static_cast<size_t>(m.pageBytes() / 2);
   size_t pages = pagesOf(pair).size();
-  for (size_t side = 0; side < 2; ++side) {
-    sides[side].resize(pages * pageElements);
-    const auto *from = reinterpret_cast<const uint16_t *>(
-        memory + (side == 0 ? pair.keys : pair.values));
-    for (size_t page = 0; page < pages; ++page)
-      unpackPage({from + page * pageElements, pageElements}, m.headDim,
-                 {&sides[side][page * pageElements], pageElements});
-  }
+  for (size_t side = 0; side < 2; ++side)
+    readPagesOf(memory + (side == 0 ? pair.keys : pair.values), pages,
+                sides[side]);
   auto group = static_cast<size_t>(m.groupHeads());
   auto dim = static_cast<size_t>(m.headDim);
   size_t firstHead = static_cast<size_t>(pair.row) *
@@ -129,9 +146,8 @@ void OutputCheck::compute(Pair &pair, const uint8_t *memory,
     ownQueries.push_back(&queries[(firstHead + g) * dim]);
   std::vector<int32_t> visible(group, pair.length);
   pair.wanted.resize(group * dim);
-  attendReference(
-      {m.element, m.headDim, sides[0], sides[1], ownQueries, visible},
-      pair.wanted);
+  attendReference({m.io, m.headDim, sides[0], sides[1], ownQueries, visible},
+                  pair.wanted);
 }
 
 Status OutputCheck::prepare(std::span<const int32_t> lengths) {
@@ -176,7 +192,7 @@ Expected<ErrorStats> OutputCheck::compare() const {
   for (const Pair &pair : pairs) {
     size_t at = static_cast<size_t>(pair.row) * rowElements +
                 static_cast<size_t>(pair.head * m.groupHeads() * m.headDim);
-    stats.add(m.element, {&out[at], pair.wanted.size()}, pair.wanted);
+    stats.add(m.io, {&out[at], pair.wanted.size()}, pair.wanted);
   }
   return stats;
 }

@@ -53,6 +53,8 @@ private:
   std::span<const int32_t> pagesOf(const Pair &pair) const;
   Expected<const uint8_t *> readPages();
   Status readSide(const Pair &pair, bool isValue, uint8_t *to) const;
+  void readPagesOf(const uint8_t *memory, size_t pages,
+                   std::vector<uint16_t> &rows) const;
   void compute(Pair &pair, const uint8_t *memory, Sides &sides) const;
 
   AttentionLab &lab;

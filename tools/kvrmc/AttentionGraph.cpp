@@ -53,7 +53,7 @@ static OwningOpRef<ModuleOp> buildGraph(MLIRContext &context,
   auto loc = UnknownLoc::get(&context);
   OwningOpRef<ModuleOp> module = ModuleOp::create(loc);
   auto b = ImplicitLocOpBuilder::atBlockEnd(loc, module->getBody());
-  Type element = options.isBF16 ? Type(b.getBF16Type()) : b.getF16Type();
+  Type element = getCacheType(&context, options.io);
   auto tensor = [](ArrayRef<int64_t> shape, Type type) {
     return RankedTensorType::get(shape, type);
   };
@@ -62,8 +62,8 @@ static OwningOpRef<ModuleOp> buildGraph(MLIRContext &context,
   auto key = tensor({slots, options.queries, options.kvHeads, options.headDim},
                     element);
   auto positions = tensor({slots}, b.getI32Type());
-  auto cache =
-      tensor({1, slots, options.kvHeads, capacity, options.headDim}, element);
+  auto cache = tensor({1, slots, options.kvHeads, capacity, options.headDim},
+                      getCacheType(&context, options.cache));
   auto func = func::FuncOp::create(
       b, "decode_step",
       b.getFunctionType({query, key, key, positions, cache, cache},
@@ -99,7 +99,8 @@ llvm::Expected<Source> kvrmc::attentionSource(const AttentionShape &shape) {
   source.config.context = graphCapacity;
   source.slots = graphSlots;
   source.capacity = graphCapacity;
-  source.isBF16Cache = shape.isBF16;
+  source.cache = shape.cache;
+  source.io = shape.io;
   source.entries = {{"decode_step", graphSlots, shape.queries}};
   return source;
 }

@@ -19,8 +19,9 @@ struct AttentionShape {
   int64_t kvHeads = 8;
   int64_t headDim = 128;
   int64_t pageTokens = 16;
-  int64_t queries = 1; ///< query tokens of a slot and step
-  bool isBF16 = false;
+  int64_t queries = 1;           ///< query tokens of a slot and step
+  kvrm_element cache = KVRM_F16; ///< of the pool
+  kvrm_element io = KVRM_F16;    ///< of queries, new keys and values, outputs
 };
 
 /// One layer of that shape which appends and attends, as a model without

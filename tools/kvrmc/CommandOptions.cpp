@@ -23,6 +23,15 @@ llvm::Expected<bool> kvrmc::isBF16(llvm::StringRef option,
                                  "' is neither f16 nor bf16");
 }
 
+llvm::Expected<kvrm_element> kvrmc::cacheElement(llvm::StringRef value) {
+  for (int32_t i = 0; i < KVRM_ELEMENTS; ++i)
+    if (auto element = static_cast<kvrm_element>(i);
+        value == kvrm_element_name(element))
+      return element;
+  return llvm::createStringError("--cache-type: '" + value +
+                                 "' is none of f16, bf16 and f8e4m3");
+}
+
 llvm::Error kvrmc::checkTile(int64_t tokens) {
   if (tokens > KVRM_MAX_KV_TILE)
     return llvm::createStringError("--kv-tile: %lld is over the limit %d",

@@ -9,6 +9,8 @@
 #ifndef KVRM_TOOLS_KVRMC_COMMANDOPTIONS_H
 #define KVRM_TOOLS_KVRMC_COMMANDOPTIONS_H
 
+#include "kvrm/runtime/abi/limits.h"
+
 #include "llvm/Support/CommandLine.h"
 #include "llvm/Support/Error.h"
 
@@ -19,6 +21,9 @@ llvm::cl::OptionCategory &category();
 
 /// Whether the value of --`option` is bf16; fails if it is not f16 either.
 llvm::Expected<bool> isBF16(llvm::StringRef option, llvm::StringRef value);
+
+/// The element that --cache-type names.
+llvm::Expected<kvrm_element> cacheElement(llvm::StringRef value);
 
 /// What a package may not say is refused before it is compiled, which takes
 /// longer the larger a tile is.

@@ -191,7 +191,9 @@ llvm::Expected<PackageManifest> Compiler::makeManifest() {
   manifest.cache.capacity = source.capacity;
   if (session)
     describeSession(session, manifest.cache);
-  manifest.cache.element = source.isBF16Cache ? "bf16" : "f16";
+  manifest.cache.element = kvrm_element_name(source.cache);
+  if (source.io && *source.io != source.cache)
+    manifest.cache.io = kvrm_element_name(*source.io);
   target.describe(manifest);
   for (const Source::Entry &wanted : source.entries) {
     PackageManifest::Entry entry;

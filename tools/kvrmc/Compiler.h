@@ -12,12 +12,14 @@
 #include "Target.h"
 
 #include "kvrm/Frontend/Model.h"
+#include "kvrm/runtime/abi/limits.h"
 
 #include "mlir/IR/MLIRContext.h"
 #include "mlir/IR/OwningOpRef.h"
 #include "llvm/ADT/STLFunctionalExtras.h"
 #include "llvm/Support/Error.h"
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -37,7 +39,9 @@ struct Source {
   kvrm::DecoderConfig config;
   int64_t slots = 0;
   int64_t capacity = 0;
-  bool isBF16Cache = false;
+  kvrm_element cache = KVRM_F16; ///< of KV
+  /// For GPUs: of queries, of new keys and values and of what attention gives.
+  std::optional<kvrm_element> io;
   bool isStatic = false;
   bool isSeeded = false; ///< weights as seeds, where the model has such
   struct Entry {

@@ -254,7 +254,7 @@ llvm::Error GraphImport::describe() {
   graph->slots = cache.getDimSize(1);
   graph->prefillChunk = pipeline.chunk;
   graph->mixes = options.mixes;
-  graph->isBF16Cache = cache.getElementType().isBF16();
+  graph->cache = *getCacheElement(cache.getElementType());
   graph->model.tokenizerNote = "a graph has none (--tokenizer)";
   graph->model.files.push_back(options.path);
   return options.tokenizer.empty()
@@ -301,7 +301,7 @@ Source kvrmc::graphSource(const Graph &graph) {
   source.config = graph.model.config;
   source.slots = graph.slots;
   source.capacity = graph.capacity;
-  source.isBF16Cache = graph.isBF16Cache;
+  source.cache = graph.cache;
   source.entries = {{"decode_step", graph.slots, 1},
                     {"prefill", 1, graph.prefillChunk}};
   if (graph.mixes)

@@ -36,7 +36,8 @@ struct Graph {
   kvrm::DecoderModel model;
   std::string bytecode; ///< of the module, phase 1
   int64_t slots = 0, capacity = 0, prefillChunk = 0;
-  bool isBF16Cache = false, mixes = false;
+  kvrm_element cache = KVRM_F16;
+  bool mixes = false;
   std::vector<std::string> notes; ///< for the user
 };
 

@@ -164,7 +164,8 @@ cl::opt<int64_t> kvTile("kv-tile", cl::desc("Cached tokens a tile (64)"),
                         cl::sub(cl::SubCommand::getTopLevel()),
                         cl::sub(synthCommand));
 cl::opt<std::string> cacheType("cache-type",
-                               cl::desc("Element of the KV pool: f16, bf16"),
+                               cl::desc("Element of the KV pool: f16, bf16 or "
+                                        "f8e4m3, of a byte"),
                                cl::init("f16"), cl::cat(category()),
                                cl::sub(cl::SubCommand::getTopLevel()),
                                cl::sub(synthCommand));
@@ -193,9 +194,9 @@ cl::opt<kvrm::ActivationType>
                 cl::values(clEnumValN(kvrm::ActivationType::F32, "f32",
                                       "what CPUs take (default)"),
                            clEnumValN(kvrm::ActivationType::F16, "f16",
-                                      "with a cache of f16"),
+                                      "with a cache of f16 or f8e4m3"),
                            clEnumValN(kvrm::ActivationType::BF16, "bf16",
-                                      "with a cache of bf16")),
+                                      "with a cache of bf16 or f8e4m3")),
                 cl::init(kvrm::ActivationType::F32), cl::cat(category()),
                 cl::sub(cl::SubCommand::getTopLevel()), cl::sub(synthCommand));
 RanksOption tensorParallel(category(), synthCommand);
@@ -317,7 +318,8 @@ llvm::Error checkMixed(int64_t slots) {
 std::string matrixType() {
   if (weightType != "file" && !kvrm::codedFormat(weightType))
     return weightType;
-  return isForGPU() ? std::string(cacheType) : std::string("f16");
+  bool isOfCache = isForGPU() && cacheType != "f8e4m3";
+  return isOfCache ? std::string(cacheType) : std::string("f16");
 }
 
 /// Those of a graph are in no blocks.
@@ -338,12 +340,12 @@ llvm::Error checkGPUOptions() {
         "' is for the host; on GPUs kvrmc attention --staged compares it");
   if (activations.getNumOccurrences())
     return llvm::createStringError(
-        "--activations: a GPU's are of the --cache-type");
+        "--activations: a GPU's are of the --weight-type");
   if (rounding.getNumOccurrences() && rounding == Rounding::Int8)
     return llvm::createStringError(
         "--quantized-activations: a GPU multiplies blocks with activations of "
-        "the --cache-type, exact");
-  if (matrixType() != cacheType)
+        "16 bits, exact");
+  if (matrixType() != cacheType && cacheType != "f8e4m3")
     return llvm::createStringError("--weight-type: '" + matrixType() +
                                    "' is not the --cache-type, '" + cacheType +
                                    "', of which a GPU's activations are");
@@ -368,9 +370,9 @@ int64_t gpuPage() {
 }
 
 llvm::Expected<kvrm::GraphShape> decoderShape() {
-  llvm::Expected<bool> bf16Cache = isBF16("cache-type", cacheType);
-  if (!bf16Cache)
-    return bf16Cache.takeError();
+  llvm::Expected<kvrm_element> cache = cacheElement(cacheType);
+  if (!cache)
+    return cache.takeError();
   std::string element = matrixType();
   if (element != "f16" && element != "bf16")
     return llvm::createStringError("--weight-type: '" + element +
@@ -381,13 +383,13 @@ llvm::Expected<kvrm::GraphShape> decoderShape() {
   shape.capacity = capacity;
   shape.prefillChunk = prefillChunk();
   shape.mixes = mixes;
-  shape.bf16Cache = *bf16Cache;
+  shape.cache = *cache;
   shape.bf16Weights = element == "bf16";
   shape.activations = activations;
-  // The element of the pool is what a GPU's matrix units take.
+  // What a GPU's matrix units take: of the pool too, unless that is of bytes.
   if (isForGPU())
-    shape.activations =
-        *bf16Cache ? kvrm::ActivationType::BF16 : kvrm::ActivationType::F16;
+    shape.activations = shape.bf16Weights ? kvrm::ActivationType::BF16
+                                          : kvrm::ActivationType::F16;
   return shape;
 }
 
@@ -402,7 +404,9 @@ Source decoderSource(const kvrm::DecoderModel &decoder,
   source.config = decoder.config;
   source.slots = shape.slots;
   source.capacity = shape.capacity;
-  source.isBF16Cache = shape.bf16Cache;
+  source.cache = shape.cache;
+  if (isForGPU())
+    source.io = shape.bf16Weights ? KVRM_BF16 : KVRM_F16;
   source.isStatic = isStatic;
   source.isSeeded = isSeeded;
   source.entries = {{"decode_step", shape.slots, 1},
@@ -477,8 +481,8 @@ llvm::Error checkGraphOptions() {
   if (activations.getNumOccurrences())
     return llvm::createStringError(
         "--activations: a graph's are what the graph says");
-  if (cacheType != "f16" && cacheType != "bf16")
-    return isBF16("cache-type", cacheType).takeError();
+  if (llvm::Expected<kvrm_element> cache = cacheElement(cacheType); !cache)
+    return cache.takeError();
   if (rounding.getNumOccurrences())
     return llvm::createStringError(
         "--quantized-activations: a graph's weights are in no blocks");

@@ -92,8 +92,8 @@ Status replay::checkSameModel(const Candidate &a, const Candidate &b) {
                              "; a replay compares packages of one model");
   if (a.manifest.element != b.manifest.element)
     return invalidArgument(
-        b.path, ": its KV is ", elementName(b.manifest.element), ", not ",
-        elementName(a.manifest.element), " as ", a.path, "'s");
+        b.path, ": its KV is ", kvrm_element_name(b.manifest.element), ", not ",
+        kvrm_element_name(a.manifest.element), " as ", a.path, "'s");
   if (a.fingerprint != b.fingerprint)
     return invalidArgument(b.path, ": its weights are not those of ", a.path,
                            "; a replay compares packages of one model");

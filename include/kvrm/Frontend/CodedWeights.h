@@ -28,8 +28,8 @@ std::optional<BlockFormat> codedFormat(llvm::StringRef name);
 std::string codedFormatNames();
 
 /// Brings all matrices of a model to blocks of a format; those of a seed have
-/// codes of that seed instead, so that the runtime can make them, too. Errors: a
-/// matrix whose columns are no whole blocks.
+/// codes of that seed instead, so that the runtime can make them, too. Errors:
+/// a matrix whose columns are no whole blocks.
 llvm::Error codeMatrices(DecoderModel &model, BlockFormat format);
 
 } // namespace kvrm

@@ -26,6 +26,7 @@
 #define KVRM_FRONTEND_DECODERBUILDER_H
 
 #include "kvrm/Frontend/Model.h"
+#include "kvrm/runtime/abi/limits.h"
 
 #include "mlir/IR/BuiltinOps.h"
 #include "mlir/IR/OwningOpRef.h"
@@ -38,23 +39,25 @@ enum class ActivationType { F32, F16, BF16 };
 /// The sizes that a static graph fixes beside the model's own.
 struct GraphShape {
   int64_t slots = 8;
-  int64_t capacity = 2048;   ///< tokens a slot
-  int64_t prefillChunk = 64; ///< query tokens of one prefill step
-  bool mixes = false;        ///< there is a mixed_step
-  bool bf16Cache = false;    ///< KV in bf16, else f16
-  bool bf16Weights = false;  ///< matrices in bf16, else f16
+  int64_t capacity = 2048;       ///< tokens a slot
+  int64_t prefillChunk = 64;     ///< query tokens of one prefill step
+  bool mixes = false;            ///< there is a mixed_step
+  kvrm_element cache = KVRM_F16; ///< of KV
+  bool bf16Weights = false;      ///< matrices in bf16, else f16
   /// DecoderModel::matricesInBlocks(), to keep them in blocks.
   // Set, so that initializers may leave it out.
   // NOLINTNEXTLINE(readability-redundant-member-init)
   MatrixPieces pieces = {};
-  /// CPUs take f32, GPUs the element of the cache: normalized rows, queries,
-  /// keys, values, what attention returns, and the gated feed-forward.
+  /// CPUs take f32, GPUs the element of the cache, or either of 16 bits with a
+  /// cache of 8: normalized rows, queries, keys, values, what attention
+  /// returns, and the gated feed-forward.
   ActivationType activations = ActivationType::F32;
 };
 
 /// Loads the dialects that the graph uses into `context` and builds it. Fails
 /// on a model that the graph cannot express, on a shape outside the limits of
-/// abi.h, and on activations that are neither f32 nor of the cache's element.
+/// abi.h, and on activations of 16 bits over a cache of 16 bits of another
+/// element.
 llvm::Expected<mlir::OwningOpRef<mlir::ModuleOp>>
 buildDecoder(mlir::MLIRContext &context, const DecoderConfig &config,
              const GraphShape &shape);

@@ -54,6 +54,10 @@ struct PackageManifest {
     int64_t pageTokens = 0;
     int64_t pagesPerSlot = 0; ///< 0 if not paged
     std::string element = "f16";
+    /// nvptx; empty: as `element`.
+    // Set, so that initializers may leave it out.
+    // NOLINTNEXTLINE(readability-redundant-member-init)
+    std::string io = {};
     /// "far_history", absent if `window` is 0.
     int64_t window = 0;
     int64_t summaries = 0; ///< "entries"

@@ -16,10 +16,12 @@
 // Cost per KV tile of T tokens, R query rows and head_dim d, in vectors of V
 // lanes: 2 * T * d / V widening loads (the tile's bytes, once) and 2 * R * T *
 // d / V fused multiply-adds. At R = 4 and f16 that is 4 FLOP a byte: the limit
-// is the memory.
+// is the memory. Of f8E4M3FN there are half the bytes, and seven instructions
+// to widen a vector in place of one.
 //
 //===----------------------------------------------------------------------===//
 
+#include "../CacheElements.h"
 #include "../MaskedScore.h"
 #include "../ScoreScale.h"
 
@@ -83,9 +85,8 @@ public:
              static_cast<int32_t>(kernel.getDescriptorType().getQueries()),
              static_cast<int32_t>(kernel.getDescriptorType().getPages()), 0, 0,
              0, 0, static_cast<int32_t>(summaries())})),
-        stageLayout(kvrm_stage_layout_of(
-            tokens, headDim,
-            pool.getElement().isBF16() ? KVRM_BF16 : KVRM_F16)),
+        stageLayout(kvrm_stage_layout_of(tokens, headDim,
+                                         *getCacheElement(pool.getElement()))),
         prefetches(kernel.getTransport() == Transport::Native) {}
 
   void lower(const TileProgram &program);
@@ -156,8 +157,8 @@ private:
   }
   /// `lanes` pool elements from `pointer`, widened.
   Value loadWidened(Value pointer) {
-    return arith::ExtFOp::create(b, floatVector(),
-                                 load(vectorOf(pool.getElement()), pointer));
+    Type stored = vectorOf(getStoredType(pool.getElement()));
+    return widenElements(b, load(stored, pointer), pool.getElement());
   }
   Value exp2(Value x);
   Value capped(Value x);
@@ -749,7 +750,9 @@ void KernelLowering::lowerAppend(func::FuncOp func) {
   Value keys = pointerField(offsetof(kvrm_kernel_args, k));
   Value values = pointerField(offsetof(kvrm_kernel_args, v));
   DescriptorType type = kernel.getDescriptorType();
-  VectorType narrow = vectorOf(pool.getElement());
+  auto narrowed = [&](Value pointer) {
+    return narrowElements(b, load(floatVector(), pointer), pool.getElement());
+  };
 
   loop(constant(type.getRows()), 1, [&](Value rowIndex) {
     Value rowData = rowAddress(rowIndex);
@@ -772,14 +775,12 @@ void KernelLowering::lowerAppend(func::FuncOp func) {
             at(at(valuePool, destination), mul(inPage, headDim * elementBytes));
         loop(constant(headDim), lanes, [&](Value d) {
           Value sourceOffset = add(source, mul(d, 4));
-          Value key = arith::TruncFOp::create(
-              b, narrow, load(floatVector(), at(keys, sourceOffset)));
+          Value key = narrowed(at(keys, sourceOffset));
           for (int64_t i = 0; i < lanes; ++i)
             store(vector::ExtractOp::create(b, key, i),
                   at(keyColumn, mul(add(d, i), page * elementBytes)));
-          Value value = arith::TruncFOp::create(
-              b, narrow, load(floatVector(), at(values, sourceOffset)));
-          store(value, at(valueRow, mul(d, elementBytes)));
+          store(narrowed(at(values, sourceOffset)),
+                at(valueRow, mul(d, elementBytes)));
         });
       });
     });

@@ -6,6 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "../CacheElements.h"
 #include "../MaskedScore.h"
 
 #include "kvrm/Codegen/Passes.h"
@@ -70,6 +71,12 @@ private:
         b, b.getIndexType(),
         memref::LoadOp::create(b, buffer, ValueRange{row}));
   }
+  Type cacheElement() { return getElementTypeOrSelf(keyCache.getType()); }
+  /// What is stored, as the cache's memref has it.
+  Value asCached(Value stored) {
+    return arith::BitcastOp::create(
+        b, VectorType::get({headDim}, cacheElement()), stored);
+  }
   void forEach(Value begin, Value end, int64_t step,
                function_ref<void(Value)> body) {
     auto loop = scf::ForOp::create(b, begin, end, index(step));
@@ -124,8 +131,6 @@ private:
 void StaticAttention::appendTokens(Value row, Value kvHead, Value slot,
                                    Value first) {
   auto vectorType = floats(headDim);
-  auto narrow = VectorType::get(
-      {headDim}, cast<ShapedType>(keyCache.getType()).getElementType());
   Value zero = index(0);
   forEach(index(0), index(queries), 1, [&](Value t) {
     Value position = arith::AddIOp::create(b, first, t);
@@ -138,19 +143,21 @@ void StaticAttention::appendTokens(Value row, Value kvHead, Value slot,
          {std::pair(key, keyCache), std::pair(value, valueCache)}) {
       Value token = vector::LoadOp::create(b, vectorType, source,
                                            ValueRange{row, t, kvHead, zero});
-      vector::StoreOp::create(b, arith::TruncFOp::create(b, narrow, token),
-                              cache, ValueRange{slot, kvHead, position, zero});
+      Value stored = narrowElements(b, token, cacheElement());
+      vector::StoreOp::create(b, asCached(stored), cache,
+                              ValueRange{slot, kvHead, position, zero});
     }
   });
 }
 
 Value StaticAttention::loadToken(const RowGroup &at, Value cache,
                                  Value position) {
-  auto stored = VectorType::get(
-      {headDim}, cast<ShapedType>(keyCache.getType()).getElementType());
   Value token = vector::LoadOp::create(
-      b, stored, cache, ValueRange{at.slot, at.kvHead, position, at.zero});
-  return arith::ExtFOp::create(b, floats(headDim), token);
+      b, VectorType::get({headDim}, cacheElement()), cache,
+      ValueRange{at.slot, at.kvHead, position, at.zero});
+  auto stored = VectorType::get({headDim}, getStoredType(cacheElement()));
+  return widenElements(b, arith::BitcastOp::create(b, stored, token),
+                       cacheElement());
 }
 
 void StaticAttention::scoreTokens(const RowGroup &at) {

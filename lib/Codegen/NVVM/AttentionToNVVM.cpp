@@ -26,7 +26,8 @@
 // over 132 multiprocessors one has 360 ns for it, 630 cycles of four
 // schedulers. A strip of one query tile takes about 230 instructions: a tenth
 // of what they issue. Bytes are the limit, so that what matters is that copies
-// are in flight: 24 strips, 192 KiB, a multiprocessor.
+// are in flight: 24 strips, 192 KiB, a multiprocessor. A strip of bytes has
+// twice the tokens, and 80 instructions more for 16 of them.
 //
 //===----------------------------------------------------------------------===//
 
@@ -103,6 +104,7 @@ private:
 
   // Merging.
   void storeWarpStates();
+  void storeAccumulators(Value row, int64_t n, int64_t half);
   struct Merged {
     Value row;    ///< query row of the quad
     Value column; ///< its first head_dim
@@ -199,7 +201,7 @@ AttentionLowering::AttentionLowering(KernelOp kernel, gpu::GPUModuleOp module,
              roleOf(kernel, assignment), options.warps * kWarpLanes,
              shared.bytes, options),
       b(device.b), items(device, kernel, strip),
-      attention(device, kernel, strip, rows) {}
+      attention(device, kernel, options, strip, rows) {}
 
 //===----------------------------------------------------------------------===//
 // The kernel around the tile program
@@ -346,15 +348,28 @@ void AttentionLowering::storeWarpStates() {
                         b.add(b.shiftLeft(index, 3), sharedAt(shared.states)),
                         8);
         });
-        Value base = b.add(
-            b.mul(index, shared.rowFloats * 4),
-            b.add(b.shiftLeft(laneRow, 2), sharedAt(shared.accumulators)));
-        for (int64_t i = 0; i < attention.dimBlocks(); ++i)
-          for (int64_t upper = 0; upper < 2; ++upper)
-            b.storeShared(state.acc[n][i][2 * upper + half].get(),
-                          b.add(base, (16 * i + 8 * upper) * 4), 4);
+        storeAccumulators(b.add(b.mul(index, shared.rowFloats * 4),
+                                sharedAt(shared.accumulators)),
+                          n, half);
       });
     }
+}
+
+/// Writes a row's accumulators of the lane to that row in shared memory.
+void AttentionLowering::storeAccumulators(Value row, int64_t n, int64_t half) {
+  bool areNeighbours = attention.isOfBytes();
+  Value base =
+      b.add(row, b.shiftLeft(attention.laneRow, areNeighbours ? 3 : 2));
+  for (int64_t i = 0; i < attention.dimBlocks(); ++i) {
+    const auto &acc = attention.state.acc[n][i];
+    Value lower = acc[half].get(), upper = acc[2 + half].get();
+    if (areNeighbours) {
+      b.storeShared(b.pack({lower, upper}), b.add(base, 16 * i * 4), 8);
+      continue;
+    }
+    b.storeShared(lower, b.add(base, 16 * i * 4), 4);
+    b.storeShared(upper, b.add(base, (16 * i + 8) * 4), 4);
+  }
 }
 
 Quad AttentionLowering::scaleAdd(const Quad &sum, const Quad &acc,
@@ -409,13 +424,13 @@ void AttentionLowering::writeOutput(Value row, Value column, const Quad &acc,
   b.ifThen(b.lessThan(token, item.count.get()), [&] {
     Value inverse = b.reciprocal(sum);
     Value low = b.roundPair(b.fmul(acc[0], inverse), b.fmul(acc[1], inverse),
-                            pool.getElement());
+                            kernel.getIo());
     Value high = b.roundPair(b.fmul(acc[2], inverse), b.fmul(acc[3], inverse),
-                             pool.getElement());
+                             kernel.getIo());
     Value element = b.add(queryElement(b, kernel, item, row), b.widen(column));
     b.store(b.pack({low, high}),
             b.at(device.parameter(offsetof(kvrm_device_args, out)),
-                 b.mul(element, strip.elementBytes)),
+                 b.mul(element, kIoBytes)),
             8);
   });
 }

@@ -48,8 +48,7 @@ SmallVector<Value, 2> BlockDecoder::codeBytes(Value stretch, Loader load) {
             b.bitOr(high, planeBits(plane, b.add(quarter, kHalfQuads), 1))};
   Value shift = b.shiftLeft(quarter, 1);
   return {b.bitOr(low, planeBits(plane, shift, 3)),
-          b.bitOr(high,
-                  planeBits(word(b.add(planes, kQuadBytes)), shift, 3))};
+          b.bitOr(high, planeBits(word(b.add(planes, kQuadBytes)), shift, 3))};
 }
 
 /// A word as two elements, each less a value, or times it.
@@ -79,8 +78,8 @@ Value BlockDecoder::pair(Value bytes, int64_t first) {
 Value BlockDecoder::floatPair(Value bytes, int64_t first) {
   Value placed =
       b.selectBytes(bytes, b.i32(0), 0x0404 | (first + 1) << 12 | first << 4);
-  Value magnitude = b.shiftRight(b.bitAnd(placed, 0x7f007f00),
-                                 element.isBF16() ? 4 : 1);
+  Value magnitude =
+      b.shiftRight(b.bitAnd(placed, 0x7f007f00), element.isBF16() ? 4 : 1);
   Value sign = b.bitAnd(placed, b.i32(static_cast<int32_t>(0x80008000)));
   return pairOf(b.bitOr(sign, magnitude), element.isBF16() ? 0x1p120 : 0x1p8,
                 /*multiplies=*/true);
@@ -89,11 +88,9 @@ Value BlockDecoder::floatPair(Value bytes, int64_t first) {
 /// The same, of integers that bf16 has no room to add 128 to.
 Value BlockDecoder::widePair(Value bytes, int64_t first) {
   auto one = [&](int64_t byte) {
-    Value placed =
-        b.selectBytes(bytes, b.i32(kF32Integer), 0x7650 | byte);
+    Value placed = b.selectBytes(bytes, b.i32(kF32Integer), 0x7650 | byte);
     Value value = LLVM::BitcastOp::create(b, b.getF32Type(), placed);
-    return b.fsub(value,
-                  b.f32(kF32First + static_cast<float>(shape.offset)));
+    return b.fsub(value, b.f32(kF32First + static_cast<float>(shape.offset)));
   };
   return b.roundPair(one(first), one(first + 1), element);
 }
@@ -117,8 +114,8 @@ Value BlockDecoder::halfAt(int64_t place, Loader load) {
 
 /// The row's integer of a group, of those that start at `place`, in f32.
 Value BlockDecoder::ofGroup(int64_t place, Value group, Loader load) {
-  Value stored = load(
-      b.getI8Type(), b.add(b.add(b.mul(group, kMatrixPanel), row), place));
+  Value stored =
+      load(b.getI8Type(), b.add(b.add(b.mul(group, kMatrixPanel), row), place));
   return arith::SIToFPOp::create(b, b.getF32Type(), stored);
 }
 
@@ -126,15 +123,14 @@ Value BlockDecoder::scale(Value group, Loader load) {
   Value scale = halfAt(shape.scalesAt(kMatrixPanel), load);
   if (!shape.hasSubScales)
     return scale;
-  return b.fmul(scale,
-                ofGroup(shape.subScalesAt(kMatrixPanel), group, load));
+  return b.fmul(scale, ofGroup(shape.subScalesAt(kMatrixPanel), group, load));
 }
 
 Value BlockDecoder::minimum(Value group, Loader load) {
   Value minimum = halfAt(shape.minimaAt(kMatrixPanel), load);
   if (!shape.hasSubScales)
     return minimum;
-  Value taken = b.fmul(
-      minimum, ofGroup(shape.subMinimaAt(kMatrixPanel), group, load));
+  Value taken =
+      b.fmul(minimum, ofGroup(shape.subMinimaAt(kMatrixPanel), group, load));
   return b.fsub(b.f32(0.0f), taken);
 }

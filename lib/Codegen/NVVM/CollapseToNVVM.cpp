@@ -16,6 +16,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "../CacheElements.h"
 #include "WorkItems.h"
 
 using namespace mlir;
@@ -70,14 +71,15 @@ Value CollapseKernel::elementAt(Value page, Value token) {
 }
 
 Value CollapseKernel::load(Value page, Value token) {
-  Value element = b.load(pool.getElement(), elementAt(page, token),
-                         static_cast<unsigned>(strip.elementBytes));
-  return arith::ExtFOp::create(b, b.getF32Type(), element);
+  Value element =
+      b.load(getStoredType(pool.getElement()), elementAt(page, token),
+             static_cast<unsigned>(strip.elementBytes));
+  return widenElements(b, element, pool.getElement());
 }
 
 void CollapseKernel::store(Value value, Value page, Value token) {
-  b.store(arith::TruncFOp::create(b, pool.getElement(), value),
-          elementAt(page, token), static_cast<unsigned>(strip.elementBytes));
+  b.store(narrowElements(b, value, pool.getElement()), elementAt(page, token),
+          static_cast<unsigned>(strip.elementBytes));
 }
 
 void CollapseKernel::clear(Value page) {

@@ -84,6 +84,17 @@ SmallVector<Value> DeviceBuilder::loadWords(Value pointer, int64_t count) {
                      static_cast<unsigned>(count * 4)));
 }
 
+SmallVector<Value> DeviceBuilder::loadWordsFromL2(Value pointer,
+                                                  int64_t count) {
+  StringRef text = count == 4 ? "ld.global.cg.v4.b32 {$0, $1, $2, $3}, [$4];"
+                              : "ld.global.cg.v2.b32 {$0, $1}, [$2];";
+  // With side effects, so that it stays behind the wait for what stored them.
+  auto op = NVVM::InlinePtxOp::create(
+      *this, SmallVector<Type>(static_cast<size_t>(count), getI32Type()),
+      ValueRange{pointer}, ValueRange{}, text, Value());
+  return SmallVector<Value>(op->getResults());
+}
+
 Value DeviceBuilder::sharedPointer(Value address) {
   return LLVM::IntToPtrOp::create(
       *this, LLVM::LLVMPointerType::get(getContext(), 3), address);

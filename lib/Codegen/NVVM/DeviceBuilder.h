@@ -170,6 +170,36 @@ public:
     return ptx("rcp.approx.ftz.f32 $0, $1;", "=f,f", {x}, getF32Type());
   }
 
+  // Codes of f8E4M3FN, two in an i16, and bytes of a word.
+  /// Two codes to two f16 (sm_90).
+  Value widenCodes(Value codes) {
+    return ptx("cvt.rn.f16x2.e4m3x2 $0, $1;", "=r,h", {codes}, getI32Type());
+  }
+  /// Two f32 to codes, to nearest even, cut off at +-448 (sm_90).
+  Value narrowToCodes(Value low, Value high) {
+    return ptx("cvt.rn.satfinite.e4m3x2.f32 $0, $2, $1;", "=h,f,f", {low, high},
+               getI16Type());
+  }
+  /// Two f16, or bf16, times two others. Subnormals count: LLVM's products of
+  /// f16 take them for zero in these kernels.
+  Value multiplyPairs(Value lhs, Value rhs, Type element) {
+    if (element.isF16())
+      return ptx("mul.rn.f16x2 $0, $1, $2;", "=r,r,r", {lhs, rhs},
+                 getI32Type());
+    Value minusZero = i32(static_cast<int32_t>(0x80008000u));
+    return ptx("fma.rn.bf16x2 $0, $1, $2, $3;", "=r,r,r,r",
+               {lhs, rhs, minusZero}, getI32Type());
+  }
+  /// A word of four bytes, each said by four bits of `selector`, the lowest
+  /// first: 0 to 3 are those of `word`, 4 to 7 those of `other`.
+  Value permuteBytes(Value word, Value other, int64_t selector) {
+    return ptx("prmt.b32 $0, $1, $2, $3;", "=r,r,r,n",
+               {word, other, i32(selector)}, getI32Type());
+  }
+  Value truncate16(Value word) {
+    return arith::TruncIOp::create(*this, getI16Type(), word);
+  }
+
   // Control flow.
   void ifThen(Value condition, function_ref<void()> then);
   void ifThenElse(Value condition, function_ref<void()> then,
@@ -198,6 +228,8 @@ public:
   void store(Value value, Value pointer, unsigned alignment = 0);
   /// `count` consecutive 32-bit integers, aligned as a whole.
   SmallVector<Value> loadWords(Value pointer, int64_t count);
+  /// The same, two or four, from the L2 cache.
+  SmallVector<Value> loadWordsFromL2(Value pointer, int64_t count);
   /// Accesses of words that other blocks write, or wait for, at the same time.
   Value loadVolatile(Type type, Value pointer, unsigned alignment) {
     return LLVM::LoadOp::create(*this, type, pointer, alignment,

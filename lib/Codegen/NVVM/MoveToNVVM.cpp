@@ -6,6 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "CacheCodes.h"
 #include "WorkItems.h"
 
 #include <numeric>
@@ -57,6 +58,26 @@ void kvrm::writeCommitKernel(Location loc, gpu::GPUModuleOp module,
 
 /// Block (x, y) appends query token y of row x, a chunk of 16 bytes of K and of
 /// V a thread and turn.
+/// The 16 bytes of a pool that elements from `source` on become.
+static Value loadChunk(DeviceBuilder &b, CacheCodes &codes, Value source,
+                       bool isOfBytes) {
+  auto chunkType = VectorType::get({4}, b.getI32Type());
+  Value first = b.load(chunkType, source, 16);
+  if (!isOfBytes)
+    return first;
+  SmallVector<Value> words = b.unpack(first);
+  words.append(b.unpack(b.load(chunkType, b.at(source, 16), 16)));
+  SmallVector<Value> packed;
+  for (size_t i = 0; i < words.size(); i += 2) {
+    auto codesOf = [&](Value word) -> Value {
+      return arith::ExtUIOp::create(b, b.getI32Type(), codes.narrowPair(word));
+    };
+    Value low = codesOf(words[i]);
+    packed.push_back(b.bitOr(low, b.shiftLeft(codesOf(words[i + 1]), 16)));
+  }
+  return b.pack(packed);
+}
+
 void kvrm::lowerAppendToNVVM(KernelOp source, gpu::GPUModuleOp module,
                              const DeviceOptions &options) {
   DeviceKernel kernel(module, source.getLoc(),
@@ -65,8 +86,9 @@ void kvrm::lowerAppendToNVVM(KernelOp source, gpu::GPUModuleOp module,
   DeviceBuilder &b = kernel.b;
   PoolType pool = source.getPool();
   StripShape strip(pool);
-  int64_t rowBytes = strip.rowBytes();
-  int64_t chunksPerHead = rowBytes / KVRM_CHUNK_BYTES;
+  CacheCodes codes(b, options, source.getIo());
+  bool isOfBytes = strip.elementBytes == 1;
+  int64_t chunksPerHead = strip.rowBytes() / KVRM_CHUNK_BYTES;
   Value row = b.blockId(), token = b.blockIdY();
   // The attention that follows may fetch history while tokens arrive.
   waitForInputs(b, options);
@@ -78,8 +100,8 @@ void kvrm::lowerAppendToNVVM(KernelOp source, gpu::GPUModuleOp module,
   b.ifThen(slot.isThere(), [&] {
     Value tokenIndex =
         b.add(b.mul(row, source.getDescriptorType().getQueries()), token);
-    Value from = b.mul(b.widen(tokenIndex), pool.getKvHeads() * rowBytes);
-    auto chunkType = VectorType::get({4}, b.getI32Type());
+    Value from = b.mul(b.widen(tokenIndex),
+                       pool.getKvHeads() * pool.getHeadDim() * kIoBytes);
     b.forLoop(
         b.threadId(), b.i32(pool.getKvHeads() * chunksPerHead), b.i32(kThreads),
         [&](Value chunk) {
@@ -89,13 +111,15 @@ void kvrm::lowerAppendToNVVM(KernelOp source, gpu::GPUModuleOp module,
               kernel.parameter(offsetof(kvrm_device_args, head_stride));
           Value to =
               b.add(b.mul(b.widen(head), stride), slot.offsetOfChunk(inHead));
-          Value at = b.add(from, b.widen(b.shiftLeft(chunk, 4)));
+          Value at =
+              b.add(from, b.widen(b.shiftLeft(chunk, isOfBytes ? 5 : 4)));
           for (auto [source, pool] :
                {std::pair(offsetof(kvrm_device_args, k),
                           offsetof(kvrm_device_args, k_pool)),
                 std::pair(offsetof(kvrm_device_args, v),
                           offsetof(kvrm_device_args, v_pool))})
-            b.store(b.load(chunkType, b.at(kernel.parameter(source), at), 16),
+            b.store(loadChunk(b, codes, b.at(kernel.parameter(source), at),
+                              isOfBytes),
                     b.at(kernel.parameter(pool), to), 16);
         });
   });

@@ -388,8 +388,10 @@ SmallVector<Value> ProductWriter::loadElements(const StridedBuffer &buffer,
         b.add(b.add(slice, b.mul(quarter, length)), run * kSliceDepth / runs));
     Value pointer = buffer.at(b, index);
     if (!buffer.type.getElementType().isF32()) {
-      llvm::append_range(values,
-                         b.loadWords(pointer, length * kElementBytes / 4));
+      int64_t words = length * kElementBytes / 4;
+      llvm::append_range(values, shape.loadsFromL2()
+                                     ? b.loadWordsFromL2(pointer, words)
+                                     : b.loadWords(pointer, words));
       continue;
     }
     for (int64_t i = 0; i < length / 4; ++i)

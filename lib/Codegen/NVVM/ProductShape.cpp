@@ -21,7 +21,8 @@ bool kvrm::fitsMatrixUnits(const ProductOperands &operands) {
   int64_t chunk = 128 / inputElement.getIntOrFloatBitWidth();
   return (element.isF16() || element.isBF16()) &&
          (operands.gain ? inputElement.isF32() : inputElement == element) &&
-         (operands.format || operands.weight.type.getElementType() == element) &&
+         (operands.format ||
+          operands.weight.type.getElementType() == element) &&
          operands.depth() % kSliceDepth == 0 && strides[1] == 1 &&
          strides[0] % chunk == 0 && offset % chunk == 0 &&
          operands.weight.type.getLayout().isIdentity();

@@ -74,6 +74,11 @@ struct ProductShape {
   /// their way while the scales of the rows are made.
   bool loadsAcrossTiles() const { return hasNorm || columnTiles() > 2; }
 
+  /// Whether what is loaded of the input goes past the L1 cache, without which
+  /// 16 rows had wrong results now and then (docs/gpu-dense.md). Blocks read it
+  /// several times, and were never seen to.
+  bool loadsFromL2() const { return columnTiles() > 1 && !format; }
+
   int64_t matrices() const { return tileRows / kMatrixRows; }
   int64_t columnTiles() const {
     return llvm::divideCeil(blockRows, kMatrixColumns);

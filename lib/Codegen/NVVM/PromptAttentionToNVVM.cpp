@@ -77,6 +77,7 @@ private:
   void copyPage(Value token, Value page, Value stage);
   void consume(const TileProgram &program);
   void writeRows();
+  void storePairs(Value offset, ArrayRef<std::array<Value, 2>> pairs);
 
   KernelOp kernel;
   PoolType pool;
@@ -122,7 +123,7 @@ PromptLowering::PromptLowering(KernelOp kernel, gpu::GPUModuleOp module,
              DeviceRole::AttendPrompt, (warps + 1) * kWarpLanes, shared.bytes,
              options),
       b(device.b), items(device, kernel, tile),
-      attention(device, kernel, tile, rowsPerWarp) {}
+      attention(device, kernel, options, tile, rowsPerWarp) {}
 
 void PromptLowering::lower(const TileProgram &program) {
   sharedBase = device.sharedMemory();
@@ -255,24 +256,44 @@ void PromptLowering::writeRows() {
     Value token = b.add(b.mul(item.queryTile.get(), kernel.getTile().getQ()),
                         b.div(row, kernel.getGroupSize()));
     Value isThere = b.lessThan(token, item.count.get());
-    Value element = b.add(queryElement(b, kernel, item, row),
-                          b.widen(b.shiftLeft(attention.laneColumn, 1)));
-    Value target = b.at(device.parameter(offsetof(kvrm_device_args, out)),
-                        b.mul(element, tile.elementBytes));
     // All lanes take part in a transposition, whatever they store after it.
-    SmallVector<Value> pairs; ///< of head_dim 8j + 2t
-    for (const auto &acc : state.acc[n])
-      for (int64_t upper = 0; upper < 2; ++upper)
-        pairs.push_back(b.transpose(b.roundPair(
+    SmallVector<std::array<Value, 2>> pairs; ///< of each block, lower and upper
+    for (const auto &acc : state.acc[n]) {
+      auto transposed = [&](int64_t upper) {
+        return b.transpose(b.roundPair(
             b.fmul(acc[2 * upper].get(), inverse[0]),
-            b.fmul(acc[2 * upper + 1].get(), inverse[1]), pool.getElement())));
+            b.fmul(acc[2 * upper + 1].get(), inverse[1]), kernel.getIo()));
+      };
+      Value lower = transposed(0);
+      pairs.push_back({lower, transposed(1)});
+    }
     b.ifThen(isThere, [&] {
-      for (auto [j, pair] : llvm::enumerate(pairs))
-        b.store(pair,
-                b.at(target, 8 * static_cast<int64_t>(j) * tile.elementBytes),
-                4);
+      storePairs(b.mul(queryElement(b, kernel, item, row), kIoBytes), pairs);
     });
     b.syncWarp();
+  }
+}
+
+/// Stores a row's elements of the lane, from byte `offset` of the output on. Of
+/// block i it has 16i + 2t and the next, and those of 16i + 8 + 2t; over a
+/// cache of bytes 16i + 4t and 16i + 4t + 2, and what is between and behind.
+void PromptLowering::storePairs(Value offset,
+                                ArrayRef<std::array<Value, 2>> pairs) {
+  bool areNeighbours = attention.isOfBytes();
+  Value column = b.shiftLeft(attention.laneColumn, areNeighbours ? 3 : 2);
+  Value target = b.at(device.parameter(offsetof(kvrm_device_args, out)),
+                      b.add(offset, b.widen(column)));
+  int64_t block = 0;
+  for (auto [lower, upper] : pairs) {
+    Value at = b.at(target, 16 * kIoBytes * block++);
+    if (areNeighbours) {
+      b.store(b.pack({b.permuteBytes(lower, upper, 0x5410),
+                      b.permuteBytes(lower, upper, 0x7632)}),
+              at, 8);
+      continue;
+    }
+    b.store(lower, at, 4);
+    b.store(upper, b.at(at, 8 * kIoBytes), 4);
   }
 }
 

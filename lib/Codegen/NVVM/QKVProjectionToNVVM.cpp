@@ -13,6 +13,7 @@
 //
 //===----------------------------------------------------------------------===//
 
+#include "CacheCodes.h"
 #include "ProductKernel.h"
 #include "WorkItems.h"
 
@@ -40,7 +41,8 @@ class ProjectionEpilogue final : public ProductEpilogue {
 public:
   ProjectionEpilogue(QKVProjectionOp op,
                      const std::optional<AppendTarget> &append,
-                     DeviceKernel &kernel, PointerCursor &pointers);
+                     DeviceKernel &kernel, const DeviceOptions &options,
+                     PointerCursor &pointers);
 
   Value weightRow(Value part, Value column) override {
     return b.add(b.mul(part, half), firstColumn(column));
@@ -67,6 +69,7 @@ private:
   int64_t queryPairs; ///< of all query heads
   int64_t keyPairs;   ///< of all key heads
   Type element;
+  CacheCodes codes;
   std::optional<StridedBuffer> bias;
   StridedBuffer cosines, sines, query, key, value;
 };
@@ -75,11 +78,12 @@ private:
 
 ProjectionEpilogue::ProjectionEpilogue(
     QKVProjectionOp op, const std::optional<AppendTarget> &append,
-    DeviceKernel &kernel, PointerCursor &pointers)
+    DeviceKernel &kernel, const DeviceOptions &options, PointerCursor &pointers)
     : ProductEpilogue(op.getColumns() / 2, /*parts=*/2), kernel(kernel),
       b(kernel.b), append(append), half(op.getHeadDim() / 2),
       queryPairs(op.getQueryColumns() / 2), keyPairs(op.getKeyColumns() / 2),
-      element(getElementTypeOrSelf(op.getQuery())) {
+      element(getElementTypeOrSelf(op.getQuery())),
+      codes(kernel.b, options, element) {
   if (op.getBias())
     bias = pointers.next(op.getBias());
   cosines = pointers.next(op.getCosines());
@@ -137,7 +141,12 @@ void ProjectionEpilogue::appendPair(Value row, Value column, const Pair &pair,
     for (auto [i, each] : llvm::enumerate(pair)) {
       Value offset =
           slot.offsetOf(b.add(inHead, static_cast<int64_t>(i) * half));
-      b.store(b.round(each, element), b.at(pool, offset));
+      Value rounded = b.round(each, element);
+      // As where a kernel of its own appends, which is given elements.
+      if (append->pool.getElement() != element)
+        rounded = codes.narrow(
+            arith::ExtFOp::create(b, b.getF32Type(), rounded).getResult());
+      b.store(rounded, b.at(pool, offset));
     }
   });
 }
@@ -188,7 +197,7 @@ kvrm::writeQKVProjectionKernel(QKVProjectionOp op, const RowSquares &squares,
                       /*appends=*/append.has_value());
   PointerCursor pointers(kernel);
   ProductOperands operands = pointers.nextOperands(op, squares.taken);
-  ProjectionEpilogue epilogue(op, append, kernel, pointers);
+  ProjectionEpilogue epilogue(op, append, kernel, options, pointers);
   writeProduct(operands, epilogue, kernel, options);
   return plan.grid;
 }

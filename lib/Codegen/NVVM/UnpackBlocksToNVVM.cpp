@@ -7,8 +7,8 @@
 //===----------------------------------------------------------------------===//
 //
 // Memory is the limit: of a weight of 4 bits it reads half a byte and writes
-// two. A warp takes the rows of a panel and some stretches of them; the lanes of
-// a row store 32 bytes that follow one another.
+// two. A warp takes the rows of a panel and some stretches of them; the lanes
+// of a row store 32 bytes that follow one another.
 //
 //===----------------------------------------------------------------------===//
 
@@ -86,8 +86,8 @@ void UnpackWriter::unpackStretch(Value panel, Value stretch, Value lane) {
   Value place = b.rem(stretch, inBlock);
   SmallVector<Value, 4> pairs = decoder.codes(place, load);
   Value row = b.add(b.mul(panel, kMatrixPanel), b.shiftRight(lane, 2));
-  Value column = b.add(b.mul(stretch, kStretch),
-                       b.shiftLeft(b.bitAnd(lane, 3), 2));
+  Value column =
+      b.add(b.mul(stretch, kStretch), b.shiftLeft(b.bitAnd(lane, 3), 2));
   b.ifThen(b.lessThan(row, output.type.getDimSize(0)), [&] {
     for (int64_t half : {0, 1}) {
       Value element = b.add(b.mul(place, kStretch), half * inHalf);
@@ -114,15 +114,14 @@ DenseLaunch kvrm::writeUnpackKernel(UnpackBlocksOp op, StringRef name,
                                     gpu::GPUModuleOp module,
                                     const DeviceOptions &options) {
   auto weight = cast<MemRefType>(op.getWeight().getType());
-  int64_t items = weight.getDimSize(0) *
-                  runsOf(cast<MemRefType>(op.getOutput().getType()));
+  int64_t items =
+      weight.getDimSize(0) * runsOf(cast<MemRefType>(op.getOutput().getType()));
   DeviceKernel kernel(module, op.getLoc(), name, DenseBuffers::of(op).size(),
                       kThreads, /*sharedBytes=*/0);
   DeviceBuilder &b = kernel.b;
   waitForInputs(b, options);
   Value lane = b.bitAnd(b.threadId(), kWarpLanes - 1);
-  Value item = b.add(b.mul(b.blockId(), kWarps),
-                     b.shiftRight(b.threadId(), 5));
+  Value item = b.add(b.mul(b.blockId(), kWarps), b.shiftRight(b.threadId(), 5));
   b.ifThen(b.lessThan(item, items),
            [&] { UnpackWriter(op, kernel).write(item, lane); });
   kernel.finish();

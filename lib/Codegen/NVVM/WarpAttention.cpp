@@ -19,10 +19,11 @@ using namespace mlir;
 using namespace mlir::kvrm;
 
 WarpAttention::WarpAttention(DeviceKernel &device, KernelOp kernel,
+                             const DeviceOptions &options,
                              const StripShape &strip, int64_t rows)
     : rows(rows), device(device), b(device.b), kernel(kernel),
-      pool(kernel.getPool()), strip(strip), headDim(pool.getHeadDim()),
-      group(kernel.getGroupSize()) {}
+      io(kernel.getIo()), strip(strip), headDim(strip.headDim),
+      group(kernel.getGroupSize()), codes(b, options, io) {}
 
 void WarpAttention::start(Value lane, Value firstRow,
                           const TileProgram &program) {
@@ -82,7 +83,8 @@ Value kvrm::queryElement(DeviceBuilder &b, KernelOp kernel,
 }
 
 /// Operand B of the first product: lane 4g + t holds query row 8n + g, at
-/// head_dim 16k + 2t and 16k + 2t + 8.
+/// head_dim 16k + 2t and 16k + 2t + 8; over a cache of bytes, at 16k + 4t and
+/// 16k + 4t + 2.
 void WarpAttention::loadQuery(const WorkItemVariables &item) {
   if (int64_t entries = kernel.getSessionType().getSummaries()) {
     DescriptorType descriptor = kernel.getDescriptorType();
@@ -101,14 +103,16 @@ void WarpAttention::loadQuery(const WorkItemVariables &item) {
     Value isRow = b.lessThan(row, rows);
     Value safe = rowOf(b.select(isRow, row, b.i32(0)));
     Value element = queryElement(b, kernel, item, safe);
+    Value column = b.shiftLeft(laneColumn, isOfBytes() ? 2 : 1);
     Value base = b.at(device.parameter(offsetof(kvrm_device_args, q)),
-                      b.mul(b.add(element, b.widen(b.shiftLeft(laneColumn, 1))),
-                            strip.elementBytes));
+                      b.mul(b.add(element, b.widen(column)), kIoBytes));
+    int64_t halfBytes = isOfBytes() ? 4 : 16;
     for (int64_t k = 0; k < dimBlocks(); ++k) {
       std::array<Value, 2> words;
       for (int64_t half = 0; half < 2; ++half)
         words[half] = b.select(
-            isRow, b.load(b.getI32Type(), b.at(base, 32 * k + 16 * half), 4),
+            isRow,
+            b.load(b.getI32Type(), b.at(base, 32 * k + halfBytes * half), 4),
             b.i32(0));
       query[n].push_back(words);
     }
@@ -135,7 +139,7 @@ Value WarpAttention::swizzledRow(int64_t half, Value token, Value chunk) {
                b.add(b.mul(token, strip.rowBytes()), b.shiftLeft(swizzled, 4)));
 }
 
-/// From there to block `block` of the same row, two chunks each. Rows are whole
+/// From there to pair `block` of chunks of the same row. Rows are whole
 /// multiples of `aligned`, the largest power of two: address bits below it are
 /// of the chunk alone, so that XOR goes through the swizzle's; the rest is
 /// added.
@@ -143,6 +147,45 @@ Value WarpAttention::blockOfRow(Value row, int64_t block) {
   int64_t offset = 2 * KVRM_CHUNK_BYTES * block;
   int64_t aligned = strip.rowBytes() & -strip.rowBytes();
   return b.add(b.bitXor(row, offset % aligned), offset - offset % aligned);
+}
+
+/// Operands A of the first product, of tokens g and g + 8: of the blocks of
+/// head_dim that one matrix load brings, from `block` on.
+SmallVector<Quad> WarpAttention::loadKeys(Value row, int64_t block) {
+  if (!isOfBytes())
+    return {b.loadMatrix(blockOfRow(row, block), false)};
+  Quad words = b.loadMatrix(blockOfRow(row, block / 2), false);
+  SmallVector<Quad> blocks;
+  for (int64_t chunk = 0; chunk < 2; ++chunk) {
+    std::array<Value, 2> low = codes.widen(words[2 * chunk]);
+    std::array<Value, 2> high = codes.widen(words[2 * chunk + 1]);
+    blocks.push_back({low[0], high[0], low[1], high[1]});
+  }
+  return blocks;
+}
+
+/// Operands A of the second product, alike; of tokens 2t, 2t + 1 and 2t + 8, 2t
+/// + 9 the bits that are kept, if there are such masks.
+SmallVector<Quad> WarpAttention::loadValues(Value row, int64_t block,
+                                            const std::array<Value, 2> &keep) {
+  Quad words =
+      b.loadMatrix(blockOfRow(row, isOfBytes() ? block / 2 : block), true);
+  if (keep[0])
+    for (int64_t j = 0; j < 4; ++j)
+      words[j] = b.bitAnd(words[j], keep[j / 2]);
+  if (!isOfBytes())
+    return {words};
+  SmallVector<Quad> blocks;
+  for (int64_t chunk = 0; chunk < 2; ++chunk) {
+    // Bytes 0 and 2 are the even column of both tokens, 1 and 3 the odd one.
+    auto columns = [&](Value word) {
+      return codes.widen(b.permuteBytes(word, word, 0x3120));
+    };
+    std::array<Value, 2> first = columns(words[chunk]);
+    std::array<Value, 2> last = columns(words[2 + chunk]);
+    blocks.push_back({first[0], first[1], last[0], last[1]});
+  }
+  return blocks;
 }
 
 /// softcap * tanh(score) to base 2. The instruction for tanh keeps 11 bits,
@@ -176,14 +219,15 @@ void WarpAttention::score(const StripRange &range, Value index,
     scores[m].assign(queryColumns(), Quad{zero, zero, zero, zero});
     SmallVector<Quad> odd = scores[m];
     Value blockBase = b.add(base, m * 16 * strip.rowBytes());
-    for (int64_t k = 0; k < dimBlocks(); ++k) {
-      Quad keys = b.loadMatrix(blockOfRow(blockBase, k), false);
-      // Two sums, so that products wait half as long for one another.
-      SmallVector<Quad> &sums = k % 2 ? odd : scores[m];
-      for (int64_t n = 0; n < queryColumns(); ++n)
-        sums[n] = b.multiply(keys, query[n][k][0], query[n][k][1], sums[n],
-                             pool.getElement());
-    }
+    for (int64_t k = 0; k < dimBlocks();)
+      for (const Quad &keys : loadKeys(blockBase, k)) {
+        // Two sums, so that products wait half as long for one another.
+        SmallVector<Quad> &sums = k % 2 ? odd : scores[m];
+        for (int64_t n = 0; n < queryColumns(); ++n)
+          sums[n] =
+              b.multiply(keys, query[n][k][0], query[n][k][1], sums[n], io);
+        ++k;
+      }
     for (int64_t n = 0; n < queryColumns(); ++n)
       for (int64_t i = 0; i < 4; ++i)
         scores[m][n][i] = b.fadd(scores[m][n][i], odd[n][i]);
@@ -260,9 +304,8 @@ void WarpAttention::accumulate(const StripRange &range, Value index,
     SmallVector<std::array<Value, 2>> weights;
     for (int64_t n = 0; n < queryColumns(); ++n) {
       const Quad &p = scores[m][n];
-      weights.push_back(
-          {b.transpose(b.roundPair(p[0], p[1], pool.getElement())),
-           b.transpose(b.roundPair(p[2], p[3], pool.getElement()))});
+      weights.push_back({b.transpose(b.roundPair(p[0], p[1], io)),
+                         b.transpose(b.roundPair(p[2], p[3], io))});
     }
     // Memory past the history holds anything, and 0 times infinity is not 0:
     // tokens 2t, 2t + 1 and 2t + 8, 2t + 9 are cleared where no row sees them.
@@ -281,20 +324,17 @@ void WarpAttention::accumulate(const StripRange &range, Value index,
       }
     }
     Value blockBase = b.add(base, m * 16 * strip.rowBytes());
-    for (int64_t i = 0; i < dimBlocks(); ++i) {
-      Quad values = b.loadMatrix(blockOfRow(blockBase, i), true);
-      if (masked)
-        for (int64_t j = 0; j < 4; ++j)
-          values[j] = b.bitAnd(values[j], keep[j / 2]);
-      for (int64_t n = 0; n < queryColumns(); ++n) {
-        auto &acc = state.acc[n][i];
-        Quad sum =
-            b.multiply(values, weights[n][0], weights[n][1],
-                       {acc[0].get(), acc[1].get(), acc[2].get(), acc[3].get()},
-                       pool.getElement());
-        for (int64_t j = 0; j < 4; ++j)
-          acc[j].set(sum[j]);
+    for (int64_t i = 0; i < dimBlocks();)
+      for (const Quad &values : loadValues(blockBase, i, keep)) {
+        for (int64_t n = 0; n < queryColumns(); ++n) {
+          auto &acc = state.acc[n][i];
+          Quad sum = b.multiply(
+              values, weights[n][0], weights[n][1],
+              {acc[0].get(), acc[1].get(), acc[2].get(), acc[3].get()}, io);
+          for (int64_t j = 0; j < 4; ++j)
+            acc[j].set(sum[j]);
+        }
+        ++i;
       }
-    }
   }
 }

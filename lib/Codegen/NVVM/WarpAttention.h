@@ -14,11 +14,20 @@
 // head_dim, along m, and eight query rows along n. The result of the first
 // product is the second's operand B after one movmatrix.
 //
+// A matrix load moves units of two bytes, which is two elements of a cache of
+// bytes. Of a chunk of 16 bytes it brings lane 4g + t, of K, four neighbours of
+// token g, which are the pairs of two products' operands if queries lie in the
+// same order; of V, transposed, a pair of neighbours of token 2t and one of
+// token 2t + 1, and after a permutation of the bytes what is even, and what is
+// odd, of both tokens. So one load serves two products, and the order of
+// head_dim in sums and accumulators is another.
+//
 //===----------------------------------------------------------------------===//
 
 #ifndef KVRM_CODEGEN_NVVM_WARPATTENTION_H
 #define KVRM_CODEGEN_NVVM_WARPATTENTION_H
 
+#include "CacheCodes.h"
 #include "WorkItems.h"
 
 namespace mlir::kvrm {
@@ -28,7 +37,7 @@ Value queryElement(DeviceBuilder &b, KernelOp kernel,
                    const WorkItemVariables &item, Value row);
 
 /// A running softmax state in registers, for query rows 8n + 2t and 8n + 2t + 1
-/// of lane 4g + t; accumulators of head_dim 16i + g and 16i + g + 8.
+/// of lane 4g + t; accumulators of two columns of head_dim, the lower first.
 struct StateRegisters {
   SmallVector<std::array<Variable, 2>> maximum, sum;     ///< [n]
   SmallVector<SmallVector<std::array<Variable, 4>>> acc; ///< [n][i]
@@ -37,8 +46,13 @@ struct StateRegisters {
 class WarpAttention {
 public:
   /// A warp with `rows` query rows, which attends to strips of a shape.
-  WarpAttention(DeviceKernel &device, KernelOp kernel, const StripShape &strip,
+  WarpAttention(DeviceKernel &device, KernelOp kernel,
+                const DeviceOptions &options, const StripShape &strip,
                 int64_t rows);
+
+  /// Whether the cache is of bytes. Accumulators of block i are then of
+  /// head_dim 16i + 2g and the next, else of 16i + g and 16i + g + 8.
+  bool isOfBytes() const { return strip.elementBytes == 1; }
 
   int64_t queryColumns() const { return llvm::divideCeil(rows, 8); }
   int64_t tokenBlocks() const { return strip.tokens / 16; }
@@ -69,6 +83,9 @@ private:
   Value rescale(Value from, Value to) { return b.exp2(b.fsub(from, to)); }
   Value swizzledRow(int64_t half, Value token, Value chunk);
   Value blockOfRow(Value row, int64_t block);
+  SmallVector<Quad> loadKeys(Value row, int64_t block);
+  SmallVector<Quad> loadValues(Value row, int64_t block,
+                               const std::array<Value, 2> &keep);
   void score(const StripRange &range, Value index, const TileLoop &tiles);
   Value capped(Value score);
   Value addBias(const StripRange &range, Value score, Value place);
@@ -79,9 +96,10 @@ private:
   DeviceKernel &device;
   DeviceBuilder &b;
   KernelOp kernel;
-  PoolType pool;
+  Type io;
   StripShape strip;
   int64_t headDim, group;
+  CacheCodes codes;
   Value lane, firstRow;
   float scoreScale = 0; ///< to base 2, or to the softcap
   float softcap = 0;    ///< to base 2; 0: none

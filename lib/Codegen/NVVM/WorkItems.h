@@ -18,13 +18,19 @@
 
 namespace mlir::kvrm {
 
-/// The tokens that one warp attends to at once: K and V, 6 to 16 KiB.
+/// Bytes of an element of q, k, v and out: f16 or bf16.
+inline constexpr int64_t kIoBytes = 2;
+
+/// The tokens that one warp attends to at once: K and V, 4 to 16 KiB.
 struct StripShape {
-  explicit StripShape(PoolType pool)
-      : StripShape(pool, kvrm_head_shape_of(pool.getHeadDim())->strip_tokens) {}
+  explicit StripShape(PoolType pool) : StripShape(pool, tokensOf(pool)) {}
   StripShape(PoolType pool, int64_t tokens)
       : tokens(tokens), headDim(pool.getHeadDim()), page(pool.getPage()),
         elementBytes(pool.getElement().getIntOrFloatBitWidth() / 8) {}
+  static int64_t tokensOf(PoolType pool) {
+    return kvrm_strip_tokens(kvrm_head_shape_of(pool.getHeadDim()),
+                             pool.getElement().getIntOrFloatBitWidth() / 8);
+  }
   int64_t rowBytes() const { return headDim * elementBytes; }
   int64_t halfBytes() const { return tokens * rowBytes(); } ///< K, or V
   int64_t stageBytes() const { return 2 * halfBytes(); }
@@ -33,13 +39,13 @@ struct StripShape {
   int64_t pages() const { return std::max<int64_t>(1, tokens / page); }
   /// What the chunks of a token with these lowest bits are XORed with.
   Value swizzle(DeviceBuilder &b, Value token) const {
-    return b.shiftRight(b.bitAnd(token, 7), kvrm_swizzle_shift(headDim));
+    return b.shiftRight(b.bitAnd(token, 7), kvrm_swizzle_shift(rowBytes()));
   }
 
   int64_t tokens;
   int64_t headDim;
   int64_t page;
-  int64_t elementBytes; ///< of the pool, and of q, k, v and out
+  int64_t elementBytes; ///< of the pool
 };
 
 /// Where the token of a row goes that this step appends.

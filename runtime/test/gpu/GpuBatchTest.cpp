@@ -108,6 +108,11 @@ private:
       for (size_t r = 0; r < rows.size(); ++r)
         for (int32_t t = 0; t < rows[r].count; ++t)
           drawToken(layer, r, t);
+    // Only now, so that what is appended has to be rounded.
+    for (Row &row : rows) {
+      elements.keep(row.keys);
+      elements.keep(row.values);
+    }
     size_t heads = static_cast<size_t>(m.kvHeads);
     gpu::parallel(threads, layers * rows.size() * heads, [&](size_t task) {
       compute(static_cast<int32_t>(task / heads / rows.size()),
@@ -169,7 +174,7 @@ private:
         visible.push_back(row.length - row.count + t + 1);
       }
     std::vector<double> out(q.size() * dim());
-    attendReference({m.element, m.headDim, history(row.keys, row, layer, head),
+    attendReference({m.io, m.headDim, history(row.keys, row, layer, head),
                      history(row.values, row, layer, head), q, visible},
                     out);
     for (size_t i = 0; i < places.size(); ++i)
@@ -177,10 +182,9 @@ private:
   }
 
   /// What the pool holds of all layers; `isAfter` the step's append or before.
-  std::vector<uint16_t> image(AttentionStep &backend, bool isAfter) {
-    std::vector<uint16_t> pool(static_cast<size_t>(backend.pool().bytes / 2),
-                               gpu::poison);
-    auto perPage = static_cast<size_t>(m.pageBytes() / 2);
+  std::vector<uint8_t> image(AttentionStep &backend, bool isAfter) {
+    std::vector<uint8_t> pool(static_cast<size_t>(backend.pool().bytes), 0xff);
+    auto perPage = static_cast<size_t>(m.pageTokens) * dim();
     auto perToken = dim();
     gpu::parallel(
         threads, rows.size() * static_cast<size_t>(m.kvHeads),
@@ -207,7 +211,8 @@ private:
                     backend.page({layer, isValue, head, pages[at / perPage]})
                         .address -
                     backend.pool().address;
-                packPage(page, m.headDim, {&pool[address / 2], perPage});
+                elements.pack(
+                    page, {&pool[address], static_cast<size_t>(m.pageBytes())});
               }
             }
         });
@@ -262,7 +267,7 @@ private:
       if (rows[r].count > 0)
         planRows[r] = {slot, rows[r].length - rows[r].count, rows[r].count};
     }
-    std::vector<uint16_t> pool = image(backend, /*isAfter=*/false);
+    std::vector<uint8_t> pool = image(backend, /*isAfter=*/false);
     expectOk(backend.write(backend.pool(), gpu::bytesOf(pool)));
     auto whole = [&](AttentionTensor which) {
       DeviceSpan span = backend.tensor(which);
@@ -291,12 +296,12 @@ private:
           return;
       }
     // Nothing but the new tokens was written.
-    std::vector<uint16_t> after(pool.size());
+    std::vector<uint8_t> after(pool.size());
     expectOk(backend.read(gpu::bytesOf(after), backend.pool()));
-    std::vector<uint16_t> want = image(backend, /*isAfter=*/true);
+    std::vector<uint8_t> want = image(backend, /*isAfter=*/true);
     auto [at, other] = std::ranges::mismatch(after, want);
     EXPECT_TRUE(at == after.end())
-        << "the pool differs at element " << at - after.begin() << " of "
+        << "the pool differs at byte " << at - after.begin() << " of "
         << after.size();
   }
 
@@ -309,7 +314,7 @@ private:
           size_t at = tokenAt(layer, r, t, m.heads);
           std::span<const uint16_t> got(&out[at], token);
           if (t < rows[r].count) {
-            stats.add(m.element, got, {&wanted[at], token});
+            stats.add(m.io, got, {&wanted[at], token});
             continue;
           }
           EXPECT_TRUE(std::ranges::all_of(
@@ -318,8 +323,8 @@ private:
               << " was written";
         }
     EXPECT_EQ(stats.poisoned, 0);
-    EXPECT_LT(stats.most, ErrorStats::mostOf(m.element));
-    EXPECT_LT(stats.mean(), ErrorStats::meanOf(m.element));
+    EXPECT_LT(stats.most, ErrorStats::mostOf(m.io));
+    EXPECT_LT(stats.mean(), ErrorStats::meanOf(m.io));
     worst.merge(stats);
   }
 

@@ -160,17 +160,18 @@ private:
     auto perPage = static_cast<size_t>(m.pageTokens) * dim();
     size_t size = static_cast<size_t>(tokens) * dim();
     std::vector<uint16_t> page(perPage);
-    eachHistory(
-        slot, [&](bool isValue, int32_t layer, int32_t head, uint16_t *to) {
-          elements.fill(random, {to, size});
-          for (size_t at = 0; at < size; at += perPage) {
-            std::ranges::fill(page, gpu::poison);
-            std::copy_n(to + at, std::min(perPage, size - at), page.begin());
-            expectOk(gpu.importPage(
-                {layer, isValue, head, gpu.pager().pages(slot)[at / perPage]},
-                page));
-          }
-        });
+    eachHistory(slot, [&](bool isValue, int32_t layer, int32_t head,
+                          uint16_t *to) {
+      elements.fill(random, {to, size});
+      elements.keep({to, size});
+      for (size_t at = 0; at < size; at += perPage) {
+        std::ranges::fill(page, gpu::poison);
+        std::copy_n(to + at, std::min(perPage, size - at), page.begin());
+        expectOk(elements.import(
+            gpu, {layer, isValue, head, gpu.pager().pages(slot)[at / perPage]},
+            page));
+      }
+    });
   }
 
   /// Requests come and go.
@@ -231,9 +232,10 @@ private:
                                 tokenAt(layer, row, t, m.kvHeads) +
                                 static_cast<size_t>(head) * dim();
               elements.fill(random, {fresh, dim()});
-              std::memcpy(history(isValue, layer, row, head) +
-                              static_cast<size_t>(plan.position + t) * dim(),
-                          fresh, dim() * 2);
+              uint16_t *kept = history(isValue, layer, row, head) +
+                               static_cast<size_t>(plan.position + t) * dim();
+              std::memcpy(kept, fresh, dim() * 2);
+              elements.keep({kept, dim()});
             }
         for (int32_t t = 0; t < plan.count; ++t)
           for (int32_t h = 0; h < m.heads; ++h) {
@@ -281,7 +283,7 @@ private:
         }
       result.resize(queries.size() * dim());
       size_t size = static_cast<size_t>(plan.position + plan.count) * dim();
-      attendReference({m.element,
+      attendReference({m.io,
                        m.headDim,
                        {history(false, layer, row, head), size},
                        {history(true, layer, row, head), size},
@@ -303,7 +305,7 @@ private:
           size_t at = tokenAt(layer, row, t, m.heads);
           std::span<const uint16_t> got(elementsOf(out) + at, token);
           if (t < rows[static_cast<size_t>(row)].count) {
-            stats.add(m.element, got, {&wanted[at], token});
+            stats.add(m.io, got, {&wanted[at], token});
             ++attended;
             continue;
           }
@@ -314,14 +316,14 @@ private:
         }
     EXPECT_EQ(stats.poisoned, 0);
     if (stats.count > 0) {
-      EXPECT_LT(stats.most, ErrorStats::mostOf(m.element));
+      EXPECT_LT(stats.most, ErrorStats::mostOf(m.io));
     }
     worst.merge(stats);
   }
 
   /// All histories are in the pool as they are here.
   void comparePool() {
-    std::vector<uint16_t> pool(static_cast<size_t>(gpu.pool().bytes / 2));
+    std::vector<uint8_t> pool(static_cast<size_t>(gpu.pool().bytes));
     expectOk(gpu.read(gpu::bytesOf(pool), gpu.pool()));
     auto perPage = static_cast<size_t>(m.pageTokens) * dim();
     std::vector<uint16_t> page(perPage);
@@ -335,7 +337,8 @@ private:
                                       gpu.pager().pages(slot)[at / perPage]})
                                 .address -
                             gpu.pool().address;
-          unpackPage({&pool[offset / 2], perPage}, m.headDim, page);
+          elements.unpack({&pool[offset], static_cast<size_t>(m.pageBytes())},
+                          page);
           EXPECT_EQ(std::memcmp(page.data(), want + at,
                                 std::min(perPage, size - at) * 2),
                     0)
@@ -401,7 +404,7 @@ TEST_F(GpuSteps, OneCaptureServesThousands) {
         static_cast<long long>(steps.idleSteps),
         static_cast<long long>(steps.attended / layers), steps.worst.most,
         steps.worst.mean());
-    EXPECT_LT(steps.worst.mean(), ErrorStats::meanOf(m.element));
+    EXPECT_LT(steps.worst.mean(), ErrorStats::meanOf(m.io));
     if (count >= 2000 && !HasFailure()) {
       EXPECT_GT(steps.shares, 0);
       EXPECT_GT(steps.pageCopies, 0);

@@ -81,10 +81,11 @@ private:
   uint64_t state;
 };
 
-/// Elements of one type, by table.
+/// Elements of one type, by table, and what a cache keeps of them.
 class Elements {
 public:
-  explicit Elements(const kvrm::AttentionInfo &m) : type(m.element) {
+  explicit Elements(const kvrm::AttentionInfo &m)
+      : type(m.io), cache(m.element), headDim(m.headDim) {
     for (size_t i = 0; i < unit.size(); ++i)
       unit[i] = kvrm::elementOf(
           type, (2 * static_cast<double>(i) + 1) / double(unit.size()) - 1);
@@ -97,6 +98,40 @@ public:
           type, kvrm::elementValue(type, static_cast<uint16_t>(bits)) * factor);
     for (size_t i = 0; i < spread.size(); ++i)
       spread[i] = kvrm::elementOf(type, 3 * kvrm::elementValue(type, unit[i]));
+    if (cache != KVRM_F8E4M3)
+      return;
+    codes.resize(1 << 16);
+    for (size_t bits = 0; bits < codes.size(); ++bits)
+      codes[bits] = static_cast<uint8_t>(kvrm::elementOf(
+          cache, kvrm::elementValue(type, static_cast<uint16_t>(bits))));
+  }
+
+  /// What the cache has of elements, in elements of this type, which hold it.
+  void keep(std::span<uint16_t> elements) const {
+    if (!codes.empty())
+      kvrm::widenCodes(codesOf(elements), type, elements);
+  }
+  /// [token][head_dim] rows to the bytes of a page, and back.
+  void pack(std::span<const uint16_t> rows, std::span<uint8_t> page) const {
+    if (!codes.empty())
+      return kvrm::packPage(codesOf(rows), headDim, page);
+    kvrm::packPage(
+        rows, headDim,
+        {reinterpret_cast<uint16_t *>(page.data()), page.size() / 2});
+  }
+  void unpack(std::span<const uint8_t> page, std::span<uint16_t> rows) const {
+    if (codes.empty())
+      return kvrm::unpackPage(
+          {reinterpret_cast<const uint16_t *>(page.data()), page.size() / 2},
+          headDim, rows);
+    std::vector<uint8_t> bytes(page.size());
+    kvrm::unpackPage(page, headDim, bytes);
+    kvrm::widenCodes(bytes, type, rows);
+  }
+  kvrm::Status import(kvrm::AttentionStep &step, const kvrm::CudaPage &where,
+                      std::span<const uint16_t> rows) const {
+    return codes.empty() ? step.importPage(where, rows)
+                         : step.importPage(where, codesOf(rows));
   }
 
   /// Numbers in -1..1, never a NaN, which poison is.
@@ -114,9 +149,17 @@ public:
       out[i] = lookup[key[i]];
   }
 
-  kvrm_element type;
+  kvrm_element type;  ///< of queries, new keys and values, outputs
+  kvrm_element cache; ///< of the pool
 
 private:
+  std::vector<uint8_t> codesOf(std::span<const uint16_t> elements) const {
+    std::vector<uint8_t> result(elements.size());
+    for (size_t i = 0; i < result.size(); ++i)
+      result[i] = codes[elements[i]];
+    return result;
+  }
+
   using Table = std::array<uint16_t, 4096>;
   static void fillFrom(const Table &table, Random &random,
                        std::span<uint16_t> out) {
@@ -129,6 +172,8 @@ private:
 
   Table unit{}, spread{};
   std::vector<uint16_t> lookup;
+  std::vector<uint8_t> codes; ///< of a cache of bytes
+  int32_t headDim;
 };
 
 /// Runs `task(i)` for all i below `count`, on all CPUs.
@@ -231,7 +276,7 @@ inline void expectEmptyPartials(kvrm::AttentionStep &backend) {
       << " of the partial states was left behind";
 }
 
-/// What 0xff bytes are: no number in f16 or bf16.
+/// What 0xff bytes are: no number in f16 or bf16, nor in f8e4m3.
 constexpr uint16_t poison = 0xffff;
 
 } // namespace gpu

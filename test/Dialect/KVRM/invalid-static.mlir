@@ -255,7 +255,7 @@ func.func @f(%q: tensor<8x1x9x64xf64>, %k: tensor<8x1x3x64xf32>, %c: tensor<30x8
 // -----
 
 func.func @f(%q: tensor<8x1x9x64xf32>, %k: tensor<8x1x3x64xf32>, %c: tensor<30x8x3x2048x64xf32>, %p: tensor<8xi32>) {
-  // expected-error@+1 {{'kvrm.cached_attention' op operand #3 must be ranked tensor of 16-bit float or bfloat16 type values, but got 'tensor<30x8x3x2048x64xf32>'}}
+  // expected-error@+1 {{'kvrm.cached_attention' op operand #3 must be ranked tensor of 16-bit float or bfloat16 type or f8E4M3FN type values, but got 'tensor<30x8x3x2048x64xf32>'}}
   %o, %kc, %vc = kvrm.cached_attention %q, %k, %k, %c, %c at %p {layer = 0 : i64, scale = 0.125 : f32}
       : tensor<8x1x9x64xf32>, tensor<8x1x3x64xf32>, tensor<30x8x3x2048x64xf32>, tensor<8xi32>
   return

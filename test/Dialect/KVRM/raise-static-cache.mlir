@@ -51,8 +51,10 @@
 // RUN:   -e 's/%%wide : f32/%%right : f32/; s/f16/f32/g' %S/Inputs/decode-layer.mlir > %t.f32.mlir
 // RUN: kvrm-opt %t.f32.mlir --kvrm-raise-static-cache 2>&1 | FileCheck %s --check-prefix=WIDE
 // RUN: kvrm-opt %t.f32.mlir --kvrm-raise-static-cache=narrow=bf16 | FileCheck %s --check-prefix=NARROW
+// RUN: kvrm-opt %t.f32.mlir --kvrm-raise-static-cache=narrow=f8e4m3 | FileCheck %s --check-prefix=BYTES
 // RUN: not kvrm-opt %t.f32.mlir --kvrm-raise-static-cache=narrow=f64 2>&1 | FileCheck %s --check-prefix=NO-SUCH
-// WIDE: remark: not raised: its caches are f32, which a pool is not; narrow=f16 or narrow=bf16 makes them that
+// WIDE: remark: not raised: its caches are f32, which a pool is not; narrow=f16, bf16 or f8e4m3 makes them that
 // WIDE-NOT: kvrm.cached_attention
 // NARROW: kvrm.cached_attention {{.*}} tensor<1x3x2x16x4xbf16>
-// NO-SUCH: error: narrow is 'f64', neither f16 nor bf16
+// BYTES: kvrm.cached_attention {{.*}} tensor<1x3x2x16x4xf8E4M3FN>
+// NO-SUCH: error: narrow is 'f64', none of f16, bf16 and f8e4m3

@@ -37,6 +37,17 @@ func.func @prefill(%q: tensor<1x16x4x64xf32>, %k: tensor<1x16x4x64xf32>, %v: ten
   return %o : tensor<1x16x4x64xf32>
 }
 
+// Caches of bytes, whatever the activations are of.
+
+// CHECK-LABEL: func.func @bytes
+// CHECK: kvrm.cached_attention {{.*}} : tensor<2x1x2x64xbf16>, tensor<2x1x2x64xbf16>, tensor<1x2x2x64x64xf8E4M3FN>, tensor<2xi32>
+func.func @bytes(%q: tensor<2x1x2x64xbf16>, %kc: tensor<1x2x2x64x64xf8E4M3FN>, %positions: tensor<2xi32>)
+    -> tensor<2x1x2x64xbf16> attributes {kvrm.step} {
+  %o, %kc1, %vc1 = kvrm.cached_attention %q, %q, %q, %kc, %kc at %positions {layer = 0 : i64, scale = 1.0 : f32}
+      : tensor<2x1x2x64xbf16>, tensor<2x1x2x64xbf16>, tensor<1x2x2x64x64xf8E4M3FN>, tensor<2xi32>
+  return %o : tensor<2x1x2x64xbf16>
+}
+
 // Counts without slots.
 
 // CHECK-LABEL: func.func @counts_alone

@@ -7,7 +7,6 @@
 //===----------------------------------------------------------------------===//
 
 #include "kvrm/Dialect/KVRM/IR/KVRMDialect.h"
-#include "kvrm/runtime/abi/limits.h"
 #include "kvrm/runtime/abi/pool.h"
 
 #include "mlir/IR/Builders.h"
@@ -60,6 +59,34 @@ void KVRMDialect::registerTypes() {
       >();
 }
 
+//===----------------------------------------------------------------------===//
+// Elements of KV
+//===----------------------------------------------------------------------===//
+
+std::optional<kvrm_element> kvrm::getCacheElement(Type element) {
+  for (int32_t i = 0; i < KVRM_ELEMENTS; ++i)
+    if (auto known = static_cast<kvrm_element>(i);
+        getCacheType(element.getContext(), known) == element)
+      return known;
+  return std::nullopt;
+}
+
+FloatType kvrm::getCacheType(MLIRContext *context, kvrm_element element) {
+  switch (element) {
+  case KVRM_F16:
+    return Float16Type::get(context);
+  case KVRM_BF16:
+    return BFloat16Type::get(context);
+  case KVRM_F8E4M3:
+    return Float8E4M3FNType::get(context);
+  }
+  llvm_unreachable("no such element");
+}
+
+//===----------------------------------------------------------------------===//
+// Pool, session and descriptor
+//===----------------------------------------------------------------------===//
+
 static LogicalResult checkRange(function_ref<InFlightDiagnostic()> emitError,
                                 StringRef name, int64_t value, int64_t limit) {
   if (value < 1 || value > limit)
@@ -77,8 +104,9 @@ LogicalResult PoolType::verify(function_ref<InFlightDiagnostic()> emitError,
     return failure();
   if (!llvm::isPowerOf2_64(page))
     return emitError() << "page is " << page << ", not a power of two";
-  if (!element.isF16() && !element.isBF16())
-    return emitError() << "element is " << element << ", neither f16 nor bf16";
+  if (!getCacheElement(element))
+    return emitError() << "element is " << element
+                       << ", none of f16, bf16 and f8E4M3FN";
   if (layout == Layout::Swizzled && !kvrm_head_shape_of(headDim))
     return emitError() << "head_dim is " << headDim
                        << "; a swizzled pool takes " KVRM_HEAD_SHAPES_TEXT;
@@ -133,9 +161,9 @@ verifyFragmentShape(function_ref<InFlightDiagnostic()> emitError, int64_t rows,
 
 LogicalResult FragmentType::verify(function_ref<InFlightDiagnostic()> emitError,
                                    int64_t rows, int64_t cols, Type element) {
-  if (!element.isF16() && !element.isBF16() && !element.isF32())
+  if (!getCacheElement(element) && !element.isF32())
     return emitError() << "element is " << element
-                       << ", none of f16, bf16 and f32";
+                       << ", none of f16, bf16, f8E4M3FN and f32";
   return verifyFragmentShape(emitError, rows, cols);
 }
 

@@ -53,9 +53,9 @@ public:
   using RaiseStaticCachePassBase::RaiseStaticCachePassBase;
 
   void runOnOperation() override {
-    if (narrow != "" && narrow != "f16" && narrow != "bf16") {
+    if (narrow != "" && !narrowed()) {
       getOperation().emitError("narrow is '")
-          << narrow << "', neither f16 nor bf16";
+          << narrow << "', none of f16, bf16 and f8e4m3";
       return signalPassFailure();
     }
     for (func::FuncOp func : getOperation().getOps<func::FuncOp>()) {
@@ -77,6 +77,15 @@ public:
   }
 
 private:
+  /// The element that `narrow` names.
+  std::optional<kvrm_element> narrowed() const {
+    for (int32_t i = 0; i < KVRM_ELEMENTS; ++i)
+      if (auto element = static_cast<kvrm_element>(i);
+          narrow == kvrm_element_name(element))
+        return element;
+    return std::nullopt;
+  }
+
   /// False if the function stays as it was; a failure leaves it broken.
   FailureOr<bool> raiseStep(func::FuncOp func, ArrayRef<Value> masks) {
     FailureOr<RaisableStep> step = raise::analyseStep(func, masks);
@@ -129,18 +138,18 @@ private:
         cast<FloatType>(getElementTypeOrSelf(first.keyCache.getType()));
     if (element.isF16() || element.isBF16())
       return element;
+    // A graph's own f8E4M3FN makes NaN of what a pool's cuts off at 448.
     if (!element.isF32()) {
       func.emitRemark("not raised: caches of ") << element;
       return {};
     }
     if (narrow == "") {
       func.emitRemark("not raised: its caches are f32, which a pool is not; "
-                      "narrow=f16 or narrow=bf16 makes them that, and rounds "
+                      "narrow=f16, bf16 or f8e4m3 makes them that, and rounds "
                       "what they hold");
       return {};
     }
-    return narrow == "f16" ? FloatType(Float16Type::get(&getContext()))
-                           : FloatType(BFloat16Type::get(&getContext()));
+    return getCacheType(&getContext(), *narrowed());
   }
 };
 } // namespace

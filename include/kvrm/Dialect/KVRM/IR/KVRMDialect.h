@@ -15,6 +15,7 @@
 #define KVRM_DIALECT_KVRM_IR_KVRMDIALECT_H
 
 #include "kvrm/runtime/abi/block_format.h"
+#include "kvrm/runtime/abi/limits.h"
 
 #include "mlir/Bytecode/BytecodeOpInterface.h"
 #include "mlir/IR/BuiltinOps.h"
@@ -98,6 +99,10 @@ std::optional<ArgumentRole> getArgumentRole(FunctionOpInterface step,
                                             unsigned index);
 void setArgumentRole(FunctionOpInterface step, unsigned index,
                      ArgumentRole role);
+
+/// What the runtime calls an element of KV; none for what no cache holds.
+std::optional<kvrm_element> getCacheElement(Type element);
+FloatType getCacheType(MLIRContext *context, kvrm_element element);
 
 /// What blocks of a format hold.
 inline kvrmblocks::BlockShape getShape(BlockFormat format) {

@@ -21,7 +21,9 @@ def KVRM_PoolType : KVRM_Type<"Pool", "pool"> {
   let description = [{
     `[layer][K or V][kv_head][page][page_tokens * head_dim]` elements. How many
     pages there are is the session's to choose at run time; everything else is
-    compiled in. `page` is in tokens and a power of two.
+    compiled in. `page` is in tokens and a power of two. `element` is f16, bf16
+    or f8E4M3FN, to which keys and values are rounded when they are appended;
+    f8E4M3FN has no infinities, and what is over 448 is cut off there.
 
     Example:
     `!kvrm.pool<layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = transposed_keys>`

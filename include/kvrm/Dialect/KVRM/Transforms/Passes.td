@@ -51,8 +51,8 @@ def RaiseStaticCachePass : Pass<"kvrm-raise-static-cache", "::mlir::ModuleOp"> {
   }];
   let options = [
     Option<"narrow", "narrow", "std::string", /*default=*/"\"\"",
-           "Make caches of f32 f16 or bf16, which rounds what they hold; a "
-           "step with such caches is not raised else">,
+           "Make caches of f32 f16, bf16 or f8e4m3, which rounds what they "
+           "hold; a step with such caches is not raised else">,
     ListOption<"causalMasks", "causal-masks", "unsigned",
                "Numbers of arguments that are causal masks, by contract: their "
                "last dim is the token, which they let be up to the position">,

@@ -52,12 +52,32 @@ typedef enum kvrm_schedule {
   KVRM_SCHEDULE_CLUSTER = 3 ///< thread blocks that share one output tile (GPUs)
 } kvrm_schedule;
 
-/// Element type of the KV pool.
-typedef enum kvrm_element { KVRM_F16 = 0, KVRM_BF16 = 1 } kvrm_element;
+/// Element type of the KV pool. KVRM_F8E4M3 is the e4m3 of OCP's 8-bit floating
+/// point specification: a bias of 7, nothing over 448, no infinities, and NaN
+/// as 0x7f and 0xff. Keys and values are rounded to it, and cut off at +-448,
+/// when they are appended; what attends to them reads the values of the bytes.
+typedef enum kvrm_element {
+  KVRM_F16 = 0,
+  KVRM_BF16 = 1,
+  KVRM_F8E4M3 = 2
+} kvrm_element;
+enum { KVRM_ELEMENTS = 3 };
 
 static inline int64_t kvrm_element_bytes(kvrm_element element) {
-  (void)element; // all that there are so far
-  return 2;
+  return element == KVRM_F8E4M3 ? 1 : 2;
+}
+
+/// As manifests and command lines spell it.
+static inline const char *kvrm_element_name(kvrm_element element) {
+  switch (element) {
+  case KVRM_F16:
+    return "f16";
+  case KVRM_BF16:
+    return "bf16";
+  case KVRM_F8E4M3:
+    return "f8e4m3";
+  }
+  return "?";
 }
 
 static inline int64_t kvrm_align_up(int64_t bytes) {

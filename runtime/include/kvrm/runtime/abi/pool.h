@@ -55,23 +55,34 @@ static inline const kvrm_head_shape *kvrm_head_shape_of(int64_t head_dim) {
   return 0;
 }
 
-/// The permutation of a page's token `token`: its chunks are XORed with
-/// (token & 7) >> kvrm_swizzle_shift(head_dim).
+/// Tokens of a strip whose elements have so many bytes. Of single bytes there
+/// are 32 at least: what a strip costs beside its bytes is then that of two
+/// strips of 16.
+static inline int32_t kvrm_strip_tokens(const kvrm_head_shape *shape,
+                                        int64_t element_bytes) {
+  return element_bytes == 1 && shape->strip_tokens < 32 ? 32
+                                                        : shape->strip_tokens;
+}
+
+/// The permutation of a page's token `token`, whose row has `row_bytes`: its
+/// chunks are XORed with (token & 7) >> kvrm_swizzle_shift(row_bytes).
 ///
 /// A matrix load reads one chunk of eight successive tokens, and is free of
 /// conflicts if these lie in different eighths of the 128 bytes that a line of
 /// banks has. Where rows are whole lines, XOR with 0 to 7 does that. A row of
 /// an odd number of half lines begins in the first half for even tokens and in
 /// the second for odd ones, so that pairs of tokens must differ in a half line
-/// alone: XOR with 0 to 3, which also stays within the row.
-static inline int32_t kvrm_swizzle_shift(int64_t head_dim) {
-  return head_dim % 64 ? 1 : 0;
+/// alone: XOR with 0 to 3, which also stays within the row. Rows of an odd
+/// number of quarter lines begin in four places, each of them two eighths, and
+/// token t where t + 4 does: XOR with 0 and 1.
+static inline int32_t kvrm_swizzle_shift(int64_t row_bytes) {
+  return row_bytes % 128 == 0 ? 0 : row_bytes % 64 == 0 ? 1 : 2;
 }
 
 /// Where chunk `chunk` of a page's token `token` lies in that token's row.
-static inline int64_t kvrm_swizzled_chunk(int64_t head_dim, int64_t token,
+static inline int64_t kvrm_swizzled_chunk(int64_t row_bytes, int64_t token,
                                           int64_t chunk) {
-  return chunk ^ ((token & 7) >> kvrm_swizzle_shift(head_dim));
+  return chunk ^ ((token & 7) >> kvrm_swizzle_shift(row_bytes));
 }
 
 #ifdef __cplusplus

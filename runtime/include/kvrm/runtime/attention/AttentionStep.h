@@ -79,8 +79,9 @@ struct AttentionInfo {
   int32_t kvHeads = 0;
   int32_t headDim = 0;
   int32_t pageTokens = 0;
-  kvrm_element element = KVRM_F16;
-  int32_t queries = 0; ///< query tokens of a row
+  kvrm_element element = KVRM_F16; ///< of the pool
+  kvrm_element io = KVRM_F16;      ///< of queries, new keys, values, outputs
+  int32_t queries = 0;             ///< query tokens of a row
   int32_t qTile = 0;
   int32_t kvTile = 0;
   int32_t capability = 0; ///< 90 for sm_90
@@ -95,8 +96,8 @@ struct AttentionInfo {
   }
 };
 
-/// Inputs and outputs of attention, elements as in the pool; a tensor of the
-/// program each.
+/// Inputs and outputs of attention, elements of AttentionInfo::io; a tensor of
+/// the program each.
 enum class AttentionTensor : int32_t {
   Q = 0,   ///< [rows][queries][heads][head_dim]
   K = 1,   ///< [rows][queries][kv_heads][head_dim], to append
@@ -173,12 +174,18 @@ public:
   /// Bytes of device memory that the step took.
   int64_t deviceBytes() const;
 
-  /// Writes a page from [page_tokens][head_dim] rows, and reads one. Both wait
-  /// for the stream.
+  /// Writes a page from [page_tokens][head_dim] rows of the pool's elements,
+  /// and reads one. Both wait for the stream.
   Status importPage(const CudaPage &where, std::span<const uint16_t> rows) {
     return kv.importPage(queue, where, rows);
   }
+  Status importPage(const CudaPage &where, std::span<const uint8_t> rows) {
+    return kv.importPage(queue, where, rows);
+  }
   Status exportPage(const CudaPage &where, std::span<uint16_t> rows) {
+    return kv.exportPage(queue, where, rows);
+  }
+  Status exportPage(const CudaPage &where, std::span<uint8_t> rows) {
     return kv.exportPage(queue, where, rows);
   }
   /// Copies from and to memory that is not pinned, and waits. Sizes are equal.

@@ -32,14 +32,18 @@ struct CudaPage {
   int32_t page = 0;     ///< physical
 };
 
-/// [token][head_dim] rows of 2-byte elements to the bytes of a page, whose
-/// chunks lie where kvrm_swizzled_chunk says. Both have page_tokens * head_dim
-/// elements.
+/// [token][head_dim] rows of elements of 2 bytes, or of one, to the bytes of a
+/// page, whose chunks lie where kvrm_swizzled_chunk says. Both have
+/// page_tokens * head_dim elements.
 void packPage(std::span<const uint16_t> rows, int32_t headDim,
               std::span<uint16_t> page);
+void packPage(std::span<const uint8_t> rows, int32_t headDim,
+              std::span<uint8_t> page);
 /// The way back.
 void unpackPage(std::span<const uint16_t> page, int32_t headDim,
                 std::span<uint16_t> rows);
+void unpackPage(std::span<const uint8_t> page, int32_t headDim,
+                std::span<uint8_t> rows);
 
 /// What fixes a pool for its life.
 struct PoolShape {
@@ -78,14 +82,24 @@ public:
 
   /// Starts a copy of a page in all layers, K and V, all heads.
   Status copyPage(const CudaStream &stream, const PageCopy &copy) const;
-  /// Writes a page from [page_tokens][head_dim] rows, and reads one. Both wait
-  /// for the stream.
+  /// Writes a page from [page_tokens][head_dim] rows of the pool's elements,
+  /// and reads one. Both wait for the stream.
   Status importPage(const CudaStream &stream, const CudaPage &where,
                     std::span<const uint16_t> rows);
+  Status importPage(const CudaStream &stream, const CudaPage &where,
+                    std::span<const uint8_t> rows);
   Status exportPage(const CudaStream &stream, const CudaPage &where,
                     std::span<uint16_t> rows);
+  Status exportPage(const CudaStream &stream, const CudaPage &where,
+                    std::span<uint8_t> rows);
 
 private:
+  template <typename Element>
+  Status importElements(const CudaStream &stream, const CudaPage &where,
+                        std::span<const Element> rows);
+  template <typename Element>
+  Status exportElements(const CudaStream &stream, const CudaPage &where,
+                        std::span<Element> rows);
   Status takeScratch(const CudaStream &stream);
 
   PoolShape bounds;

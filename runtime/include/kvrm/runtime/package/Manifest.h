@@ -123,7 +123,10 @@ struct Manifest {
   /// with far history the summaries, the window and the tokens of one step. 0
   /// without plans.
   int32_t pagesPerSlot = 0;
-  kvrm_element element = KVRM_F16;
+  kvrm_element element = KVRM_F16; ///< of the pool
+  /// NVPTX: of queries, of what is appended and of what attention returns. A
+  /// pool of 16 bits has the same.
+  kvrm_element io = KVRM_F16;
   int32_t window = 0;    ///< tokens of a slot kept exactly; 0 = all
   int32_t summaries = 0; ///< entries of a slot for those before
   int32_t sinks = 0;     ///< of these, for its first tokens
@@ -157,7 +160,6 @@ struct Manifest {
 
 const char *scheduleName(kvrm_schedule schedule);
 const char *transportName(kvrm_transport transport);
-const char *elementName(kvrm_element element);
 
 /// Parses and checks a manifest. `where` names it in errors. Errors: Corrupt,
 /// Incompatible for another ABI version.

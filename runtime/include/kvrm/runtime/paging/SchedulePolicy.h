@@ -63,7 +63,9 @@ struct PolicyShape {
 
   bool operator==(const PolicyShape &) const = default;
   /// K and V of one token and KV head.
-  double tokenBytes() const { return 4.0 * headDim; }
+  double tokenBytes() const {
+    return 2.0 * headDim * static_cast<double>(kvrm_element_bytes(element));
+  }
   /// What a token of a row costs a launch.
   double rowBytes() const { return tokenBytes() * kvHeads * queryTiles; }
 };

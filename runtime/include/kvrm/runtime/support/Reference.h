@@ -22,14 +22,19 @@
 
 namespace kvrm {
 
-/// The number that an element stands for.
+/// The number that an element stands for; of 8 bits, the low ones.
 double elementValue(kvrm_element element, uint16_t bits);
-/// The element nearest to a number, the even one of two.
+/// The element nearest to a number, the even one of two. One of KVRM_F8E4M3 is
+/// cut off at +-448.
 uint16_t elementOf(kvrm_element element, double value);
+
+/// The elements of 16 bits of the numbers that codes of KVRM_F8E4M3 stand for.
+void widenCodes(std::span<const uint8_t> codes, kvrm_element wide,
+                std::span<uint16_t> elements);
 
 /// Queries over the history of one KV head.
 struct ReferenceAttention {
-  kvrm_element element = KVRM_F16;
+  kvrm_element element = KVRM_F16;  ///< of 16 bits; holds all of f8e4m3 too
   int32_t headDim = 0;              ///< a multiple of 8
   std::span<const uint16_t> keys;   ///< [tokens][headDim], finite
   std::span<const uint16_t> values; ///< like keys

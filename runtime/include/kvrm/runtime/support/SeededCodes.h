@@ -38,8 +38,8 @@ struct SeededCodes {
 
   /// The code of element i, counted row after row.
   uint8_t code(int64_t i) const {
-    auto code = static_cast<uint8_t>(SeededValues::bitsAt(stream, i) >>
-                                     (64 - bits));
+    auto code =
+        static_cast<uint8_t>(SeededValues::bitsAt(stream, i) >> (64 - bits));
     // Not the one of each sign that is not a number.
     return isFloat && (code & 0x7f) == 0x7f ? code ^ 1 : code;
   }
