@@ -12,10 +12,14 @@
 #include "kvrm/Frontend/DecoderConfig.h"
 #include "kvrm/runtime/support/SeededCodes.h"
 
+#include "llvm/ADT/DenseMap.h"
 #include "llvm/ADT/STLExtras.h"
+#include "llvm/ADT/StringExtras.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <vector>
 
 using namespace kvrm;
 using llvm::Error;

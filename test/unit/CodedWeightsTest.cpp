@@ -47,6 +47,7 @@ private:
 DecoderModel synth() {
   SynthOptions options;
   options.hidden = 128;
+  options.heads = 8;
   options.feedForward = 256;
   return llvm::cantFail(synthModel(options));
 }
