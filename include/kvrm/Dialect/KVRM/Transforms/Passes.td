@@ -451,6 +451,10 @@ def SplitProductsPass : Pass<"kvrm-split-products", "::mlir::ModuleOp"> {
     A linear of a shape that matrix units do not take stays as it is: its depth
     a multiple of 32, the columns of all parts one of 8.
 
+    Products with a weight in blocks are for a library from 65 rows on, and read
+    its values rounded to the element of the activations. With fewer they stay
+    whole, unless parts, or halves of heads, are no whole panels of 8 rows.
+
     A `kvrm.qkv_projection` is split the same way, the product in f32; and
     whatever its rows where matrix units do not take it, since no other kernel
     runs one. A norm becomes a `kvrm.rms_norm` of its own in front of a product
@@ -483,7 +487,9 @@ def PackWeightsPass : Pass<"kvrm-pack-weights", "::mlir::ModuleOp"> {
     A weight in blocks (`!kvrm.block`) becomes records of `block-panel` rows, its
     matmuls `kvrm.block_product`, behind a `kvrm.quantize_rows` of what they
     read unless activations are exact, and every element that `tensor.extract`
-    reads of it is computed where it is read. Any other use is an error.
+    reads of it is computed where it is read. A form whose weight it is reads the
+    records itself. Values that are rounded to f16 or bf16 (`kvrm.dequantize`)
+    are unpacked, by `kvrm.unpack_blocks`. Any other use is an error.
 
     Every weight then gets its place in the package's data section. Nothing is
     copied here: `#kvrm.weight` on the global says layout and offset, to the
