@@ -804,7 +804,7 @@ TEST_F(StepPrograms, ProductsAreChecked) {
             "P: command 11: weight: 64 bytes are not 6 x 8 of 2");
   EXPECT_EQ(error([&](P &p) { arg(p, 2).offset = 8; }),
             "P: command 11: weight: offset 8 is no multiple of 16");
-  EXPECT_EQ(error([&](P &p) { arg(p, 2).base = KVRM_BASE_LOGITS; }),
+  EXPECT_EQ(error([&](P &p) { arg(p, 2) = {KVRM_BASE_LOGITS, 0, 0, 0, 0}; }),
             "P: command 11: weight: base 20 is not 2");
   EXPECT_EQ(error([&](P &p) { arg(p, 2).base = KVRM_BASE_ARENA; }),
             "P: command 11: its out and its weight overlap");
