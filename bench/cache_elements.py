@@ -9,26 +9,12 @@ import argparse
 import json
 import os
 import shutil
-import sys
 
 import numpy as np
-from common import machine, progress, run, work_folder
+import scoring
+from common import progress, run, work_folder
 
 ELEMENTS = ("f16", "bf16", "f8e4m3")
-
-
-def tokenize(args, package):
-    """Ids of the text's first tokens, by the package's own tokenizer."""
-    with open(args.text, encoding="utf-8") as file:
-        text = file.read()
-    out = run(
-        os.path.join(args.build, "bin/kvrm-run"), "generate", package, "--json",
-        "--prompt", text, "--max-tokens", "1",
-    )  # fmt: skip
-    ids = json.loads(out)["requests"][0]["prompt_tokens"]
-    if args.tokens > len(ids):
-        sys.exit(f"{args.text} has {len(ids)} tokens, --tokens asks for {args.tokens}")
-    return ids[: args.tokens or len(ids)]
 
 
 def compare(logits, first):
@@ -54,61 +40,27 @@ def measure(args, work):
             "--slots=1", f"--capacity={args.capacity}", f"--cache-type={element}",
         )  # fmt: skip
         if ids is None:
-            ids = tokenize(args, package)
+            ids = scoring.tokenize(args, package)
         file = os.path.join(work, "logits.npy")
-        scored = json.loads(
-            run(
-                os.path.join(args.build, "bin/kvrm-run"), "score", package, "--json",
-                "--threads", args.threads, "--token-ids", ",".join(map(str, ids)),
-                "--prompt-length", args.prompt_length, "--logits", file,
-            )
-        )  # fmt: skip
+        scored = scoring.score(args, package, ids, "--logits", file)
         shutil.rmtree(package)
         logits = np.load(file)[0].astype(np.float64)
         first = logits if first is None else first
-        rows.append(
-            {
-                "element": element,
-                "perplexity": scored["perplexity"],
-                "mean_nll": scored["mean_nll"],
-                "scored_tokens": scored["decoded"],
-                "peak_live_kv_bytes": scored["kv"]["peak_live_bytes"],
-                "mean_step_ms": scored["mean_step_ms"],
-                **compare(logits, first),
-            }
-        )
-    return {
-        "machine": machine(),
-        "model": os.path.basename(args.model),
-        "text": os.path.basename(args.text),
-        "tokens": len(ids),
-        "threads": args.threads,
-        "results": rows,
-    }
+        rows.append({"element": element, **scored, **compare(logits, first)})
+    return scoring.results(args, ids, rows)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", help="GGUF model with a tokenizer")
-    parser.add_argument("text", help="file with the text to score")
-    parser.add_argument("--build", default="build", help="build folder of kvrm")
+    scoring.add_arguments(parser)
     parser.add_argument("--elements", nargs="+", default=ELEMENTS, choices=ELEMENTS)
-    parser.add_argument("--tokens", type=int, default=0, help="of the text's start; 0: all")
-    parser.add_argument("--prompt-length", type=int, default=1, help="tokens not scored")
-    parser.add_argument("--capacity", type=int, default=8192)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--work", help="folder for the packages while they run")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
     args = parser.parse_args()
     with work_folder(args.work) as work:
         out = measure(args, work)
     if args.json:
         print(json.dumps(out, indent=2))
         return
-    print(
-        f"{out['model']} on {out['tokens']} tokens of {out['text']}; "
-        f"{out['machine']['cpu']}, {args.threads} threads, load {out['machine']['load_average']:.1f}"
-    )
+    scoring.print_heading(out)
     print(f"{'element':8} {'perplexity':>10} {'KV MiB':>7} {'step ms':>8} {'of largest':>10} {'of norm':>8} {'other':>6}")
     for row in out["results"]:
         print(

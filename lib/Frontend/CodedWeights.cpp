@@ -10,6 +10,7 @@
 
 #include "kvrm/Frontend/BlockCodes.h"
 #include "kvrm/Frontend/DecoderConfig.h"
+#include "kvrm/runtime/support/F8E4M3.h"
 #include "kvrm/runtime/support/SeededCodes.h"
 
 #include "llvm/ADT/DenseMap.h"
@@ -17,7 +18,6 @@
 #include "llvm/ADT/StringExtras.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <vector>
 
@@ -50,30 +50,6 @@ std::string kvrm::codedFormatNames() {
 }
 
 //===----------------------------------------------------------------------===//
-// E4M3
-//===----------------------------------------------------------------------===//
-
-static constexpr float kLargestE4M3 = 448;
-
-/// Its bits read as a float's are its value times 2^-120, subnormals included.
-static float e4m3ToFloat(uint8_t bits) {
-  uint32_t sign = static_cast<uint32_t>(bits & 0x80) << 24;
-  uint32_t magnitude = static_cast<uint32_t>(bits & 0x7f) << 20;
-  return std::bit_cast<float>(sign | magnitude) * 0x1p120f;
-}
-
-/// The nearest, ties to even, of a float that is not over the largest.
-static uint8_t floatToE4M3(float value) {
-  uint8_t sign = std::signbit(value) ? 0x80 : 0;
-  // A unit in the last place: 2^-9 of subnormals.
-  int exponent = value == 0 ? -6 : std::max(std::ilogb(value), -6);
-  float unit = std::ldexp(1.0f, exponent - 3);
-  // Of the least normal on, units count on across exponents.
-  auto units = static_cast<int>(std::nearbyint(std::fabs(value) / unit));
-  return static_cast<uint8_t>(sign | ((exponent + 6) * 8 + units));
-}
-
-//===----------------------------------------------------------------------===//
 // Sources
 //===----------------------------------------------------------------------===//
 
@@ -97,7 +73,7 @@ protected:
   int64_t blocks() const { return cols() / shape.elements; }
   /// What a code stands for, before it is scaled.
   float worthOf(uint8_t code) const {
-    return shape.isFloat ? e4m3ToFloat(code)
+    return shape.isFloat ? f8E4M3ToFloat(code)
                          : static_cast<float>(code - shape.offset);
   }
 
@@ -150,7 +126,7 @@ void RoundedSource::round(const float *values, BlockCodes &out) const {
   auto last = static_cast<float>((1 << shape.codeBits) - 1);
   float low = 0, step = 0;
   if (shape.isFloat) {
-    step = std::max(-*least, *most) / kLargestE4M3;
+    step = std::max(-*least, *most) / kLargestF8E4M3;
   } else if (shape.hasMinima) {
     low = *least;
     step = (*most - *least) / last;
@@ -172,7 +148,7 @@ void RoundedSource::round(const float *values, BlockCodes &out) const {
 /// The code that stands for a value over its scale, or for the nearest.
 uint8_t RoundedSource::codeOf(float scaled) const {
   if (shape.isFloat)
-    return floatToE4M3(std::clamp(scaled, -kLargestE4M3, kLargestE4M3));
+    return floatToF8E4M3(scaled);
   auto last = static_cast<float>((1 << shape.codeBits) - 1);
   float code = std::nearbyint(scaled) + static_cast<float>(shape.offset);
   return static_cast<uint8_t>(std::clamp(code, 0.0f, last));

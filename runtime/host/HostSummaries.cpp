@@ -7,6 +7,7 @@
 //===----------------------------------------------------------------------===//
 
 #include "kvrm/runtime/host/HostSummaries.h"
+#include "kvrm/runtime/support/F8E4M3.h"
 
 #include <algorithm>
 #include <bit>
@@ -60,36 +61,10 @@ struct BF16 {
   }
 };
 
-/// As kvrm_element says; what is over 448 is cut off there.
 struct F8E4M3 {
   using Storage = uint8_t;
-  static constexpr uint32_t nan = 0x7f;
-  static constexpr float largest = 448;
-
-  static float widen(uint8_t value) {
-    if ((value & nan) == nan)
-      return std::bit_cast<float>(0x7fc00000);
-    // Scaling makes numbers of subnormals as well.
-    float size = std::bit_cast<float>(uint32_t(value & 0x7f) << 20) * 0x1p120f;
-    return (value & 0x80) != 0 ? -size : size;
-  }
-  /// To nearest, ties to even.
-  static uint8_t narrow(float value) {
-    auto bits = std::bit_cast<uint32_t>(value);
-    uint32_t sign = bits >> 24 & 0x80;
-    bits &= 0x7fffffff;
-    if (bits > 0x7f800000)
-      return static_cast<uint8_t>(sign | nan);
-    if (std::bit_cast<float>(bits) > largest)
-      bits = std::bit_cast<uint32_t>(largest);
-    if (bits < 0x3c800000) { // subnormal: the addition rounds
-      float shifted = std::bit_cast<float>(bits) + 0x1p14f;
-      return static_cast<uint8_t>(
-          sign | (std::bit_cast<uint32_t>(shifted) - 0x46800000));
-    }
-    bits += 0xc407ffff + (bits >> 20 & 1);
-    return static_cast<uint8_t>(sign | bits >> 20);
-  }
+  static float widen(uint8_t value) { return f8E4M3ToFloat(value); }
+  static uint8_t narrow(float value) { return floatToF8E4M3(value); }
 };
 
 /// Tokens of one page of one head, K or V: element d of token t at

@@ -16,7 +16,6 @@ matrices, K and V as the package does.
 import json
 import os
 import sys
-import time
 
 import harness
 
@@ -115,9 +114,7 @@ def main():
     parser.add_argument("--seed", type=int, default=None, help="default: the time")
     args = parser.parse_args()
     tools, report = harness.Tools(args), harness.Report()
-    seed = time.time_ns() % 2**32 if args.seed is None else args.seed
-    print(f"seed {seed}")
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(harness.seed_of(args))
     both = ("paged", "static")
     folder = [("f16", both), ("bf16", both)]
     if args.quick:

@@ -12,7 +12,6 @@ whose matrices are the same values rounded here, as CodedWeights.h says it.
 
 import os
 import sys
-import time
 
 import harness
 
@@ -93,15 +92,7 @@ def rounded(name, values):
 
 def write_models(tools, name, random):
     """The model, and the one of the rounded values; its configuration."""
-    config = tiny_models.config_of(
-        "llama",
-        hidden_size=256,
-        intermediate_size=512,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        tie_word_embeddings=name in ("q4_1", "fp8_g128"),
-    )
-    tensors = tiny_models.folder_tensors(config, random.integers(2**32))
+    config, tensors = block_weights.wide_model(name in ("q4_1", "fp8_g128"), random)
     plain, coded = tools.path("plain.gguf"), tools.path("coded.gguf")
     kind = gguf.GGMLQuantizationType.F32
     # Half as large, as in block_weights.py.
@@ -117,16 +108,9 @@ def judge(tools, report, name, random, roundings):
     sequences = architectures.sequences_of(config["vocab_size"], random)
     want = block_weights.logits_of(coded, sequences)
     for mode in roundings:
-        package = tools.compile(
-            [plain],
-            "package",
-            "--slots=3",
-            f"--capacity={architectures.CAPACITY}",
-            *block_weights.compile_options(mode),
-            f"--weight-type={name}",
+        error = block_weights.error_of(
+            tools, plain, mode, sequences, want, f"--weight-type={name}"
         )
-        error = architectures.worst_error(tools, package, sequences, want)
-        harness.remove(package)
         print(f"{name:14} {mode:6} {error:9.2e}", flush=True)
         # Floats are multiplied as they are.
         is_exact = mode == "int8" and name == "fp8_g128"
@@ -141,9 +125,7 @@ def main():
     parser.add_argument("--gpu", action="store_true", help="compile for a GPU, sm_90")
     args = parser.parse_args()
     tools, report = harness.Tools(args), harness.Report()
-    seed = time.time_ns() % 2**32 if args.seed is None else args.seed
-    print(f"seed {seed}")
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(harness.seed_of(args))
     for name in FORMATS:
         if args.only in name:
             judge(tools, report, name, random, ["f16"] if args.gpu else ["exact", "int8"])

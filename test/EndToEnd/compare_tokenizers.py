@@ -23,7 +23,6 @@ import json
 import os
 import re
 import sys
-import time
 
 import harness
 import numpy as np
@@ -308,15 +307,13 @@ def main():
     parser.add_argument("--only", default="", help="those with this in their name")
     parser.add_argument("--seed", type=int, default=None, help="default: the time")
     args = parser.parse_args()
-    seed = time.time_ns() % 2**32 if args.seed is None else args.seed
-    print(f"seed {seed}")
-    judge = Judge(args, seed)
+    judge = Judge(args, harness.seed_of(args))
     for path in args.vocabulary:
         judge.published(path)
     if args.tokenizer:
         judge.folder("given", Tokenizer.from_file(args.tokenizer))
     elif not args.vocabulary:
-        judge_trained(judge, args.only, np.random.default_rng(seed))
+        judge_trained(judge, args.only, np.random.default_rng(judge.seed))
     judge.report.finish()
 
 

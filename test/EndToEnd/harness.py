@@ -10,6 +10,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
 
 
 class ToolError(Exception):
@@ -117,6 +118,13 @@ def add_model(arguments):
         default=os.environ.get("KVRM_SMOLLM2_GGUF"),
         help="the model; default: the environment's KVRM_SMOLLM2_GGUF",
     )
+
+
+def seed_of(args):
+    """That of --seed, else one of the time, printed to repeat a run with."""
+    seed = time.time_ns() % 2**32 if args.seed is None else args.seed
+    print(f"seed {seed}")
+    return seed
 
 
 def safetensors(path):

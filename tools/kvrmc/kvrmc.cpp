@@ -169,12 +169,11 @@ cl::opt<std::string> cacheType("cache-type",
                                cl::init("f16"), cl::cat(category()),
                                cl::sub(cl::SubCommand::getTopLevel()),
                                cl::sub(synthCommand));
-cl::opt<std::string> weightType("weight-type",
-                                cl::desc("Element of matrices: f16, bf16; "
-                                         "blocks that they are rounded to: "
-                                         "q8_0, q4_0, q4_1, q5_0, q5_1; or "
-                                         "file (default): the blocks of a GGUF "
-                                         "file, else f16"),
+const std::string weightTypes =
+    "Element of matrices: f16, bf16; blocks that they are rounded to: " +
+    kvrm::codedFormatNames() +
+    "; or file (default): the blocks of a GGUF file, else f16";
+cl::opt<std::string> weightType("weight-type", cl::desc(weightTypes),
                                 cl::init("file"), cl::cat(category()),
                                 cl::sub(cl::SubCommand::getTopLevel()),
                                 cl::sub(synthCommand));

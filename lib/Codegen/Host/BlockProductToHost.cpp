@@ -22,6 +22,8 @@
 #include "BlockKernels.h"
 #include "RowBlocks.h"
 
+#include "kvrm/Dialect/KVRM/Utils/StoredElements.h"
+
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/LLVMIR/LLVMDialect.h"
 #include "mlir/Dialect/MemRef/IR/MemRef.h"
@@ -109,7 +111,7 @@ private:
   Value unpack(Value base, int64_t quad);
   void multiplyExact(const RowBlock &rows, Value stretch, int64_t quad,
                      Value codes, Scales scales, MutableArrayRef<Value> sums);
-  Value decodeFloat(Value words);
+  Value valueOf(Value codes);
   void multiplyQuantized(const RowBlock &rows, Value stretch, int64_t group,
                          ArrayRef<Value> codes, Scales scales,
                          MutableArrayRef<Value> sums);
@@ -335,9 +337,8 @@ void BlockKernel::multiplyExact(const RowBlock &rows, Value stretch,
     Value code = shiftRight(ints, words, 8 * i);
     if (i + 1 < kQuad)
       code = keep(ints, code, 255);
-    Value value = shape.isFloat ? decodeFloat(code)
-                                : arith::SIToFPOp::create(b, floats, code);
-    Value weight = vector::FMAOp::create(b, value, scales.scale, scales.bias);
+    Value weight =
+        vector::FMAOp::create(b, valueOf(code), scales.scale, scales.bias);
     for (int64_t r = 0; r < rows.count; ++r) {
       Value scalar = memref::LoadOp::create(
           b, op.getInput(),
@@ -349,16 +350,13 @@ void BlockKernel::multiplyExact(const RowBlock &rows, Value stretch,
   }
 }
 
-/// E4M3 in the low bytes of words: its bits where f32 has them, times what the
-/// exponent of f32 is larger.
-Value BlockKernel::decodeFloat(Value words) {
-  auto shiftLeft = [&](int64_t mask, int64_t by) -> Value {
-    return arith::ShLIOp::create(b, keep(ints, words, mask), splat(ints, by));
-  };
-  Value bits =
-      arith::OrIOp::create(b, shiftLeft(0x80, 24), shiftLeft(0x7f, 20));
-  return arith::MulFOp::create(b, vector::BitCastOp::create(b, floats, bits),
-                               splat(0x1p120f));
+/// What codes, of one byte in each of `ints`, stand for.
+Value BlockKernel::valueOf(Value codes) {
+  if (!shape.isFloat)
+    return arith::SIToFPOp::create(b, floats, codes);
+  Value stored = arith::TruncIOp::create(
+      b, VectorType::get({lanes}, b.getI8Type()), codes);
+  return widenElements(b, stored, Float8E4M3FNType::get(b.getContext()));
 }
 
 /// A float of an activation record, in all lanes.

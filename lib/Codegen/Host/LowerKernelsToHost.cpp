@@ -21,12 +21,12 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "../CacheElements.h"
 #include "../MaskedScore.h"
 #include "../ScoreScale.h"
 
 #include "kvrm/Codegen/Passes.h"
 #include "kvrm/Dialect/KVRM/IR/TileProgram.h"
+#include "kvrm/Dialect/KVRM/Utils/StoredElements.h"
 #include "kvrm/runtime/abi/host.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"

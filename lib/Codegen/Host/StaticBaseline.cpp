@@ -6,11 +6,11 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "../CacheElements.h"
 #include "../MaskedScore.h"
 
 #include "kvrm/Codegen/Passes.h"
 #include "kvrm/Dialect/KVRM/Utils/Steps.h"
+#include "kvrm/Dialect/KVRM/Utils/StoredElements.h"
 
 #include "mlir/IR/ImplicitLocOpBuilder.h"
 

@@ -51,16 +51,6 @@ SmallVector<Value, 2> BlockDecoder::codeBytes(Value stretch, Loader load) {
           b.bitOr(high, planeBits(word(b.add(planes, kQuadBytes)), shift, 3))};
 }
 
-/// A word as two elements, each less a value, or times it.
-Value BlockDecoder::pairOf(Value word, double value, bool multiplies) {
-  auto type = VectorType::get({2}, element);
-  Value pair = LLVM::BitcastOp::create(b, type, word);
-  Value constant = arith::ConstantOp::create(
-      b, DenseElementsAttr::get(type, b.getFloatAttr(element, value)));
-  Value result = multiplies ? b.fmul(pair, constant) : b.fsub(pair, constant);
-  return LLVM::BitcastOp::create(b, b.getI32Type(), result);
-}
-
 /// Bytes `first` and `first + 1` of a word, integers below 128, or below 1024
 /// in f16, as a pair of elements.
 Value BlockDecoder::pair(Value bytes, int64_t first) {
@@ -69,26 +59,19 @@ Value BlockDecoder::pair(Value bytes, int64_t first) {
   int64_t offset = (isBF16 ? kBF16First : kF16First) + shape.offset;
   // Each byte below the byte that makes it a float.
   Value placed =
-      b.selectBytes(bytes, b.i32(integer), 0x4040 | (first + 1) << 8 | first);
-  return pairOf(placed, static_cast<double>(offset), /*multiplies=*/false);
-}
-
-/// The same, of floats: sign, exponent and mantissa where the element has them,
-/// times what its exponent is larger.
-Value BlockDecoder::floatPair(Value bytes, int64_t first) {
-  Value placed =
-      b.selectBytes(bytes, b.i32(0), 0x0404 | (first + 1) << 12 | first << 4);
-  Value magnitude =
-      b.shiftRight(b.bitAnd(placed, 0x7f007f00), element.isBF16() ? 4 : 1);
-  Value sign = b.bitAnd(placed, b.i32(static_cast<int32_t>(0x80008000)));
-  return pairOf(b.bitOr(sign, magnitude), element.isBF16() ? 0x1p120 : 0x1p8,
-                /*multiplies=*/true);
+      b.permuteBytes(bytes, b.i32(integer), 0x4040 | (first + 1) << 8 | first);
+  auto type = VectorType::get({2}, element);
+  Value added = arith::ConstantOp::create(
+      b, DenseElementsAttr::get(
+             type, b.getFloatAttr(element, static_cast<double>(offset))));
+  Value sum = LLVM::BitcastOp::create(b, type, placed);
+  return LLVM::BitcastOp::create(b, b.getI32Type(), b.fsub(sum, added));
 }
 
 /// The same, of integers that bf16 has no room to add 128 to.
 Value BlockDecoder::widePair(Value bytes, int64_t first) {
   auto one = [&](int64_t byte) {
-    Value placed = b.selectBytes(bytes, b.i32(kF32Integer), 0x7650 | byte);
+    Value placed = b.permuteBytes(bytes, b.i32(kF32Integer), 0x7650 | byte);
     Value value = LLVM::BitcastOp::create(b, b.getF32Type(), placed);
     return b.fsub(value, b.f32(kF32First + static_cast<float>(shape.offset)));
   };
@@ -98,11 +81,13 @@ Value BlockDecoder::widePair(Value bytes, int64_t first) {
 SmallVector<Value, 4> BlockDecoder::codes(Value stretch, Loader load) {
   SmallVector<Value, 4> pairs;
   bool isWide = element.isBF16() && shape.codeBits == 8;
-  for (Value bytes : codeBytes(stretch, load))
-    for (int64_t first : {0, 2})
-      pairs.push_back(shape.isFloat ? floatPair(bytes, first)
-                      : isWide      ? widePair(bytes, first)
-                                    : pair(bytes, first));
+  for (Value bytes : codeBytes(stretch, load)) {
+    if (shape.isFloat)
+      llvm::append_range(pairs, floats.widen(bytes));
+    else
+      for (int64_t first : {0, 2})
+        pairs.push_back(isWide ? widePair(bytes, first) : pair(bytes, first));
+  }
   return pairs;
 }
 

@@ -19,7 +19,7 @@
 #ifndef KVRM_CODEGEN_NVVM_BLOCKDECODER_H
 #define KVRM_CODEGEN_NVVM_BLOCKDECODER_H
 
-#include "DeviceBuilder.h"
+#include "F8Codes.h"
 
 #include "kvrm/Dialect/KVRM/Utils/Products.h"
 
@@ -31,9 +31,11 @@ public:
   using Loader = function_ref<Value(Type, Value)>;
 
   /// `element`, f16 or bf16, is what codes become.
-  BlockDecoder(DeviceBuilder &b, BlockFormat format, Type element, Value lane)
+  BlockDecoder(DeviceBuilder &b, const DeviceOptions &options,
+               BlockFormat format, Type element, Value lane)
       : b(b), shape(getShape(format)), element(element),
-        row(b.shiftRight(lane, 2)), quarter(b.bitAnd(lane, 3)) {}
+        floats(b, options, element), row(b.shiftRight(lane, 2)),
+        quarter(b.bitAnd(lane, 3)) {}
 
   /// Four pairs of the lane's elements of a stretch of a record: codes less
   /// their offset, or what floats stand for; both are exact.
@@ -50,12 +52,11 @@ private:
   SmallVector<Value, 2> codeBytes(Value stretch, Loader load);
   Value pair(Value bytes, int64_t first);
   Value widePair(Value bytes, int64_t first);
-  Value floatPair(Value bytes, int64_t first);
-  Value pairOf(Value word, double value, bool multiplies);
 
   DeviceBuilder &b;
   kvrmblocks::BlockShape shape;
   Type element;
+  F8Codes floats;
   Value row, quarter;
 };
 

@@ -16,8 +16,9 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "../CacheElements.h"
 #include "WorkItems.h"
+
+#include "kvrm/Dialect/KVRM/Utils/StoredElements.h"
 
 using namespace mlir;
 using namespace mlir::kvrm;

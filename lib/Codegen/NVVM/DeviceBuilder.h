@@ -193,8 +193,8 @@ public:
   /// A word of four bytes, each said by four bits of `selector`, the lowest
   /// first: 0 to 3 are those of `word`, 4 to 7 those of `other`.
   Value permuteBytes(Value word, Value other, int64_t selector) {
-    return ptx("prmt.b32 $0, $1, $2, $3;", "=r,r,r,n",
-               {word, other, i32(selector)}, getI32Type());
+    return NVVM::PermuteOp::create(*this, getI32Type(), word, other,
+                                   i32(selector), NVVM::PermuteMode::DEFAULT);
   }
   Value truncate16(Value word) {
     return arith::TruncIOp::create(*this, getI16Type(), word);
@@ -271,12 +271,6 @@ public:
   Quad multiply(const Quad &a, Value b0, Value b1, const Quad &c, Type element);
   /// Transposes an 8 x 8 matrix of 16-bit elements, two a lane.
   Value transpose(Value pair);
-  /// Four of the eight bytes of two words, high:low, byte i the one that nibble
-  /// i of the selector numbers.
-  Value selectBytes(Value low, Value high, int64_t selector) {
-    return NVVM::PermuteOp::create(*this, getI32Type(), low, high,
-                                   i32(selector), NVVM::PermuteMode::DEFAULT);
-  }
   /// An f32 rounded to `element`, f32, f16 or bf16.
   Value round(Value value, Type element) {
     return element.isF32() ? value

@@ -6,7 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "CacheCodes.h"
+#include "F8Codes.h"
 #include "WorkItems.h"
 
 #include <numeric>
@@ -59,7 +59,7 @@ void kvrm::writeCommitKernel(Location loc, gpu::GPUModuleOp module,
 /// Block (x, y) appends query token y of row x, a chunk of 16 bytes of K and of
 /// V a thread and turn.
 /// The 16 bytes of a pool that elements from `source` on become.
-static Value loadChunk(DeviceBuilder &b, CacheCodes &codes, Value source,
+static Value loadChunk(DeviceBuilder &b, F8Codes &codes, Value source,
                        bool isOfBytes) {
   auto chunkType = VectorType::get({4}, b.getI32Type());
   Value first = b.load(chunkType, source, 16);
@@ -86,7 +86,7 @@ void kvrm::lowerAppendToNVVM(KernelOp source, gpu::GPUModuleOp module,
   DeviceBuilder &b = kernel.b;
   PoolType pool = source.getPool();
   StripShape strip(pool);
-  CacheCodes codes(b, options, source.getIo());
+  F8Codes codes(b, options, source.getIo());
   bool isOfBytes = strip.elementBytes == 1;
   int64_t chunksPerHead = strip.rowBytes() / KVRM_CHUNK_BYTES;
   Value row = b.blockId(), token = b.blockIdY();

@@ -585,7 +585,7 @@ Value ProductWriter::loadOfRecord(const RecordPlace &place, Type type,
 void ProductWriter::scaleGroup(ArrayRef<RecordPlace> halves, int64_t slice,
                                int64_t part, ArrayRef<Quad> products,
                                MutableArrayRef<Sum> sums) {
-  BlockDecoder decoder(b, *shape.format, shape.element, lane);
+  BlockDecoder decoder(b, options, *shape.format, shape.element, lane);
   SmallVector<Value> scales, minima;
   for (const RecordPlace &half : halves) {
     auto load = [&](Type type, Value offset) {
@@ -610,7 +610,7 @@ void ProductWriter::scaleGroup(ArrayRef<RecordPlace> halves, int64_t slice,
 /// The same as multiplySlice, of a weight in blocks.
 void ProductWriter::multiplyBlocks(Value tile, Value chunk, int64_t slice,
                                    MutableArrayRef<Sum> sums) {
-  BlockDecoder decoder(b, *shape.format, shape.element, lane);
+  BlockDecoder decoder(b, options, *shape.format, shape.element, lane);
   int64_t columnTiles = shape.columnTiles(),
           inGroup = slice % shape.slicesOfGroup();
   bool isLast = inGroup + 1 == shape.slicesOfGroup();

@@ -13,7 +13,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "CacheCodes.h"
+#include "F8Codes.h"
 #include "ProductKernel.h"
 #include "WorkItems.h"
 
@@ -69,7 +69,7 @@ private:
   int64_t queryPairs; ///< of all query heads
   int64_t keyPairs;   ///< of all key heads
   Type element;
-  CacheCodes codes;
+  F8Codes codes;
   std::optional<StridedBuffer> bias;
   StridedBuffer cosines, sines, query, key, value;
 };

@@ -31,8 +31,10 @@ DenseBuffers DenseBuffers::of(UnpackBlocksOp op) {
 namespace {
 class UnpackWriter {
 public:
-  UnpackWriter(UnpackBlocksOp op, DeviceKernel &kernel)
-      : b(kernel.b), format(op.getFormat()), shape(getShape(format)),
+  UnpackWriter(UnpackBlocksOp op, DeviceKernel &kernel,
+               const DeviceOptions &options)
+      : b(kernel.b), options(options), format(op.getFormat()),
+        shape(getShape(format)),
         weight{kernel.pointer(0), cast<MemRefType>(op.getWeight().getType())},
         output{kernel.pointer(1), cast<MemRefType>(op.getOutput().getType())} {}
 
@@ -45,6 +47,7 @@ private:
                 Value minimum);
 
   DeviceBuilder &b;
+  DeviceOptions options;
   BlockFormat format;
   kvrmblocks::BlockShape shape;
   StridedBuffer weight, output;
@@ -75,7 +78,7 @@ void UnpackWriter::storeRun(Value row, Value column, ArrayRef<Value> pairs,
 }
 
 void UnpackWriter::unpackStretch(Value panel, Value stretch, Value lane) {
-  BlockDecoder decoder(b, format, output.type.getElementType(), lane);
+  BlockDecoder decoder(b, options, format, output.type.getElementType(), lane);
   int64_t inBlock = shape.stretches(), inHalf = kStretch / 2;
   Value record = weight.at(
       b, {b.widen(panel), b.widen(b.div(stretch, inBlock)), b.i64(0)});
@@ -123,7 +126,7 @@ DenseLaunch kvrm::writeUnpackKernel(UnpackBlocksOp op, StringRef name,
   Value lane = b.bitAnd(b.threadId(), kWarpLanes - 1);
   Value item = b.add(b.mul(b.blockId(), kWarps), b.shiftRight(b.threadId(), 5));
   b.ifThen(b.lessThan(item, items),
-           [&] { UnpackWriter(op, kernel).write(item, lane); });
+           [&] { UnpackWriter(op, kernel, options).write(item, lane); });
   kernel.finish();
   int64_t blocks = llvm::divideCeil(items, kWarps);
   return {{blocks, 1, 1}, /*perProcessor=*/false};

@@ -27,7 +27,7 @@
 #ifndef KVRM_CODEGEN_NVVM_WARPATTENTION_H
 #define KVRM_CODEGEN_NVVM_WARPATTENTION_H
 
-#include "CacheCodes.h"
+#include "F8Codes.h"
 #include "WorkItems.h"
 
 namespace mlir::kvrm {
@@ -99,7 +99,7 @@ private:
   Type io;
   StripShape strip;
   int64_t headDim, group;
-  CacheCodes codes;
+  F8Codes codes;
   Value lane, firstRow;
   float scoreScale = 0; ///< to base 2, or to the softcap
   float softcap = 0;    ///< to base 2; 0: none

@@ -9,6 +9,7 @@
 #include "PackBlocks.h"
 
 #include "kvrm/Dialect/KVRM/Utils/Columns.h"
+#include "kvrm/Dialect/KVRM/Utils/StoredElements.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/Dialect/Tensor/IR/Tensor.h"
@@ -149,15 +150,8 @@ Value ElementReader::worth(Value code) {
     return arith::SIToFPOp::create(
         b, b.getF32Type(),
         arith::SubIOp::create(b, code, i32(shape.offset)).getResult());
-  // E4M3: its bits where f32 has them, times what f32's exponent is larger.
-  auto bitsAt = [&](int64_t mask, int64_t by) -> Value {
-    Value masked = arith::AndIOp::create(b, code, i32(mask));
-    return arith::ShLIOp::create(b, masked, i32(by));
-  };
-  Value bits = arith::OrIOp::create(b, bitsAt(0x80, 24), bitsAt(0x7f, 20));
-  Value larger = arith::ConstantOp::create(b, b.getF32FloatAttr(0x1p120f));
-  return arith::MulFOp::create(
-      b, arith::BitcastOp::create(b, b.getF32Type(), bits), larger);
+  Value stored = arith::TruncIOp::create(b, b.getI8Type(), code);
+  return widenElements(b, stored, Float8E4M3FNType::get(b.getContext()));
 }
 
 Value ElementReader::read(Value matrixRow, Value column) {

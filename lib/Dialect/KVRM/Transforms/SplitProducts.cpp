@@ -53,8 +53,6 @@ static Value writeProduct(ImplicitLocOpBuilder &b, Value input, Value weight,
 /// A library multiplies elements: the values of a weight in blocks are rounded
 /// to those of the input.
 template <typename OpT> static void roundWeight(OpT op) {
-  if (!isInBlocks(op))
-    return;
   auto values = op.getWeight().template getDefiningOp<DequantizeOp>();
   ImplicitLocOpBuilder b(values.getLoc(), values);
   auto type = cast<RankedTensorType>(values.getType());

@@ -1,4 +1,4 @@
-//===- CacheElements.h - Elements of KV to f32 and back ---------*- C++ -*-===//
+//===- StoredElements.h - Elements to f32 and back --------------*- C++ -*-===//
 //
 // Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
 // See LICENSE for licence information.
@@ -6,14 +6,14 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// What a cache holds, as kernels compute with it. For 16 bits there are
-// instructions. For f8E4M3FN CPUs and older GPUs have none, and MLIR has no
-// lowering of its casts, so that they are integer arithmetic here.
+// What a cache holds, or blocks of a weight, as kernels compute with it. For 16
+// bits there are instructions. For f8E4M3FN CPUs and older GPUs have none, and
+// MLIR has no lowering of its casts, so that they are integer arithmetic here.
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef KVRM_CODEGEN_CACHEELEMENTS_H
-#define KVRM_CODEGEN_CACHEELEMENTS_H
+#ifndef KVRM_DIALECT_KVRM_UTILS_STOREDELEMENTS_H
+#define KVRM_DIALECT_KVRM_UTILS_STOREDELEMENTS_H
 
 #include "mlir/IR/ImplicitLocOpBuilder.h"
 
@@ -34,4 +34,4 @@ Value narrowElements(ImplicitLocOpBuilder &b, Value values, Type element);
 
 } // namespace mlir::kvrm
 
-#endif // KVRM_CODEGEN_CACHEELEMENTS_H
+#endif // KVRM_DIALECT_KVRM_UTILS_STOREDELEMENTS_H

@@ -1,4 +1,4 @@
-//===- CacheElements.cpp - Elements of KV to f32 and back -----------------===//
+//===- StoredElements.cpp - Elements to f32 and back ----------------------===//
 //
 // Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
 // See LICENSE for licence information.
@@ -6,7 +6,7 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "CacheElements.h"
+#include "kvrm/Dialect/KVRM/Utils/StoredElements.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
 #include "mlir/IR/BuiltinTypes.h"

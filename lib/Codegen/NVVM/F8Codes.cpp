@@ -1,4 +1,4 @@
-//===- CacheCodes.cpp - Codes of f8E4M3FN on a GPU ------------------------===//
+//===- F8Codes.cpp - Codes of f8E4M3FN on a GPU ------------------------===//
 //
 // Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
 // See LICENSE for licence information.
@@ -6,9 +6,9 @@
 //
 //===----------------------------------------------------------------------===//
 
-#include "CacheCodes.h"
+#include "F8Codes.h"
 
-#include "../CacheElements.h"
+#include "kvrm/Dialect/KVRM/Utils/StoredElements.h"
 
 using namespace mlir;
 using namespace mlir::kvrm;
@@ -18,7 +18,7 @@ using namespace mlir::kvrm;
 /// `io`, are the value over a power of two, of subnormals too. The largest such
 /// bits are NaN's: one more of the last carries to a bit of the exponent, which
 /// makes a NaN of them there too.
-Value CacheCodes::widenHigh(Value codes) {
+Value F8Codes::widenHigh(Value codes) {
   bool isF16 = io.isF16();
   Value size = b.bitAnd(b.shiftRight(codes, isF16 ? 1 : 4),
                         isF16 ? 0x3f803f80 : 0x07f007f0);
@@ -33,7 +33,7 @@ Value CacheCodes::widenHigh(Value codes) {
   return b.multiplyPairs(bits, b.i32(isF16 ? 0x5c005c00 : 0x7b807b80), io);
 }
 
-std::array<Value, 2> CacheCodes::widen(Value word) {
+std::array<Value, 2> F8Codes::widen(Value word) {
   if (options.isHopper() && io.isF16())
     return {b.widenCodes(b.truncate16(word)),
             b.widenCodes(b.truncate16(b.shiftRight(word, 16)))};
@@ -42,7 +42,7 @@ std::array<Value, 2> CacheCodes::widen(Value word) {
           widenHigh(b.permuteBytes(word, b.i32(0), 0x3424))};
 }
 
-Value CacheCodes::narrow(Value low, Value high) {
+Value F8Codes::narrow(Value low, Value high) {
   if (options.isHopper())
     return b.narrowToCodes(low, high);
   auto codeOf = [&](Value value) -> Value {
@@ -52,14 +52,14 @@ Value CacheCodes::narrow(Value low, Value high) {
   return b.bitOr(first, b.shiftLeft(codeOf(high), 8));
 }
 
-Value CacheCodes::narrow(Value value) {
+Value F8Codes::narrow(Value value) {
   if (options.isHopper())
     return arith::TruncIOp::create(b, b.getI8Type(),
                                    b.narrowToCodes(value, b.f32(0)));
   return narrowElements(b, value, Float8E4M3FNType::get(b.getContext()));
 }
 
-Value CacheCodes::narrowPair(Value word) {
+Value F8Codes::narrowPair(Value word) {
   Value pair = LLVM::BitcastOp::create(b, VectorType::get({2}, io), word);
   SmallVector<Value> values = b.unpack(pair);
   auto wide = [&](Value value) -> Value {

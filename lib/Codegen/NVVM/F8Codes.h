@@ -1,4 +1,4 @@
-//===- CacheCodes.h - Codes of f8E4M3FN on a GPU ----------------*- C++ -*-===//
+//===- F8Codes.h - Codes of f8E4M3FN on a GPU ----------------*- C++ -*-===//
 //
 // Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
 // See LICENSE for licence information.
@@ -6,23 +6,24 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// Between the bytes of a cache and what matrix units take, f16 or bf16, two to
-// a register. sm_90 has instructions from codes to f16 and from f32 to codes;
-// sm_80, and codes to bf16, are a few integer operations on both at once.
+// Between the bytes of a cache, or of weights, and what matrix units take, f16
+// or bf16, two to a register. sm_90 has instructions from codes to f16 and from
+// f32 to codes; sm_80, and codes to bf16, are a few integer operations on both
+// at once.
 //
 //===----------------------------------------------------------------------===//
 
-#ifndef KVRM_CODEGEN_NVVM_CACHECODES_H
-#define KVRM_CODEGEN_NVVM_CACHECODES_H
+#ifndef KVRM_CODEGEN_NVVM_F8CODES_H
+#define KVRM_CODEGEN_NVVM_F8CODES_H
 
 #include "DeviceKernel.h"
 
 namespace mlir::kvrm {
 
-class CacheCodes {
+class F8Codes {
 public:
   /// `io` is f16 or bf16.
-  CacheCodes(DeviceBuilder &b, const DeviceOptions &options, Type io)
+  F8Codes(DeviceBuilder &b, const DeviceOptions &options, Type io)
       : b(b), options(options), io(io) {}
 
   /// Of the four codes of a word: the values of bytes 0 and 1, and of bytes 2
@@ -45,4 +46,4 @@ private:
 
 } // namespace mlir::kvrm
 
-#endif // KVRM_CODEGEN_NVVM_CACHECODES_H
+#endif // KVRM_CODEGEN_NVVM_F8CODES_H
