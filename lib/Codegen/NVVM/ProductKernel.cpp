@@ -15,11 +15,11 @@
 // of its own copies chunks of them, about 32 KB, into a ring of shared memory.
 // What it copies is known when the step is compiled: it starts before the
 // kernel waits for its input, while the kernels ahead still run. Only 64 KB are
-// in flight at a time, for the input of the other warps comes the same way and
-// would stand behind them. A copy is one of a row of a chunk, so rows are long:
-// with copies of 512 bytes a product took 1.7 times as long as with 2048. The
-// L2 cache is told to let go of weights first, which nobody reads again in this
-// step, and keeps activations, which every block reads.
+// in flight at a time, of blocks less, for the input of the other warps comes
+// the same way and would stand behind them. A copy is one of a row of a chunk,
+// so rows are long: with copies of 512 bytes a product took 1.7 times as long
+// as with 2048. The L2 cache is told to let go of weights first, which nobody
+// reads again in this step, and keeps activations, which every block reads.
 //
 // Activations come from the L2 cache, for each tile again: at 32 rows, and
 // tiles of 32, as many bytes as of weights, which is all that the cache can
@@ -102,8 +102,9 @@ private:
   void multiplyPass(Value pass);
   Value weightRow(Value tile, Value tileRow);
   Value depthOf(Value chunk, int64_t slice);
-  SmallVector<Value> loadElements(const StridedBuffer &buffer,
-                                  SmallVector<Value> index);
+  SmallVector<Value> slicesOf(const StridedBuffer &buffer,
+                              SmallVector<Value> index, Value chunk);
+  SmallVector<Value> loadElements(Type element, Value pointer);
   void loadInput(Value chunk);
   void takeInput();
   void loadWeights(Value tile, Value chunk);
@@ -138,7 +139,9 @@ private:
   ProductShape shape;
   DeviceBuilder &b;
   Value shared, warp, lane;
-  Value firstRow; ///< activation row of the block
+  Value firstRow;   ///< activation row of the block
+  Value warpDepth;  ///< where a warp's share of a chunk starts
+  Value warpRecord; ///< sm_90: shared address of its record in the first stage
   Variable stage, parity, sumBuffer;
   SmallVector<Variable> scales;   ///< [column tile], of the norm
   SmallVector<Words> inputNext;   ///< [slice][column tile], of the next chunk
@@ -333,8 +336,7 @@ void ProductWriter::copyWeights() {
   Variable stage = b.variable(b.i32(0)), parity = b.variable(b.i32(1));
   Variable landed = b.variable(b.i32(0)), landedParity = b.variable(b.i32(0));
   Variable issued = b.variable(b.i32(0));
-  int64_t inFlight =
-      std::clamp<int64_t>(kInFlightBytes / shape.chunkBytes(), 1, shape.stages);
+  int64_t inFlight = shape.chunksInFlight();
   auto copyNext = [&](Value tile, Value chunk) {
     b.waitBarrier(emptyBarrier(stage.get()), parity.get());
     b.ifThenElse(
@@ -368,35 +370,51 @@ static void copyWords(SmallVector<SmallVector<Variable, 4>> &to,
 /// Where this warp's slice of a chunk starts along the depth. Past the end it
 /// repeats the last slice.
 Value ProductWriter::depthOf(Value chunk, int64_t slice) {
-  Value depth = b.add(b.mul(chunk, shape.chunkDepth),
-                      b.mul(warp, shape.slices() * kSliceDepth));
+  Value depth = b.add(b.mul(chunk, shape.chunkDepth), warpDepth);
   return b.min(b.add(depth, slice * kSliceDepth),
                b.i32(shape.depth - kSliceDepth));
 }
 
-/// What a lane has of a slice, as it is in the buffer: words of 16-bit
-/// elements, or f32. The last index, i32, is where the slice starts. In blocks
-/// it is two runs, of each half of the slice.
-SmallVector<Value> ProductWriter::loadElements(const StridedBuffer &buffer,
-                                               SmallVector<Value> index) {
-  int64_t runs = shape.format ? 2 : 1, length = kLaneDepth / runs;
-  Value slice = index.back(), quarter = b.bitAnd(lane, 3);
+/// Where a lane's elements of the slices of a chunk start in `buffer`, whose
+/// last index is the depth; `index` are those before it.
+SmallVector<Value> ProductWriter::slicesOf(const StridedBuffer &buffer,
+                                           SmallVector<Value> index,
+                                           Value chunk) {
+  int64_t bytes = buffer.type.getElementTypeBitWidth() / 8;
+  Value ofLane = b.mul(b.bitAnd(lane, 3), shape.runLength());
+  index.push_back(Value());
+  SmallVector<Value> pointers;
+  for (int64_t slice = 0; slice < shape.slices(); ++slice) {
+    // Whole chunks have all slices at fixed places from the first.
+    if (slice > 0 && shape.hasWholeChunks()) {
+      pointers.push_back(b.at(pointers.front(), slice * kSliceDepth * bytes));
+      continue;
+    }
+    index.back() = b.widen(b.add(depthOf(chunk, slice), ofLane));
+    pointers.push_back(buffer.at(b, index));
+  }
+  return pointers;
+}
+
+/// What a lane has of a slice, as it is in the buffer, where `pointer` is its
+/// first element: words of 16-bit elements, or f32.
+SmallVector<Value> ProductWriter::loadElements(Type element, Value pointer) {
+  int64_t length = shape.runLength();
   auto quad = VectorType::get({4}, b.getF32Type());
   SmallVector<Value> values;
-  for (int64_t run = 0; run < runs; ++run) {
-    index.back() = b.widen(
-        b.add(b.add(slice, b.mul(quarter, length)), run * kSliceDepth / runs));
-    Value pointer = buffer.at(b, index);
-    if (!buffer.type.getElementType().isF32()) {
+  for (int64_t run = 0; run < shape.runs(); ++run) {
+    int64_t bytes = element.getIntOrFloatBitWidth() / 8;
+    Value source = b.at(pointer, run * kSliceDepth / shape.runs() * bytes);
+    if (!element.isF32()) {
       int64_t words = length * kElementBytes / 4;
       llvm::append_range(values, shape.loadsFromL2()
-                                     ? b.loadWordsFromL2(pointer, words)
-                                     : b.loadWords(pointer, words));
+                                     ? b.loadWordsFromL2(source, words)
+                                     : b.loadWords(source, words));
       continue;
     }
     for (int64_t i = 0; i < length / 4; ++i)
       llvm::append_range(values,
-                         b.unpack(b.load(quad, b.at(pointer, 16 * i), 16)));
+                         b.unpack(b.load(quad, b.at(source, 16 * i), 16)));
   }
   return values;
 }
@@ -406,22 +424,25 @@ SmallVector<Value> ProductWriter::loadElements(const StridedBuffer &buffer,
 void ProductWriter::loadInput(Value chunk) {
   chunk = shape.loadsAcrossTiles() ? b.rem(chunk, shape.chunks())
                                    : b.min(chunk, b.i32(shape.chunks() - 1));
-  auto set = [](Words &target, ArrayRef<Value> values) {
-    for (auto [variable, value] : llvm::zip_equal(target, values))
+  auto load = [&](Words &targets, const StridedBuffer &buffer, Value pointer) {
+    SmallVector<Value> values =
+        loadElements(buffer.type.getElementType(), pointer);
+    for (auto [variable, value] : llvm::zip_equal(targets, values))
       variable.set(value);
   };
   Value column = b.shiftRight(lane, 2);
-  for (int64_t slice = 0; slice < shape.slices(); ++slice) {
-    Value depth = depthOf(chunk, slice);
-    for (int64_t tile = 0; tile < shape.columnTiles(); ++tile) {
-      Value row = b.add(b.add(firstRow, tile * kMatrixColumns), column);
-      row = b.min(row, b.i32(shape.rows - 1));
-      set(inputNext[slice * shape.columnTiles() + tile],
-          loadElements(operands.input, {b.widen(row), depth}));
-    }
-    if (shape.hasNorm)
-      set(gainNext[slice], loadElements(*operands.gain, {depth}));
+  for (int64_t tile = 0; tile < shape.columnTiles(); ++tile) {
+    Value row = b.add(b.add(firstRow, tile * kMatrixColumns), column);
+    row = b.min(row, b.i32(shape.rows - 1));
+    for (auto [slice, pointer] :
+         llvm::enumerate(slicesOf(operands.input, {b.widen(row)}, chunk)))
+      load(inputNext[slice * shape.columnTiles() + tile], operands.input,
+           pointer);
   }
+  if (shape.hasNorm)
+    for (auto [slice, pointer] :
+         llvm::enumerate(slicesOf(*operands.gain, {}, chunk)))
+      load(gainNext[slice], *operands.gain, pointer);
 }
 
 /// Takes what was loaded for the chunk that is next, normalized if there is a
@@ -494,8 +515,7 @@ SmallVector<Value> ProductWriter::weightWords(int64_t matrix, int64_t half,
   }
   Value row = b.add(b.shiftRight(lane, 2),
                     matrix * kMatrixRows + half * kMatrixRows / 2);
-  Value depth =
-      b.add(b.mul(warp, shape.slices() * kSliceDepth), slice * kSliceDepth);
+  Value depth = b.add(warpDepth, slice * kSliceDepth);
   depth = b.add(depth, b.shiftLeft(b.bitAnd(lane, 3), 3));
   Value address = b.add(b.add(shared, shape.ringAt()),
                         b.mul(stage.get(), shape.stageBytes()));
@@ -536,13 +556,12 @@ void ProductWriter::multiplyChunk(Value tile, Value chunk,
       else
         multiplySlice(slice, sums);
     };
-    if (shape.depth % shape.chunkDepth == 0) {
+    if (shape.hasWholeChunks()) {
       multiply();
       continue;
     }
     // The last chunk may end before this warp's slice.
-    Value depth = b.add(b.mul(chunk, shape.chunkDepth),
-                        b.mul(warp, shape.slices() * kSliceDepth));
+    Value depth = b.add(b.mul(chunk, shape.chunkDepth), warpDepth);
     Value isThere = b.lessThan(b.add(depth, slice * kSliceDepth), shape.depth);
     b.ifThen(isThere, multiply);
   }
@@ -554,20 +573,23 @@ void ProductWriter::multiplyChunk(Value tile, Value chunk,
 
 ProductWriter::RecordPlace
 ProductWriter::recordOf(Value tile, Value chunk, int64_t slice, int64_t panel) {
-  Value depth =
-      b.add(b.mul(warp, shape.slices() * kSliceDepth), slice * kSliceDepth);
-  Value record = b.div(depth, shape.block.elements);
-  Value element = b.rem(depth, shape.block.elements);
+  // A warp's slices are of one block, or are whole ones: their places are fixed
+  // ones from the first's.
+  int64_t depth = slice * kSliceDepth;
+  int64_t record = depth / shape.block.elements;
+  Value element = b.add(b.rem(warpDepth, shape.block.elements),
+                        depth % shape.block.elements);
   if (options.isHopper()) {
-    Value start =
-        b.add(b.add(shared, shape.ringAt() + panel * shape.panelBytes()),
-              b.mul(stage.get(), shape.stageBytes()));
-    return {b.add(start, b.mul(record, shape.recordBytes())), element};
+    Value start = b.add(warpRecord, b.mul(stage.get(), shape.stageBytes()));
+    return {
+        b.add(start, panel * shape.panelBytes() + record * shape.recordBytes()),
+        element};
   }
   Value row = weightRow(tile, b.i32(panel * kMatrixPanel));
-  record = b.add(record, b.mul(chunk, shape.recordsOfChunk()));
+  Value first = b.add(b.div(warpDepth, shape.block.elements),
+                      b.mul(chunk, shape.recordsOfChunk()));
   return {operands.weight.at(b, {b.widen(b.div(row, kMatrixPanel)),
-                                 b.widen(record), b.i64(0)}),
+                                 b.widen(b.add(first, record)), b.i64(0)}),
           element};
 }
 
@@ -739,6 +761,11 @@ void ProductWriter::multiply() {
   stage = b.variable(b.i32(0));
   parity = b.variable(b.i32(0));
   sumBuffer = b.variable(b.i32(0));
+  warpDepth = b.mul(warp, shape.slices() * kSliceDepth);
+  if (shape.format)
+    warpRecord = b.add(
+        b.add(shared, shape.ringAt()),
+        b.mul(b.div(warpDepth, shape.block.elements), shape.recordBytes()));
   startRegisters();
   if (shape.loadsAcrossTiles())
     loadInput(b.i32(0));

@@ -33,12 +33,46 @@ int64_t ProductShape::chooseWarps() const {
   return format && columnTiles() <= 4 ? kBlockWarps : kWarps;
 }
 
+int64_t ProductShape::mostRows(int64_t tileRows) const {
+  int64_t tiles = llvm::divideCeil(columns * parts, tileRows);
+  return llvm::divideCeil(tiles, kProcessors) * tileRows;
+}
+
+static int64_t inFlightBytes(const ProductShape &shape) {
+  if (!shape.format)
+    return kInFlightBytes;
+  return shape.block.codeBits == 8 ? kByteCodesInFlight : kCodesInFlight;
+}
+
+int64_t ProductShape::chunksInFlight() const {
+  return std::clamp<int64_t>(inFlightBytes(*this) / chunkBytes(), 1, stages);
+}
+
 /// With up to 16 rows of activations a chunk of a tile of 16 rows has copies of
 /// 2 KB, and there are registers for the sums of many tiles. With more it would
-/// be shorter, and tiles of 32 rows read the input half as often.
+/// be shorter, and tiles of 32 rows read the input half as often. Of blocks,
+/// which are fewer bytes, they also wait half as often for a chunk: 1.91 ms a
+/// step in Q4_0 for 1.96. Two have to be in flight.
 int64_t ProductShape::chooseTileRows() const {
-  bool isWide = columnTiles() > 2 && (!format || columnTiles() <= 4);
-  return isWide ? 2 * kMatrixRows : kMatrixRows;
+  constexpr int64_t narrow = kMatrixRows, wide = 2 * kMatrixRows;
+  if (!format)
+    return columnTiles() > 2 ? wide : narrow;
+  if (columnTiles() > 1)
+    return columnTiles() == 3 || columnTiles() == 4 ? wide : narrow;
+  ProductShape wider = *this;
+  wider.tileRows = wide;
+  wider.chunkDepth = wider.chooseChunkDepth();
+  return 2 * wider.chunkBytes() <= inFlightBytes(*this) &&
+                 mostRows(wide) <= mostRows(narrow)
+             ? wide
+             : narrow;
+}
+
+/// As long as there are registers for the input of; of elements, chunks are
+/// 32 KB.
+int64_t ProductShape::chooseChunkDepth() const {
+  int64_t slices = format ? kMaxSlices : kMaxSlices * kMatrixRows / tileRows;
+  return std::min(slices, kInputTiles / columnTiles()) * kWarps * kSliceDepth;
 }
 
 /// As many as there are registers for, in passes of about the same length.
@@ -62,9 +96,7 @@ ProductShape::ProductShape(const ProductOperands &operands, int64_t columns,
     block = getShape(*format);
   warps = chooseWarps();
   tileRows = chooseTileRows();
-  chunkDepth = std::min(kMaxSlices * kMatrixRows / tileRows,
-                        kInputTiles / columnTiles()) *
-               kWarps * kSliceDepth;
+  chunkDepth = chooseChunkDepth();
   stages = 0;
   tilesAtOnce = 1;
   if (options.isHopper()) {

@@ -44,8 +44,8 @@ inline uint8_t floatToF8E4M3(float value) {
     bits = std::bit_cast<uint32_t>(kLargestF8E4M3);
   if (bits < 0x3c800000) { // subnormal: the addition rounds
     float shifted = std::bit_cast<float>(bits) + 0x1p14f;
-    return static_cast<uint8_t>(sign |
-                                (std::bit_cast<uint32_t>(shifted) - 0x46800000));
+    return static_cast<uint8_t>(
+        sign | (std::bit_cast<uint32_t>(shifted) - 0x46800000));
   }
   bits += 0xc407ffff + (bits >> 20 & 1);
   return static_cast<uint8_t>(sign | bits >> 20);
