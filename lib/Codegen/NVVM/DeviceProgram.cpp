@@ -447,6 +447,10 @@ LogicalResult ProgramWriter::writeDenseKernel(OpT op,
   if (count > KVRM_MAX_COMMAND_ARGS)
     return op.emitOpError("passes ")
            << count << " arguments, more than " << KVRM_MAX_COMMAND_ARGS;
+  // With a weight that the step has just made it starts when all ahead has
+  // ended, as a library's does (docs/gpu-dense.md).
+  if constexpr (std::is_same_v<OpT, DeviceProductOp>)
+    launch.isProgrammatic = !isMadeByStep(op.getWeight(), op);
   if (failed(begin(op, launch, count)))
     return failure();
   args.insert(args.end(), found.begin(), found.end());

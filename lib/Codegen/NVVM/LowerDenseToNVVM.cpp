@@ -307,8 +307,7 @@ static void markAdded(func::FuncOp step) {
 /// Marks the products whose weight is a buffer of the step.
 static void markMadeWeights(func::FuncOp step) {
   step.walk([](LinearOp op) {
-    FailureOr<BufferPlace> place = findBuffer(op.getWeight(), op);
-    if (succeeded(place) && place->root.getDefiningOp<memref::AllocOp>())
+    if (isMadeByStep(op.getWeight(), op))
       op->setAttr(kMadeWeightAttrName, UnitAttr::get(op.getContext()));
   });
 }

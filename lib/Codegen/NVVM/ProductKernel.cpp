@@ -206,7 +206,9 @@ void ProductWriter::write() {
     multiply();
   } else {
     initBarriers();
-    b.launchDependents();
+    // What follows a product whose weight the step makes starts behind it.
+    if (!operands.isWeightMade)
+      b.launchDependents();
     b.ifThenElse(
         b.equal(warp, shape.warps),
         [&] {

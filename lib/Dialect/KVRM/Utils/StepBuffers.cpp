@@ -68,6 +68,11 @@ FailureOr<BufferPlace> kvrm::findBuffer(Value buffer, Operation *user) {
   return place;
 }
 
+bool kvrm::isMadeByStep(Value buffer, Operation *user) {
+  FailureOr<BufferPlace> place = findBuffer(buffer, user);
+  return succeeded(place) && place->root.getDefiningOp<memref::AllocOp>();
+}
+
 SmallVector<Operation *> kvrm::getBufferUsers(Value root) {
   SmallVector<Operation *> users;
   SmallVector<Value> views = {root};

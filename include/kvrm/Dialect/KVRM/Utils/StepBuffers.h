@@ -42,6 +42,9 @@ struct BufferPlace {
 /// the distance is not static.
 llvm::FailureOr<BufferPlace> findBuffer(Value buffer, Operation *user);
 
+/// Whether a step makes what `buffer` holds: it is no argument of the step.
+bool isMadeByStep(Value buffer, Operation *user);
+
 /// All ops that use an allocation, by whatever view, but the views; an op that
 /// uses several of them is there as often.
 llvm::SmallVector<Operation *> getBufferUsers(Value root);
