@@ -2,7 +2,8 @@
 """Writes a Llama of any shape in one of GGUF's block types, with random weights.
 
 For speed and memory alone: blocks are random bytes under scales that keep values
-as large as a decoder's. There is no tokenizer in it.
+as large as a decoder's. There is no tokenizer in it. Q4_K_M is Q4_K with some
+matrices in Q6_K, as llama.cpp chooses them.
 
 usage: synthetic_gguf.py TYPE OUT.gguf [--layers 16 --hidden 2048 ...]
 """
@@ -36,6 +37,22 @@ def blocks(kind, rows, columns, random):
     return data.reshape(rows, -1)
 
 
+def kind_of(args, name):
+    """The type of a matrix by its name, \"blk.3.ffn_down\"."""
+    if args.type != "Q4_K_M":
+        return args.type
+    if name == "token_embd":
+        return "Q6_K"
+    _, layer, part = name.split(".")
+    eighth, layer = args.layers // 8, int(layer)
+    takes_more = (
+        layer < eighth
+        or layer >= 7 * args.layers // 8
+        or (layer - eighth) % 3 == 2
+    )
+    return "Q6_K" if takes_more and part in ("attn_v", "ffn_down") else "Q4_K"
+
+
 def write(args):
     random = np.random.default_rng(args.seed)
     part = args.output + ".part"
@@ -52,11 +69,11 @@ def write(args):
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_vocab_size(args.vocab)
     writer.add_tokenizer_model("no_vocab")
-    kind = gguf.GGMLQuantizationType[args.type]
 
     def matrix(name, rows, columns):
-        raw = blocks(args.type, rows, columns, random)
-        writer.add_tensor(name + ".weight", raw, raw_dtype=kind)
+        kind = kind_of(args, name)
+        raw = blocks(kind, rows, columns, random)
+        writer.add_tensor(name + ".weight", raw, raw_dtype=gguf.GGMLQuantizationType[kind])
 
     def vector(name):
         writer.add_tensor(name + ".weight", np.ones(args.hidden, np.float32))
@@ -85,7 +102,7 @@ def write(args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("type", choices=sorted(HALVES))
+    parser.add_argument("type", choices=sorted([*HALVES, "Q4_K_M"]))
     parser.add_argument("output")
     # Llama 3.2 1B.
     for name, value in {
