@@ -1084,6 +1084,8 @@ void GraphInterpreter::executeCachedAttention(Operation &op) {
     return notKnown("an attention that raising does not make");
   if (query.isEmpty || key.isEmpty || value.isEmpty)
     return undefined("attention of what was not written");
+  if (!isa<FloatType>(getElementTypeOrSelf(attention.getKeyCache())))
+    return notKnown("a cache of codes with scales");
   CachedAttention state;
   state.keys = at(attention.getKeyCache());
   state.values = at(attention.getValueCache());

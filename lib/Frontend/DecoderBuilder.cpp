@@ -25,10 +25,11 @@ using namespace mlir;
 using namespace ::kvrm;
 
 Type StepBuilder::cacheType() {
+  Type element = mlir::kvrm::getCacheType(b.getContext(), shape.cache);
   return RankedTensorType::get(
       {config.layers, shape.slots, config.kvHeads, shape.capacity,
-       config.headDim},
-      mlir::kvrm::getCacheType(b.getContext(), shape.cache));
+       mlir::kvrm::getCacheRow(config.headDim, element)},
+      element);
 }
 
 /// Of each batch tokens and positions, and counts and slots if it has them;
@@ -259,10 +260,10 @@ static llvm::Error checkShape(const DecoderConfig &config,
   kvrm_element own =
       shape.activations == ActivationType::BF16 ? KVRM_BF16 : KVRM_F16;
   if (shape.activations != ActivationType::F32 && shape.cache != own &&
-      shape.cache != KVRM_F8E4M3)
+      !kvrm_element_is_code(shape.cache))
     return llvm::createStringError(
         "activations are %s and the cache is %s; they are of one element "
-        "unless activations are f32 or the cache is f8e4m3",
+        "unless activations are f32 or the cache is f8e4m3 or int8",
         kvrm_element_name(own), kvrm_element_name(shape.cache));
   if (config.headDim % 2)
     return llvm::createStringError("head_dim is %lld, which is odd",

@@ -24,10 +24,11 @@ ROOT = os.path.join(os.path.dirname(__file__), "..", "..")
 MAKE_CHAT = os.path.join(ROOT, "test", "Tools", "kvrm-run", "Inputs", "make_chat.py")
 
 
-@pytest.fixture(scope="session", params=["f16", "f8e4m3"])
+@pytest.fixture(scope="session", params=["f16", "f8e4m3", "int8"])
 def synth(tmp_path_factory, request):
     """A decoder without a tokenizer, whose numbers do not depend on neighbours; with
-    a cache of either size of elements, of which nobody above kernels knows."""
+    a cache of either size of elements, and of scales, of which nobody above kernels
+    knows."""
     path = str(tmp_path_factory.mktemp("synth") / "synth.kvrm")
     command = [os.environ["KVRM_KVRMC"], "synth", "--quiet", "--layers=2", "--hidden=128"]
     command += ["--heads=2", "--kv-heads=1", "--ffn=128", "--vocab=512", "--capacity=64"]

@@ -20,65 +20,40 @@ using namespace kvrm;
 
 /// Calls `move(row, page)` with the byte offsets of each chunk on both sides.
 template <typename Move>
-static void eachChunk(size_t bytes, int64_t rowBytes, Move move) {
-  auto tokens = static_cast<int64_t>(bytes) / rowBytes;
+static void eachChunk(const PoolShape &shape, Move move) {
+  int64_t rowBytes = shape.headDim * kvrm_element_bytes(shape.element);
   int64_t chunks = rowBytes / KVRM_CHUNK_BYTES;
-  for (int64_t t = 0; t < tokens; ++t)
+  for (int64_t t = 0; t < shape.pageTokens; ++t)
     for (int64_t c = 0; c < chunks; ++c)
       move(t * rowBytes + c * KVRM_CHUNK_BYTES,
            t * rowBytes +
                kvrm_swizzled_chunk(rowBytes, t, c) * KVRM_CHUNK_BYTES);
+  // Scales are in the order of tokens on both sides.
+  kvrm_page_layout layout = shape.pageLayout();
+  for (int64_t at = layout.scales; at < layout.bytes; at += KVRM_CHUNK_BYTES)
+    move(at, at);
 }
 
-static void checkPage(size_t rows, size_t page, int32_t headDim) {
-  KVRM_CHECK(rows == page, "a page holds its rows");
-  KVRM_CHECK(kvrm_head_shape_of(headDim) &&
-                 rows % static_cast<size_t>(headDim) == 0,
-             "a page is whole tokens of a device's head dimension");
+static void checkPage(const PoolShape &shape, size_t rows, size_t page) {
+  KVRM_CHECK(kvrm_head_shape_of(shape.headDim), "a device's head dimension");
+  KVRM_CHECK(static_cast<int64_t>(rows) == shape.pageBytes() && rows == page,
+             "a page holds its rows");
 }
 
-template <typename Element>
-static void pack(std::span<const Element> rows, int32_t headDim,
-                 std::span<Element> page) {
-  checkPage(rows.size(), page.size(), headDim);
-  const auto *from = reinterpret_cast<const uint8_t *>(rows.data());
-  auto *to = reinterpret_cast<uint8_t *>(page.data());
-  eachChunk(rows.size_bytes(), headDim * int64_t(sizeof(Element)),
-            [&](int64_t row, int64_t at) {
-              std::memcpy(to + at, from + row, KVRM_CHUNK_BYTES);
-            });
-}
-
-template <typename Element>
-static void unpack(std::span<const Element> page, int32_t headDim,
-                   std::span<Element> rows) {
-  checkPage(rows.size(), page.size(), headDim);
-  const auto *from = reinterpret_cast<const uint8_t *>(page.data());
-  auto *to = reinterpret_cast<uint8_t *>(rows.data());
-  eachChunk(rows.size_bytes(), headDim * int64_t(sizeof(Element)),
-            [&](int64_t row, int64_t at) {
-              std::memcpy(to + row, from + at, KVRM_CHUNK_BYTES);
-            });
-}
-
-void kvrm::packPage(std::span<const uint16_t> rows, int32_t headDim,
-                    std::span<uint16_t> page) {
-  pack(rows, headDim, page);
-}
-
-void kvrm::packPage(std::span<const uint8_t> rows, int32_t headDim,
+void kvrm::packPage(const PoolShape &shape, std::span<const uint8_t> rows,
                     std::span<uint8_t> page) {
-  pack(rows, headDim, page);
+  checkPage(shape, rows.size(), page.size());
+  eachChunk(shape, [&](int64_t row, int64_t at) {
+    std::memcpy(page.data() + at, rows.data() + row, KVRM_CHUNK_BYTES);
+  });
 }
 
-void kvrm::unpackPage(std::span<const uint16_t> page, int32_t headDim,
-                      std::span<uint16_t> rows) {
-  unpack(page, headDim, rows);
-}
-
-void kvrm::unpackPage(std::span<const uint8_t> page, int32_t headDim,
+void kvrm::unpackPage(const PoolShape &shape, std::span<const uint8_t> page,
                       std::span<uint8_t> rows) {
-  unpack(page, headDim, rows);
+  checkPage(shape, rows.size(), page.size());
+  eachChunk(shape, [&](int64_t row, int64_t at) {
+    std::memcpy(rows.data() + row, page.data() + at, KVRM_CHUNK_BYTES);
+  });
 }
 
 //===----------------------------------------------------------------------===//
@@ -136,51 +111,23 @@ Status CudaPool::takeScratch(const CudaStream &stream) {
   return Status::ok();
 }
 
-template <typename Element>
-Status CudaPool::importElements(const CudaStream &stream, const CudaPage &where,
-                                std::span<const Element> rows) {
-  KVRM_CHECK(static_cast<int64_t>(rows.size_bytes()) == bounds.pageBytes(),
-             "rows have the pool's elements");
+Status CudaPool::importPage(const CudaStream &stream, const CudaPage &where,
+                            std::span<const uint8_t> rows) {
   DeviceSpan target = page(where);
   KVRM_TRY(takeScratch(stream));
-  packPage(rows, bounds.headDim,
-           {reinterpret_cast<Element *>(scratch.data()), rows.size()});
+  packPage(bounds, rows, {scratch.data(), rows.size()});
   KVRM_TRY(stream.copyIn(target, scratch.data()));
   KVRM_TRY(stream.synchronize());
   isScratchBusy = false;
   return Status::ok();
 }
 
-template <typename Element>
-Status CudaPool::exportElements(const CudaStream &stream, const CudaPage &where,
-                                std::span<Element> rows) {
-  KVRM_CHECK(static_cast<int64_t>(rows.size_bytes()) == bounds.pageBytes(),
-             "rows have the pool's elements");
+Status CudaPool::exportPage(const CudaStream &stream, const CudaPage &where,
+                            std::span<uint8_t> rows) {
   KVRM_TRY(takeScratch(stream));
   KVRM_TRY(stream.copyOut(scratch.data(), page(where)));
   KVRM_TRY(stream.synchronize());
   isScratchBusy = false;
-  unpackPage({reinterpret_cast<const Element *>(scratch.data()), rows.size()},
-             bounds.headDim, rows);
+  unpackPage(bounds, {scratch.data(), rows.size()}, rows);
   return Status::ok();
-}
-
-Status CudaPool::importPage(const CudaStream &stream, const CudaPage &where,
-                            std::span<const uint16_t> rows) {
-  return importElements(stream, where, rows);
-}
-
-Status CudaPool::importPage(const CudaStream &stream, const CudaPage &where,
-                            std::span<const uint8_t> rows) {
-  return importElements(stream, where, rows);
-}
-
-Status CudaPool::exportPage(const CudaStream &stream, const CudaPage &where,
-                            std::span<uint16_t> rows) {
-  return exportElements(stream, where, rows);
-}
-
-Status CudaPool::exportPage(const CudaStream &stream, const CudaPage &where,
-                            std::span<uint8_t> rows) {
-  return exportElements(stream, where, rows);
 }

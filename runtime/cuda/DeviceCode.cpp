@@ -33,8 +33,7 @@ static constexpr int64_t itemBytes = 128 << 10;
 
 int32_t kvrm::deviceItemCost(int32_t kvTile, int32_t headDim,
                              kvrm_element element) {
-  int64_t tileBytes =
-      2 * int64_t(kvTile) * headDim * kvrm_element_bytes(element);
+  int64_t tileBytes = 2 * int64_t(kvTile) * kvrm_token_bytes(headDim, element);
   return static_cast<int32_t>(itemBytes * PlanShape::tileCost / tileBytes);
 }
 

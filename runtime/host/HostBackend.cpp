@@ -84,8 +84,9 @@ static Status take(AlignedBuffer &buffer, int64_t bytes, const char *purpose) {
 }
 
 Status HostBackend::takePools() {
-  pageBytes = int64_t(bounds.pageTokens) * bounds.headDim *
-              kvrm_element_bytes(bounds.element);
+  pageBytes =
+      kvrm_page_layout_of(bounds.pageTokens, bounds.headDim, bounds.element)
+          .bytes;
   facts.pageBytes = pageBytes * heads();
   headStride = pageBytes * bounds.pages;
   KVRM_TRY(take(kv, headStride * heads(), "KV pool"));
@@ -99,10 +100,10 @@ Status HostBackend::takeWorkerMemory() {
   for (const HostEntry &entry : bounds.entries) {
     scratchBytes = std::max(scratchBytes, entry.scratchBytes);
     if (entry.transport == KVRM_TRANSPORT_STAGED)
-      stageBytes = std::max(stageBytes,
-                            kvrm_stage_layout_of(entry.plan.kvTile,
-                                                 bounds.headDim, bounds.element)
-                                .bytes);
+      stageBytes = std::max(
+          stageBytes, kvrm_stage_layout_of(entry.plan.kvTile, bounds.pageTokens,
+                                           bounds.headDim, bounds.element)
+                          .bytes);
   }
   // Whole cache lines, and whole pages between workers.
   auto roundUp = [](int64_t bytes) { return (bytes + 4095) / 4096 * 4096; };
@@ -487,8 +488,8 @@ void HostBackend::stageTileFor(Worker &worker, const kvrm_kernel_args &args,
   int32_t end =
       std::min(first + tilePages,
                (row.length + shape.pageTokens - 1) / shape.pageTokens);
-  kvrm_stage_layout layout =
-      kvrm_stage_layout_of(shape.kvTile, bounds.headDim, bounds.element);
+  kvrm_stage_layout layout = kvrm_stage_layout_of(
+      shape.kvTile, shape.pageTokens, bounds.headDim, bounds.element);
   for (bool isValue : {false, true}) {
     const uint8_t *pages = (isValue ? args.v_pool : args.k_pool) +
                            int64_t(item.kv_head) * args.head_stride;

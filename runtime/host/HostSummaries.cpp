@@ -7,9 +7,12 @@
 //===----------------------------------------------------------------------===//
 
 #include "kvrm/runtime/host/HostSummaries.h"
+#include "kvrm/runtime/abi/pool.h"
 #include "kvrm/runtime/support/F8E4M3.h"
+#include "kvrm/runtime/support/ScaledCodes.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 
 using namespace kvrm;
@@ -67,13 +70,43 @@ struct F8E4M3 {
   static uint8_t narrow(float value) { return floatToF8E4M3(value); }
 };
 
+struct Int8 {
+  using Storage = int8_t;
+};
+
+/// A row of one token.
+using Row = std::array<float, KVRM_MAX_HEAD_DIM>;
+
 /// Tokens of one page of one head, K or V: element d of token t at
 /// data[t * tokenStride + d * elementStride].
-template <typename Storage> struct PageView {
+template <typename Element> struct PageView {
+  using Storage = Element::Storage;
+  static constexpr bool isScaled = std::is_same_v<Element, Int8>;
+
   Storage *data;
   int64_t tokenStride;
   int64_t elementStride;
+  uint16_t *scales; ///< of elements that have some
 
+  float value(int64_t token, int64_t d) const {
+    if constexpr (isScaled)
+      return static_cast<float>(at(token, d)) * scaleToFloat(scales[token]);
+    else
+      return Element::widen(at(token, d));
+  }
+  void store(int64_t token, std::span<const float> row) const {
+    if constexpr (isScaled)
+      scales[token] = scaleOf(row);
+    for (size_t d = 0; d < row.size(); ++d) {
+      Storage &to = at(token, static_cast<int64_t>(d));
+      if constexpr (isScaled)
+        to = scaledCode(row[d], scales[token]);
+      else
+        to = Element::narrow(row[d]);
+    }
+  }
+
+private:
   Storage &at(int64_t token, int64_t d) const {
     return data[token * tokenStride + d * elementStride];
   }
@@ -97,11 +130,14 @@ static int64_t headsOf(const HostPool &pool) {
   return int64_t(pool.layers) * 2 * pool.kvHeads;
 }
 
+static kvrm_page_layout layoutOf(const HostPool &pool) {
+  return kvrm_page_layout_of(pool.pageTokens, pool.headDim, pool.element);
+}
+
 /// Page `page` of head `head`, counted over layers, K and V.
 static std::span<uint8_t> pageBytes(const HostPool &pool, int64_t head,
                                     int32_t page) {
-  int64_t bytes = int64_t(pool.pageTokens) * pool.headDim *
-                  kvrm_element_bytes(pool.element);
+  int64_t bytes = layoutOf(pool).bytes;
   int64_t offset = (head * pool.pages + page) * bytes;
   KVRM_CHECK(page >= 0 && page < pool.pages &&
                  offset + bytes <= static_cast<int64_t>(pool.bytes.size()),
@@ -110,44 +146,47 @@ static std::span<uint8_t> pageBytes(const HostPool &pool, int64_t head,
                             static_cast<size_t>(bytes));
 }
 
-template <typename Storage>
-static PageView<Storage> viewOf(const HostPool &pool, int64_t head,
+template <typename Element>
+static PageView<Element> viewOf(const HostPool &pool, int64_t head,
                                 int32_t page) {
   bool isKey = head / pool.kvHeads % 2 == 0;
-  auto *data = reinterpret_cast<Storage *>(pageBytes(pool, head, page).data());
-  return isKey ? PageView<Storage>{data, 1, pool.pageTokens}
-               : PageView<Storage>{data, pool.headDim, 1};
+  uint8_t *bytes = pageBytes(pool, head, page).data();
+  auto *data = reinterpret_cast<Element::Storage *>(bytes);
+  auto *scales = reinterpret_cast<uint16_t *>(bytes + layoutOf(pool).scales);
+  return isKey ? PageView<Element>{data, 1, pool.pageTokens, scales}
+               : PageView<Element>{data, pool.headDim, 1, scales};
 }
 
 template <typename Element>
 static void writeHead(const Task &task, int64_t head) {
-  using Storage = Element::Storage;
   const HostPool &pool = task.pool;
   int32_t page = pool.pageTokens;
-  auto source = viewOf<Storage>(pool, head, task.source);
+  auto source = viewOf<Element>(pool, head, task.source);
   auto viewOfEntry = [&](int32_t entry) {
-    return viewOf<Storage>(pool, head,
+    return viewOf<Element>(pool, head,
                            task.summaries[static_cast<size_t>(entry / page)]);
   };
+  Row values;
+  std::span<float> row(values.data(), static_cast<size_t>(pool.headDim));
   for (const SummaryWrite &write : task.writes) {
     auto target = viewOfEntry(write.entry);
     int32_t at = write.entry % page;
     if (write.mergeInto >= 0) {
       auto merged = viewOfEntry(write.mergeInto);
       int32_t into = write.mergeInto % page;
-      for (int32_t d = 0; d < pool.headDim; ++d) {
-        Storage &value = merged.at(into, d);
-        value = Element::narrow(write.keep * Element::widen(value) +
-                                write.add * Element::widen(target.at(at, d)));
-      }
+      for (int32_t d = 0; d < pool.headDim; ++d)
+        values[static_cast<size_t>(d)] = write.keep * merged.value(into, d) +
+                                         write.add * target.value(at, d);
+      merged.store(into, row);
     }
     float share = 1 / static_cast<float>(write.tokens);
     for (int32_t d = 0; d < pool.headDim; ++d) {
       float sum = 0;
       for (int32_t t = 0; t < write.tokens; ++t)
-        sum += Element::widen(source.at(write.firstToken + t, d));
-      target.at(at, d) = Element::narrow(sum * share);
+        sum += source.value(write.firstToken + t, d);
+      values[static_cast<size_t>(d)] = sum * share;
     }
+    target.store(at, row);
   }
 }
 
@@ -159,6 +198,8 @@ static void writeHead(const Task &task, int64_t head) {
     return writeHead<BF16>(task, head);
   case KVRM_F8E4M3:
     return writeHead<F8E4M3>(task, head);
+  case KVRM_INT8:
+    return writeHead<Int8>(task, head);
   }
 }
 

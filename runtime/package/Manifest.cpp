@@ -195,11 +195,11 @@ static void readElements(ObjectReader &cache, Manifest &manifest) {
   manifest.element = static_cast<kvrm_element>(cache.oneOf("element", names));
   manifest.io = manifest.element;
   if (manifest.target != TargetKind::NVPTX ||
-      (manifest.element != KVRM_F8E4M3 && !cache.has("io")))
+      (!kvrm_element_is_code(manifest.element) && !cache.has("io")))
     return;
   manifest.io =
       static_cast<kvrm_element>(cache.oneOf("io", std::array{"f16", "bf16"}));
-  if (cache.isOk() && manifest.element != KVRM_F8E4M3 &&
+  if (cache.isOk() && !kvrm_element_is_code(manifest.element) &&
       manifest.io != manifest.element)
     cache.fail("io", std::string(kvrm_element_name(manifest.io)) +
                          " is not cache.element, " +

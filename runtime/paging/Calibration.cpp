@@ -139,7 +139,7 @@ Expected<Calibration> kvrm::parseCalibration(std::string_view text,
   shape.kvTile = attention.integer32("kv_tile", 1, 1 << 16);
   shape.queryTiles = attention.integer32("query_tiles", 1, KVRM_MAX_QUERIES);
   shape.element = static_cast<kvrm_element>(
-      attention.oneOf("element", std::array{"f16", "bf16", "f8e4m3"}));
+      attention.oneOf("element", std::array{"f16", "bf16", "f8e4m3", "int8"}));
   reader.each("settings", 1, [&](ObjectReader &fields) {
     ScheduleCosts costs = readCosts(fields);
     if (result.costs(costs.usesPdl))

@@ -138,7 +138,7 @@ Status StaticSession::runStep(StepEntry which, const StepRows &rows,
 
 /// Bytes of one token of one head, K or V.
 int64_t StaticSession::headTokenBytes() const {
-  return manifest().headDim * kvrm_element_bytes(manifest().element);
+  return kvrm_token_bytes(manifest().headDim, manifest().element);
 }
 
 /// Where the tokens of a slot and head lie in a cache.

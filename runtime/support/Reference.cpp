@@ -50,7 +50,33 @@ static uint16_t f8Of(double value) {
   return static_cast<uint16_t>(sign | (((exponent + 6) << 3) + units));
 }
 
+/// The least bf16 that is not below a quotient, which is not negative.
+static uint16_t roundUpToBF16(float value) {
+  if (std::isnan(value))
+    return 0x7fc0;
+  auto bits = static_cast<uint16_t>(std::bit_cast<uint32_t>(value) >> 16);
+  while (std::bit_cast<float>(uint32_t(bits) << 16) < value)
+    ++bits;
+  return bits;
+}
+
+/// The scale of a row of KVRM_INT8, from its definition.
+static uint16_t scaleOfRow(std::span<const float> row) {
+  float largest = 0;
+  for (float value : row) {
+    if (std::isnan(value))
+      return roundUpToBF16(value);
+    largest = std::max(largest, std::abs(value));
+  }
+  // The quotient would be subnormal.
+  if (largest < 127 * 0x1p-126f)
+    return 0;
+  return roundUpToBF16(largest / 127);
+}
+
 double kvrm::elementValue(kvrm_element element, uint16_t bits) {
+  if (element == KVRM_INT8)
+    return static_cast<int8_t>(bits);
   if (element == KVRM_F8E4M3)
     return valueOfF8(bits);
   if (element == KVRM_BF16)
@@ -65,6 +91,9 @@ double kvrm::elementValue(kvrm_element element, uint16_t bits) {
 }
 
 uint16_t kvrm::elementOf(kvrm_element element, double value) {
+  if (element == KVRM_INT8)
+    return static_cast<uint8_t>(
+        static_cast<int8_t>(std::clamp(std::nearbyint(value), -127.0, 127.0)));
   if (element == KVRM_F8E4M3)
     return f8Of(value);
   if (element == KVRM_BF16) {
@@ -85,14 +114,45 @@ uint16_t kvrm::elementOf(kvrm_element element, double value) {
   return static_cast<uint16_t>(sign | (((exponent + 14) << 10) + units));
 }
 
-void kvrm::widenCodes(std::span<const uint8_t> codes, kvrm_element wide,
-                      std::span<uint16_t> elements) {
-  KVRM_CHECK(codes.size() == elements.size(), "an element for each code");
-  std::array<uint16_t, 256> table{};
-  for (size_t code = 0; code < table.size(); ++code)
-    table[code] = elementOf(wide, valueOfF8(static_cast<uint16_t>(code)));
-  for (size_t i = 0; i < codes.size(); ++i)
-    elements[i] = table[codes[i]];
+static void checkRow(kvrm_element element, size_t values, size_t bytes) {
+  KVRM_CHECK(static_cast<int64_t>(bytes) ==
+                 kvrm_token_bytes(static_cast<int64_t>(values), element),
+             "the bytes are of the row");
+}
+
+void kvrm::encodeRow(kvrm_element element, std::span<const float> row,
+                     std::span<uint8_t> bytes) {
+  checkRow(element, row.size(), bytes.size());
+  auto size = static_cast<size_t>(kvrm_element_bytes(element));
+  uint16_t scale = scaleOfRow(row);
+  auto factor = static_cast<float>(elementValue(KVRM_BF16, scale));
+  for (size_t i = 0; i < row.size(); ++i) {
+    uint16_t bits = 0;
+    if (element != KVRM_INT8)
+      bits = elementOf(element, double(row[i]));
+    else if (factor > 0 && std::isfinite(factor))
+      bits = elementOf(element, double(row[i] / factor));
+    std::memcpy(&bytes[i * size], &bits, size); // of a byte, the low one
+  }
+  if (element == KVRM_INT8)
+    std::memcpy(&bytes[row.size()], &scale, sizeof(scale));
+}
+
+void kvrm::decodeRow(kvrm_element element, std::span<const uint8_t> bytes,
+                     std::span<float> row) {
+  checkRow(element, row.size(), bytes.size());
+  auto size = static_cast<size_t>(kvrm_element_bytes(element));
+  float factor = 1;
+  if (element == KVRM_INT8) {
+    uint16_t scale = 0;
+    std::memcpy(&scale, &bytes[row.size()], sizeof(scale));
+    factor = static_cast<float>(elementValue(KVRM_BF16, scale));
+  }
+  for (size_t i = 0; i < row.size(); ++i) {
+    uint16_t bits = 0;
+    std::memcpy(&bits, &bytes[i * size], size);
+    row[i] = static_cast<float>(elementValue(element, bits)) * factor;
+  }
 }
 
 /// Finite elements to numbers. By reference, as vectors are not passed alike on
@@ -135,16 +195,20 @@ void kvrm::attendReference(const ReferenceAttention &work,
   sums.assign(queries * parts, Doubles{});
   scores.resize(queries * tokens);
   totals.assign(queries, 0);
-  auto load = [&](const uint16_t *from, Doubles *to) {
-    for (size_t p = 0; p < parts; ++p)
-      widen(work.element, from + p * lanes, to[p]);
+  auto load = [&](const float *from) {
+    for (size_t p = 0; p < parts; ++p) {
+      Floats values;
+      std::memcpy(&values, from + p * lanes, sizeof(values));
+      row[p] = __builtin_convertvector(values, Doubles);
+    }
   };
   for (size_t i = 0; i < queries; ++i)
-    load(work.queries[i], &q[i * parts]);
+    for (size_t p = 0; p < parts; ++p)
+      widen(work.element, work.queries[i] + p * lanes, q[i * parts + p]);
 
   double scale = 1 / std::sqrt(double(work.headDim));
   for (size_t t = 0; t < tokens; ++t) {
-    load(&work.keys[t * dim], row.data());
+    load(&work.keys[t * dim]);
     for (size_t i = 0; i < queries; ++i) {
       const Doubles *query = &q[i * parts];
       Doubles dot{};
@@ -165,7 +229,7 @@ void kvrm::attendReference(const ReferenceAttention &work,
       totals[i] += *score = std::exp(*score - most);
   }
   for (size_t t = 0; t < tokens; ++t) {
-    load(&work.values[t * dim], row.data());
+    load(&work.values[t * dim]);
     for (size_t i = 0; i < queries; ++i) {
       double weight = scores[i * tokens + t];
       Doubles *sum = &sums[i * parts];

@@ -78,8 +78,9 @@ TEST(Calibration, RefusesWhatIsWrongInOneLine) {
             "c.json: version: 1 is not this runtime's 2; calibrate again");
   EXPECT_EQ(message("\"kv_heads\": 8", "\"kv_heads\": 0"),
             "c.json: attention.kv_heads: 0 is outside 1..256");
-  EXPECT_EQ(message("\"f16\"", "\"f8\""),
-            "c.json: attention.element: 'f8' is not one of f16, bf16, f8e4m3");
+  EXPECT_EQ(
+      message("\"f16\"", "\"f8\""),
+      "c.json: attention.element: 'f8' is not one of f16, bf16, f8e4m3, int8");
   EXPECT_EQ(message("\"pdl\": true", "\"pdl\": 1"),
             "c.json: settings[0].pdl: is not true or false");
   EXPECT_EQ(message("\"pdl\": true", "\"pdl\": false"),

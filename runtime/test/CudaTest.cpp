@@ -359,6 +359,10 @@ TEST_F(Cuda, CapturesThatAreLeftEndTheCapture) {
 // Pages
 //===----------------------------------------------------------------------===//
 
+static std::span<uint8_t> bytesOf(std::vector<uint16_t> &elements) {
+  return {reinterpret_cast<uint8_t *>(elements.data()), elements.size() * 2};
+}
+
 TEST(CudaPages, PackAndUnpack) {
   for (int32_t headDim : {64, 96, 128, 256}) {
     constexpr int32_t tokens = 32;
@@ -366,7 +370,8 @@ TEST(CudaPages, PackAndUnpack) {
     for (size_t i = 0; i < rows.size(); ++i)
       rows[i] = static_cast<uint16_t>(i);
     std::vector<uint16_t> page(rows.size());
-    packPage(rows, headDim, page);
+    PoolShape shape{.headDim = headDim, .pageTokens = tokens};
+    packPage(shape, bytesOf(rows), bytesOf(page));
     for (int32_t t = 0; t < tokens; ++t)
       for (int32_t d = 0; d < headDim; ++d) {
         int32_t chunk = (d / 8) ^ (headDim == 96 ? (t / 2) & 3 : t & 7);
@@ -374,32 +379,42 @@ TEST(CudaPages, PackAndUnpack) {
                   rows[static_cast<size_t>(t * headDim + d)]);
       }
     std::vector<uint16_t> back(rows.size());
-    unpackPage(page, headDim, back);
+    unpackPage(shape, bytesOf(page), bytesOf(back));
     EXPECT_EQ(back, rows);
   }
 }
 
+static void checkBytes(int32_t headDim, kvrm_element element) {
+  constexpr int32_t tokens = 32;
+  PoolShape shape{.headDim = headDim, .pageTokens = tokens, .element = element};
+  std::vector<uint8_t> rows(static_cast<size_t>(shape.pageBytes()));
+  for (size_t i = 0; i < rows.size(); ++i)
+    rows[i] = static_cast<uint8_t>(i / 16 * 7 + i);
+  std::vector<uint8_t> page(rows.size());
+  packPage(shape, rows, page);
+  for (int32_t t = 0; t < tokens; ++t)
+    for (int32_t d = 0; d < headDim; ++d) {
+      int32_t mask = headDim == 96   ? (t / 4) & 1
+                     : headDim == 64 ? (t / 2) & 3
+                                     : t & 7;
+      int32_t chunk = (d / 16) ^ mask;
+      EXPECT_EQ(page[static_cast<size_t>(t * headDim + chunk * 16 + d % 16)],
+                rows[static_cast<size_t>(t * headDim + d)]);
+    }
+  auto scales = static_cast<std::ptrdiff_t>(shape.pageLayout().scales);
+  EXPECT_EQ(page.size() - static_cast<size_t>(scales),
+            element == KVRM_INT8 ? size_t(2) * tokens : 0);
+  EXPECT_TRUE(
+      std::equal(page.begin() + scales, page.end(), rows.begin() + scales));
+  std::vector<uint8_t> back(rows.size());
+  unpackPage(shape, page, back);
+  EXPECT_EQ(back, rows);
+}
+
 TEST(CudaPages, PackAndUnpackBytes) {
-  for (int32_t headDim : {64, 96, 128, 256}) {
-    constexpr int32_t tokens = 32;
-    std::vector<uint8_t> rows(static_cast<size_t>(tokens * headDim));
-    for (size_t i = 0; i < rows.size(); ++i)
-      rows[i] = static_cast<uint8_t>(i / 16 * 7 + i);
-    std::vector<uint8_t> page(rows.size());
-    packPage(rows, headDim, page);
-    for (int32_t t = 0; t < tokens; ++t)
-      for (int32_t d = 0; d < headDim; ++d) {
-        int32_t mask = headDim == 96   ? (t / 4) & 1
-                       : headDim == 64 ? (t / 2) & 3
-                                       : t & 7;
-        int32_t chunk = (d / 16) ^ mask;
-        EXPECT_EQ(page[static_cast<size_t>(t * headDim + chunk * 16 + d % 16)],
-                  rows[static_cast<size_t>(t * headDim + d)]);
-      }
-    std::vector<uint8_t> back(rows.size());
-    unpackPage(page, headDim, back);
-    EXPECT_EQ(back, rows);
-  }
+  for (int32_t headDim : {64, 96, 128, 256})
+    for (kvrm_element element : {KVRM_F8E4M3, KVRM_INT8})
+      checkBytes(headDim, element);
 }
 
 static void checkBanks(int64_t rowBytes) {

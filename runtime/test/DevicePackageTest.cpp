@@ -135,7 +135,7 @@ TEST_F(DevicePackages, ManifestFieldsAreChecked) {
         {"shared_bytes", 0}},
        "M: kernels: has collapse, and the cache no entries of far_history"},
       {"/cache/element", "f32",
-       "M: cache.element: 'f32' is not one of f16, bf16, f8e4m3"},
+       "M: cache.element: 'f32' is not one of f16, bf16, f8e4m3, int8"},
       {"/cache/element", "f8e4m3", "M: cache.io: is missing"},
       {"/cache/io", "f8e4m3", "M: cache.io: 'f8e4m3' is not one of f16, bf16"},
       {"/cache/io", "bf16", "M: cache.io: bf16 is not cache.element, f16"},

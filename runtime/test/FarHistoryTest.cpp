@@ -237,6 +237,80 @@ TEST(HostSummaries, MeansOfBytesAreRoundedOnce) {
   }
 }
 
+TEST(HostSummaries, SummariesOfIntegersHaveScalesOfTheirOwn) {
+  constexpr int32_t page = 4;
+  constexpr int32_t dim = 8;
+  constexpr auto row = static_cast<size_t>(dim);
+  const auto layout = kvrm_page_layout_of(page, dim, KVRM_INT8);
+  auto pageBytes = static_cast<size_t>(layout.bytes);
+  EXPECT_EQ(pageBytes, 48u);
+  std::vector<uint8_t> data(2 * 2 * pageBytes);
+  HostPool pool{data, 1, 1, dim, page, 2, KVRM_INT8};
+  std::mt19937 random(6);
+  std::unique_ptr<ThreadPool> threads = makeThreads(1);
+  // Where a side's page has element d of a token, or, as the last, its scale.
+  auto bytesAt = [&](size_t side, size_t inPage, size_t token) {
+    std::vector<size_t> places;
+    size_t start = (side * 2 + inPage) * pageBytes;
+    for (size_t d = 0; d < row; ++d)
+      places.push_back(start +
+                       (side == 0 ? d * page + token : token * row + d));
+    for (size_t half = 0; half < 2; ++half)
+      places.push_back(start + static_cast<size_t>(layout.scales) + token * 2 +
+                       half);
+    return places;
+  };
+  auto rowOf = [&](const std::vector<uint8_t> &from, size_t side, size_t inPage,
+                   size_t token) {
+    std::vector<uint8_t> bytes;
+    for (size_t place : bytesAt(side, inPage, token))
+      bytes.push_back(from[place]);
+    return bytes;
+  };
+  auto numbersOf = [&](const std::vector<uint8_t> &bytes) {
+    std::vector<float> numbers(row);
+    decodeRow(KVRM_INT8, bytes, numbers);
+    return numbers;
+  };
+  for (int round = 0; round < 2000; ++round) {
+    for (size_t side = 0; side < 2; ++side)
+      for (size_t token = 0; token < 2 * page; ++token) {
+        std::vector<float> values(row);
+        float size = std::ldexp(1.0f, static_cast<int>(random() % 20));
+        for (float &value : values)
+          value = size * (static_cast<float>(random() % 2001) / 1000 - 1);
+        std::vector<uint8_t> bytes(row + 2);
+        encodeRow(KVRM_INT8, values, bytes);
+        std::vector<size_t> places = bytesAt(side, token / page, token % page);
+        for (size_t i = 0; i < places.size(); ++i)
+          data[places[i]] = bytes[i];
+      }
+    std::vector<uint8_t> before = data;
+    // The entry that token 0 of page 1 is joins that of token 1.
+    const SummaryWrite writes[] = {{0, 0, 4, 1, 0.25f, 0.75f}};
+    const int32_t summaries[] = {1};
+    writeSummaries(pool, writes, 0, summaries, *threads);
+    for (size_t side = 0; side < 2; ++side) {
+      std::vector<float> mean(row), merged(row);
+      std::vector<float> first = numbersOf(rowOf(before, side, 1, 0));
+      std::vector<float> into = numbersOf(rowOf(before, side, 1, 1));
+      for (size_t d = 0; d < row; ++d) {
+        merged[d] = 0.25f * into[d] + 0.75f * first[d];
+        for (size_t token = 0; token < page; ++token)
+          mean[d] += numbersOf(rowOf(before, side, 0, token))[d] / 4;
+      }
+      std::vector<uint8_t> bytes(row + 2);
+      encodeRow(KVRM_INT8, mean, bytes);
+      EXPECT_EQ(rowOf(data, side, 1, 0), bytes);
+      encodeRow(KVRM_INT8, merged, bytes);
+      EXPECT_EQ(rowOf(data, side, 1, 1), bytes);
+      // The others are as they were.
+      for (size_t token = 2; token < page; ++token)
+        EXPECT_EQ(rowOf(data, side, 1, token), rowOf(before, side, 1, token));
+    }
+  }
+}
+
 TEST(HostSummaries, MeansAndMergesAreThoseOfFloat64) {
   constexpr int32_t layers = 2;
   constexpr int32_t kvHeads = 3;

@@ -247,8 +247,9 @@ public:
       bits = element.round(uniform(random));
     return result;
   }
-  std::vector<uint16_t> &history(bool isValue, int32_t layer, int32_t slot,
-                                 int32_t head) {
+  /// What the cache has of it.
+  std::vector<float> &history(bool isValue, int32_t layer, int32_t slot,
+                              int32_t head) {
     auto &side = isValue ? values : keys;
     return side[static_cast<size_t>(
         (int64_t(layer) * gpu.shape().slots + slot) * m.kvHeads + head)];
@@ -260,22 +261,20 @@ public:
     expectOk(gpu.pager().append(slot, tokens, copy));
     auto perPage =
         static_cast<size_t>(m.pageTokens) * static_cast<size_t>(m.headDim);
-    std::vector<uint16_t> page(perPage);
     for (int32_t layer = 0; layer < gpu.shape().layers; ++layer)
       for (bool isValue : {false, true})
         for (int32_t head = 0; head < m.kvHeads; ++head) {
-          auto &rowsHere = history(isValue, layer, slot, head);
-          rowsHere = randomRows(tokens);
-          elements.keep(rowsHere);
+          std::vector<uint16_t> drawn = randomRows(tokens);
+          auto &kept = history(isValue, layer, slot, head);
+          kept.resize(drawn.size());
+          elements.keep(drawn, kept);
           std::span<const int32_t> pages = gpu.pager().pages(slot);
-          for (size_t p = 0; p * perPage < rowsHere.size(); ++p) {
+          for (size_t p = 0; p * perPage < drawn.size(); ++p) {
             // What is past the end of a history is NaN.
-            std::ranges::fill(page, uint16_t(0xffff));
-            std::copy_n(rowsHere.begin() + static_cast<int64_t>(p * perPage),
-                        std::min(perPage, rowsHere.size() - p * perPage),
-                        page.begin());
-            expectOk(
-                elements.import(gpu, {layer, isValue, head, pages[p]}, page));
+            size_t size = std::min(perPage, drawn.size() - p * perPage);
+            expectOk(gpu.importPage(
+                {layer, isValue, head, pages[p]},
+                elements.rowsOf(std::span(drawn).subspan(p * perPage, size))));
           }
         }
   }
@@ -311,14 +310,13 @@ public:
         for (size_t r = 0; r < rows.size(); ++r)
           for (int32_t t = 0; t < rows[r].count; ++t)
             for (int32_t head = 0; head < m.kvHeads; ++head) {
-              auto from =
-                  fresh.begin() +
-                  ((static_cast<int64_t>(r) * m.queries + t) * m.kvHeads +
-                   head) *
-                      m.headDim;
+              auto dim = static_cast<size_t>(m.headDim);
+              auto from = static_cast<size_t>(
+                  (static_cast<int64_t>(r) * m.queries + t) * m.kvHeads + head);
               auto &to = history(isValue, layer, rows[r].slot, head);
-              to.insert(to.end(), from, from + m.headDim);
-              elements.keep(std::span(to).last(static_cast<size_t>(m.headDim)));
+              to.resize(to.size() + dim);
+              elements.keep(std::span(fresh).subspan(from * dim, dim),
+                            std::span(to).last(dim));
             }
       }
     }
@@ -372,7 +370,7 @@ public:
     for (size_t t = 0; t < scores.size(); ++t) {
       double dot = 0;
       for (size_t d = 0; d < dim; ++d)
-        dot += element.value(q[d]) * element.value(k[t * dim + d]);
+        dot += element.value(q[d]) * double(k[t * dim + d]);
       scores[t] = dot / std::sqrt(double(m.headDim));
       most = std::max(most, scores[t]);
     }
@@ -382,7 +380,7 @@ public:
       double weight = std::exp(scores[t] - most);
       sum += weight;
       for (size_t d = 0; d < dim; ++d)
-        result[d] += weight * element.value(v[t * dim + d]);
+        result[d] += weight * double(v[t * dim + d]);
     }
     for (double &value : result)
       value /= sum;
@@ -395,8 +393,8 @@ public:
   gpu::Elements elements;
   std::mt19937 random;
   std::vector<PlanRow> rows;
-  std::vector<std::vector<uint16_t>> keys, values; ///< [layer][slot][head]
-  std::vector<std::vector<uint16_t>> queries;      ///< [layer]
+  std::vector<std::vector<float>> keys, values; ///< [layer][slot][head]
+  std::vector<std::vector<uint16_t>> queries;   ///< [layer]
 };
 
 } // namespace

@@ -114,7 +114,7 @@ TEST_F(Packages, ManifestFieldsAreChecked) {
   const Broken cases[] = {
       {"/format", "zip", "M: format: 'zip' is not one of kvrm-package"},
       {"/abi_version", 1,
-       "M: abi_version: 1 is not this runtime's 11; compile the model again"},
+       "M: abi_version: 1 is not this runtime's 12; compile the model again"},
       {"/abi_version", "1", "M: abi_version: is not an integer"},
       {"/producer", 1, "M: producer: is not a string"},
       {"/producer", std::string(2000, 'x'),
@@ -161,7 +161,7 @@ TEST_F(Packages, ManifestFieldsAreChecked) {
       {"/cache/pages_per_slot", 14,
        "M: cache.pages_per_slot: 14 are not the 13 that a slot can have"},
       {"/cache/element", "f32",
-       "M: cache.element: 'f32' is not one of f16, bf16, f8e4m3"},
+       "M: cache.element: 'f32' is not one of f16, bf16, f8e4m3, int8"},
       {"/cache/far_history", 1, "M: cache.far_history: is not an object"},
       {"/cache/far_history",
        {{"window", 16}},

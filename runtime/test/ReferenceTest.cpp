@@ -70,6 +70,79 @@ TEST(Reference, KnowsEveryByte) {
   EXPECT_EQ(elementOf(KVRM_F8E4M3, -HUGE_VAL), 0xfe);
 }
 
+TEST(Reference, KnowsEveryInteger) {
+  for (int code = -127; code <= 127; ++code) {
+    uint16_t bits = elementOf(KVRM_INT8, code);
+    EXPECT_LT(bits, 256);
+    EXPECT_EQ(elementValue(KVRM_INT8, bits), code);
+  }
+  EXPECT_EQ(elementOf(KVRM_INT8, 2.5), 2);
+  EXPECT_EQ(elementOf(KVRM_INT8, -3.5), 0xfc);
+  EXPECT_EQ(elementOf(KVRM_INT8, 1e9), 127);
+}
+
+static std::vector<uint8_t> encoded(kvrm_element element,
+                                    const std::vector<float> &row) {
+  std::vector<uint8_t> bytes(static_cast<size_t>(
+      kvrm_token_bytes(static_cast<int64_t>(row.size()), element)));
+  encodeRow(element, row, bytes);
+  return bytes;
+}
+
+static std::vector<float>
+decoded(kvrm_element element, const std::vector<uint8_t> &bytes, size_t count) {
+  std::vector<float> row(count);
+  decodeRow(element, bytes, row);
+  return row;
+}
+
+TEST(Reference, RowsAreTheirElements) {
+  const std::vector<float> row = {0.1f, -3, 0, 65, 1e-9f, 0.25f};
+  for (kvrm_element element : {KVRM_F16, KVRM_BF16, KVRM_F8E4M3}) {
+    std::vector<float> back =
+        decoded(element, encoded(element, row), row.size());
+    for (size_t i = 0; i < row.size(); ++i)
+      EXPECT_EQ(double(back[i]),
+                elementValue(element, elementOf(element, double(row[i]))));
+  }
+}
+
+TEST(Reference, RowsOfIntegersShareAScale) {
+  // 127 * 2^-3 is exact; half way between two codes the even one is taken.
+  using Bytes = std::vector<uint8_t>;
+  EXPECT_EQ(encoded(KVRM_INT8, {15.875f, -15.875f, 0.1875f, 0.3125f, 0}),
+            (Bytes{127, 0x81, 2, 2, 0, 0x00, 0x3e}));
+  // The next bf16 up from 1 / 127 is 0x3c02: 1 is 126 of it.
+  EXPECT_EQ(encoded(KVRM_INT8, {1, -0.5f, 0}),
+            (Bytes{126, 0xc1, 0, 0x02, 0x3c}));
+  EXPECT_EQ(encoded(KVRM_INT8, {0, -0.0f}), (Bytes{0, 0, 0, 0}));
+  // What is no number shows in the whole row; what is next to nothing is 0.
+  EXPECT_EQ(encoded(KVRM_INT8, {1, HUGE_VALF}), (Bytes{0, 0, 0x80, 0x7f}));
+  EXPECT_EQ(encoded(KVRM_INT8, {1, NAN, HUGE_VALF}),
+            (Bytes{0, 0, 0, 0xc0, 0x7f}));
+  for (float value : decoded(KVRM_INT8, encoded(KVRM_INT8, {1, HUGE_VALF}), 2))
+    EXPECT_TRUE(std::isnan(value));
+  constexpr float least = 127 * 0x1p-126f;
+  EXPECT_EQ(encoded(KVRM_INT8, {least, -least}),
+            (Bytes{127, 0x81, 0x80, 0x00}));
+  EXPECT_EQ(encoded(KVRM_INT8, {std::nextafter(least, 0.0f)}),
+            (Bytes{0, 0, 0}));
+  std::mt19937 random(2);
+  for (int round = 0; round < 10000; ++round) {
+    std::vector<float> row(64);
+    double size = std::ldexp(1, static_cast<int>(random() % 200) - 100);
+    for (float &value : row)
+      value = static_cast<float>(size * (double(random()) / 0x80000000u - 1));
+    std::vector<uint8_t> bytes = encoded(KVRM_INT8, row);
+    std::vector<float> back = decoded(KVRM_INT8, bytes, row.size());
+    double scale = elementValue(
+        KVRM_BF16, static_cast<uint16_t>(bytes[64] | bytes[65] << 8));
+    for (size_t i = 0; i < row.size(); ++i)
+      EXPECT_LE(std::abs(double(back[i]) - double(row[i])),
+                scale * (0.5 + 1e-5));
+  }
+}
+
 TEST(Reference, IsTheDefinition) {
   std::mt19937 random(1);
   for (kvrm_element element : {KVRM_F16, KVRM_BF16})
@@ -86,11 +159,19 @@ TEST(Reference, IsTheDefinition) {
       std::vector<uint16_t> q = fill(3, 20);
       // Denormal numbers count too.
       q[0] = k[0] = v[0] = 0x0003;
+      auto numbersOf = [&](const std::vector<uint16_t> &elements) {
+        std::vector<float> numbers;
+        for (uint16_t bits : elements)
+          numbers.push_back(static_cast<float>(elementValue(element, bits)));
+        return numbers;
+      };
+      std::vector<float> keys = numbersOf(k), values = numbersOf(v);
       std::vector<const uint16_t *> queries = {&q[0], &q[dim], &q[2 * dim]};
       std::vector<int32_t> visible = {1, 77, 30};
       std::vector<double> out(3 * dim);
       attendReference(
-          {element, static_cast<int32_t>(dim), k, v, queries, visible}, out);
+          {element, static_cast<int32_t>(dim), keys, values, queries, visible},
+          out);
       for (size_t i = 0; i < 3; ++i) {
         std::vector<double> want(dim);
         double total = 0;

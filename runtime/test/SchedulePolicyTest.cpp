@@ -71,6 +71,8 @@ TEST(SchedulePolicy, ATokenHasTheBytesOfItsElements) {
   EXPECT_EQ(shape.tokenBytes(), 512);
   shape.element = KVRM_F8E4M3;
   EXPECT_EQ(shape.tokenBytes(), 256);
+  shape.element = KVRM_INT8;
+  EXPECT_EQ(shape.tokenBytes(), 260);
 }
 
 TEST(SchedulePolicy, PredictsWhatTheModelSays) {

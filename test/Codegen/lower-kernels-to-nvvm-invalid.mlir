@@ -130,6 +130,16 @@ kvrm.kernel @append heads 4 io f32 tile <q = 1, kv = 64> transport <native>
 
 // -----
 
+// expected-error@+1 {{'kvrm.kernel' op has io 'f32' over a pool of 'i8'; this target takes activations of f16 or bf16}}
+kvrm.kernel @append heads 4 io f32 tile <q = 1, kv = 64> transport <native>
+    on !kvrm.session<slots = 2, pages = 4, pool = <layers = 2, kv_heads = 2, head_dim = 128, page = 16, element = i8, layout = swizzled>>
+    at !kvrm.descriptor<rows = 2, queries = 1, pages = 4> {
+  kvrm.append_rows
+  kvrm.return
+}
+
+// -----
+
 // expected-error@+1 {{'kvrm.kernel' op has 24 query rows a tile; this target takes up to 16 at head_dim 128, or a multiple of that up to 128}}
 kvrm.kernel @attend heads 4 io f16 tile <q = 12, kv = 64> transport <native> 
     on !kvrm.session<slots = 2, pages = 13, pool = <layers = 2, kv_heads = 2, head_dim = 128, page = 16, element = f16, layout = swizzled>>

@@ -2,11 +2,13 @@
 # Part of kvrm, under the Apache License v2.0 with LLVM Exceptions.
 # See LICENSE for licence information.
 # SPDX-License-Identifier: Apache-2.0 WITH LLVM-exception
-"""Calls the kernels of packages with a cache of f8e4m3 on every value that decides.
+"""Calls the kernels of packages with a cache of bytes on every value that decides.
 
-What append makes of all values of f16, of what lies between neighbours of e4m3,
-and of what is over its largest, and what attention reads of all 256 codes, is
-compared with a reference of the format's definition, bit by bit.
+What append makes of all values of f16, of what lies between neighbours of e4m3
+and is over its largest, and of rows of all sizes, what is between two codes of
+int8 and what is no number; and what attention reads of all 256 codes of e4m3, and
+of those of int8 with all scales: that is compared with a reference of the formats'
+definitions, bit by bit.
 
     cache_elements.py --work /tmp/elements
 """
@@ -14,7 +16,7 @@ compared with a reference of the format's definition, bit by bit.
 import compiled_step
 import harness
 import numpy as np
-from elements import decode_f8, encode_f8
+from elements import decode_f8, decode_int8, encode_f8, encode_int8, scales_of, widen_scales
 
 PAGE, HEAD_DIM, HEADS, CAPACITY = 16, 64, 2, 2048
 
@@ -37,14 +39,20 @@ class OneStep(compiled_step.PagedStep):
         super().attend(session, batch, layer, kernel, q, self.out.ctypes.data)
 
     def appended(self, keys, values):
-        """The codes of K and of V that these, [head][column], become."""
+        """The codes of K and of V that these, [head][column], become, and their
+        scales, if they have some."""
         self.new[0], self.new[1] = keys, values
         self.describe([0], [0])
         self.written[:] = 1
         at = self.tokens_at
         self.run(descriptors=self.descriptor, tokens=self.descriptor[at : at + 4])
         page = self.pool[0, :, :, self.tables[0, 0]]
-        return page[0, :, :: PAGE], page[1, :, :HEAD_DIM]
+        end = self.scales_at
+        codes = page[0, :, :end:PAGE], page[1, :, :HEAD_DIM]
+        if self.scales is None:
+            return codes
+        scales = np.ascontiguousarray(page[:, :, end : end + 2]).view(np.uint16)
+        return list(zip(codes, scales[..., 0]))
 
 
 def values_that_decide():
@@ -88,24 +96,74 @@ def check_reads(report, step, label):
     report.check(wrong == 0, f"{label}: attention reads {wrong} codes otherwise")
 
 
+def rows_that_decide(rng):
+    """Rows of int8, [...][head][column]: of all sizes, with what lies half way
+    between two codes and beside it, with what is no number, and zeros."""
+    shape = (400, HEADS, HEAD_DIM)
+    sizes = np.ldexp(1 + rng.random((*shape[:2], 1)), rng.integers(-149, 128, (*shape[:2], 1)))
+    spread = (rng.standard_normal(shape) * sizes / 4).astype(np.float32)
+    halves = rng.integers(-254, 255, shape) / 2
+    halves[..., 0] = rng.choice([-127, 127], shape[:2])
+    scales = widen_scales(rng.integers(0x0080, 0x7B00, shape[:2]))[..., None]
+    ties = (halves * scales).astype(np.float32)
+    beside = np.nextafter(ties, rng.choice([-np.inf, np.inf], shape).astype(np.float32))
+    odd = spread.copy()
+    for values in odd.reshape(-1, HEAD_DIM):
+        values[rng.integers(HEAD_DIM)] = rng.choice([np.nan, np.inf, -np.inf])
+    least = np.float32([127 * 2.0**-126, np.nextafter(np.float32(127 * 2.0**-126), 0)])
+    tiny = np.zeros((2, HEADS, HEAD_DIM), np.float32)
+    tiny[..., 3] = least[:, None]
+    halves = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
+    every = np.where(np.isfinite(halves), halves, 0)
+    # Of like size in a row, and of all sizes.
+    mixed = rng.permutation(every)
+    return np.concatenate(
+        [part.reshape(-1, HEADS, HEAD_DIM) for part in (spread, ties, beside, odd, tiny, tiny * 0, every, mixed)]
+    )
+
+
+def check_scaled(report, step, label):
+    """Append and attention over a cache of int8."""
+    rng = np.random.default_rng(3)
+    wrong_codes = wrong_scales = wrong_reads = 0
+    for values in rows_that_decide(rng):
+        codes, scales = encode_int8(values), scales_of(values)
+        for got_codes, got_scales in step.appended(values, values):
+            wrong_codes += np.count_nonzero(got_codes != codes)
+            wrong_scales += np.count_nonzero(got_scales != scales)
+        # Of one token whose key is 0 attention returns the value itself.
+        step.appended(0, values)
+        want = decode_int8(codes, scales).astype(np.float32)
+        same = (step.out == want) | (np.isnan(step.out) & np.isnan(want))
+        wrong_reads += np.count_nonzero(~same)
+    report.check(wrong_codes == 0, f"{label}: append makes {wrong_codes} other codes")
+    report.check(wrong_scales == 0, f"{label}: append makes {wrong_scales} other scales")
+    report.check(wrong_reads == 0, f"{label}: attention reads {wrong_reads} otherwise")
+
+
 def main():
     args = harness.parser(__doc__.split("\n", maxsplit=1)[0]).parse_args()
     tools = harness.Tools(args)
     report = harness.Report()
     for arch in ("native", "x86-64-v3"):
-        package = tools.compile(
-            ["synth", "--layers=1", "--hidden=64", "--heads=2", "--ffn=32", "--vocab=16"],
-            "f8-" + arch,
-            "--slots=1",
-            f"--capacity={CAPACITY}",
-            "--cache-type=f8e4m3",
-            f"--arch={arch}",
-        )
-        step = OneStep(package)
-        check_appends(report, step, arch)
-        check_reads(report, step, arch)
-        if not args.keep:
-            harness.remove(package)
+        for element in ("f8e4m3", "int8"):
+            label = f"{element}-{arch}"
+            package = tools.compile(
+                ["synth", "--layers=1", "--hidden=64", "--heads=2", "--ffn=32", "--vocab=16"],
+                label,
+                "--slots=1",
+                f"--capacity={CAPACITY}",
+                f"--cache-type={element}",
+                f"--arch={arch}",
+            )
+            step = OneStep(package)
+            if element == "int8":
+                check_scaled(report, step, label)
+            else:
+                check_appends(report, step, label)
+                check_reads(report, step, label)
+            if not args.keep:
+                harness.remove(package)
     report.finish()
 
 

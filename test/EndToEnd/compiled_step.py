@@ -10,11 +10,16 @@ import os
 
 import harness
 import numpy as np
-from elements import codes_of
+from elements import codes_of, scales_of
 
 POINTER, I32, I64 = ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64
-# No number in any element: what is read of it shows.
-POISON = {1: 0x7F, 2: 0x7FC0}
+# No number in any element, nor in a scale of int8: what is read of it shows.
+POISON = {"f16": 0x7FC0, "bf16": 0x7FC0, "f8e4m3": 0x7F, "int8": 0xFF}
+
+
+def scale_bytes_of(values):
+    """Scales of int8 of rows of values, as bytes, [...][2]."""
+    return scales_of(values)[..., None].view(np.uint8)
 
 
 class StepArguments(ctypes.Structure):
@@ -140,6 +145,8 @@ class StaticStep(CompiledStep):
         self.caches = []
         for cache in history:
             bits = codes_of(cache, self.element)
+            if self.element == "int8":
+                bits = np.concatenate([bits, scale_bytes_of(cache)], -1)
             self.caches.append(aligned(bits.size, bits.dtype))
             self.caches[-1][:] = bits.ravel()
 
@@ -168,10 +175,15 @@ class PagedStep(CompiledStep):
         pages = self.rows * self.per_row + 3
         self.tables = rng.permutation(pages)[: self.rows * self.per_row]
         self.tables = self.tables.astype(np.int32).reshape(self.rows, self.per_row)
-        shape = (self.layers, 2, self.heads, pages, self.page * self.columns)
+        self.scales = None  # those of a page lie behind its elements
+        self.scales_at = items = self.page * self.columns
+        if self.element == "int8":
+            self.scales = scale_bytes_of(history)
+            items = -(-(items + 2 * self.page) // 16) * 16
+        shape = (self.layers, 2, self.heads, pages, items)
         kind = self.history.dtype
         self.pool = aligned(int(np.prod(shape)), kind).reshape(shape)
-        self.pool[:] = POISON[kind.itemsize]
+        self.pool[:] = POISON[self.element]
         self.written = np.zeros(self.rows, np.int64)
         self.scratch = aligned(self.entry["scratch_bytes"])
         self.lay_out()
@@ -195,9 +207,14 @@ class PagedStep(CompiledStep):
                 slot = token % self.page
                 new = self.history[:, :, row, :, token]
                 # K is [column][token], V [token][column].
-                self.pool[:, 0, :, page, slot :: self.page] = new[0]
+                self.pool[:, 0, :, page, slot : self.scales_at : self.page] = new[0]
                 first = slot * self.columns
                 self.pool[:, 1, :, page, first : first + self.columns] = new[1]
+                if self.scales is None:
+                    continue
+                first = self.scales_at + 2 * slot
+                for side, scales in enumerate(self.scales[:, :, row, :, token]):
+                    self.pool[:, side, :, page, first : first + 2] = scales
             self.written[row] = position + 1
 
     def describe(self, tokens, positions):

@@ -18,7 +18,7 @@ from llama import Llama, round_to, write_safetensors
 GRAPH = os.path.join(os.path.dirname(__file__), "Inputs", "step.mlir")
 CAPACITY, VOCABULARY = 32, 48
 # Sums are f32, and a last bit may decide how a key is rounded.
-TOLERANCE = {"f16": 1e-3, "bf16": 8e-3, "f8e4m3": 2e-2}
+TOLERANCE = {"f16": 1e-3, "bf16": 8e-3, "f8e4m3": 2e-2, "int8": 8e-3}
 
 
 def random_tensors(rng):
@@ -132,6 +132,7 @@ def main():
         ("paged", "f16", "f16", ["--prefill-chunk=8"]),
         ("more-slots", "bf16", "f32", ["--slots=5", "--cache-type=bf16", "--weight-type=f32"]),
         ("bytes", "f8e4m3", "f32", ["--slots=2", "--cache-type=f8e4m3", "--weight-type=f32"]),
+        ("scaled", "int8", "f32", ["--slots=2", "--cache-type=int8", "--weight-type=f32"]),
         ("one-slot", "f16", "bf16", ["--slots=1", "--weight-type=bf16", "--prefill-chunk=1"]),
         ("static", "f16", "f16", ["--static", "--prefill-chunk=5"]),
         ("mixed", "f16", "f16", ["--mixed", "--slots=3", "--prefill-chunk=6"]),

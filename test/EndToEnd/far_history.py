@@ -20,7 +20,7 @@ from synthetic_shapes import Reference, Shape, error
 
 # A mean is rounded to 16 or 8 bits, and a last bit of f32 can decide which way.
 # One sink more or less moves logits by some 1e-2 of the largest.
-TOLERANCE = {"f16": 3e-4, "bf16": 2e-3, "f8e4m3": 5e-3}
+TOLERANCE = {"f16": 3e-4, "bf16": 2e-3, "f8e4m3": 5e-3, "int8": 2e-3}
 
 @dataclasses.dataclass
 class FarShape(Shape):
@@ -51,6 +51,8 @@ SHAPES = [
     FarShape(arch="x86-64-v3", window=48, summaries=32, group=8, kv_heads=1),
     FarShape(cache="f8e4m3", group=3, schedule="split", mixes=True),
     FarShape(cache="f8e4m3", page=32, window=64, summaries=32, head_dim=128, chunk=7),
+    FarShape(cache="int8", group=3, schedule="split", mixes=True),
+    FarShape(cache="int8", page=32, window=64, summaries=32, head_dim=128, chunk=7),
 ]
 
 
@@ -214,9 +216,9 @@ def judge(tools, report, shape, keep):
             f"{off:.3g} of the largest logit",
         )
     tokens = -(-(shape.window + shape.summaries + shape.chunk) // shape.page)
-    element_bytes = 1 if shape.cache == "f8e4m3" else 2
-    bound = tokens * shape.page * shape.layers * shape.kv_heads * shape.head_dim
-    bound *= 2 * element_bytes
+    row_bytes = shape.head_dim * {"f8e4m3": 1, "int8": 1}.get(shape.cache, 2)
+    row_bytes += 2 * (shape.cache == "int8")
+    bound = tokens * shape.page * shape.layers * shape.kv_heads * 2 * row_bytes
     report.check(
         scored["kv"]["peak_live_bytes"] <= bound * shape.slots,
         f"{label}: {scored['kv']['peak_live_bytes']} bytes of KV at once, more "

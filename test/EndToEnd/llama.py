@@ -16,14 +16,14 @@ from elements import rounded
 
 
 def round_to(values, kind):
-    """Rounds to f16, bf16 or f8e4m3, to nearest even; returns float64."""
+    """Rounds to f16, bf16, f8e4m3 or int8, to nearest even; returns float64."""
     if kind == "f16":
         return values.astype(np.float16).astype(np.float64)
     if kind == "bf16":
         bits = values.astype(np.float32).view(np.uint32)
         bits = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
         return (bits & np.uint32(0xFFFF0000)).view(np.float32).astype(np.float64)
-    if kind == "f8e4m3":
+    if kind in ("f8e4m3", "int8"):
         return rounded(values, kind)
     return np.asarray(values, np.float64)
 

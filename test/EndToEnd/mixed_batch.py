@@ -35,6 +35,7 @@ def configurations(quick):
         for page in (16, 64) if quick else (16, 32, 64):
             yield transport, page, page != 16, "f16"
     yield "native", 32, True, "f8e4m3"
+    yield "staged", 32, True, "int8"
 
 
 def cut(tokens, longest):
@@ -82,7 +83,7 @@ def main():
         prompts = cut(tokens, longest)
     counts = [count for _, count in REQUESTS]
 
-    alone = {"f16": [], "f8e4m3": []}
+    alone = {"f16": [], "f8e4m3": [], "int8": []}
     for transport, page, mixes, element in configurations(args.quick):
         name = f"{transport} {page} {element}"
         package = tools.compile(

@@ -24,6 +24,7 @@ DECODERS = {
     "workqueue": ["--schedule=workqueue", "--heads=8", "--kv-heads=2", "--slots=5"],
     "split": ["--schedule=split", "--splits=3", "--heads=3", "--kv-heads=3", "--slots=3"],
     "f8e4m3": ["--cache-type=f8e4m3", "--heads=4", "--kv-heads=1", "--slots=4"],
+    "int8": ["--cache-type=int8", "--heads=6", "--kv-heads=2", "--slots=3"],
     "bf16": ["--cache-type=bf16", "--weight-type=bf16", "--slots=8"],
 }
 

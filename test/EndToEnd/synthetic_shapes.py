@@ -22,8 +22,8 @@ from elements import rounded
 
 # The arithmetic of packages is f32; what is rounded to 16 or 8 bits is rounded
 # in the reference too, but a last bit of f32 can decide which way.
-TOLERANCE = {"f16": 3e-4, "bf16": 2e-3, "f8e4m3": 5e-3}
-PAGED_TO_STATIC = {"f16": 3e-4, "bf16": 2e-3, "f8e4m3": 5e-3}
+TOLERANCE = {"f16": 3e-4, "bf16": 2e-3, "f8e4m3": 5e-3, "int8": 2e-3}
+PAGED_TO_STATIC = TOLERANCE
 
 
 @dataclasses.dataclass
@@ -116,6 +116,11 @@ SHAPES = [
     Shape(cache="f8e4m3", head_dim=128, group=4, page=64, schedule="rows", kv_heads=1),
     Shape(arch="x86-64-v3", cache="f8e4m3", head_dim=80, group=8, kv_heads=1, transport="staged"),
     Shape(arch="x86-64-v3", cache="f8e4m3", head_dim=256, page=32, schedule="split", mixes=True),
+    Shape(cache="int8", group=3, mixes=True),
+    Shape(cache="int8", head_dim=96, page=32, schedule="split", transport="staged", chunk=7),
+    Shape(cache="int8", head_dim=128, group=4, page=64, schedule="rows", kv_heads=1),
+    Shape(arch="x86-64-v3", cache="int8", head_dim=80, page=8, tile=8, group=8, kv_heads=1),
+    Shape(arch="x86-64-v3", cache="int8", head_dim=256, page=32, transport="staged", mixes=True),
 ]
 
 
@@ -126,7 +131,7 @@ def all_shapes():
     for arch in ("native", "x86-64-v3"):
         for head_dim in (64, 128):
             for group in (1, 3, 4, 8):
-                for cache in ("f16", "bf16", "f8e4m3"):
+                for cache in ("f16", "bf16", "f8e4m3", "int8"):
                     for page in (16, 32, 64):
                         turn += 1
                         yield Shape(

@@ -24,6 +24,7 @@ CASES = [
     (Shape(kv_heads=3, group=3, hidden=65, ffn=33, vocab=97, page=32), (3,)),
     (Shape(kv_heads=4, group=3, ffn=201, vocab=331, cache="bf16", chunk=33), (2, 4)),
     (Shape(kv_heads=4, group=2, cache="f8e4m3", page=32), (2,)),
+    (Shape(kv_heads=4, group=2, cache="int8", page=32), (2,)),
     (Shape(kv_heads=2, head_dim=128, transport="staged", schedule="split"), (2,)),
 ]
 

@@ -17,8 +17,8 @@ import numpy as np
 
 
 def round_to(values, kind):
-    """Rounds an array to f16, bf16, f8e4m3 or f32 (to nearest even, f8e4m3 cut
-    off at 448); returns float64."""
+    """Rounds an array to f16, bf16, f8e4m3, int8 or f32 (to nearest even, f8e4m3
+    cut off at 448, int8 with a scale for each row); returns float64."""
     if kind == "f64":
         return np.asarray(values, np.float64)
     # Rounding twice, by way of float32, could differ from rounding once, but
@@ -35,7 +35,18 @@ def round_to(values, kind):
         # Three bits behind the first, or steps of 2^-9 below 2^-6.
         step = np.ldexp(1.0, np.maximum(np.frexp(size)[1] - 1, -6) - 3)
         return np.copysign(np.rint(size / step) * step, single)
+    elif kind == "int8":
+        scales = int8_scales(single)
+        codes = np.divide(single, scales, out=np.zeros_like(single), where=scales > 0)
+        return np.rint(codes).astype(np.float64) * scales
     return single.astype(np.float64)
+
+
+def int8_scales(rows):
+    """The largest magnitude of each row over 127, rounded up to bf16."""
+    scales = np.abs(rows).max(-1, keepdims=True) / np.float32(127)
+    bits = (scales.view(np.uint32) + np.uint32(0xFFFF)) & np.uint32(0xFFFF0000)
+    return bits.view(np.float32)
 
 
 def fail(message):

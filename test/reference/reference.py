@@ -162,7 +162,7 @@ def main():
         help="type that matrices are rounded to",
     )
     parser.add_argument(
-        "--kv", choices=["f64", "f16", "bf16", "f8e4m3"], default="f64",
+        "--kv", choices=["f64", "f16", "bf16", "f8e4m3", "int8"], default="f64",
         help="type that the KV cache is rounded to",
     )
     parser.add_argument(

@@ -373,7 +373,7 @@ TEST(Package, ManifestAndChecksums) {
   ASSERT_TRUE(bool(parsed)) << llvm::toString(parsed.takeError());
   const llvm::json::Object &manifest = *parsed->getAsObject();
   EXPECT_EQ(*manifest.getString("format"), "kvrm-package");
-  EXPECT_EQ(*manifest.getInteger("abi_version"), 11);
+  EXPECT_EQ(*manifest.getInteger("abi_version"), 12);
   EXPECT_EQ(*manifest.getObject("model")->getInteger("layers"), 3);
   EXPECT_EQ(*manifest.getObject("cache")->getInteger("page_tokens"), 16);
   EXPECT_EQ(*(*manifest.getArray("entries"))[0].getAsObject()->getInteger(

@@ -46,20 +46,36 @@ AttentionLab::create(std::shared_ptr<const Package> package) {
   Expected<std::unique_ptr<ThreadPool>> workers = ThreadPool::create(0);
   KVRM_TRY(workers.status());
   lab->workers = workers.take();
-  const AttentionInfo &m = lab->info();
+  lab->fillPattern();
+  return lab;
+}
+
+/// Elements of numbers in -1..1, and scales that make such numbers of codes.
+void AttentionLab::fillPattern() {
+  const AttentionInfo &m = info();
+  bool isScaled = kvrm_scale_bytes(m.element) > 0;
   // All elements that can come, once each, so that none is rounded twice.
   std::vector<uint16_t> values(1 << 12);
   for (size_t i = 0; i < values.size(); ++i)
-    values[i] =
-        elementOf(m.element, (2 * static_cast<double>(i) + 1) / (1 << 12) - 1);
-  lab->pages.resize(static_cast<size_t>(patternPages * m.pageBytes()));
+    values[i] = elementOf(m.element,
+                          ((2 * static_cast<double>(i) + 1) / (1 << 12) - 1) *
+                              (isScaled ? 127 : 1));
+  pages.resize(static_cast<size_t>(patternPages * m.pageBytes()));
   std::mt19937_64 random(1);
   auto bytes = static_cast<size_t>(kvrm_element_bytes(m.element));
-  for (size_t at = 0; at < lab->pages.size(); at += bytes) {
-    uint16_t element = values[random() % values.size()];
-    std::memcpy(&lab->pages[at], &element, bytes); // of a byte, the low one
+  auto pageBytes = static_cast<size_t>(m.pageBytes());
+  auto scales = static_cast<size_t>(m.pageShape().pageLayout().scales);
+  for (size_t page = 0; page < pages.size(); page += pageBytes) {
+    for (size_t at = page; at < page + scales; at += bytes) {
+      uint16_t element = values[random() % values.size()];
+      std::memcpy(&pages[at], &element, bytes); // of a byte, the low one
+    }
+    for (size_t at = page + scales; at < page + pageBytes; at += 2) {
+      uint16_t scale =
+          elementOf(KVRM_BF16, (1 + double(random() % 64) / 64) / 254);
+      std::memcpy(&pages[at], &scale, sizeof(scale));
+    }
   }
-  return lab;
 }
 
 Expected<uint8_t *> AttentionLab::pinned(int64_t bytes) {

@@ -41,6 +41,7 @@ public:
 private:
   explicit AttentionLab(std::shared_ptr<const Package> package)
       : set(std::move(package)), shape(AttentionInfo::of(set->manifest())) {}
+  void fillPattern();
 
   std::shared_ptr<const Package> set;
   AttentionInfo shape;

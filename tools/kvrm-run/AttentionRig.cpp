@@ -147,7 +147,7 @@ Status AttentionRig::planFirstStep() {
 int64_t AttentionRig::bytes() const {
   const AttentionInfo &m = lab.info();
   int64_t tokens = std::reduce(current.begin(), current.end(), int64_t(0));
-  return tokens * m.kvHeads * m.headDim * 2 * kvrm_element_bytes(m.element);
+  return tokens * m.kvHeads * 2 * kvrm_token_bytes(m.headDim, m.element);
 }
 
 /// Gives every row its pages, those it will grow by included.

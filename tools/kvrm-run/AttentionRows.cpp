@@ -86,15 +86,16 @@ void RowBench::describePlan() {
       perGroup * static_cast<double>(bench.lab.info().pageBytes());
 }
 
-/// A warp asks for K and V of a strip page by page.
+/// A warp asks for K and V of a strip page by page, and for their scales.
 void RowBench::describePages() {
   const AttentionInfo &m = bench.lab.info();
   int32_t copied = std::min(kvrm_strip_tokens(kvrm_head_shape_of(m.headDim),
                                               kvrm_element_bytes(m.element)),
                             m.pageTokens);
+  int64_t parts = kvrm_scale_bytes(m.element) > 0 ? 4 : 2;
   int64_t copies = 0;
   for (int32_t length : one.lengths)
-    copies += int64_t(2) * m.kvHeads * ((length + copied - 1) / copied);
+    copies += parts * m.kvHeads * ((length + copied - 1) / copied);
   row["copies"] = copies;
 }
 

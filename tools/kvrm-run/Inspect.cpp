@@ -21,8 +21,8 @@ using namespace kvrm::run;
 using nlohmann::json;
 
 static int64_t kvBytesPerToken(const Manifest &m) {
-  return int64_t(m.layers) * m.kvHeads * m.headDim * 2 *
-         kvrm_element_bytes(m.element);
+  return int64_t(m.layers) * m.kvHeads * 2 *
+         kvrm_token_bytes(m.headDim, m.element);
 }
 
 /// Of all slots when they are full.

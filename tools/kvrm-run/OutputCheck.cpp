@@ -105,26 +105,27 @@ Expected<const uint8_t *> OutputCheck::readPages() {
   return *memory;
 }
 
-/// Brings pages, one behind the other, to [token][head_dim] elements of io,
-/// which hold all that elements of a cache do.
+/// Brings pages, one behind the other, to [token][head_dim] numbers.
 void OutputCheck::readPagesOf(const uint8_t *memory, size_t pages,
-                              std::vector<uint16_t> &rows) const {
+                              std::vector<float> &rows) const {
   const AttentionInfo &m = gpu.info();
-  size_t pageElements =
-      static_cast<size_t>(m.pageTokens) * static_cast<size_t>(m.headDim);
-  rows.resize(pages * pageElements);
-  std::vector<uint8_t> codes(m.element == KVRM_F8E4M3 ? pageElements : 0);
-  for (size_t page = 0; page < pages; ++page) {
-    std::span<uint16_t> to(&rows[page * pageElements], pageElements);
-    if (m.element == KVRM_F8E4M3) {
-      unpackPage(std::span(memory + page * pageElements, pageElements),
-                 m.headDim, codes);
-      widenCodes(codes, m.io, to);
-      continue;
-    }
-    const auto *from = reinterpret_cast<const uint16_t *>(memory);
-    unpackPage(std::span(from + page * pageElements, pageElements), m.headDim,
-               to);
+  auto dim = static_cast<size_t>(m.headDim);
+  auto tokens = static_cast<size_t>(m.pageTokens);
+  auto pageBytes = static_cast<size_t>(m.pageBytes());
+  auto elementBytes = static_cast<size_t>(kvrm_element_bytes(m.element)) * dim;
+  auto scaleBytes = static_cast<size_t>(kvrm_scale_bytes(m.element));
+  auto scales = static_cast<size_t>(m.pageShape().pageLayout().scales);
+  rows.resize(pages * tokens * dim);
+  std::vector<uint8_t> page(pageBytes), row(elementBytes + scaleBytes);
+  for (size_t token = 0; token < pages * tokens; ++token) {
+    size_t inPage = token % tokens;
+    if (inPage == 0)
+      unpackPage(m.pageShape(),
+                 {memory + token / tokens * pageBytes, pageBytes}, page);
+    std::memcpy(row.data(), &page[inPage * elementBytes], elementBytes);
+    std::memcpy(row.data() + elementBytes,
+                page.data() + scales + inPage * scaleBytes, scaleBytes);
+    decodeRow(m.element, row, {&rows[token * dim], dim});
   }
 }
 

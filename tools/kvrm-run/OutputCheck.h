@@ -47,14 +47,14 @@ private:
     std::vector<double> wanted; ///< [group heads][head_dim]
   };
   /// Scratch memory of a thread: K, then V, of a pair in order of tokens.
-  using Sides = std::array<std::vector<uint16_t>, 2>;
+  using Sides = std::array<std::vector<float>, 2>;
 
   void choosePairs(std::span<const int32_t> lengths);
   std::span<const int32_t> pagesOf(const Pair &pair) const;
   Expected<const uint8_t *> readPages();
   Status readSide(const Pair &pair, bool isValue, uint8_t *to) const;
   void readPagesOf(const uint8_t *memory, size_t pages,
-                   std::vector<uint16_t> &rows) const;
+                   std::vector<float> &rows) const;
   void compute(Pair &pair, const uint8_t *memory, Sides &sides) const;
 
   AttentionLab &lab;

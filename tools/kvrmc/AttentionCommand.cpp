@@ -45,10 +45,10 @@ KVRMC_ATTENTION_OPTION(int64_t, attentionStages, "stages", 0,
 KVRMC_ATTENTION_OPTION(int64_t, attentionBlocksPerSM, "blocks-per-sm", 1,
                        "Blocks that share a multiprocessor (1)");
 KVRMC_ATTENTION_OPTION(std::string, attentionElement, "cache-type", "f16",
-                       "Element of the pool: f16, bf16 or f8e4m3");
+                       "Element of the pool: f16, bf16, f8e4m3 or int8");
 KVRMC_ATTENTION_OPTION(std::string, attentionIo, "activations", "",
                        "Element of queries and output: f16 or bf16; that of "
-                       "the pool, and f16 with one of f8e4m3");
+                       "the pool, and f16 with one of bytes");
 KVRMC_ATTENTION_OPTION(std::string, attentionArch, "arch", "sm_90",
                        "sm_80 or sm_90 (sm_90)");
 KVRMC_ATTENTION_OPTION(bool, attentionStaged, "staged", false,
@@ -79,12 +79,12 @@ bool kvrmc::isAttentionCommand() { return static_cast<bool>(attentionCommand); }
 /// What goes in and out beside a pool of `cache`.
 static llvm::Expected<kvrm_element> ioElement(kvrm_element cache) {
   if (attentionIo.empty())
-    return cache == KVRM_F8E4M3 ? KVRM_F16 : cache;
+    return kvrm_element_is_code(cache) ? KVRM_F16 : cache;
   llvm::Expected<bool> isIoBF16 = isBF16("activations", attentionIo);
   if (!isIoBF16)
     return isIoBF16.takeError();
   kvrm_element io = *isIoBF16 ? KVRM_BF16 : KVRM_F16;
-  if (cache != KVRM_F8E4M3 && cache != io)
+  if (!kvrm_element_is_code(cache) && cache != io)
     return llvm::createStringError("--activations: '" + attentionIo +
                                    "' is not the --cache-type, '" +
                                    attentionElement + "'");

@@ -62,8 +62,10 @@ static OwningOpRef<ModuleOp> buildGraph(MLIRContext &context,
   auto key = tensor({slots, options.queries, options.kvHeads, options.headDim},
                     element);
   auto positions = tensor({slots}, b.getI32Type());
-  auto cache = tensor({1, slots, options.kvHeads, capacity, options.headDim},
-                      getCacheType(&context, options.cache));
+  Type cached = getCacheType(&context, options.cache);
+  auto cache = tensor({1, slots, options.kvHeads, capacity,
+                       getCacheRow(options.headDim, cached)},
+                      cached);
   auto func = func::FuncOp::create(
       b, "decode_step",
       b.getFunctionType({query, key, key, positions, cache, cache},

@@ -29,7 +29,7 @@ llvm::Expected<kvrm_element> kvrmc::cacheElement(llvm::StringRef value) {
         value == kvrm_element_name(element))
       return element;
   return llvm::createStringError("--cache-type: '" + value +
-                                 "' is none of f16, bf16 and f8e4m3");
+                                 "' is none of f16, bf16, f8e4m3 and int8");
 }
 
 llvm::Error kvrmc::checkTile(int64_t tokens) {

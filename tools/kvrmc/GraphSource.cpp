@@ -246,7 +246,7 @@ llvm::Error GraphImport::describe() {
   config.layers = cache.getDimSize(0);
   config.heads = query.getDimSize(2);
   config.kvHeads = cache.getDimSize(2);
-  config.headDim = cache.getDimSize(4);
+  config.headDim = query.getDimSize(3);
   config.hidden = findHidden(decode);
   if (config.hidden == 0)
     config.hidden = config.heads * config.headDim;

@@ -164,8 +164,9 @@ cl::opt<int64_t> kvTile("kv-tile", cl::desc("Cached tokens a tile (64)"),
                         cl::sub(cl::SubCommand::getTopLevel()),
                         cl::sub(synthCommand));
 cl::opt<std::string> cacheType("cache-type",
-                               cl::desc("Element of the KV pool: f16, bf16 or "
-                                        "f8e4m3, of a byte"),
+                               cl::desc("Element of the KV pool: f16, bf16, or "
+                                        "of a byte f8e4m3 or int8, which has a "
+                                        "scale for each token and KV head"),
                                cl::init("f16"), cl::cat(category()),
                                cl::sub(cl::SubCommand::getTopLevel()),
                                cl::sub(synthCommand));
@@ -193,9 +194,10 @@ cl::opt<kvrm::ActivationType>
                 cl::values(clEnumValN(kvrm::ActivationType::F32, "f32",
                                       "what CPUs take (default)"),
                            clEnumValN(kvrm::ActivationType::F16, "f16",
-                                      "with a cache of f16 or f8e4m3"),
+                                      "with a cache of f16, f8e4m3 or int8"),
                            clEnumValN(kvrm::ActivationType::BF16, "bf16",
-                                      "with a cache of bf16 or f8e4m3")),
+                                      "with a cache of bf16, f8e4m3 or "
+                                      "int8")),
                 cl::init(kvrm::ActivationType::F32), cl::cat(category()),
                 cl::sub(cl::SubCommand::getTopLevel()), cl::sub(synthCommand));
 RanksOption tensorParallel(category(), synthCommand);
@@ -312,12 +314,18 @@ llvm::Error checkMixed(int64_t slots) {
   return llvm::Error::success();
 }
 
+/// A GPU's activations are of the cache's element, unless that is a code.
+bool isCacheOfCodes() {
+  return cacheType == kvrm_element_name(KVRM_F8E4M3) ||
+         cacheType == kvrm_element_name(KVRM_INT8);
+}
+
 /// The element of matrices that are in no blocks. A GPU multiplies them with
 /// activations of the same.
 std::string matrixType() {
   if (weightType != "file" && !kvrm::codedFormat(weightType))
     return weightType;
-  bool isOfCache = isForGPU() && cacheType != "f8e4m3";
+  bool isOfCache = isForGPU() && !isCacheOfCodes();
   return isOfCache ? std::string(cacheType) : std::string("f16");
 }
 
@@ -344,7 +352,7 @@ llvm::Error checkGPUOptions() {
     return llvm::createStringError(
         "--quantized-activations: a GPU multiplies blocks with activations of "
         "16 bits, exact");
-  if (matrixType() != cacheType && cacheType != "f8e4m3")
+  if (matrixType() != cacheType && !isCacheOfCodes())
     return llvm::createStringError("--weight-type: '" + matrixType() +
                                    "' is not the --cache-type, '" + cacheType +
                                    "', of which a GPU's activations are");

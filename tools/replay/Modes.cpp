@@ -16,8 +16,8 @@ using namespace kvrm;
 using namespace kvrm::replay;
 
 static int64_t tokenBytes(const Manifest &m) {
-  return int64_t(m.layers) * m.kvHeads * m.headDim * 2 *
-         kvrm_element_bytes(m.element);
+  return int64_t(m.layers) * m.kvHeads * 2 *
+         kvrm_token_bytes(m.headDim, m.element);
 }
 
 const ModeSpec *ModeSet::find(const std::string &name) const {

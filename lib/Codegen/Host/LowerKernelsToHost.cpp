@@ -17,7 +17,8 @@
 // lanes: 2 * T * d / V widening loads (the tile's bytes, once) and 2 * R * T *
 // d / V fused multiply-adds. At R = 4 and f16 that is 4 FLOP a byte: the limit
 // is the memory. Of f8E4M3FN there are half the bytes, and seven instructions
-// to widen a vector in place of one.
+// to widen a vector in place of one; of i8 there are two. Scales of i8 are
+// multiplied with scores, and with weights once their sum is taken.
 //
 //===----------------------------------------------------------------------===//
 
@@ -50,6 +51,7 @@ using namespace mlir::kvrm;
 
 /// Bytes that one prefetch brings in.
 static constexpr int64_t kCacheLine = 64;
+static constexpr int64_t kScaleBytes = 2;
 
 namespace {
 
@@ -85,7 +87,8 @@ public:
              static_cast<int32_t>(kernel.getDescriptorType().getQueries()),
              static_cast<int32_t>(kernel.getDescriptorType().getPages()), 0, 0,
              0, 0, static_cast<int32_t>(summaries())})),
-        stageLayout(kvrm_stage_layout_of(tokens, headDim,
+        pageLayout(pool.getPageLayout()),
+        stageLayout(kvrm_stage_layout_of(tokens, page, headDim,
                                          *getCacheElement(pool.getElement()))),
         prefetches(kernel.getTransport() == Transport::Native) {}
 
@@ -160,6 +163,11 @@ private:
     Type stored = vectorOf(getStoredType(pool.getElement()));
     return widenElements(b, load(stored, pointer), pool.getElement());
   }
+  /// Scales of `lanes` tokens from number `inPage` of a page on, in f32.
+  Value loadScales(Value pageAddress, Value inPage) {
+    Value scales = load(vectorOf(b.getI16Type()), scaleAt(pageAddress, inPage));
+    return widenScales(b, scales);
+  }
   Value exp2(Value x);
   Value capped(Value x);
   /// A loop over [0, end) in steps of `step` that carries `values`.
@@ -207,6 +215,9 @@ private:
   }
   /// Keys, or values, of page `index` of tile `tile`.
   Value tilePage(bool values, Value tile, Value index);
+  Value scaleAt(Value pageAddress, Value inPage) {
+    return at(at(pageAddress, pageLayout.scales), mul(inPage, kScaleBytes));
+  }
   /// Bytes from a query tile's first row to query row `r`: its token and head.
   int64_t queryRowOffset(int64_t r) {
     int64_t group = kernel.getGroupSize();
@@ -250,9 +261,13 @@ private:
   void scoreVectors(Value tile, Value firstVector, int64_t count,
                     const TileLoop &tiles);
   void updateSoftmax();
+  void scaleWeights(Value tile, bool masked);
   void accumulate(Value tile, bool masked);
   void storeSoftmax();
   void lowerAppend(func::FuncOp func);
+  /// The scale of the row of a token and head that `pointer` names, an i16.
+  Value scaleOf(Value pointer);
+  Value narrowed(Value values, Value scale);
 
   KernelOp kernel;
   PoolType pool;
@@ -261,6 +276,7 @@ private:
   int64_t elementBytes; ///< of the pool
   ScratchLayout scratchLayout;
   kvrm_descriptor_layout descriptorLayout;
+  kvrm_page_layout pageLayout;
   kvrm_stage_layout stageLayout; ///< of a staged tile
 
   float scoreScale = 0; ///< of all scores: to base 2, or to the softcap
@@ -469,13 +485,18 @@ void KernelLowering::scoreVectors(Value tile, Value firstVector, int64_t count,
                                   const TileLoop &tiles) {
   bool masked = tiles.masked;
   int64_t perPage = page / lanes;
-  SmallVector<Value> keys;
+  Value scale = splat(scoreScale);
+  SmallVector<Value> keys, scales;
   for (int64_t i = 0; i < count; ++i) {
     Value vectorIndex = add(firstVector, i);
     Value pageIndex = divide(vectorIndex, perPage);
     Value inPage = sub(vectorIndex, mul(pageIndex, perPage));
-    keys.push_back(at(tilePage(/*values=*/false, tile, pageIndex),
-                      mul(inPage, lanes * elementBytes)));
+    Value pageAddress = tilePage(/*values=*/false, tile, pageIndex);
+    keys.push_back(at(pageAddress, mul(inPage, lanes * elementBytes)));
+    scales.push_back(scale);
+    if (pool.hasScales())
+      scales.back() = arith::MulFOp::create(
+          b, loadScales(pageAddress, mul(inPage, lanes)), scale);
   }
   // The values of the tile arrive while its keys are multiplied: page i of this
   // vector's pages, a little an iteration.
@@ -485,7 +506,7 @@ void KernelLowering::scoreVectors(Value tile, Value firstVector, int64_t count,
     for (int64_t i = 0; i < count; i += std::max<int64_t>(perPage, 1))
       ahead.push_back(tilePage(/*values=*/true, tile,
                                divide(add(firstVector, i), perPage)));
-  int64_t aheadBytes = pool.getPageBytes() / (headDim / unroll);
+  int64_t aheadBytes = pageLayout.scales / (headDim / unroll);
   SmallVector<Value> zeros(count * rows, splat(0.0f));
   SmallVector<Value> sums =
       loop(constant(headDim), unroll, zeros, [&](Value d, ValueRange carried) {
@@ -509,7 +530,6 @@ void KernelLowering::scoreVectors(Value tile, Value firstVector, int64_t count,
         return acc;
       });
 
-  Value scale = splat(scoreScale);
   Value scores = scratchAt(scratchLayout.scores);
   for (int64_t i = 0; i < count; ++i) {
     Value firstInTile = mul(add(firstVector, i), lanes);
@@ -523,7 +543,7 @@ void KernelLowering::scoreVectors(Value tile, Value firstVector, int64_t count,
     }
     Value biases = tiles.summaries ? biasesAt(tile, firstInTile) : Value();
     for (int64_t r = 0; r < rows; ++r) {
-      Value score = arith::MulFOp::create(b, sums[i * rows + r], scale);
+      Value score = arith::MulFOp::create(b, sums[i * rows + r], scales[i]);
       if (softcap > 0)
         score = capped(score);
       if (biases)
@@ -604,6 +624,25 @@ void KernelLowering::updateSoftmax() {
   }
 }
 
+/// What values' codes are multiplied with: weights, which have been added up,
+/// times the tokens' scales.
+void KernelLowering::scaleWeights(Value tile, bool masked) {
+  Value end = masked ? visibleInTile(tile) : constant(tokens);
+  Value weights = scratchAt(scratchLayout.scores);
+  // Weights of a vector's tokens past the last visible one are never read.
+  loop(end, lanes, [&](Value token) {
+    Value pageIndex = divide(token, page);
+    Value inPage = sub(token, mul(pageIndex, page));
+    Value scales =
+        loadScales(tilePage(/*values=*/true, tile, pageIndex), inPage);
+    for (int64_t r = 0; r < rows; ++r) {
+      Value address = at(at(weights, mul(token, 4)), r * tokens * 4);
+      Value weight = load(floatVector(), address);
+      store(arith::MulFOp::create(b, weight, scales), address);
+    }
+  });
+}
+
 /// acc = acc * rescale + weights . values, a few vectors of head_dim at a time
 /// over all tokens of the tile, so that accumulators stay in registers.
 void KernelLowering::accumulate(Value tile, bool masked) {
@@ -637,7 +676,7 @@ void KernelLowering::accumulate(Value tile, bool masked) {
       Value ahead;
       if (prefetches && !masked && first == 0)
         ahead = tilePage(/*values=*/false, nextTile, pageIndex);
-      int64_t aheadBytes = pool.getPageBytes() / (page / unroll);
+      int64_t aheadBytes = pageLayout.scales / (page / unroll);
       return loop(inPage, unroll, carried, [&](Value t, ValueRange inner) {
         SmallVector<Value> acc(inner);
         if (ahead)
@@ -720,6 +759,8 @@ void KernelLowering::lowerLoop(const TileLoop &tiles) {
   loadTile(tile);
   score(tile, tiles);
   updateSoftmax();
+  if (pool.hasScales())
+    scaleWeights(tile, tiles.masked);
   accumulate(tile, tiles.masked);
 }
 
@@ -742,6 +783,26 @@ void KernelLowering::lowerAttention(const TileProgram &program) {
 // Append
 //===----------------------------------------------------------------------===//
 
+Value KernelLowering::scaleOf(Value pointer) {
+  Value zero =
+      splat(arith::ConstantOp::create(b, b.getI32IntegerAttr(0)).getResult());
+  SmallVector<Value> largest =
+      loop(constant(headDim), lanes, zero, [&](Value d, ValueRange carried) {
+        Value values = load(floatVector(), at(pointer, mul(d, 4)));
+        Value magnitudes = magnitudesOf(b, values);
+        return SmallVector<Value>{
+            arith::MaxSIOp::create(b, carried[0], magnitudes)};
+      });
+  return scaleOfRow(b, vector::ReductionOp::create(
+                           b, vector::CombiningKind::MAXSI, largest[0]));
+}
+
+/// What the pool has of values; `scale` is that of their row, if it has some.
+Value KernelLowering::narrowed(Value values, Value scale) {
+  return scale ? narrowScaled(b, values, scale)
+               : narrowElements(b, values, pool.getElement());
+}
+
 /// For every row, new token and KV head: narrow a vector of head_dim at a time;
 /// values go out as they are, keys one element a token column.
 void KernelLowering::lowerAppend(func::FuncOp func) {
@@ -750,8 +811,14 @@ void KernelLowering::lowerAppend(func::FuncOp func) {
   Value keys = pointerField(offsetof(kvrm_kernel_args, k));
   Value values = pointerField(offsetof(kvrm_kernel_args, v));
   DescriptorType type = kernel.getDescriptorType();
-  auto narrowed = [&](Value pointer) {
-    return narrowElements(b, load(floatVector(), pointer), pool.getElement());
+  // The scale of a row, in f32, which is also written to the page.
+  auto writeScale = [&](Value source, Value pageAddress,
+                        Value inPage) -> Value {
+    if (!pool.hasScales())
+      return {};
+    Value scale = scaleOf(source);
+    store(scale, scaleAt(pageAddress, inPage));
+    return widenScales(b, scale);
   };
 
   loop(constant(type.getRows()), 1, [&](Value rowIndex) {
@@ -769,17 +836,22 @@ void KernelLowering::lowerAppend(func::FuncOp func) {
             mul(add(mul(token, pool.getKvHeads()), head), headDim * 4);
         Value destination =
             add(arith::MulIOp::create(b, head, headStride), offset);
-        Value keyColumn =
-            at(at(keyPool, destination), mul(inPage, elementBytes));
-        Value valueRow =
-            at(at(valuePool, destination), mul(inPage, headDim * elementBytes));
+        Value keyPage = at(keyPool, destination);
+        Value valuePage = at(valuePool, destination);
+        Value keyColumn = at(keyPage, mul(inPage, elementBytes));
+        Value valueRow = at(valuePage, mul(inPage, headDim * elementBytes));
+        Value keyScale = writeScale(at(keys, source), keyPage, inPage);
+        Value valueScale = writeScale(at(values, source), valuePage, inPage);
+        auto loadNew = [&](Value from, Value offset, Value scale) {
+          return narrowed(load(floatVector(), at(from, offset)), scale);
+        };
         loop(constant(headDim), lanes, [&](Value d) {
           Value sourceOffset = add(source, mul(d, 4));
-          Value key = narrowed(at(keys, sourceOffset));
+          Value key = loadNew(keys, sourceOffset, keyScale);
           for (int64_t i = 0; i < lanes; ++i)
             store(vector::ExtractOp::create(b, key, i),
                   at(keyColumn, mul(add(d, i), page * elementBytes)));
-          store(narrowed(at(values, sourceOffset)),
+          store(loadNew(values, sourceOffset, valueScale),
                 at(valueRow, mul(d, elementBytes)));
         });
       });

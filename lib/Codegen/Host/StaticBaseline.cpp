@@ -72,6 +72,8 @@ private:
         memref::LoadOp::create(b, buffer, ValueRange{row}));
   }
   Type cacheElement() { return getElementTypeOrSelf(keyCache.getType()); }
+  /// Elements of the cache's rows that are no values but their scale.
+  int64_t scaleElements() { return getCacheRow(0, cacheElement()); }
   /// What is stored, as the cache's memref has it.
   Value asCached(Value stored) {
     return arith::BitcastOp::create(
@@ -102,7 +104,13 @@ private:
     Value visible;   ///< one past the last token that these see
     Value hidden;    ///< tokens behind their window; null without one
   };
-  Value loadToken(const RowGroup &at, Value cache, Value position);
+  /// A token's key, or value, in f32: what is stored, and what that is then to
+  /// be multiplied with; null for nothing.
+  struct Token {
+    Value stored, scale;
+  };
+  Token loadToken(const RowGroup &at, Value cache, Value position);
+  void storeToken(Value token, Value cache, ArrayRef<Value> place);
   void scoreTokens(const RowGroup &at);
   void capScores(const RowGroup &at, Value r);
   Value maskedScores(const RowGroup &at, Value r, Value position);
@@ -143,21 +151,49 @@ void StaticAttention::appendTokens(Value row, Value kvHead, Value slot,
          {std::pair(key, keyCache), std::pair(value, valueCache)}) {
       Value token = vector::LoadOp::create(b, vectorType, source,
                                            ValueRange{row, t, kvHead, zero});
-      Value stored = narrowElements(b, token, cacheElement());
-      vector::StoreOp::create(b, asCached(stored), cache,
-                              ValueRange{slot, kvHead, position, zero});
+      storeToken(token, cache, {slot, kvHead, position});
     }
   });
 }
 
-Value StaticAttention::loadToken(const RowGroup &at, Value cache,
-                                 Value position) {
-  Value token = vector::LoadOp::create(
-      b, VectorType::get({headDim}, cacheElement()), cache,
-      ValueRange{at.slot, at.kvHead, position, at.zero});
-  auto stored = VectorType::get({headDim}, getStoredType(cacheElement()));
-  return widenElements(b, arith::BitcastOp::create(b, stored, token),
-                       cacheElement());
+void StaticAttention::storeToken(Value token, Value cache,
+                                 ArrayRef<Value> place) {
+  auto storeAt = [&](int64_t column, Value values) {
+    SmallVector<Value> indices(place);
+    indices.push_back(index(column));
+    vector::StoreOp::create(b, values, cache, indices);
+  };
+  if (scaleElements() == 0)
+    return storeAt(0, asCached(narrowElements(b, token, cacheElement())));
+  Value largest = vector::ReductionOp::create(b, vector::CombiningKind::MAXSI,
+                                              magnitudesOf(b, token));
+  Value scale = scaleOfRow(b, largest);
+  storeAt(0, narrowScaled(b, token, widenScales(b, scale)));
+  Value halves = vector::BroadcastOp::create(
+      b, VectorType::get({1}, scale.getType()), scale);
+  storeAt(headDim,
+          vector::BitCastOp::create(
+              b, VectorType::get({scaleElements()}, cacheElement()), halves));
+}
+
+StaticAttention::Token StaticAttention::loadToken(const RowGroup &at,
+                                                  Value cache, Value position) {
+  auto loadAt = [&](Value column, int64_t count) -> Value {
+    return vector::LoadOp::create(
+        b, VectorType::get({count}, cacheElement()), cache,
+        ValueRange{at.slot, at.kvHead, position, column});
+  };
+  auto storedType = VectorType::get({headDim}, getStoredType(cacheElement()));
+  Value stored =
+      arith::BitcastOp::create(b, storedType, loadAt(at.zero, headDim));
+  Token token = {widenElements(b, stored, cacheElement()), Value()};
+  if (scaleElements() > 0) {
+    Value halves =
+        vector::BitCastOp::create(b, VectorType::get({1}, b.getI16Type()),
+                                  loadAt(index(headDim), scaleElements()));
+    token.scale = widenScales(b, vector::ExtractOp::create(b, halves, 0));
+  }
+  return token;
 }
 
 void StaticAttention::scoreTokens(const RowGroup &at) {
@@ -171,12 +207,14 @@ void StaticAttention::scoreTokens(const RowGroup &at) {
         b, loaded, splat(op.getScale().convertToFloat(), headVector)));
   }
   forEach(at.zero, index(capacity), 1, [&](Value position) {
-    Value keyVector = loadToken(at, keyCache, position);
+    Token token = loadToken(at, keyCache, position);
     for (int64_t i = 0; i < at.count; ++i) {
-      Value product = arith::MulFOp::create(b, queriesOf[i], keyVector);
+      Value product = arith::MulFOp::create(b, queriesOf[i], token.stored);
       Value score =
           vector::ReductionOp::create(b, vector::CombiningKind::ADD, product,
                                       arith::FastMathFlags::reassoc);
+      if (token.scale)
+        score = arith::MulFOp::create(b, score, token.scale);
       memref::StoreOp::create(
           b, score, scores,
           ValueRange{at.row, at.kvHead, plus(at.firstRow, i), position});
@@ -257,14 +295,16 @@ void StaticAttention::sumValues(const RowGroup &at, ArrayRef<Value> sums) {
     OpBuilder::InsertionGuard guard(b);
     b.setInsertionPointToStart(valueLoop.getBody());
     Value position = valueLoop.getInductionVar();
-    Value valueVector = loadToken(at, valueCache, position);
+    Token token = loadToken(at, valueCache, position);
     SmallVector<Value> next;
     for (int64_t i = 0; i < at.count; ++i) {
       Value weight = memref::LoadOp::create(
           b, scores,
           ValueRange{at.row, at.kvHead, plus(at.firstRow, i), position});
+      if (token.scale)
+        weight = arith::MulFOp::create(b, weight, token.scale);
       next.push_back(vector::FMAOp::create(
-          b, vector::BroadcastOp::create(b, headVector, weight), valueVector,
+          b, vector::BroadcastOp::create(b, headVector, weight), token.stored,
           valueLoop.getRegionIterArg(i)));
     }
     scf::YieldOp::create(b, next);

@@ -294,6 +294,7 @@ void AttentionLowering::lowerProgram(const TileProgram &program) {
   attention.initSoftmax();
   for (const TileLoop &tiles : program.loops)
     lowerLoop(tiles);
+  attention.finish();
   storeSoftmax();
 }
 

@@ -11,6 +11,10 @@
 // a thread one of its columns, in all pages: no thread reads what another
 // writes, and the writes of the list take effect in their order.
 //
+// A scale is of all columns: threads find the largest together, and each writes
+// the scale itself, so that it reads what it wrote. They all wait between what
+// they read for an entry and what they write.
+//
 // A page of 16 tokens of 32 layers and 8 heads of 128 is 2 MiB, some 1 us to
 // read; a step of many rows collapses a few.
 //
@@ -28,7 +32,7 @@ namespace {
 class CollapseKernel {
 public:
   CollapseKernel(DeviceKernel &kernel, PoolType pool)
-      : b(kernel.b), pool(pool), strip(pool),
+      : kernel(kernel), b(kernel.b), pool(pool), strip(pool),
         list(kernel.parameter(offsetof(kvrm_device_args, delta))),
         head(b.at(
             kernel.parameter(offsetof(kvrm_device_args, k_pool)),
@@ -37,12 +41,19 @@ public:
         column(b.threadId()) {}
 
   void write();
+  /// Of shared memory: the largest magnitude of each warp.
+  static int64_t sharedBytes(PoolType pool) {
+    return pool.hasScales() ? pool.getHeadDim() / kWarpLanes * 4 : 0;
+  }
 
 private:
   /// The column's element of a token, both i32.
   Value elementAt(Value page, Value token);
+  Value scaleAt(Value page, Value token);
   Value load(Value page, Value token);
   void store(Value value, Value page, Value token);
+  void storeCode(Value code, Value scale, Value page, Value token);
+  Value largestOfBlock(Value magnitude);
   Value wordAt(Value offset) {
     return b.load(b.getI32Type(), b.at(list, offset), 4);
   }
@@ -53,6 +64,7 @@ private:
   void clear(Value page);
   void writeEntry(Value source, ArrayRef<Value> fields);
 
+  DeviceKernel &kernel;
   DeviceBuilder &b;
   PoolType pool;
   StripShape strip;
@@ -71,21 +83,62 @@ Value CollapseKernel::elementAt(Value page, Value token) {
   return b.at(head, b.add(offset, b.widen(inRow)));
 }
 
+Value CollapseKernel::scaleAt(Value page, Value token) {
+  Value offset = b.add(b.mul(b.widen(page), pool.getPageBytes()),
+                       b.mul(b.widen(token), strip.scaleBytes));
+  return b.at(head, b.add(offset, strip.pageLayout.scales));
+}
+
 Value CollapseKernel::load(Value page, Value token) {
   Value element =
       b.load(getStoredType(pool.getElement()), elementAt(page, token),
              static_cast<unsigned>(strip.elementBytes));
-  return widenElements(b, element, pool.getElement());
+  Value value = widenElements(b, element, pool.getElement());
+  if (!strip.hasScales())
+    return value;
+  Value scale = b.load(b.getI16Type(), scaleAt(page, token), kScaleBytes);
+  return b.fmul(value, widenScales(b, scale));
+}
+
+void CollapseKernel::storeCode(Value code, Value scale, Value page,
+                               Value token) {
+  b.store(scale, scaleAt(page, token), kScaleBytes);
+  b.store(code, elementAt(page, token), 1);
+}
+
+/// The largest i32 over the block, all of whose threads take part.
+Value CollapseKernel::largestOfBlock(Value magnitude) {
+  Value shared = kernel.sharedMemory();
+  Value warp = b.shiftRight(b.threadId(), 5);
+  Value ofWarp = b.maxOverWarp(magnitude);
+  b.storeShared(ofWarp, b.add(shared, b.shiftLeft(warp, 2)), 4);
+  b.syncBlock();
+  Value largest = ofWarp;
+  for (int64_t i = 0; i < pool.getHeadDim() / kWarpLanes; ++i)
+    largest =
+        b.max(largest, b.loadShared(b.getI32Type(), b.add(shared, 4 * i), 4));
+  b.syncBlock();
+  return largest;
 }
 
 void CollapseKernel::store(Value value, Value page, Value token) {
-  b.store(narrowElements(b, value, pool.getElement()), elementAt(page, token),
-          static_cast<unsigned>(strip.elementBytes));
+  if (!strip.hasScales())
+    return b.store(narrowElements(b, value, pool.getElement()),
+                   elementAt(page, token),
+                   static_cast<unsigned>(strip.elementBytes));
+  Value scale = scaleOfRow(b, largestOfBlock(magnitudesOf(b, value)));
+  storeCode(narrowScaled(b, value, widenScales(b, scale)), scale, page, token);
 }
 
 void CollapseKernel::clear(Value page) {
-  b.forLoop(b.i32(0), b.i32(strip.page), b.i32(1),
-            [&](Value token) { store(b.f32(0), page, token); });
+  b.forLoop(b.i32(0), b.i32(strip.page), b.i32(1), [&](Value token) {
+    if (!strip.hasScales())
+      return store(b.f32(0), page, token);
+    auto zero = [&](Type type) -> Value {
+      return arith::ConstantOp::create(b, b.getIntegerAttr(type, 0));
+    };
+    storeCode(zero(b.getI8Type()), zero(b.getI16Type()), page, token);
+  });
 }
 
 /// `fields` are the words of a kvrm_collapse_write.
@@ -140,7 +193,8 @@ void kvrm::writeCollapseKernel(Location loc, PoolType pool,
                                gpu::GPUModuleOp module,
                                const DeviceOptions &options) {
   DeviceKernel kernel(module, loc, deviceKernelName({}, DeviceRole::Collapse),
-                      DeviceRole::Collapse, pool.getHeadDim(), 0, options);
+                      DeviceRole::Collapse, pool.getHeadDim(),
+                      CollapseKernel::sharedBytes(pool), options);
   CollapseKernel(kernel, pool).write();
   kernel.finish();
 }

@@ -125,6 +125,14 @@ Value DeviceBuilder::pack(ValueRange elements) {
   return vector;
 }
 
+std::array<Value, 2> DeviceBuilder::widenPair(Value word, Type element) {
+  Value pair =
+      LLVM::BitcastOp::create(*this, VectorType::get({2}, element), word);
+  SmallVector<Value> values = unpack(pair);
+  Value low = arith::ExtFOp::create(*this, getF32Type(), values[0]);
+  return {low, arith::ExtFOp::create(*this, getF32Type(), values[1])};
+}
+
 Value DeviceBuilder::shuffle(Value value, Value lane) {
   return NVVM::ShflOp::create(*this, value.getType(), i32(kAllLanes), value,
                               lane, i32(kLastLane), NVVM::ShflKind::idx,
@@ -141,6 +149,11 @@ Value DeviceBuilder::sumOverWarp(Value value) {
   for (int64_t mask = kWarpLanes / 2; mask > 0; mask /= 2)
     value = fadd(value, shuffleXor(value, mask));
   return value;
+}
+
+Value DeviceBuilder::maxOverWarp(Value value) {
+  return NVVM::ReduxOp::create(*this, getI32Type(), value, NVVM::ReduxKind::MAX,
+                               i32(kAllLanes));
 }
 
 static Quad unpackStruct(DeviceBuilder &b, Value value) {

@@ -190,6 +190,15 @@ public:
     return ptx("fma.rn.bf16x2 $0, $1, $2, $3;", "=r,r,r,r",
                {lhs, rhs, minusZero}, getI32Type());
   }
+  /// Two f16, or bf16, less two others.
+  Value subtractPairs(Value lhs, Value rhs, Type element) {
+    if (element.isF16())
+      return ptx("sub.rn.f16x2 $0, $1, $2;", "=r,r,r", {lhs, rhs},
+                 getI32Type());
+    Value minusOne = i32(static_cast<int32_t>(0xbf80bf80u));
+    return ptx("fma.rn.bf16x2 $0, $1, $2, $3;", "=r,r,r,r",
+               {rhs, minusOne, lhs}, getI32Type());
+  }
   /// A word of four bytes, each said by four bits of `selector`, the lowest
   /// first: 0 to 3 are those of `word`, 4 to 7 those of `other`.
   Value permuteBytes(Value word, Value other, int64_t selector) {
@@ -260,6 +269,8 @@ public:
   Value shuffleXor(Value value, int64_t mask);
   /// The sum over the lanes of an f32, the same in all of them.
   Value sumOverWarp(Value value);
+  /// The largest over the lanes of an i32, the same in all of them.
+  Value maxOverWarp(Value value);
   void syncWarp() { NVVM::SyncWarpOp::create(*this, i32(-1)); }
   void syncBlock() { NVVM::Barrier0Op::create(*this); }
   /// Barrier `id`, 1 to 15, of the first `threads` threads of a block; barrier
@@ -276,6 +287,9 @@ public:
     return element.isF32() ? value
                            : arith::TruncFOp::create(*this, element, value);
   }
+  /// The two values of `element`, f16 or bf16, of a word in f32, the low half's
+  /// first.
+  std::array<Value, 2> widenPair(Value word, Type element);
   /// Two f32 rounded to `element`, the first in the low half.
   Value roundPair(Value low, Value high, Type element);
 

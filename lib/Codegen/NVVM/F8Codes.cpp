@@ -60,11 +60,6 @@ Value F8Codes::narrow(Value value) {
 }
 
 Value F8Codes::narrowPair(Value word) {
-  Value pair = LLVM::BitcastOp::create(b, VectorType::get({2}, io), word);
-  SmallVector<Value> values = b.unpack(pair);
-  auto wide = [&](Value value) -> Value {
-    return arith::ExtFOp::create(b, b.getF32Type(), value);
-  };
-  Value low = wide(values[0]);
-  return narrow(low, wide(values[1]));
+  auto [low, high] = b.widenPair(word, io);
+  return narrow(low, high);
 }

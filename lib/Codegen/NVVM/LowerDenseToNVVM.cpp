@@ -252,6 +252,8 @@ static std::optional<Append> findAppend(QKVProjectionOp op) {
       !isFrom(launch.getInputs()[1], op.getValue()) ||
       pool.getHeadDim() != op.getHeadDim() ||
       pool.getKvHeads() * pool.getHeadDim() != op.getKeyColumns() ||
+      // A scale is of a whole row, of which a thread has a pair.
+      pool.hasScales() ||
       (!isa<Float8E4M3FNType>(pool.getElement()) &&
        pool.getElement() != getElementTypeOrSelf(op.getKey())) ||
       launch.getDescriptor().getType().getRows() * queries != op.getRows())

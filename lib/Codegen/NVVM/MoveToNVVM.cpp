@@ -9,6 +9,8 @@
 #include "F8Codes.h"
 #include "WorkItems.h"
 
+#include "kvrm/Dialect/KVRM/Utils/StoredElements.h"
+
 #include <numeric>
 
 using namespace mlir;
@@ -56,8 +58,6 @@ void kvrm::writeCommitKernel(Location loc, gpu::GPUModuleOp module,
   kernel.finish();
 }
 
-/// Block (x, y) appends query token y of row x, a chunk of 16 bytes of K and of
-/// V a thread and turn.
 /// The 16 bytes of a pool that elements from `source` on become.
 static Value loadChunk(DeviceBuilder &b, F8Codes &codes, Value source,
                        bool isOfBytes) {
@@ -78,6 +78,112 @@ static Value loadChunk(DeviceBuilder &b, F8Codes &codes, Value source,
   return b.pack(packed);
 }
 
+namespace {
+
+/// Writes the rows of a token to a pool with scales, a warp a row: of K, or of
+/// V, of one KV head.
+class ScaledAppend {
+public:
+  ScaledAppend(DeviceKernel &kernel, KernelOp source, PageSlot &slot)
+      : kernel(kernel), b(kernel.b), io(source.getIo()), pool(source.getPool()),
+        slot(slot) {}
+  /// `from` is where the token's rows begin in k and in v.
+  void write(Value from);
+
+private:
+  /// Elements of a lane that are loaded, and stored, at once.
+  static constexpr int64_t kQuad = 4;
+
+  Value pick(Value isValue, size_t keys, size_t values) {
+    return b.select(isValue, kernel.parameter(values), kernel.parameter(keys));
+  }
+  void writeRow(Value source, Value target);
+  SmallVector<Value> loadQuad(Value source, Value quad);
+  Value codesOf(ArrayRef<Value> values, Value scale);
+
+  DeviceKernel &kernel;
+  DeviceBuilder &b;
+  Type io;
+  PoolType pool;
+  PageSlot &slot;
+  Value lane;
+};
+
+} // namespace
+
+void ScaledAppend::write(Value from) {
+  lane = b.bitAnd(b.threadId(), kWarpLanes - 1);
+  Value warp = b.shiftRight(b.threadId(), 5);
+  Value stride = kernel.parameter(offsetof(kvrm_device_args, head_stride));
+  b.forLoop(warp, b.i32(2 * pool.getKvHeads()), b.i32(kThreads / kWarpLanes),
+            [&](Value row) {
+              Value isValue = b.equal(b.bitAnd(row, 1), 1);
+              Value head = b.widen(b.shiftRight(row, 1));
+              Value source =
+                  b.at(pick(isValue, offsetof(kvrm_device_args, k),
+                            offsetof(kvrm_device_args, v)),
+                       b.add(from, b.mul(head, pool.getHeadDim() * kIoBytes)));
+              writeRow(source,
+                       b.at(pick(isValue, offsetof(kvrm_device_args, k_pool),
+                                 offsetof(kvrm_device_args, v_pool)),
+                            b.mul(head, stride)));
+            });
+}
+
+/// Elements 4 * quad and the next three, in f32.
+SmallVector<Value> ScaledAppend::loadQuad(Value source, Value quad) {
+  Value at = b.at(source, b.widen(b.mul(quad, kQuad * kIoBytes)));
+  SmallVector<Value> values;
+  for (Value word : b.loadWords(at, 2))
+    llvm::append_range(values, b.widenPair(word, io));
+  return values;
+}
+
+/// Codes of four values, in a word.
+Value ScaledAppend::codesOf(ArrayRef<Value> values, Value scale) {
+  Value word;
+  for (auto [i, value] : llvm::enumerate(values)) {
+    Value code = arith::ExtUIOp::create(b, b.getI32Type(),
+                                        narrowScaled(b, value, scale));
+    word = i ? b.bitOr(word, b.shiftLeft(code, 8 * static_cast<int64_t>(i)))
+             : code;
+  }
+  return word;
+}
+
+/// The row that starts at `source`; `target` is where the head's pages do.
+void ScaledAppend::writeRow(Value source, Value target) {
+  int64_t quads = pool.getHeadDim() / kQuad;
+  struct Loaded {
+    Value quad;
+    SmallVector<Value> values;
+  };
+  SmallVector<Loaded> loaded;
+  Value largest;
+  for (int64_t first = 0; first < quads; first += kWarpLanes) {
+    // A lane without a quad takes one that another has, and stores none.
+    Value quad = b.add(lane, first);
+    Value safe =
+        first + kWarpLanes <= quads ? quad : b.min(quad, b.i32(quads - 1));
+    loaded.push_back({quad, loadQuad(source, safe)});
+    for (Value value : loaded.back().values) {
+      Value size = magnitudesOf(b, value);
+      largest = largest ? b.max(largest, size) : size;
+    }
+  }
+  Value scale = scaleOfRow(b, b.maxOverWarp(largest));
+  b.ifThen(b.equal(lane, 0),
+           [&] { b.store(scale, b.at(target, slot.offsetOfScale()), 2); });
+  Value wide = widenScales(b, scale);
+  for (const Loaded &each : loaded)
+    b.ifThen(b.lessThan(each.quad, quads), [&] {
+      b.store(codesOf(each.values, wide),
+              b.at(target, slot.offsetOf(b.mul(each.quad, kQuad))), kQuad);
+    });
+}
+
+/// Block (x, y) appends query token y of row x: a chunk of 16 bytes of K and of
+/// V a thread and turn, or, of codes with a scale, a row a warp.
 void kvrm::lowerAppendToNVVM(KernelOp source, gpu::GPUModuleOp module,
                              const DeviceOptions &options) {
   DeviceKernel kernel(module, source.getLoc(),
@@ -102,6 +208,8 @@ void kvrm::lowerAppendToNVVM(KernelOp source, gpu::GPUModuleOp module,
         b.add(b.mul(row, source.getDescriptorType().getQueries()), token);
     Value from = b.mul(b.widen(tokenIndex),
                        pool.getKvHeads() * pool.getHeadDim() * kIoBytes);
+    if (strip.hasScales())
+      return ScaledAppend(kernel, source, slot).write(from);
     b.forLoop(
         b.threadId(), b.i32(pool.getKvHeads() * chunksPerHead), b.i32(kThreads),
         [&](Value chunk) {
@@ -136,8 +244,10 @@ void kvrm::writeStageKernel(KernelOp source, gpu::GPUModuleOp module,
   DeviceBuilder &b = kernel.b;
   PoolType pool = source.getPool();
   constexpr int64_t step = KVRM_CHUNK_BYTES * kWarpLanes;
-  // A page is whole rounds of so many steps.
-  int64_t inFlight = std::gcd(pool.getPageBytes() / step, 4);
+  // A page is whole rounds of so many steps, unless scales are behind it: then
+  // lanes that are past the group's end copy its last chunk again.
+  int64_t inFlight =
+      pool.hasScales() ? 1 : std::gcd(pool.getPageBytes() / step, 4);
   waitForInputs(b, options);
   Value lane = b.bitAnd(b.threadId(), kWarpLanes - 1);
   Value warp = b.add(b.mul(b.blockId(), kThreads / kWarpLanes),
@@ -177,16 +287,18 @@ void kvrm::writeStageKernel(KernelOp source, gpu::GPUModuleOp module,
     Value to = b.at(pick(offsetof(kvrm_device_args, staged_k),
                          offsetof(kvrm_device_args, staged_v)),
                     b.add(laneOffset, b.mul(page, pool.getPageBytes())));
-    b.forLoop(b.i32(0), b.mul(group[3], pool.getPageBytes()),
-              b.i32(inFlight * step), [&](Value offset) {
-                SmallVector<Value> chunks;
-                Value at = b.widen(offset);
-                for (int64_t i = 0; i < inFlight; ++i)
-                  chunks.push_back(
-                      b.load(chunkType, b.at(b.at(from, at), i * step), 16));
-                for (int64_t i = 0; i < inFlight; ++i)
-                  b.store(chunks[i], b.at(b.at(to, at), i * step), 16);
-              });
+    Value bytes = b.mul(group[3], pool.getPageBytes());
+    b.forLoop(b.i32(0), bytes, b.i32(inFlight * step), [&](Value offset) {
+      if (pool.hasScales())
+        offset = b.min(offset, b.sub(b.sub(bytes, KVRM_CHUNK_BYTES),
+                                     b.shiftLeft(lane, 4)));
+      SmallVector<Value> chunks;
+      Value at = b.widen(offset);
+      for (int64_t i = 0; i < inFlight; ++i)
+        chunks.push_back(b.load(chunkType, b.at(b.at(from, at), i * step), 16));
+      for (int64_t i = 0; i < inFlight; ++i)
+        b.store(chunks[i], b.at(b.at(to, at), i * step), 16);
+    });
   });
   kernel.finish();
 }

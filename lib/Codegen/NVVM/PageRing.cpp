@@ -151,38 +151,62 @@ void PageRing::copyStrip() {
   Value inPage = b.i64(0);
   if (strip.tokens < strip.page)
     inPage = b.widen(b.mul(b.rem(firstToken, strip.page), strip.rowBytes()));
+  Value scalesInPage;
+  if (strip.hasScales())
+    scalesInPage =
+        b.widen(b.add(b.mul(b.rem(firstToken, strip.page), strip.scaleBytes),
+                      strip.pageLayout.scales));
   int64_t pageBytes = strip.halfBytes() / strip.pages();
+  int64_t scalesBytes = strip.tokens / strip.pages() * strip.scaleBytes;
 
   struct Part {
     Value offset; ///< in the pool
     Value isThere;
-    int64_t at; ///< in the strip's half
+    int64_t page; ///< of the strip
+    Value scales; ///< like offset; null without them
   };
   SmallVector<Part> parts;
-  Value bytes = b.i32(2 * pageBytes);
+  Value bytes = b.i32(2 * (pageBytes + scalesBytes));
   for (int64_t page = 0; page < strip.pages(); ++page) {
     Value physical = b.shuffle(tablePages[page].get(), tableIndex.get());
-    Value offset =
-        b.add(b.add(head, b.mul(b.widen(physical), strip.pageBytes())), inPage);
+    Value start = b.add(head, b.mul(b.widen(physical), strip.pageBytes()));
+    Value offset = b.add(start, inPage), scales;
+    if (strip.hasScales())
+      scales = b.add(start, scalesInPage);
     Value isThere; // the first page always is
     if (page > 0) {
       isThere = b.lessThan(b.add(firstToken, page * strip.page), readEnd.get());
-      bytes = b.add(bytes, b.select(isThere, b.i32(2 * pageBytes), b.i32(0)));
+      bytes =
+          b.add(bytes, b.select(isThere, b.i32(2 * (pageBytes + scalesBytes)),
+                                b.i32(0)));
     }
-    parts.push_back({offset, isThere, page * pageBytes});
+    parts.push_back({offset, isThere, page, scales});
   }
 
-  auto copyHalf = [&](const Part &part, size_t pool, int64_t half) {
-    Value source = b.at(device.parameter(pool), part.offset);
-    Value target = b.add(address, half * strip.halfBytes() + part.at);
+  auto copy = [&](Value target, Value source, int64_t size) {
     if (options.isHopper()) {
-      b.bulkCopy(target, source, b.i32(pageBytes), stageBarrier(stage));
+      b.bulkCopy(target, source, b.i32(size), stageBarrier(stage));
       return;
     }
     Value chunk = b.shiftLeft(lane, 4);
-    for (int64_t at = 0; at < pageBytes; at += 16 * kWarpLanes)
-      b.copyChunk(b.add(b.add(target, chunk), at),
-                  b.at(b.at(source, b.widen(chunk)), at));
+    auto copyChunks = [&] {
+      for (int64_t at = 0; at < size; at += KVRM_CHUNK_BYTES * kWarpLanes)
+        b.copyChunk(b.add(b.add(target, chunk), at),
+                    b.at(b.at(source, b.widen(chunk)), at));
+    };
+    // Rows are whole rounds of all lanes; scales are a few lanes' chunks.
+    if (size % (KVRM_CHUNK_BYTES * kWarpLanes) == 0)
+      copyChunks();
+    else
+      b.ifThen(b.lessThan(chunk, size), copyChunks);
+  };
+  auto copyHalf = [&](const Part &part, size_t pool, int64_t half) {
+    Value source = device.parameter(pool);
+    copy(b.add(address, half * strip.halfBytes() + part.page * pageBytes),
+         b.at(source, part.offset), pageBytes);
+    if (part.scales)
+      copy(b.add(address, strip.scalesAt(half == 1) + part.page * scalesBytes),
+           b.at(source, part.scales), scalesBytes);
   };
   auto copyParts = [&] {
     for (const Part &part : parts) {

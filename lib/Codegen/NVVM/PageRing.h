@@ -9,9 +9,10 @@
 // The shared memory of one warp, `stages` strips long, and the copies that fill
 // it. The producer runs `stages` strips ahead of the consumer and crosses from
 // one work item to the next, so that memory is never idle while there is work.
-// Each strip is K, then V. On sm_90 one lane starts two bulk copies a page,
-// which complete on the stage's mbarrier; on sm_80 every lane copies chunks of
-// 16 bytes, which complete in groups.
+// Each strip is K, then V, then their scales, if the pool has some. On sm_90
+// one lane starts two bulk copies a page, or four with scales, which complete
+// on the stage's mbarrier; on sm_80 every lane copies chunks of 16 bytes, which
+// complete in groups.
 //
 // Page numbers come from the block table, the next 32 strips' at a time, one in
 // each lane.

@@ -75,6 +75,7 @@ private:
   void produce();
   void copyTile(Value index, Value stage);
   void copyPage(Value token, Value page, Value stage);
+  void copyScales(Value start, Value token, Value page, Value stage);
   void consume(const TileProgram &program);
   void writeRows();
   void storePairs(Value offset, ArrayRef<std::array<Value, 2>> pairs);
@@ -174,8 +175,8 @@ void PromptLowering::produce() {
 
 /// Each lane copies one page of the tile, of those that there are.
 void PromptLowering::copyTile(Value index, Value stage) {
-  int64_t pageBytes = tile.halfBytes() / tile.pages();
   int64_t pageTokens = tile.tokens / tile.pages();
+  int64_t pageBytes = pageTokens * (tile.rowBytes() + tile.scaleBytes);
   Value first = b.mul(index, tile.tokens);
   Value pages = b.min(b.divUp(b.sub(range.readEnd, first), pageTokens),
                       b.i32(tile.pages()));
@@ -202,7 +203,8 @@ void PromptLowering::copyPage(Value token, Value page, Value stage) {
              4);
   Value head = b.mul(b.widen(item.kvHead.get()),
                      device.parameter(offsetof(kvrm_device_args, head_stride)));
-  Value offset = b.add(head, b.mul(b.widen(physical), tile.pageBytes()));
+  Value start = b.add(head, b.mul(b.widen(physical), tile.pageBytes()));
+  Value offset = start;
   if (tile.tokens < tile.page)
     offset =
         b.add(offset, b.widen(b.mul(b.rem(token, tile.page), tile.rowBytes())));
@@ -213,6 +215,25 @@ void PromptLowering::copyPage(Value token, Value page, Value stage) {
     b.bulkCopy(b.add(target, static_cast<int64_t>(half++) * tile.halfBytes()),
                b.at(device.parameter(source), offset), b.i32(pageBytes),
                barrier(shared.full, stage));
+  if (tile.hasScales())
+    copyScales(start, token, page, stage);
+}
+
+/// The same of their scales; `start` is where the page lies in the pool.
+void PromptLowering::copyScales(Value start, Value token, Value page,
+                                Value stage) {
+  int64_t bytes = tile.tokens / tile.pages() * tile.scaleBytes;
+  Value inPage = b.add(b.mul(b.rem(token, tile.page), tile.scaleBytes),
+                       tile.pageLayout.scales);
+  Value offset = b.add(start, b.widen(inPage));
+  Value target = b.add(stageAddress(stage), b.mul(page, bytes));
+  for (bool isValue : {false, true}) {
+    size_t source = isValue ? offsetof(kvrm_device_args, v_pool)
+                            : offsetof(kvrm_device_args, k_pool);
+    b.bulkCopy(b.add(target, tile.scalesAt(isValue)),
+               b.at(device.parameter(source), offset), b.i32(bytes),
+               barrier(shared.full, stage));
+  }
 }
 
 //===----------------------------------------------------------------------===//
@@ -241,6 +262,7 @@ void PromptLowering::consume(const TileProgram &program) {
           index.set(b.add(index.get(), 1));
         });
   }
+  attention.finish();
   writeRows();
 }
 

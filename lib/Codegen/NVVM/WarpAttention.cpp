@@ -11,6 +11,8 @@
 #include "../MaskedScore.h"
 #include "../ScoreScale.h"
 
+#include "kvrm/Dialect/KVRM/Utils/StoredElements.h"
+
 #include "llvm/Support/MathExtras.h"
 
 #include <cmath>
@@ -23,7 +25,10 @@ WarpAttention::WarpAttention(DeviceKernel &device, KernelOp kernel,
                              const StripShape &strip, int64_t rows)
     : rows(rows), device(device), b(device.b), kernel(kernel),
       io(kernel.getIo()), strip(strip), headDim(strip.headDim),
-      group(kernel.getGroupSize()), codes(b, options, io) {}
+      group(kernel.getGroupSize()), codes(b, options, io) {
+  if (strip.hasScales())
+    unit.emplace(b);
+}
 
 void WarpAttention::start(Value lane, Value firstRow,
                           const TileProgram &program) {
@@ -64,8 +69,18 @@ void WarpAttention::attend(const StripRange &range, Value address, Value index,
                            const TileLoop &tiles) {
   stage = address;
   score(range, index, tiles);
-  updateSoftmax();
+  updateSoftmax(range, index, tiles.masked);
   accumulate(range, index, tiles.masked);
+}
+
+void WarpAttention::finish() {
+  if (!unit)
+    return;
+  Value factor = unit->factor();
+  for (auto &blocks : state.acc)
+    for (auto &quad : blocks)
+      for (Variable &element : quad)
+        element.set(b.fmul(element.get(), factor));
 }
 
 /// Element offset of query row `row` in q and out, for the current item.
@@ -129,6 +144,8 @@ void WarpAttention::initSoftmax() {
       for (Variable &element : quad)
         element.set(b.f32(0));
   }
+  if (unit)
+    unit->reset();
 }
 
 /// Address of a chunk of a token's first block, in the half of the stage that
@@ -145,8 +162,21 @@ Value WarpAttention::swizzledRow(int64_t half, Value token, Value chunk) {
 /// added.
 Value WarpAttention::blockOfRow(Value row, int64_t block) {
   int64_t offset = 2 * KVRM_CHUNK_BYTES * block;
-  int64_t aligned = strip.rowBytes() & -strip.rowBytes();
+  int64_t aligned = strip.rowAlignment();
   return b.add(b.bitXor(row, offset % aligned), offset - offset % aligned);
+}
+
+/// The scale of token g of a block of the strip, or of token g + 8, in f32.
+Value WarpAttention::loadScale(bool isValue, int64_t block, int64_t half) {
+  int64_t token = 16 * block + 8 * half;
+  Value address = b.add(b.add(stage, b.shiftLeft(laneRow, 1)),
+                        strip.scalesAt(isValue) + token * strip.scaleBytes);
+  return widenScales(b, b.loadShared(b.getI16Type(), address, 2));
+}
+
+/// Of the four codes of a word: pairs of values, or of codes less their scale.
+std::array<Value, 2> WarpAttention::widen(Value word) {
+  return strip.hasScales() ? widenIntegers(b, word, io) : codes.widen(word);
 }
 
 /// Operands A of the first product, of tokens g and g + 8: of the blocks of
@@ -157,8 +187,8 @@ SmallVector<Quad> WarpAttention::loadKeys(Value row, int64_t block) {
   Quad words = b.loadMatrix(blockOfRow(row, block / 2), false);
   SmallVector<Quad> blocks;
   for (int64_t chunk = 0; chunk < 2; ++chunk) {
-    std::array<Value, 2> low = codes.widen(words[2 * chunk]);
-    std::array<Value, 2> high = codes.widen(words[2 * chunk + 1]);
+    std::array<Value, 2> low = widen(words[2 * chunk]);
+    std::array<Value, 2> high = widen(words[2 * chunk + 1]);
     blocks.push_back({low[0], high[0], low[1], high[1]});
   }
   return blocks;
@@ -179,7 +209,7 @@ SmallVector<Quad> WarpAttention::loadValues(Value row, int64_t block,
   for (int64_t chunk = 0; chunk < 2; ++chunk) {
     // Bytes 0 and 2 are the even column of both tokens, 1 and 3 the odd one.
     auto columns = [&](Value word) {
-      return codes.widen(b.permuteBytes(word, word, 0x3120));
+      return widen(b.permuteBytes(word, word, 0x3120));
     };
     std::array<Value, 2> first = columns(words[chunk]);
     std::array<Value, 2> last = columns(words[2 + chunk]);
@@ -234,18 +264,21 @@ void WarpAttention::score(const StripRange &range, Value index,
   }
 
   Value scale = b.f32(scoreScale);
-  for (int64_t m = 0; m < tokenBlocks(); ++m)
+  for (int64_t m = 0; m < tokenBlocks(); ++m) {
+    std::array<Value, 2> scales = {scale, scale}; // of tokens g and g + 8
+    if (strip.hasScales())
+      for (int64_t half = 0; half < 2; ++half)
+        scales[half] = b.fmul(loadScale(/*isValue=*/false, m, half), scale);
     for (int64_t n = 0; n < queryColumns(); ++n)
       for (int64_t i = 0; i < 4; ++i) {
-        Value score = b.fmul(scores[m][n][i], scale);
+        Value score = b.fmul(scores[m][n][i], scales[i / 2]);
         if (softcap > 0)
           score = capped(score);
         // Elements 0 and 1 are of token g, 2 and 3 of token g + 8; even ones of
         // query row 8n + 2t, odd ones of the next.
         Value token;
         if (tiles.masked || tiles.summaries)
-          token = b.add(b.add(b.mul(index, strip.tokens), laneRow),
-                        16 * m + (i < 2 ? 0 : 8));
+          token = tokenOf(index, m, i / 2);
         if (tiles.summaries)
           score = addBias(range, score, token);
         if (tiles.masked) {
@@ -261,9 +294,36 @@ void WarpAttention::score(const StripRange &range, Value index,
         }
         scores[m][n][i] = score;
       }
+  }
 }
 
-void WarpAttention::updateSoftmax() {
+WarpAttention::ValueScales
+WarpAttention::readValueScales(const StripRange &range, Value index,
+                               bool masked) {
+  ValueScales result;
+  if (!unit)
+    return result;
+  SmallVector<Value> scales;
+  for (int64_t m = 0; m < tokenBlocks(); ++m)
+    for (int64_t half = 0; half < 2; ++half) {
+      Value scale = loadScale(/*isValue=*/true, m, half);
+      // Memory past the history holds anything. Its codes are numbers.
+      if (masked)
+        scale = b.select(b.lessThan(tokenOf(index, m, half), range.visibleEnd),
+                         scale, b.f32(0));
+      scales.push_back(scale);
+    }
+  result.change = unit->raise(scales);
+  for (size_t i = 0; i < scales.size(); i += 2) {
+    Value first = unit->partOf(scales[i]);
+    result.parts.push_back({first, unit->partOf(scales[i + 1])});
+  }
+  return result;
+}
+
+void WarpAttention::updateSoftmax(const StripRange &range, Value index,
+                                  bool masked) {
+  ValueScales scales = readValueScales(range, index, masked);
   for (int64_t n = 0; n < queryColumns(); ++n) {
     std::array<Value, 2> alpha;
     for (int64_t half = 0; half < 2; ++half) {
@@ -283,10 +343,13 @@ void WarpAttention::updateSoftmax() {
       for (int64_t m = 0; m < tokenBlocks(); ++m)
         for (int64_t i = half; i < 4; i += 2) {
           Value weight = rescale(scores[m][n][i], floor);
-          scores[m][n][i] = weight;
+          scores[m][n][i] =
+              unit ? b.fmul(weight, scales.parts[m][i / 2]) : weight;
           sum = b.fadd(sum, weight);
         }
       state.sum[n][half].set(sum);
+      if (unit)
+        alpha[half] = b.fmul(alpha[half], scales.change);
     }
     for (auto &quad : state.acc[n])
       for (int64_t i = 0; i < 4; ++i)
@@ -309,8 +372,9 @@ void WarpAttention::accumulate(const StripRange &range, Value index,
     }
     // Memory past the history holds anything, and 0 times infinity is not 0:
     // tokens 2t, 2t + 1 and 2t + 8, 2t + 9 are cleared where no row sees them.
+    // Codes with a scale are all numbers.
     std::array<Value, 2> keep;
-    if (masked) {
+    if (masked && !strip.hasScales()) {
       Value token = b.add(b.mul(index, strip.tokens),
                           b.add(b.shiftLeft(laneColumn, 1), 16 * m));
       for (int64_t half = 0; half < 2; ++half) {

@@ -22,12 +22,17 @@
 // odd, of both tokens. So one load serves two products, and the order of
 // head_dim in sums and accumulators is another.
 //
+// Of a cache with scales operands are its codes. Scores are multiplied with the
+// scales of their tokens' keys, and weights, once they are added up, with those
+// of values (ScaledCodes.h).
+//
 //===----------------------------------------------------------------------===//
 
 #ifndef KVRM_CODEGEN_NVVM_WARPATTENTION_H
 #define KVRM_CODEGEN_NVVM_WARPATTENTION_H
 
 #include "F8Codes.h"
+#include "ScaledCodes.h"
 #include "WorkItems.h"
 
 namespace mlir::kvrm {
@@ -71,6 +76,9 @@ public:
   void attend(const StripRange &range, Value address, Value index,
               const TileLoop &tiles);
 
+  /// Makes of accumulators the sums of weighted values, behind the last strip.
+  void finish();
+
   /// The sum of weights of row 8n + 2t + half, of all lanes together.
   Value sumOfRow(int64_t n, int64_t half);
 
@@ -83,13 +91,28 @@ private:
   Value rescale(Value from, Value to) { return b.exp2(b.fsub(from, to)); }
   Value swizzledRow(int64_t half, Value token, Value chunk);
   Value blockOfRow(Value row, int64_t block);
+  std::array<Value, 2> widen(Value word);
+  /// The place of token g of a block of a strip, or of token g + 8.
+  Value tokenOf(Value index, int64_t block, int64_t half) {
+    return b.add(b.add(b.mul(index, strip.tokens), laneRow),
+                 16 * block + 8 * half);
+  }
+  Value loadScale(bool isValue, int64_t block, int64_t half);
   SmallVector<Quad> loadKeys(Value row, int64_t block);
   SmallVector<Quad> loadValues(Value row, int64_t block,
                                const std::array<Value, 2> &keep);
   void score(const StripRange &range, Value index, const TileLoop &tiles);
   Value capped(Value score);
   Value addBias(const StripRange &range, Value score, Value place);
-  void updateSoftmax();
+  void updateSoftmax(const StripRange &range, Value index, bool masked);
+  /// What weights of tokens g and g + 8 of each block are multiplied with, and
+  /// the accumulators so far.
+  struct ValueScales {
+    SmallVector<std::array<Value, 2>> parts;
+    Value change;
+  };
+  ValueScales readValueScales(const StripRange &range, Value index,
+                              bool masked);
   void accumulate(const StripRange &range, Value index, bool masked);
 
   int64_t rows;
@@ -104,6 +127,7 @@ private:
   float scoreScale = 0; ///< to base 2, or to the softcap
   float softcap = 0;    ///< to base 2; 0: none
   Value biases;         ///< of the row's summaries, if the session keeps such
+  std::optional<ScaleUnit> unit; ///< of accumulators, over a cache with scales
 
   SmallVector<SmallVector<std::array<Value, 2>>> query; ///< [n][k]
   // The strip being attended to.

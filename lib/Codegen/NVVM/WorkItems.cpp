@@ -24,11 +24,22 @@ PageSlot::PageSlot(DeviceBuilder &b, PoolType pool, const Tables &tables,
   active = b.lessThan(token, fields[2]);
 }
 
-Value PageSlot::offsetOfChunk(Value chunk) {
+/// The page of the pool that the token's is.
+Value PageSlot::loadPage() {
   Value entry = b.add(b.mul(b.widen(row), tables.pagesPerSlot),
                       b.widen(b.div(place, strip.page)));
-  Value physical =
-      b.load(b.getI32Type(), b.at(tables.tables, b.shiftLeft(entry, 2)), 4);
+  return b.load(b.getI32Type(), b.at(tables.tables, b.shiftLeft(entry, 2)), 4);
+}
+
+Value PageSlot::offsetOfScale() {
+  Value physical = loadPage();
+  Value inPage = b.widen(b.rem(place, strip.page));
+  Value scales = b.add(b.mul(inPage, kScaleBytes), strip.pageLayout.scales);
+  return b.add(b.mul(b.widen(physical), pool.getPageBytes()), scales);
+}
+
+Value PageSlot::offsetOfChunk(Value chunk) {
+  Value physical = loadPage();
   Value inPage = b.rem(place, strip.page);
   Value target = b.add(b.mul(b.widen(physical), pool.getPageBytes()),
                        b.mul(b.widen(inPage), strip.rowBytes()));

@@ -16,25 +16,43 @@
 
 #include "DeviceKernel.h"
 
+#include "llvm/Support/MathExtras.h"
+
 namespace mlir::kvrm {
 
 /// Bytes of an element of q, k, v and out: f16 or bf16.
 inline constexpr int64_t kIoBytes = 2;
+/// Bytes of a scale, a bf16.
+inline constexpr int64_t kScaleBytes = 2;
 
-/// The tokens that one warp attends to at once: K and V, 4 to 16 KiB.
+/// The tokens that one warp attends to at once: K and V, 4 to 16 KiB, and their
+/// scales behind them, if the pool has some.
 struct StripShape {
   explicit StripShape(PoolType pool) : StripShape(pool, tokensOf(pool)) {}
   StripShape(PoolType pool, int64_t tokens)
       : tokens(tokens), headDim(pool.getHeadDim()), page(pool.getPage()),
-        elementBytes(pool.getElement().getIntOrFloatBitWidth() / 8) {}
+        elementBytes(pool.getElement().getIntOrFloatBitWidth() / 8),
+        scaleBytes(pool.hasScales() ? kScaleBytes : 0),
+        pageLayout(pool.getPageLayout()) {}
   static int64_t tokensOf(PoolType pool) {
     return kvrm_strip_tokens(kvrm_head_shape_of(pool.getHeadDim()),
                              pool.getElement().getIntOrFloatBitWidth() / 8);
   }
   int64_t rowBytes() const { return headDim * elementBytes; }
   int64_t halfBytes() const { return tokens * rowBytes(); } ///< K, or V
-  int64_t stageBytes() const { return 2 * halfBytes(); }
-  int64_t pageBytes() const { return page * rowBytes(); }
+  bool hasScales() const { return scaleBytes > 0; }
+  /// Rows begin at multiples of the largest power of two that they are.
+  int64_t rowAlignment() const { return rowBytes() & -rowBytes(); }
+  int64_t stageBytes() const {
+    return static_cast<int64_t>(
+        llvm::alignTo(2 * (halfBytes() + tokens * scaleBytes),
+                      static_cast<uint64_t>(rowAlignment())));
+  }
+  /// Where a stage has the scales of K, or of V.
+  int64_t scalesAt(bool isValue) const {
+    return 2 * halfBytes() + (isValue ? tokens * scaleBytes : 0);
+  }
+  int64_t pageBytes() const { return pageLayout.bytes; }
   /// Pages that a strip touches; a page may hold several strips.
   int64_t pages() const { return std::max<int64_t>(1, tokens / page); }
   /// What the chunks of a token with these lowest bits are XORed with.
@@ -46,6 +64,8 @@ struct StripShape {
   int64_t headDim;
   int64_t page;
   int64_t elementBytes; ///< of the pool
+  int64_t scaleBytes;   ///< of a token; 0 without scales
+  kvrm_page_layout pageLayout;
 };
 
 /// Where the token of a row goes that this step appends.
@@ -66,8 +86,11 @@ public:
   Value offsetOf(Value index);
   /// The same of chunk `chunk` of 16 bytes.
   Value offsetOfChunk(Value chunk);
+  /// The same of the token's scale.
+  Value offsetOfScale();
 
 private:
+  Value loadPage();
   DeviceBuilder &b;
   PoolType pool;
   StripShape strip;

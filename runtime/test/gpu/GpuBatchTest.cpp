@@ -58,8 +58,10 @@ private:
     int32_t length = 0; ///< new tokens included
     int32_t count = 0;  ///< new tokens; 0 = idle
     int32_t pages = 0;
-    /// [layer][head][length][head_dim]
-    std::vector<uint16_t> keys, values;
+    /// [layer][head][length][head_dim]: what is appended, and what of it the
+    /// cache has.
+    std::vector<uint16_t> newKeys, newValues;
+    std::vector<float> keys, values;
   };
 
   size_t dim() const { return static_cast<size_t>(m.headDim); }
@@ -67,8 +69,9 @@ private:
     return rows.size() * static_cast<size_t>(m.queries) *
            static_cast<size_t>(isQuery ? m.heads : m.kvHeads) * dim();
   }
-  std::span<uint16_t> history(std::vector<uint16_t> &side, const Row &row,
-                              int32_t layer, int32_t head) const {
+  template <typename Element>
+  std::span<Element> history(std::vector<Element> &side, const Row &row,
+                             int32_t layer, int32_t head) const {
     size_t size = static_cast<size_t>(row.length) * dim();
     return {side.data() + static_cast<size_t>(layer * m.kvHeads + head) * size,
             size};
@@ -94,10 +97,13 @@ private:
       row.pages = (row.length + m.pageTokens - 1) / m.pageTokens;
       size_t size = static_cast<size_t>(kind.layers * m.kvHeads) *
                     static_cast<size_t>(row.length) * dim();
-      row.keys.resize(size);
-      row.values.resize(size);
-      elements.fill(random, row.keys);
-      elements.fill(random, row.values);
+      for (auto [drawn, kept] : {std::pair(&row.newKeys, &row.keys),
+                                 std::pair(&row.newValues, &row.values)}) {
+        drawn->resize(size);
+        kept->resize(size);
+        elements.fill(random, *drawn);
+        elements.keep(*drawn, *kept);
+      }
     }
     auto layers = static_cast<size_t>(kind.layers);
     queries.assign(layers * tensorElements(true), gpu::poison);
@@ -108,11 +114,6 @@ private:
       for (size_t r = 0; r < rows.size(); ++r)
         for (int32_t t = 0; t < rows[r].count; ++t)
           drawToken(layer, r, t);
-    // Only now, so that what is appended has to be rounded.
-    for (Row &row : rows) {
-      elements.keep(row.keys);
-      elements.keep(row.values);
-    }
     size_t heads = static_cast<size_t>(m.kvHeads);
     gpu::parallel(threads, layers * rows.size() * heads, [&](size_t task) {
       compute(static_cast<int32_t>(task / heads / rows.size()),
@@ -135,9 +136,9 @@ private:
       size_t to =
           tokenAt(layer, r, t, m.kvHeads) + static_cast<size_t>(head) * dim();
       size_t from = static_cast<size_t>(position) * dim();
-      std::copy_n(&history(row.keys, row, layer, head)[from], dim(),
+      std::copy_n(&history(row.newKeys, row, layer, head)[from], dim(),
                   &newKeys[to]);
-      std::copy_n(&history(row.values, row, layer, head)[from], dim(),
+      std::copy_n(&history(row.newValues, row, layer, head)[from], dim(),
                   &newValues[to]);
     }
     for (int32_t h = 0; h < m.heads; ++h) {
@@ -193,7 +194,6 @@ private:
           auto head =
               static_cast<int32_t>(task % static_cast<size_t>(m.kvHeads));
           Row &row = rows[r];
-          std::vector<uint16_t> page(perPage);
           size_t end =
               static_cast<size_t>(row.length - (isAfter ? 0 : row.count)) *
               perToken;
@@ -201,18 +201,17 @@ private:
               backend.pager().pages(static_cast<int32_t>(r));
           for (int32_t layer = 0; layer < kind.layers; ++layer)
             for (bool isValue : {false, true}) {
-              std::span<uint16_t> tokens =
-                  history(isValue ? row.values : row.keys, row, layer, head);
+              std::span<uint16_t> tokens = history(
+                  isValue ? row.newValues : row.newKeys, row, layer, head);
               for (size_t at = 0; at < end; at += perPage) {
                 size_t size = std::min(perPage, end - at);
-                std::ranges::fill(page, gpu::poison);
-                std::copy_n(&tokens[at], size, page.begin());
                 uint64_t address =
                     backend.page({layer, isValue, head, pages[at / perPage]})
                         .address -
                     backend.pool().address;
                 elements.pack(
-                    page, {&pool[address], static_cast<size_t>(m.pageBytes())});
+                    tokens.subspan(at, size),
+                    {&pool[address], static_cast<size_t>(m.pageBytes())});
               }
             }
         });

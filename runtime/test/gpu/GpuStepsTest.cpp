@@ -93,7 +93,7 @@ private:
   size_t dim() const { return static_cast<size_t>(m.headDim); }
   int32_t length(int32_t slot) const { return gpu.pager().length(slot); }
   /// Room for `capacity` tokens.
-  uint16_t *history(bool isValue, int32_t layer, int32_t slot, int32_t head) {
+  float *history(bool isValue, int32_t layer, int32_t slot, int32_t head) {
     auto index = static_cast<size_t>(
         (int64_t(isValue * layers + layer) * slots + slot) * m.kvHeads + head);
     return &mirror[index * capacity * dim()];
@@ -127,7 +127,7 @@ private:
     for (int32_t page : pages)
       if (gpu.pager().references(page) == 0)
         eachHistory(slot,
-                    [&](bool isValue, int32_t layer, int32_t head, uint16_t *) {
+                    [&](bool isValue, int32_t layer, int32_t head, float *) {
                       expectOk(gpu.stream().fill(
                           gpu.page({layer, isValue, head, page}), 0xff));
                     });
@@ -143,9 +143,9 @@ private:
           random.oneIn(2) ? length(source) : random.between(1, length(source));
       expectOk(gpu.pager().alias(slot, source, tokens));
       eachHistory(slot,
-                  [&](bool isValue, int32_t layer, int32_t head, uint16_t *to) {
-                    std::memcpy(to, history(isValue, layer, source, head),
-                                static_cast<size_t>(tokens) * dim() * 2);
+                  [&](bool isValue, int32_t layer, int32_t head, float *to) {
+                    std::copy_n(history(isValue, layer, source, head),
+                                static_cast<size_t>(tokens) * dim(), to);
                   });
       ++shares;
     } else if (kind == 9) {
@@ -159,18 +159,16 @@ private:
     expectOk(gpu.pager().append(slot, tokens, copy));
     auto perPage = static_cast<size_t>(m.pageTokens) * dim();
     size_t size = static_cast<size_t>(tokens) * dim();
-    std::vector<uint16_t> page(perPage);
+    std::vector<uint16_t> drawn(size);
     eachHistory(slot, [&](bool isValue, int32_t layer, int32_t head,
-                          uint16_t *to) {
-      elements.fill(random, {to, size});
-      elements.keep({to, size});
-      for (size_t at = 0; at < size; at += perPage) {
-        std::ranges::fill(page, gpu::poison);
-        std::copy_n(to + at, std::min(perPage, size - at), page.begin());
-        expectOk(elements.import(
-            gpu, {layer, isValue, head, gpu.pager().pages(slot)[at / perPage]},
-            page));
-      }
+                          float *to) {
+      elements.fill(random, drawn);
+      elements.keep(drawn, {to, size});
+      for (size_t at = 0; at < size; at += perPage)
+        expectOk(gpu.importPage(
+            {layer, isValue, head, gpu.pager().pages(slot)[at / perPage]},
+            elements.rowsOf(
+                std::span(drawn).subspan(at, std::min(perPage, size - at)))));
     });
   }
 
@@ -232,10 +230,9 @@ private:
                                 tokenAt(layer, row, t, m.kvHeads) +
                                 static_cast<size_t>(head) * dim();
               elements.fill(random, {fresh, dim()});
-              uint16_t *kept = history(isValue, layer, row, head) +
-                               static_cast<size_t>(plan.position + t) * dim();
-              std::memcpy(kept, fresh, dim() * 2);
-              elements.keep({kept, dim()});
+              float *kept = history(isValue, layer, row, head) +
+                            static_cast<size_t>(plan.position + t) * dim();
+              elements.keep({fresh, dim()}, {kept, dim()});
             }
         for (int32_t t = 0; t < plan.count; ++t)
           for (int32_t h = 0; h < m.heads; ++h) {
@@ -326,22 +323,22 @@ private:
     std::vector<uint8_t> pool(static_cast<size_t>(gpu.pool().bytes));
     expectOk(gpu.read(gpu::bytesOf(pool), gpu.pool()));
     auto perPage = static_cast<size_t>(m.pageTokens) * dim();
-    std::vector<uint16_t> page(perPage);
+    std::vector<float> page(perPage);
     expectOk(gpu.pager().checkInvariants());
     for (int32_t slot = 0; slot < slots; ++slot)
       eachHistory(slot, [&](bool isValue, int32_t layer, int32_t head,
-                            const uint16_t *want) {
+                            const float *want) {
         size_t size = static_cast<size_t>(length(slot)) * dim();
         for (size_t at = 0; at < size; at += perPage) {
           uint64_t offset = gpu.page({layer, isValue, head,
                                       gpu.pager().pages(slot)[at / perPage]})
                                 .address -
                             gpu.pool().address;
+          std::span<float> there =
+              std::span(page).first(std::min(perPage, size - at));
           elements.unpack({&pool[offset], static_cast<size_t>(m.pageBytes())},
-                          page);
-          EXPECT_EQ(std::memcmp(page.data(), want + at,
-                                std::min(perPage, size - at) * 2),
-                    0)
+                          there);
+          EXPECT_TRUE(std::equal(there.begin(), there.end(), want + at))
               << "slot " << slot << " layer " << layer << " head " << head
               << (isValue ? " values" : " keys") << " from token "
               << at / dim();
@@ -356,10 +353,10 @@ private:
   gpu::Elements elements;
   std::vector<PlanRow> rows;
   std::vector<PageCopy> copies;
-  std::vector<uint16_t> mirror; ///< [K or V][layer][slot][head][capacity][dim]
-  std::vector<double> wanted;   ///< like q
-  PinnedBuffer q, k, v, out;    ///< of all layers
-  int32_t quiet = 0;            ///< steps to go without a request
+  std::vector<float> mirror;  ///< [K or V][layer][slot][head][capacity][dim]
+  std::vector<double> wanted; ///< like q
+  PinnedBuffer q, k, v, out;  ///< of all layers
+  int32_t quiet = 0;          ///< steps to go without a request
 };
 
 class GpuSteps : public gpu::Kernels {};

@@ -27,6 +27,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <gtest/gtest.h>
 #include <memory>
 #include <string>
@@ -85,53 +86,53 @@ private:
 class Elements {
 public:
   explicit Elements(const kvrm::AttentionInfo &m)
-      : type(m.io), cache(m.element), headDim(m.headDim) {
+      : type(m.io), cache(m.element), shape(m.pageShape()) {
     for (size_t i = 0; i < unit.size(); ++i)
       unit[i] = kvrm::elementOf(
           type, (2 * static_cast<double>(i) + 1) / double(unit.size()) - 1);
-    // A key times this makes a query whose score of that key is about 15, far
-    // above all others.
-    double factor = 45 / std::sqrt(double(m.headDim));
-    lookup.resize(1 << 16);
-    for (size_t bits = 0; bits < lookup.size(); ++bits)
-      lookup[bits] = kvrm::elementOf(
-          type, kvrm::elementValue(type, static_cast<uint16_t>(bits)) * factor);
     for (size_t i = 0; i < spread.size(); ++i)
       spread[i] = kvrm::elementOf(type, 3 * kvrm::elementValue(type, unit[i]));
-    if (cache != KVRM_F8E4M3)
-      return;
-    codes.resize(1 << 16);
-    for (size_t bits = 0; bits < codes.size(); ++bits)
-      codes[bits] = static_cast<uint8_t>(kvrm::elementOf(
-          cache, kvrm::elementValue(type, static_cast<uint16_t>(bits))));
+    numbers.resize(1 << 16);
+    for (size_t bits = 0; bits < numbers.size(); ++bits)
+      numbers[bits] = static_cast<float>(
+          kvrm::elementValue(type, static_cast<uint16_t>(bits)));
   }
 
-  /// What the cache has of elements, in elements of this type, which hold it.
-  void keep(std::span<uint16_t> elements) const {
-    if (!codes.empty())
-      kvrm::widenCodes(codesOf(elements), type, elements);
+  /// What the cache has of [token][head_dim] elements.
+  void keep(std::span<const uint16_t> elements, std::span<float> kept) const {
+    std::vector<uint8_t> bytes(rowBytes());
+    for (size_t at = 0; at < elements.size(); at += dim()) {
+      encode(elements.subspan(at, dim()), bytes);
+      kvrm::decodeRow(cache, bytes, kept.subspan(at, dim()));
+    }
   }
-  /// [token][head_dim] rows to the bytes of a page, and back.
-  void pack(std::span<const uint16_t> rows, std::span<uint8_t> page) const {
-    if (!codes.empty())
-      return kvrm::packPage(codesOf(rows), headDim, page);
-    kvrm::packPage(
-        rows, headDim,
-        {reinterpret_cast<uint16_t *>(page.data()), page.size() / 2});
+  /// The bytes of a page that begins with [token][head_dim] elements, poison
+  /// behind them; in the order that packPage() takes.
+  std::vector<uint8_t> rowsOf(std::span<const uint16_t> elements) const {
+    std::vector<uint8_t> page(static_cast<size_t>(shape.pageBytes()), 0xff);
+    std::vector<uint8_t> bytes(rowBytes());
+    for (size_t token = 0; token * dim() < elements.size(); ++token) {
+      encode(elements.subspan(token * dim(), dim()), bytes);
+      eachPart(token, [&](size_t inPage, size_t inRow, size_t size) {
+        std::memcpy(page.data() + inPage, bytes.data() + inRow, size);
+      });
+    }
+    return page;
   }
-  void unpack(std::span<const uint8_t> page, std::span<uint16_t> rows) const {
-    if (codes.empty())
-      return kvrm::unpackPage(
-          {reinterpret_cast<const uint16_t *>(page.data()), page.size() / 2},
-          headDim, rows);
-    std::vector<uint8_t> bytes(page.size());
-    kvrm::unpackPage(page, headDim, bytes);
-    kvrm::widenCodes(bytes, type, rows);
+  /// [token][head_dim] elements to the bytes of a page, poison behind them.
+  void pack(std::span<const uint16_t> elements, std::span<uint8_t> page) const {
+    kvrm::packPage(shape, rowsOf(elements), page);
   }
-  kvrm::Status import(kvrm::AttentionStep &step, const kvrm::CudaPage &where,
-                      std::span<const uint16_t> rows) const {
-    return codes.empty() ? step.importPage(where, rows)
-                         : step.importPage(where, codesOf(rows));
+  /// [token][head_dim] numbers of the first tokens of a page.
+  void unpack(std::span<const uint8_t> page, std::span<float> kept) const {
+    std::vector<uint8_t> rows(page.size()), bytes(rowBytes());
+    kvrm::unpackPage(shape, page, rows);
+    for (size_t token = 0; token * dim() < kept.size(); ++token) {
+      eachPart(token, [&](size_t inPage, size_t inRow, size_t size) {
+        std::memcpy(bytes.data() + inRow, rows.data() + inPage, size);
+      });
+      kvrm::decodeRow(cache, bytes, kept.subspan(token * dim(), dim()));
+    }
   }
 
   /// Numbers in -1..1, never a NaN, which poison is.
@@ -142,22 +143,41 @@ public:
   void fillQuery(Random &random, std::span<uint16_t> out) const {
     fillFrom(spread, random, out);
   }
-  /// A query that finds `key`.
-  void fillLookup(std::span<const uint16_t> key,
-                  std::span<uint16_t> out) const {
+  /// A query that finds `key`: its score of that key is about 15, far above all
+  /// others.
+  void fillLookup(std::span<const float> key, std::span<uint16_t> out) const {
+    double factor = 45 / std::sqrt(double(shape.headDim));
     for (size_t i = 0; i < out.size(); ++i)
-      out[i] = lookup[key[i]];
+      out[i] = kvrm::elementOf(type, double(key[i]) * factor);
   }
 
   kvrm_element type;  ///< of queries, new keys and values, outputs
   kvrm_element cache; ///< of the pool
 
 private:
-  std::vector<uint8_t> codesOf(std::span<const uint16_t> elements) const {
-    std::vector<uint8_t> result(elements.size());
-    for (size_t i = 0; i < result.size(); ++i)
-      result[i] = codes[elements[i]];
-    return result;
+  size_t dim() const { return static_cast<size_t>(shape.headDim); }
+  size_t rowBytes() const {
+    return static_cast<size_t>(kvrm_token_bytes(shape.headDim, cache));
+  }
+  void encode(std::span<const uint16_t> elements,
+              std::span<uint8_t> bytes) const {
+    if (cache == type) {
+      std::memcpy(bytes.data(), elements.data(), bytes.size());
+      return;
+    }
+    std::array<float, KVRM_MAX_HEAD_DIM> row;
+    for (size_t i = 0; i < elements.size(); ++i)
+      row[i] = numbers[elements[i]];
+    kvrm::encodeRow(cache, std::span(row).first(elements.size()), bytes);
+  }
+  /// Calls `move(in the page, in the row, bytes)` for a token's elements and
+  /// its scale.
+  template <typename Move> void eachPart(size_t token, Move move) const {
+    auto scale = static_cast<size_t>(kvrm_scale_bytes(cache));
+    size_t row = rowBytes() - scale;
+    auto scales = static_cast<size_t>(shape.pageLayout().scales);
+    move(token * row, 0, row);
+    move(scales + token * scale, row, scale);
   }
 
   using Table = std::array<uint16_t, 4096>;
@@ -171,9 +191,8 @@ private:
   }
 
   Table unit{}, spread{};
-  std::vector<uint16_t> lookup;
-  std::vector<uint8_t> codes; ///< of a cache of bytes
-  int32_t headDim;
+  std::vector<float> numbers; ///< of elements
+  kvrm::PoolShape shape;      ///< of a page
 };
 
 /// Runs `task(i)` for all i below `count`, on all CPUs.
@@ -276,7 +295,8 @@ inline void expectEmptyPartials(kvrm::AttentionStep &backend) {
       << " of the partial states was left behind";
 }
 
-/// What 0xff bytes are: no number in f16 or bf16, nor in f8e4m3.
+/// What 0xff bytes are: no number in f16 or bf16, nor in f8e4m3, nor is a
+/// scale.
 constexpr uint16_t poison = 0xffff;
 
 } // namespace gpu

@@ -255,9 +255,28 @@ func.func @f(%q: tensor<8x1x9x64xf64>, %k: tensor<8x1x3x64xf32>, %c: tensor<30x8
 // -----
 
 func.func @f(%q: tensor<8x1x9x64xf32>, %k: tensor<8x1x3x64xf32>, %c: tensor<30x8x3x2048x64xf32>, %p: tensor<8xi32>) {
-  // expected-error@+1 {{'kvrm.cached_attention' op operand #3 must be ranked tensor of 16-bit float or bfloat16 type or f8E4M3FN type values, but got 'tensor<30x8x3x2048x64xf32>'}}
+  // expected-error@+1 {{'kvrm.cached_attention' op operand #3 must be ranked tensor of 16-bit float or bfloat16 type or f8E4M3FN type or 8-bit signless integer values, but got 'tensor<30x8x3x2048x64xf32>'}}
   %o, %kc, %vc = kvrm.cached_attention %q, %k, %k, %c, %c at %p {layer = 0 : i64, scale = 0.125 : f32}
       : tensor<8x1x9x64xf32>, tensor<8x1x3x64xf32>, tensor<30x8x3x2048x64xf32>, tensor<8xi32>
+  return
+}
+
+// -----
+
+// A cache of integers has two bytes more a row, of its scale.
+func.func @f(%q: tensor<8x1x9x64xf32>, %k: tensor<8x1x3x64xf32>, %c: tensor<30x8x3x2048x64xi8>, %p: tensor<8xi32>) {
+  // expected-error@+1 {{'kvrm.cached_attention' op query is 'tensor<8x1x9x64xf32>', expected 8 rows, 1 queries and head_dim 62}}
+  %o, %kc, %vc = kvrm.cached_attention %q, %k, %k, %c, %c at %p {layer = 0 : i64, scale = 0.125 : f32}
+      : tensor<8x1x9x64xf32>, tensor<8x1x3x64xf32>, tensor<30x8x3x2048x64xi8>, tensor<8xi32>
+  return
+}
+
+// -----
+
+func.func @f(%q: tensor<8x1x9x2xf32>, %k: tensor<8x1x3x2xf32>, %c: tensor<30x8x3x2048x2xi8>, %p: tensor<8xi32>) {
+  // expected-error@+1 {{'kvrm.cached_attention' op caches of 'i8' have rows of head_dim elements and a scale, got 'tensor<30x8x3x2048x2xi8>'}}
+  %o, %kc, %vc = kvrm.cached_attention %q, %k, %k, %c, %c at %p {layer = 0 : i64, scale = 0.125 : f32}
+      : tensor<8x1x9x2xf32>, tensor<8x1x3x2xf32>, tensor<30x8x3x2048x2xi8>, tensor<8xi32>
   return
 }
 

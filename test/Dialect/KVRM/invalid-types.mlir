@@ -52,25 +52,26 @@ func.func private @f(!kvrm.pool<layers = 1, kv_heads = 1, head_dim = 64, page = 
 
 // -----
 
-// expected-error@+1 {{element is 'f32', none of f16, bf16 and f8E4M3FN}}
+// expected-error@+1 {{element is 'f32', none of f16, bf16, f8E4M3FN and i8}}
 func.func private @f(!kvrm.pool<layers = 1, kv_heads = 1, head_dim = 64, page = 16, element = f32, layout = token_major>)
 
 // -----
 
-// Of the forms of 8 bits a pool takes OCP's e4m3 alone.
+// Of the forms of 8 bits a pool takes OCP's e4m3, and integers without a sign of
+// their type's own.
 
-// expected-error@+1 {{element is 'f8E4M3', none of f16, bf16 and f8E4M3FN}}
+// expected-error@+1 {{element is 'f8E4M3', none of f16, bf16, f8E4M3FN and i8}}
 func.func private @f(!kvrm.pool<layers = 1, kv_heads = 1, head_dim = 64, page = 16, element = f8E4M3, layout = token_major>)
 
 // -----
 
-// expected-error@+1 {{element is 'f8E5M2', none of f16, bf16 and f8E4M3FN}}
+// expected-error@+1 {{element is 'f8E5M2', none of f16, bf16, f8E4M3FN and i8}}
 func.func private @f(!kvrm.pool<layers = 1, kv_heads = 1, head_dim = 64, page = 16, element = f8E5M2, layout = token_major>)
 
 // -----
 
-// expected-error@+1 {{element is 'i8', none of f16, bf16 and f8E4M3FN}}
-func.func private @f(!kvrm.pool<layers = 1, kv_heads = 1, head_dim = 64, page = 16, element = i8, layout = token_major>)
+// expected-error@+1 {{element is 'si8', none of f16, bf16, f8E4M3FN and i8}}
+func.func private @f(!kvrm.pool<layers = 1, kv_heads = 1, head_dim = 64, page = 16, element = si8, layout = token_major>)
 
 // -----
 
@@ -168,7 +169,7 @@ func.func private @f(!kvrm.descriptor<rows = 1, queries = 1, pages = 65537>)
 
 // -----
 
-// expected-error@+1 {{element is 'f64', none of f16, bf16, f8E4M3FN and f32}}
+// expected-error@+1 {{element is 'f64', none of f16, bf16, f8E4M3FN, i8 and f32}}
 func.func private @f(!kvrm.fragment<3x64xf64>)
 
 // -----

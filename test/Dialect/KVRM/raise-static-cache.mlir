@@ -52,9 +52,11 @@
 // RUN: kvrm-opt %t.f32.mlir --kvrm-raise-static-cache 2>&1 | FileCheck %s --check-prefix=WIDE
 // RUN: kvrm-opt %t.f32.mlir --kvrm-raise-static-cache=narrow=bf16 | FileCheck %s --check-prefix=NARROW
 // RUN: kvrm-opt %t.f32.mlir --kvrm-raise-static-cache=narrow=f8e4m3 | FileCheck %s --check-prefix=BYTES
+// RUN: kvrm-opt %t.f32.mlir --kvrm-raise-static-cache=narrow=int8 | FileCheck %s --check-prefix=SCALED
 // RUN: not kvrm-opt %t.f32.mlir --kvrm-raise-static-cache=narrow=f64 2>&1 | FileCheck %s --check-prefix=NO-SUCH
-// WIDE: remark: not raised: its caches are f32, which a pool is not; narrow=f16, bf16 or f8e4m3 makes them that
+// WIDE: remark: not raised: its caches are f32, which a pool is not; narrow=f16, bf16, f8e4m3 or int8 makes them that
 // WIDE-NOT: kvrm.cached_attention
 // NARROW: kvrm.cached_attention {{.*}} tensor<1x3x2x16x4xbf16>
 // BYTES: kvrm.cached_attention {{.*}} tensor<1x3x2x16x4xf8E4M3FN>
-// NO-SUCH: error: narrow is 'f64', none of f16, bf16 and f8e4m3
+// SCALED: kvrm.cached_attention {{.*}} tensor<1x3x2x16x6xi8>
+// NO-SUCH: error: narrow is 'f64', none of f16, bf16, f8e4m3 and int8

@@ -48,6 +48,17 @@ func.func @bytes(%q: tensor<2x1x2x64xbf16>, %kc: tensor<1x2x2x64x64xf8E4M3FN>, %
   return %o : tensor<2x1x2x64xbf16>
 }
 
+// Rows of integers have their scale behind them.
+
+// CHECK-LABEL: func.func @integers
+// CHECK: kvrm.cached_attention {{.*}} : tensor<2x1x2x64xf32>, tensor<2x1x2x64xf32>, tensor<1x2x2x64x66xi8>, tensor<2xi32>
+func.func @integers(%q: tensor<2x1x2x64xf32>, %kc: tensor<1x2x2x64x66xi8>, %positions: tensor<2xi32>)
+    -> tensor<2x1x2x64xf32> attributes {kvrm.step} {
+  %o, %kc1, %vc1 = kvrm.cached_attention %q, %q, %q, %kc, %kc at %positions {layer = 0 : i64, scale = 1.0 : f32}
+      : tensor<2x1x2x64xf32>, tensor<2x1x2x64xf32>, tensor<1x2x2x64x66xi8>, tensor<2xi32>
+  return %o : tensor<2x1x2x64xf32>
+}
+
 // Counts without slots.
 
 // CHECK-LABEL: func.func @counts_alone

@@ -16,11 +16,13 @@
 // CHECK-SAME: !kvrm.pool<layers = 1, kv_heads = 1, head_dim = 1, page = 1, element = bf16, layout = token_major>
 // CHECK-SAME: !kvrm.pool<layers = 1024, kv_heads = 256, head_dim = 256, page = 256, element = f16, layout = swizzled>
 // CHECK-SAME: !kvrm.pool<layers = 2, kv_heads = 1, head_dim = 96, page = 16, element = f8E4M3FN, layout = swizzled>
+// CHECK-SAME: !kvrm.pool<layers = 2, kv_heads = 1, head_dim = 96, page = 16, element = i8, layout = swizzled>
 func.func private @pools(
   !kvrm.pool<layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = transposed_keys>,
   !kvrm.pool<layers = 1, kv_heads = 1, head_dim = 1, page = 1, element = bf16, layout = token_major>,
   !kvrm.pool<layers = 1024, kv_heads = 256, head_dim = 256, page = 256, element = f16, layout = swizzled>,
-  !kvrm.pool<layers = 2, kv_heads = 1, head_dim = 96, page = 16, element = f8E4M3FN, layout = swizzled>)
+  !kvrm.pool<layers = 2, kv_heads = 1, head_dim = 96, page = 16, element = f8E4M3FN, layout = swizzled>,
+  !kvrm.pool<layers = 2, kv_heads = 1, head_dim = 96, page = 16, element = i8, layout = swizzled>)
 
 // CHECK-LABEL: func.func private @sessions(!session, !session1)
 func.func private @sessions(
@@ -47,9 +49,11 @@ func.func private @of_a_step(
 // CHECK-SAME: !kvrm.work_item
 // CHECK-SAME: !kvrm.fragment<64x128xf16>
 // CHECK-SAME: !kvrm.fragment<64x128xf8E4M3FN>
+// CHECK-SAME: !kvrm.fragment<64x128xi8>
 // CHECK-SAME: !kvrm.fragment<1x1xbf16>
 // CHECK-SAME: !kvrm.fragment<3x64xf32>
 // CHECK-SAME: !kvrm.softmax<3x64>
 func.func private @of_a_kernel(
-  !kvrm.work_item, !kvrm.fragment<64x128xf16>, !kvrm.fragment<64x128xf8E4M3FN>, !kvrm.fragment<1x1xbf16>,
+  !kvrm.work_item, !kvrm.fragment<64x128xf16>, !kvrm.fragment<64x128xf8E4M3FN>, !kvrm.fragment<64x128xi8>,
+  !kvrm.fragment<1x1xbf16>,
   !kvrm.fragment<3x64xf32>, !kvrm.softmax<3x64>)

@@ -144,7 +144,13 @@ LogicalResult CachedAttentionOp::verify() {
                        "queries, heads, head_dim], got ")
            << query;
   int64_t rows = query.getDimSize(0), queries = query.getDimSize(1);
-  int64_t headDim = cache.getDimSize(4), kvHeads = cache.getDimSize(2);
+  int64_t kvHeads = cache.getDimSize(2);
+  int64_t headDim =
+      cache.getDimSize(4) - getCacheRow(0, cache.getElementType());
+  if (headDim < 1)
+    return emitOpError("caches of ")
+           << cache.getElementType() << " have rows of head_dim elements and a "
+           << "scale, got " << cache;
   if (failed(verifyHeadTensor(*this, "query", query, rows, queries, headDim)) ||
       failed(verifyHeadTensor(*this, "key", getKey().getType(), rows, queries,
                               headDim)))

@@ -71,7 +71,7 @@ std::optional<kvrm_element> kvrm::getCacheElement(Type element) {
   return std::nullopt;
 }
 
-FloatType kvrm::getCacheType(MLIRContext *context, kvrm_element element) {
+Type kvrm::getCacheType(MLIRContext *context, kvrm_element element) {
   switch (element) {
   case KVRM_F16:
     return Float16Type::get(context);
@@ -79,8 +79,15 @@ FloatType kvrm::getCacheType(MLIRContext *context, kvrm_element element) {
     return BFloat16Type::get(context);
   case KVRM_F8E4M3:
     return Float8E4M3FNType::get(context);
+  case KVRM_INT8:
+    return IntegerType::get(context, 8);
   }
   llvm_unreachable("no such element");
+}
+
+int64_t kvrm::getCacheRow(int64_t headDim, Type element) {
+  kvrm_element known = *getCacheElement(element);
+  return kvrm_token_bytes(headDim, known) / kvrm_element_bytes(known);
 }
 
 //===----------------------------------------------------------------------===//
@@ -106,11 +113,20 @@ LogicalResult PoolType::verify(function_ref<InFlightDiagnostic()> emitError,
     return emitError() << "page is " << page << ", not a power of two";
   if (!getCacheElement(element))
     return emitError() << "element is " << element
-                       << ", none of f16, bf16 and f8E4M3FN";
+                       << ", none of f16, bf16, f8E4M3FN and i8";
   if (layout == Layout::Swizzled && !kvrm_head_shape_of(headDim))
     return emitError() << "head_dim is " << headDim
                        << "; a swizzled pool takes " KVRM_HEAD_SHAPES_TEXT;
   return success();
+}
+
+kvrm_page_layout PoolType::getPageLayout() const {
+  return kvrm_page_layout_of(getPage(), getHeadDim(),
+                             *getCacheElement(getElement()));
+}
+
+bool PoolType::hasScales() const {
+  return kvrm_scale_bytes(*getCacheElement(getElement())) > 0;
 }
 
 LogicalResult SessionType::verify(function_ref<InFlightDiagnostic()> emitError,
@@ -163,7 +179,7 @@ LogicalResult FragmentType::verify(function_ref<InFlightDiagnostic()> emitError,
                                    int64_t rows, int64_t cols, Type element) {
   if (!getCacheElement(element) && !element.isF32())
     return emitError() << "element is " << element
-                       << ", none of f16, bf16, f8E4M3FN and f32";
+                       << ", none of f16, bf16, f8E4M3FN, i8 and f32";
   return verifyFragmentShape(emitError, rows, cols);
 }
 

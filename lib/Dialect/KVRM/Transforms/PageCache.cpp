@@ -263,10 +263,10 @@ FailureOr<SessionType> PageCachePass::sessionFor(StaticStep &step,
     return failure();
   }
   auto emit = [&] { return step.func.emitError("cannot page the caches: "); };
-  PoolType pool = PoolType::getChecked(emit, cache.getContext(),
-                                       cache.getDimSize(0), cache.getDimSize(2),
-                                       cache.getDimSize(4), page.getValue(),
-                                       cache.getElementType(), *layoutKind);
+  auto key = cast<RankedTensorType>(step.attentions.front().getKey().getType());
+  PoolType pool = PoolType::getChecked(
+      emit, cache.getContext(), cache.getDimSize(0), cache.getDimSize(2),
+      key.getDimSize(3), page.getValue(), cache.getElementType(), *layoutKind);
   if (!pool)
     return failure();
   int64_t capacity = cache.getDimSize(3), tableTokens = capacity;

@@ -77,7 +77,7 @@ void StepSummary::read(CachedAttentionOp op) {
   heads = query.getDimSize(2);
   layers = cache.getDimSize(0);
   kvHeads = cache.getDimSize(2);
-  headDim = cache.getDimSize(4);
+  headDim = query.getDimSize(3);
   element = cache.getElementType();
 }
 

@@ -55,7 +55,7 @@ public:
   void runOnOperation() override {
     if (narrow != "" && !narrowed()) {
       getOperation().emitError("narrow is '")
-          << narrow << "', none of f16, bf16 and f8e4m3";
+          << narrow << "', none of f16, bf16, f8e4m3 and int8";
       return signalPassFailure();
     }
     for (func::FuncOp func : getOperation().getOps<func::FuncOp>()) {
@@ -100,7 +100,7 @@ private:
       report(*step);
       return false;
     }
-    FloatType element = cacheElement(func, *step);
+    Type element = cacheElement(func, *step);
     if (!element)
       return false;
     FailureOr<bool> isRaised = raise::rewriteStep(func, *step, element);
@@ -132,7 +132,7 @@ private:
 
   /// The element of the raised step's caches; null if there is none, and then a
   /// remark said so.
-  FloatType cacheElement(func::FuncOp func, const RaisableStep &step) {
+  Type cacheElement(func::FuncOp func, const RaisableStep &step) {
     const AttentionLayer &first = step.layers.front();
     auto element =
         cast<FloatType>(getElementTypeOrSelf(first.keyCache.getType()));
@@ -145,8 +145,8 @@ private:
     }
     if (narrow == "") {
       func.emitRemark("not raised: its caches are f32, which a pool is not; "
-                      "narrow=f16, bf16 or f8e4m3 makes them that, and rounds "
-                      "what they hold");
+                      "narrow=f16, bf16, f8e4m3 or int8 makes them that, and "
+                      "rounds what they hold");
       return {};
     }
     return getCacheType(&getContext(), *narrowed());

@@ -9,6 +9,7 @@
 #include "kvrm/Dialect/KVRM/Utils/StoredElements.h"
 
 #include "mlir/Dialect/Arith/IR/Arith.h"
+#include "mlir/Dialect/Vector/IR/VectorOps.h"
 #include "mlir/IR/BuiltinTypes.h"
 
 using namespace mlir;
@@ -88,7 +89,10 @@ Value kvrm::widenElements(ImplicitLocOpBuilder &b, Value stored, Type element) {
   if (isF8(element))
     return widenF8(b, stored);
   Lanes lanes(b, stored);
-  return arith::ExtFOp::create(b, lanes.of(b.getF32Type()), stored);
+  Type floats = lanes.of(b.getF32Type());
+  if (element.isInteger(8))
+    return arith::SIToFPOp::create(b, floats, stored);
+  return arith::ExtFOp::create(b, floats, stored);
 }
 
 static Value narrowToF8(ImplicitLocOpBuilder &b, Value values) {
@@ -129,6 +133,63 @@ Value kvrm::narrowElements(ImplicitLocOpBuilder &b, Value values,
                            Type element) {
   if (isF8(element))
     return narrowToF8(b, values);
+  assert(isa<FloatType>(element) && "codes with a scale are of a row");
   Lanes lanes(b, values);
   return arith::TruncFOp::create(b, lanes.of(element), values);
+}
+
+//===----------------------------------------------------------------------===//
+// Rows of codes with a scale
+//===----------------------------------------------------------------------===//
+
+static constexpr uint32_t kInfinity = 0x7f800000;
+
+Value kvrm::magnitudesOf(ImplicitLocOpBuilder &b, Value values) {
+  Lanes lanes(b, values);
+  return lanes.apply<arith::AndIOp>(lanes.bitcast(values, b.getI32Type()),
+                                    lanes.all(32, 0x7fffffff));
+}
+
+Value kvrm::scaleOfRow(ImplicitLocOpBuilder &b, Value largestMagnitude) {
+  constexpr uint32_t least = 0x03fe0000; // 127 * 2^-126
+  constexpr uint32_t nan = 0x7fc0;
+  Lanes lanes(b, largestMagnitude);
+  Value scale = lanes.apply<arith::DivFOp>(
+      lanes.bitcast(largestMagnitude, b.getF32Type()), lanes.all(127.0f));
+  Value bits = lanes.apply<arith::ShRUIOp>(
+      lanes.apply<arith::AddIOp>(lanes.bitcast(scale, b.getI32Type()),
+                                 lanes.all(32, 0xffff)),
+      lanes.all(32, 16));
+  bits = lanes.select(lanes.isBelow(largestMagnitude, lanes.all(32, least)),
+                      lanes.all(32, 0), bits);
+  bits = lanes.select(lanes.isBelow(lanes.all(32, kInfinity), largestMagnitude),
+                      lanes.all(32, nan), bits);
+  return arith::TruncIOp::create(b, lanes.of(b.getI16Type()), bits);
+}
+
+Value kvrm::widenScales(ImplicitLocOpBuilder &b, Value scales) {
+  Lanes lanes(b, scales);
+  Value wide = arith::ExtUIOp::create(b, lanes.of(b.getI32Type()), scales);
+  return lanes.bitcast(lanes.apply<arith::ShLIOp>(wide, lanes.all(32, 16)),
+                       b.getF32Type());
+}
+
+Value kvrm::narrowScaled(ImplicitLocOpBuilder &b, Value values, Value scale) {
+  Lanes lanes(b, values), single(b, scale);
+  Value divisor = scale;
+  if (auto type = dyn_cast<VectorType>(values.getType()))
+    divisor = vector::BroadcastOp::create(b, type, scale);
+  // The addition rounds: its last place is 1. Nothing is over 127, as the scale
+  // was rounded up.
+  Value shifted = lanes.apply<arith::AddFOp>(
+      lanes.apply<arith::DivFOp>(values, divisor), lanes.all(0x1.8p23f));
+  Value codes = arith::TruncIOp::create(b, lanes.of(b.getIntegerType(8)),
+                                        lanes.bitcast(shifted, b.getI32Type()));
+  // Quotients by 0, by infinity and by NaN are not what codes are made of.
+  Value bits = single.bitcast(scale, b.getI32Type());
+  Value isNumber = arith::CmpIOp::create(
+      b, arith::CmpIPredicate::ult,
+      single.apply<arith::SubIOp>(bits, single.all(32, 1)),
+      single.all(32, kInfinity - 1));
+  return lanes.select(isNumber, codes, lanes.all(8, 0));
 }

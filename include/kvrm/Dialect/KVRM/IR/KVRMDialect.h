@@ -16,6 +16,7 @@
 
 #include "kvrm/runtime/abi/block_format.h"
 #include "kvrm/runtime/abi/limits.h"
+#include "kvrm/runtime/abi/pool.h"
 
 #include "mlir/Bytecode/BytecodeOpInterface.h"
 #include "mlir/IR/BuiltinOps.h"
@@ -102,7 +103,10 @@ void setArgumentRole(FunctionOpInterface step, unsigned index,
 
 /// What the runtime calls an element of KV; none for what no cache holds.
 std::optional<kvrm_element> getCacheElement(Type element);
-FloatType getCacheType(MLIRContext *context, kvrm_element element);
+Type getCacheType(MLIRContext *context, kvrm_element element);
+/// Elements of a token's row in a static cache: `headDim`, and behind them the
+/// bytes of their scale, if the element has scales.
+int64_t getCacheRow(int64_t headDim, Type element);
 
 /// What blocks of a format hold.
 inline kvrmblocks::BlockShape getShape(BlockFormat format) {

@@ -34,7 +34,7 @@ def KVRM_WindowAttr : ConfinedAttr<I64Attr, [IntPositive]>;
 
 def KVRM_RowTensor : RankedTensorOf<[I32]>;
 def KVRM_RowBuffer : AnyTypeOf<[1DTensorOf<[I32]>, MemRefRankOf<[I32], [1]>]>;
-def KVRM_CacheElement : AnyTypeOf<[F16, BF16, F8E4M3FN]>;
+def KVRM_CacheElement : AnyTypeOf<[F16, BF16, F8E4M3FN, I8]>;
 def KVRM_CacheTensor : RankedTensorOf<[KVRM_CacheElement]>;
 // What kernels read as queries, keys and values and write as outputs.
 def KVRM_ActivationElement : AnyTypeOf<[F32, F16, BF16]>;
@@ -74,9 +74,10 @@ def KVRM_CachedAttentionOp : KVRM_Op<"cached_attention", [
 
     Shapes: query and output `[rows, queries, heads, head_dim]`, key and value
     `[rows, queries, kv_heads, head_dim]`, all of one element, f32, f16 or bf16;
-    caches `[layers, slots, kv_heads, capacity, head_dim]` in f16, bf16 or f8E4M3FN; `positions`,
+    caches `[layers, slots, kv_heads, capacity, head_dim]` in f16, bf16 or f8E4M3FN, or `[...,
+    head_dim + 2]` in i8: the last two are the scale of the row before them, the bytes of a bf16; `positions`,
     `counts` and `slots` `[rows]` in i32. Keys and values are rounded to nearest even when they are
-    written; to f8E4M3FN, with what is over 448 cut off there. Without `slots` row `b` is slot `b` (then rows =
+    written; to f8E4M3FN, with what is over 448 cut off there, and to i8 as in a pool. Without `slots` row `b` is slot `b` (then rows =
     slots). Without `counts` every query token is valid; with it only the first
     `counts[b]` are. A token whose position is not below the capacity is not
     written.

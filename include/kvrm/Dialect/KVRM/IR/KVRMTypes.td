@@ -21,9 +21,11 @@ def KVRM_PoolType : KVRM_Type<"Pool", "pool"> {
   let description = [{
     `[layer][K or V][kv_head][page][page_tokens * head_dim]` elements. How many
     pages there are is the session's to choose at run time; everything else is
-    compiled in. `page` is in tokens and a power of two. `element` is f16, bf16
-    or f8E4M3FN, to which keys and values are rounded when they are appended;
-    f8E4M3FN has no infinities, and what is over 448 is cut off there.
+    compiled in. `page` is in tokens and a power of two. `element` is f16, bf16,
+    f8E4M3FN or i8, to which keys and values are rounded when they are appended;
+    f8E4M3FN has no infinities, and what is over 448 is cut off there. An i8 is
+    an integer of -127..127, times a scale that the elements of one token and KV
+    head share; a page has its tokens' scales, bf16, behind their elements.
 
     Example:
     `!kvrm.pool<layers = 30, kv_heads = 3, head_dim = 64, page = 16, element = f16, layout = transposed_keys>`
@@ -40,10 +42,11 @@ def KVRM_PoolType : KVRM_Type<"Pool", "pool"> {
   let genVerifyDecl = 1;
   let extraClassDeclaration = [{
     /// Bytes of K, or of V, of one page of one head.
-    int64_t getPageBytes() const {
-      return getPage() * getHeadDim() * getElement().getIntOrFloatBitWidth() /
-             8;
-    }
+    int64_t getPageBytes() const { return getPageLayout().bytes; }
+    /// Where such a page has what.
+    kvrm_page_layout getPageLayout() const;
+    /// Whether elements are codes that a scale goes with.
+    bool hasScales() const;
   }];
 }
 

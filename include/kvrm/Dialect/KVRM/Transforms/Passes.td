@@ -51,7 +51,7 @@ def RaiseStaticCachePass : Pass<"kvrm-raise-static-cache", "::mlir::ModuleOp"> {
   }];
   let options = [
     Option<"narrow", "narrow", "std::string", /*default=*/"\"\"",
-           "Make caches of f32 f16, bf16 or f8e4m3, which rounds what they "
+           "Make caches of f32 f16, bf16, f8e4m3 or int8, which rounds what they "
            "hold; a step with such caches is not raised else">,
     ListOption<"causalMasks", "causal-masks", "unsigned",
                "Numbers of arguments that are causal masks, by contract: their "

@@ -25,7 +25,7 @@ namespace {
 
 class StepRewriter {
 public:
-  StepRewriter(func::FuncOp func, const RaisableStep &step, FloatType element)
+  StepRewriter(func::FuncOp func, const RaisableStep &step, Type element)
       : func(func), step(step), element(element),
         b(func.getLoc(), OpBuilder::atBlockBegin(&func.getBody().front())) {}
 
@@ -60,7 +60,7 @@ private:
 
   func::FuncOp func;
   const RaisableStep &step;
-  FloatType element;
+  Type element;
   ImplicitLocOpBuilder b;
   RankedTensorType cacheType;
   Value positions, keyCache, valueCache;
@@ -95,7 +95,7 @@ LogicalResult StepRewriter::addArguments() {
   const AttentionLayer &first = step.layers.front();
   cacheType = RankedTensorType::get({static_cast<int64_t>(step.layers.size()),
                                      first.rows, first.kvHeads, first.capacity,
-                                     first.headDim},
+                                     getCacheRow(first.headDim, element)},
                                     element);
   auto positionsType = RankedTensorType::get({first.rows}, b.getI32Type());
   unsigned at = step.position.getArgNumber();
@@ -475,6 +475,6 @@ FailureOr<bool> StepRewriter::run() {
 
 FailureOr<bool> mlir::kvrm::raise::rewriteStep(func::FuncOp func,
                                                const RaisableStep &step,
-                                               FloatType element) {
+                                               Type element) {
   return StepRewriter(func, step, element).run();
 }

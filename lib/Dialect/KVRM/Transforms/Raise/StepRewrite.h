@@ -18,7 +18,7 @@ namespace mlir::kvrm::raise {
 /// `element`, the last arguments and results; its position becomes an i32 for
 /// each row, where the old one was.
 FailureOr<bool> rewriteStep(func::FuncOp func, const RaisableStep &step,
-                            FloatType element);
+                            Type element);
 
 } // namespace mlir::kvrm::raise
 

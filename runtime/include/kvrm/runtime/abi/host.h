@@ -16,6 +16,7 @@
 #include "kvrm/runtime/abi/descriptor.h"
 #include "kvrm/runtime/abi/limits.h"
 #include "kvrm/runtime/abi/partial.h"
+#include "kvrm/runtime/abi/pool.h"
 #include <stddef.h>
 #include <stdint.h>
 
@@ -33,10 +34,13 @@ typedef struct kvrm_stage_layout {
   int64_t bytes;
 } kvrm_stage_layout;
 
-static inline kvrm_stage_layout
-kvrm_stage_layout_of(int64_t kv_tile, int64_t head_dim, kvrm_element element) {
+static inline kvrm_stage_layout kvrm_stage_layout_of(int64_t kv_tile,
+                                                     int64_t page_tokens,
+                                                     int64_t head_dim,
+                                                     kvrm_element element) {
   kvrm_stage_layout layout;
-  int64_t area = kv_tile * head_dim * kvrm_element_bytes(element);
+  int64_t area = kv_tile / page_tokens *
+                 kvrm_page_layout_of(page_tokens, head_dim, element).bytes;
   layout.k = 0;
   layout.v = area;
   layout.bytes = 2 * area;
@@ -121,8 +125,10 @@ typedef struct kvrm_step_args {
   const int32_t *positions; ///< [rows] position of the first new token
   const int32_t *counts;    ///< [rows] new tokens (prefill only)
   const int32_t *slots;     ///< [rows] slot of each row (prefill only)
-  uint8_t *k_cache;         ///< [layer][slot][kv_head][capacity][head_dim]
-  uint8_t *v_cache;         ///< like k_cache
+  /// [layer][slot][kv_head][capacity], and of each token [head_dim] elements,
+  /// then its scale if the element has scales.
+  uint8_t *k_cache;
+  uint8_t *v_cache; ///< like k_cache
 } kvrm_step_args;
 
 /// Type of the entry points of code.so: `kvrm_decode_step`, `kvrm_prefill` and,

@@ -56,15 +56,36 @@ typedef enum kvrm_schedule {
 /// point specification: a bias of 7, nothing over 448, no infinities, and NaN
 /// as 0x7f and 0xff. Keys and values are rounded to it, and cut off at +-448,
 /// when they are appended; what attends to them reads the values of the bytes.
+/// KVRM_INT8 is an integer of -127..127, times a scale that the elements of one
+/// token and KV head share: the least bf16 that lets the largest of them be
+/// 127.
 typedef enum kvrm_element {
   KVRM_F16 = 0,
   KVRM_BF16 = 1,
-  KVRM_F8E4M3 = 2
+  KVRM_F8E4M3 = 2,
+  KVRM_INT8 = 3
 } kvrm_element;
-enum { KVRM_ELEMENTS = 3 };
+enum { KVRM_ELEMENTS = 4 };
 
 static inline int64_t kvrm_element_bytes(kvrm_element element) {
-  return element == KVRM_F8E4M3 ? 1 : 2;
+  return element == KVRM_F8E4M3 || element == KVRM_INT8 ? 1 : 2;
+}
+
+/// Whether elements are codes, which no kernel computes with as they are:
+/// queries, new keys and values, and outputs are then of 16 bits or more.
+static inline int kvrm_element_is_code(kvrm_element element) {
+  return kvrm_element_bytes(element) == 1;
+}
+
+/// Bytes of the scale that a token's elements of one KV head share, of K and of
+/// V each; 0 if there is none.
+static inline int64_t kvrm_scale_bytes(kvrm_element element) {
+  return element == KVRM_INT8 ? 2 : 0;
+}
+
+/// Bytes of K, or of V, of one token and KV head, with its scale.
+static inline int64_t kvrm_token_bytes(int64_t head_dim, kvrm_element element) {
+  return head_dim * kvrm_element_bytes(element) + kvrm_scale_bytes(element);
 }
 
 /// As manifests and command lines spell it.
@@ -76,6 +97,8 @@ static inline const char *kvrm_element_name(kvrm_element element) {
     return "bf16";
   case KVRM_F8E4M3:
     return "f8e4m3";
+  case KVRM_INT8:
+    return "int8";
   }
   return "?";
 }

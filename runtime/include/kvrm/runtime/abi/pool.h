@@ -6,9 +6,12 @@
 //
 //===----------------------------------------------------------------------===//
 //
-// [layer][K or V][kv_head][page][page_tokens * head_dim elements]
+// [layer][K or V][kv_head][page]
 //
-// Inside a page, host packages keep V token-major ([token][head_dim]) and K
+// A page has page_tokens * head_dim elements and, if the element has scales,
+// those behind, one a token. Whatever moves whole pages moves both.
+//
+// Of elements, host packages keep V token-major ([token][head_dim]) and K
 // transposed ([head_dim][token]), so that both products of attention run with
 // vector lanes along the contiguous dimension. Kernels for NVIDIA GPUs keep
 // both token-major, with each token's chunks of 16 bytes permuted, so that a
@@ -20,6 +23,7 @@
 #ifndef KVRM_RUNTIME_ABI_POOL_H
 #define KVRM_RUNTIME_ABI_POOL_H
 
+#include "kvrm/runtime/abi/limits.h"
 #include <stdint.h>
 
 #ifdef __cplusplus
@@ -28,6 +32,26 @@ extern "C" {
 
 /// Bytes of a chunk, the unit that the permutation moves.
 #define KVRM_CHUNK_BYTES 16
+
+/// Where a page of one KV head, K or V, has what. In bytes.
+typedef struct kvrm_page_layout {
+  int64_t scales; ///< behind the elements: bf16, in the order of tokens
+  int64_t bytes;  ///< with scales, whole chunks
+} kvrm_page_layout;
+
+static inline kvrm_page_layout kvrm_page_layout_of(int64_t page_tokens,
+                                                   int64_t head_dim,
+                                                   kvrm_element element) {
+  kvrm_page_layout layout;
+  layout.scales = page_tokens * head_dim * kvrm_element_bytes(element);
+  layout.bytes = layout.scales;
+  if (kvrm_scale_bytes(element) > 0) {
+    layout.bytes += page_tokens * kvrm_scale_bytes(element);
+    layout.bytes = (layout.bytes + KVRM_CHUNK_BYTES - 1) / KVRM_CHUNK_BYTES *
+                   KVRM_CHUNK_BYTES;
+  }
+  return layout;
+}
 
 /// What device kernels make of a head dimension.
 typedef struct kvrm_head_shape {

@@ -31,6 +31,7 @@
 #define KVRM_RUNTIME_ATTENTION_ATTENTIONSTEP_H
 
 #include "kvrm/runtime/abi/limits.h"
+#include "kvrm/runtime/abi/pool.h"
 #include "kvrm/runtime/cuda/CudaDescriptor.h"
 #include "kvrm/runtime/cuda/CudaDevice.h"
 #include "kvrm/runtime/cuda/CudaPool.h"
@@ -88,12 +89,17 @@ struct AttentionInfo {
   int32_t maxCluster = 1;
 
   static AttentionInfo of(const Manifest &manifest);
+  /// Of a page; without layers and pages.
+  PoolShape pageShape() const {
+    return {.kvHeads = kvHeads,
+            .headDim = headDim,
+            .pageTokens = pageTokens,
+            .element = element};
+  }
   int32_t groupHeads() const { return heads / kvHeads; }
   int32_t queryTiles() const { return (queries + qTile - 1) / qTile; }
   /// Bytes of one page of one head, K or V.
-  int64_t pageBytes() const {
-    return int64_t(pageTokens) * headDim * kvrm_element_bytes(element);
-  }
+  int64_t pageBytes() const { return pageShape().pageBytes(); }
 };
 
 /// Inputs and outputs of attention, elements of AttentionInfo::io; a tensor of
@@ -174,19 +180,22 @@ public:
   /// Bytes of device memory that the step took.
   int64_t deviceBytes() const;
 
-  /// Writes a page from [page_tokens][head_dim] rows of the pool's elements,
-  /// and reads one. Both wait for the stream.
-  Status importPage(const CudaPage &where, std::span<const uint16_t> rows) {
-    return kv.importPage(queue, where, rows);
-  }
+  /// Writes a page from rows as packPage() takes them, and reads one. Both wait
+  /// for the stream.
   Status importPage(const CudaPage &where, std::span<const uint8_t> rows) {
     return kv.importPage(queue, where, rows);
   }
-  Status exportPage(const CudaPage &where, std::span<uint16_t> rows) {
-    return kv.exportPage(queue, where, rows);
-  }
   Status exportPage(const CudaPage &where, std::span<uint8_t> rows) {
     return kv.exportPage(queue, where, rows);
+  }
+  /// The same of rows of 16-bit elements.
+  Status importPage(const CudaPage &where, std::span<const uint16_t> rows) {
+    return importPage(where, {reinterpret_cast<const uint8_t *>(rows.data()),
+                              rows.size_bytes()});
+  }
+  Status exportPage(const CudaPage &where, std::span<uint16_t> rows) {
+    return exportPage(
+        where, {reinterpret_cast<uint8_t *>(rows.data()), rows.size_bytes()});
   }
   /// Copies from and to memory that is not pinned, and waits. Sizes are equal.
   Status write(DeviceSpan to, std::span<const uint8_t> from);

@@ -14,6 +14,7 @@
 #ifndef KVRM_RUNTIME_CUDA_CUDAPOOL_H
 #define KVRM_RUNTIME_CUDA_CUDAPOOL_H
 
+#include "kvrm/runtime/abi/pool.h"
 #include "kvrm/runtime/cuda/CudaDevice.h"
 #include "kvrm/runtime/package/Manifest.h"
 #include "kvrm/runtime/paging/BlockPager.h"
@@ -32,19 +33,6 @@ struct CudaPage {
   int32_t page = 0;     ///< physical
 };
 
-/// [token][head_dim] rows of elements of 2 bytes, or of one, to the bytes of a
-/// page, whose chunks lie where kvrm_swizzled_chunk says. Both have
-/// page_tokens * head_dim elements.
-void packPage(std::span<const uint16_t> rows, int32_t headDim,
-              std::span<uint16_t> page);
-void packPage(std::span<const uint8_t> rows, int32_t headDim,
-              std::span<uint8_t> page);
-/// The way back.
-void unpackPage(std::span<const uint16_t> page, int32_t headDim,
-                std::span<uint16_t> rows);
-void unpackPage(std::span<const uint8_t> page, int32_t headDim,
-                std::span<uint8_t> rows);
-
 /// What fixes a pool for its life.
 struct PoolShape {
   int32_t layers = 0;
@@ -54,10 +42,11 @@ struct PoolShape {
   int32_t pages = 0;
   kvrm_element element = KVRM_F16;
 
-  /// Bytes of one page of one head, K or V.
-  int64_t pageBytes() const {
-    return int64_t(pageTokens) * headDim * kvrm_element_bytes(element);
+  kvrm_page_layout pageLayout() const {
+    return kvrm_page_layout_of(pageTokens, headDim, element);
   }
+  /// Bytes of one page of one head, K or V.
+  int64_t pageBytes() const { return pageLayout().bytes; }
   /// Bytes from one KV head's pages to the next's.
   int64_t headStride() const { return pageBytes() * pages; }
   /// Bytes of K, or of V, of a layer.
@@ -68,6 +57,15 @@ struct PoolShape {
   /// Bytes of one page in all of them.
   int64_t allPageBytes() const { return pageBytes() * pageRuns(); }
 };
+
+/// The rows of a page, [page_tokens][head_dim] elements and behind them their
+/// scales, if they have some, to the bytes of a page, whose chunks lie where
+/// kvrm_swizzled_chunk says. Both are shape.pageBytes() long.
+void packPage(const PoolShape &shape, std::span<const uint8_t> rows,
+              std::span<uint8_t> page);
+/// The way back.
+void unpackPage(const PoolShape &shape, std::span<const uint8_t> page,
+                std::span<uint8_t> rows);
 
 class CudaPool {
 public:
@@ -82,24 +80,14 @@ public:
 
   /// Starts a copy of a page in all layers, K and V, all heads.
   Status copyPage(const CudaStream &stream, const PageCopy &copy) const;
-  /// Writes a page from [page_tokens][head_dim] rows of the pool's elements,
-  /// and reads one. Both wait for the stream.
-  Status importPage(const CudaStream &stream, const CudaPage &where,
-                    std::span<const uint16_t> rows);
+  /// Writes a page from rows as packPage() takes them, and reads one. Both wait
+  /// for the stream.
   Status importPage(const CudaStream &stream, const CudaPage &where,
                     std::span<const uint8_t> rows);
-  Status exportPage(const CudaStream &stream, const CudaPage &where,
-                    std::span<uint16_t> rows);
   Status exportPage(const CudaStream &stream, const CudaPage &where,
                     std::span<uint8_t> rows);
 
 private:
-  template <typename Element>
-  Status importElements(const CudaStream &stream, const CudaPage &where,
-                        std::span<const Element> rows);
-  template <typename Element>
-  Status exportElements(const CudaStream &stream, const CudaPage &where,
-                        std::span<Element> rows);
   Status takeScratch(const CudaStream &stream);
 
   PoolShape bounds;

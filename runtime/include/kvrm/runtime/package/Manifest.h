@@ -17,6 +17,7 @@
 #define KVRM_RUNTIME_PACKAGE_MANIFEST_H
 
 #include "kvrm/runtime/abi/limits.h"
+#include "kvrm/runtime/abi/pool.h"
 #include "kvrm/runtime/abi/program.h"
 #include "kvrm/runtime/support/Status.h"
 
@@ -149,7 +150,7 @@ struct Manifest {
   int32_t rankKvHeads() const { return kvHeads / ranks; }
   /// Bytes of one page of one head, K or V.
   int64_t pageBytes() const {
-    return int64_t(pageTokens) * headDim * kvrm_element_bytes(element);
+    return kvrm_page_layout_of(pageTokens, headDim, element).bytes;
   }
   /// Null if there is none.
   const FileInfo *file(std::string_view name) const;

@@ -64,7 +64,7 @@ struct PolicyShape {
   bool operator==(const PolicyShape &) const = default;
   /// K and V of one token and KV head.
   double tokenBytes() const {
-    return 2.0 * headDim * static_cast<double>(kvrm_element_bytes(element));
+    return 2.0 * static_cast<double>(kvrm_token_bytes(headDim, element));
   }
   /// What a token of a row costs a launch.
   double rowBytes() const { return tokenBytes() * kvHeads * queryTiles; }

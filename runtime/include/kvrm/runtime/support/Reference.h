@@ -7,8 +7,8 @@
 //===----------------------------------------------------------------------===//
 //
 // What tests and benchmarks of attention kernels compare with: the definition,
-// computed in float64 from the 16-bit elements that the kernels read, at the
-// speed that tens of thousands of checked steps need.
+// computed in float64 from the numbers that the kernels read, at the speed that
+// tens of thousands of checked steps need. Nothing here is of what it judges.
 //
 //===----------------------------------------------------------------------===//
 
@@ -25,19 +25,23 @@ namespace kvrm {
 /// The number that an element stands for; of 8 bits, the low ones.
 double elementValue(kvrm_element element, uint16_t bits);
 /// The element nearest to a number, the even one of two. One of KVRM_F8E4M3 is
-/// cut off at +-448.
+/// cut off at +-448, and one of KVRM_INT8, without its scale, at +-127.
 uint16_t elementOf(kvrm_element element, double value);
 
-/// The elements of 16 bits of the numbers that codes of KVRM_F8E4M3 stand for.
-void widenCodes(std::span<const uint8_t> codes, kvrm_element wide,
-                std::span<uint16_t> elements);
+/// The bytes that a cache of `element` has of a row of one token and KV head,
+/// kvrm_token_bytes of them: its elements, then its scale if they have one.
+void encodeRow(kvrm_element element, std::span<const float> row,
+               std::span<uint8_t> bytes);
+/// The numbers that such bytes stand for; floats hold them all.
+void decodeRow(kvrm_element element, std::span<const uint8_t> bytes,
+               std::span<float> row);
 
 /// Queries over the history of one KV head.
 struct ReferenceAttention {
-  kvrm_element element = KVRM_F16;  ///< of 16 bits; holds all of f8e4m3 too
-  int32_t headDim = 0;              ///< a multiple of 8
-  std::span<const uint16_t> keys;   ///< [tokens][headDim], finite
-  std::span<const uint16_t> values; ///< like keys
+  kvrm_element element = KVRM_F16; ///< of queries; of 16 bits
+  int32_t headDim = 0;             ///< a multiple of 8
+  std::span<const float> keys;     ///< [tokens][headDim], finite
+  std::span<const float> values;   ///< like keys
   /// Each is headDim elements long.
   std::span<const uint16_t *const> queries;
   /// Tokens that each query sees, from the first on; at least 1.
