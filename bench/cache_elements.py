@@ -2,7 +2,7 @@
 """Elements of the KV cache: what they do to perplexity and logits, KV and step time.
 
 A text is scored teacher-forced, token by token, by one model compiled with a cache
-of f16, of bf16 and of f8e4m3. Logits are compared with those of the first.
+of f16, of bf16, of f8e4m3 and of int8. Logits are compared with those of the first.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import numpy as np
 import scoring
 from common import progress, run, work_folder
 
-ELEMENTS = ("f16", "bf16", "f8e4m3")
+ELEMENTS = ("f16", "bf16", "f8e4m3", "int8")
 
 
 def compare(logits, first):
