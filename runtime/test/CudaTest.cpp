@@ -11,6 +11,7 @@
 #include "kvrm/runtime/attention/AttentionStep.h"
 
 #include <atomic>
+#include <cstring>
 #include <functional>
 #include <gtest/gtest.h>
 #include <map>
