@@ -6,13 +6,12 @@ of f16, of bf16, of f8e4m3 and of int8. Logits are compared with those of the fi
 """
 
 import argparse
-import json
 import os
 import shutil
 
 import numpy as np
 import scoring
-from common import progress, run, work_folder
+from common import progress, run
 
 ELEMENTS = ("f16", "bf16", "f8e4m3", "int8")
 
@@ -50,24 +49,22 @@ def measure(args, work):
     return scoring.results(args, ids, rows)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    scoring.add_arguments(parser)
-    parser.add_argument("--elements", nargs="+", default=ELEMENTS, choices=ELEMENTS)
-    args = parser.parse_args()
-    with work_folder(args.work) as work:
-        out = measure(args, work)
-    if args.json:
-        print(json.dumps(out, indent=2))
-        return
-    scoring.print_heading(out)
+def print_rows(rows):
     print(f"{'element':8} {'perplexity':>10} {'KV MiB':>7} {'step ms':>8} {'of largest':>10} {'of norm':>8} {'other':>6}")
-    for row in out["results"]:
+    for row in rows:
         print(
             f"{row['element']:8} {row['perplexity']:10.3f} "
             f"{row['peak_live_kv_bytes'] / 2**20:7.1f} {row['mean_step_ms']:8.2f} "
             f"{row['most_of_largest']:10.2e} {row['mean_of_norm']:8.2e} {row['other_choices']:6}"
         )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    scoring.add_arguments(parser)
+    parser.add_argument("--elements", nargs="+", default=ELEMENTS, choices=ELEMENTS)
+    args = parser.parse_args()
+    scoring.report(args, measure, print_rows)
 
 
 main()

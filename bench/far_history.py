@@ -8,12 +8,11 @@ sinks and summaries (older tokens collapsed to mean keys and values).
 """
 
 import argparse
-import json
 import os
 import shutil
 
 import scoring
-from common import progress, run, work_folder
+from common import progress, run
 
 
 def numbers(text):
@@ -60,6 +59,16 @@ def measure(args, work):
     return scoring.results(args, ids, rows)
 
 
+def print_rows(rows):
+    print(f"{'history':10} {'window':>6} {'entries':>7} {'sinks':>5} {'perplexity':>10} {'KV MiB':>7} {'step ms':>8}")
+    for row in rows:
+        print(
+            f"{row['history']:10} {row['window'] or '':>6} {row['entries'] or '':>7} "
+            f"{row['sinks'] or '':>5} {row['perplexity']:10.3f} "
+            f"{row['peak_live_kv_bytes'] / 2**20:7.1f} {row['mean_step_ms']:8.2f}"
+        )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     scoring.add_arguments(parser)
@@ -68,19 +77,7 @@ def main():
     parser.add_argument("--sinks", type=int, default=4, help="of these")
     parser.add_argument("--page", type=int, default=16, help="tokens a page")
     args = parser.parse_args()
-    with work_folder(args.work) as work:
-        out = measure(args, work)
-    if args.json:
-        print(json.dumps(out, indent=2))
-        return
-    scoring.print_heading(out)
-    print(f"{'history':10} {'window':>6} {'entries':>7} {'sinks':>5} {'perplexity':>10} {'KV MiB':>7} {'step ms':>8}")
-    for row in out["results"]:
-        print(
-            f"{row['history']:10} {row['window'] or '':>6} {row['entries'] or '':>7} "
-            f"{row['sinks'] or '':>5} {row['perplexity']:10.3f} "
-            f"{row['peak_live_kv_bytes'] / 2**20:7.1f} {row['mean_step_ms']:8.2f}"
-        )
+    scoring.report(args, measure, print_rows)
 
 
 main()

@@ -12,62 +12,26 @@ Needs the packages of bench/requirements.txt and a build of kvrm.
 """
 
 import argparse
-import ctypes
 import json
 import os
 import random
 import statistics
-import sys
 import time
 
 import llama_cpp as ll
 
+import llama
 from common import kvrm_bench, machine, progress, run, summary, work_folder
 from f16_gguf import convert
 
 
-class LlamaContext:
-    """One llama.cpp context with `slots` sequences in one batch a step."""
+class Histories(llama.Context):
+    """A context whose slots all have random tokens, as many each."""
 
-    def __init__(self, model, slots, capacity, threads, flash, unified):
-        self.slots = slots
+    def __init__(self, *settings, **more):
+        super().__init__(*settings, **more)
         self.length = 0
-        self.vocabulary = ll.llama_vocab_n_tokens(ll.llama_model_get_vocab(model))
-        params = ll.llama_context_default_params()
-        params.n_ctx = slots * capacity
-        params.n_batch = params.n_ubatch = 512
-        params.n_seq_max = slots
-        params.n_threads = params.n_threads_batch = threads
-        params.type_k = params.type_v = ll.GGML_TYPE_F16
-        params.flash_attn_type = (
-            ll.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash else ll.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        )
-        params.kv_unified = unified
-        params.no_perf = True
-        self.handle = ll.llama_init_from_model(model, params)
-        if not self.handle:
-            sys.exit("llama.cpp: cannot make a context")
-        self.memory = ll.llama_get_memory(self.handle)
-        self.batch = ll.llama_batch_init(512, 0, slots)
         self.random = random.Random(1)
-
-    def close(self):
-        ll.llama_batch_free(self.batch)
-        ll.llama_free(self.handle)
-
-    def decode(self, entries):
-        """Runs (token, position, sequence, wants logits) as one batch."""
-        batch = self.batch
-        batch.n_tokens = len(entries)
-        for i, (token, position, sequence, wants) in enumerate(entries):
-            batch.token[i] = token
-            batch.pos[i] = position
-            batch.n_seq_id[i] = 1
-            batch.seq_id[i][0] = sequence
-            batch.logits[i] = wants
-        if ll.llama_decode(self.handle, batch) != 0:
-            sys.exit("llama.cpp: llama_decode failed")
-        ll.llama_synchronize(self.handle)
 
     def token(self):
         return self.random.randrange(self.vocabulary)
@@ -78,8 +42,8 @@ class LlamaContext:
             for slot in range(self.slots):
                 ll.llama_memory_seq_rm(self.memory, slot, length, -1)
         for slot in range(self.slots):
-            for start in range(self.length, length, 512):
-                end = min(start + 512, length)
+            for start in range(self.length, length, llama.BATCH):
+                end = min(start + llama.BATCH, length)
                 self.decode([(self.token(), p, slot, p + 1 == end) for p in range(start, end)])
         self.length = length
 
@@ -104,12 +68,7 @@ class LlamaContext:
         self.decode([(t, i, 0, i + 1 == len(prompt)) for i, t in enumerate(prompt)])
         out, position, last = [], len(prompt), len(prompt) - 1
         while True:
-            logits = ll.llama_get_logits_ith(self.handle, last)
-            row = (ctypes.c_float * self.vocabulary).from_address(
-                ctypes.addressof(logits.contents)
-            )
-            values = list(row)
-            out.append(values.index(max(values)))
+            out.append(int(self.logits(last).argmax()))
             if len(out) == count:
                 break
             self.decode([(out[-1], position, 0, True)])
@@ -133,7 +92,7 @@ def same_tokens(args, package, model, threads):
     """How many of 16 greedy tokens agree, before any timing is believed."""
     prompt = [504, 3575, 282, 4649, 314]  # "The capital of France is"
     count = 16
-    context = LlamaContext(model, 1, args.capacity, threads, True, False)
+    context = Histories(model, 1, args.capacity, threads, True, False)
     theirs = context.greedy(prompt, count)
     context.close()
     ours = json.loads(
@@ -154,11 +113,7 @@ def measure(args, work):
     if not args.as_is:
         progress("writing the F16 model")
         convert(args.model, gguf_path)
-    params = ll.llama_model_default_params()
-    params.n_gpu_layers = 0
-    model = ll.llama_model_load_from_file(gguf_path.encode(), params)
-    if not model:
-        sys.exit(f"llama.cpp: cannot load {gguf_path}")
+    model = llama.load(gguf_path)
     results, check = [], None
     for slots in args.slots:
         progress(f"{slots} slots: compiling, then prefilling")
@@ -170,7 +125,7 @@ def measure(args, work):
         if check is None:
             check = same_tokens(args, package, model, args.threads)
         theirs = {
-            name: LlamaContext(model, slots, args.capacity, args.threads, **settings)
+            name: Histories(model, slots, args.capacity, args.threads, **settings)
             for name, settings in variants(slots)
         }
         rates = {}
@@ -237,10 +192,7 @@ def main():
     if args.contexts[-1] + args.steps + 4 > args.capacity:
         parser.error("--capacity is too small for the longest context and the steps")
 
-    # llama.cpp tells much on standard error.
-    silent = ll.llama_log_callback(lambda level, text, data: None)
-    ll.llama_log_set(silent, None)
-    ll.llama_backend_init()
+    llama.start()
     with work_folder(args.work) as work:
         out = measure(args, work)
     if args.json:

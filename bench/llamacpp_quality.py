@@ -12,15 +12,16 @@ Needs the packages of bench/requirements.txt and a build of kvrm.
 
 import argparse
 import ctypes
-import json
 import os
+import shutil
 import sys
 
 import llama_cpp as ll
 import numpy as np
 
+import llama
 import scoring
-from common import progress, run, work_folder
+from common import progress, run
 
 sys.path.insert(
     0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "test", "reference")
@@ -51,31 +52,14 @@ def quantize(source, target, kind, threads):
 
 def llama_logits(args, path, ids):
     """Of each token of a text, [tokens][vocabulary]."""
-    params = ll.llama_model_default_params()
-    params.n_gpu_layers = 0
-    model = ll.llama_model_load_from_file(path.encode(), params)
-    vocabulary = ll.llama_vocab_n_tokens(ll.llama_model_get_vocab(model))
-    params = ll.llama_context_default_params()
-    params.n_ctx = len(ids)
-    params.n_batch = params.n_ubatch = 128
-    params.n_threads = params.n_threads_batch = args.threads
-    params.type_k = params.type_v = ll.GGML_TYPE_F16
-    context = ll.llama_init_from_model(model, params)
-    batch = ll.llama_batch_init(128, 0, 1)
+    model = llama.load(path)
+    context = llama.Context(model, 1, len(ids), args.threads)
     rows = []
-    for first in range(0, len(ids), 128):
-        part = ids[first : first + 128]
-        batch.n_tokens = len(part)
-        for i, token in enumerate(part):
-            batch.token[i], batch.pos[i] = token, first + i
-            batch.n_seq_id[i], batch.seq_id[i][0], batch.logits[i] = 1, 0, True
-        if ll.llama_decode(context, batch):
-            sys.exit("llama.cpp: llama_decode failed")
-        for i in range(len(part)):
-            row = ll.llama_get_logits_ith(context, i)
-            rows.append(np.ctypeslib.as_array(row, (vocabulary,)).copy())
-    ll.llama_batch_free(batch)
-    ll.llama_free(context)
+    for first in range(0, len(ids), llama.BATCH):
+        part = ids[first : first + llama.BATCH]
+        context.decode([(token, first + i, 0, True) for i, token in enumerate(part)])
+        rows += [context.logits(i).copy() for i in range(len(part))]
+    context.close()
     ll.llama_model_free(model)
     return np.asarray(rows)
 
@@ -101,13 +85,13 @@ def worst(got, want):
 def kvrm_row(args, work, path, ids, want, *flags):
     package = os.path.join(work, "model.kvrm")
     file = os.path.join(work, "logits.npy")
-    run("rm", "-rf", package)
+    shutil.rmtree(package, ignore_errors=True)
     run(
         os.path.join(args.build, "bin/kvrmc"), "--quiet", path, "-o", package,
         "--slots=1", f"--capacity={len(ids) + 1}", *flags,
     )  # fmt: skip
     scored = scoring.score(args, package, ids)
-    scoring.score(args, package, ids[: len(want)], "--logits", file)
+    scoring.score(args, package, ids[: args.checked], "--logits", file)
     return {"perplexity": scored["perplexity"], "error": worst(np.load(file)[0], want)}
 
 
@@ -124,14 +108,16 @@ def measure(args, work):
                 "--slots=1", f"--capacity={args.capacity}",
             )  # fmt: skip
             ids = scoring.tokenize(args, package)
-        want = reference_logits(path, ids[: args.checked])
-        theirs = llama_logits(args, path, ids)
+        # kvrm has logits from the prompt's end on.
+        skipped = args.prompt_length - 1
+        want = reference_logits(path, ids[: args.checked])[skipped:]
+        theirs = llama_logits(args, path, ids)[skipped:]
         row = {
             "type": kind,
             "file_mib": os.path.getsize(path) / 2**20,
             "llama.cpp": {
-                "perplexity": perplexity(theirs, ids),
-                "error": worst(theirs[: args.checked], want),
+                "perplexity": perplexity(theirs, ids[skipped:]),
+                "error": worst(theirs[: len(want)], want),
             },
         }
         if kind == "F16":  # in no blocks: there is nothing to choose
@@ -144,6 +130,16 @@ def measure(args, work):
     return scoring.results(args, ids, rows)
 
 
+def print_rows(rows):
+    print(f"{'':8} {'MiB':>6} {'perplexity, and worst error: llama.cpp':>38} {'int8':>18} {'exact':>18}")
+    for row in rows:
+        cells = [
+            f"{row[name]['perplexity']:9.3f} {row[name]['error']:8.1e}" if name in row else " " * 18
+            for name in ("llama.cpp", "int8", "exact")
+        ]
+        print(f"{row['type']:8} {row['file_mib']:6.1f} {cells[0]:>38} {cells[1]} {cells[2]}")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     scoring.add_arguments(parser)
@@ -152,22 +148,10 @@ def main():
         "--types", type=lambda text: text.split(","), default=list(TYPES), help="by commas"
     )
     args = parser.parse_args()
-    silent = ll.llama_log_callback(lambda level, text, data: None)
-    ll.llama_log_set(silent, None)
-    ll.llama_backend_init()
-    with work_folder(args.work) as work:
-        out = measure(args, work)
-    if args.json:
-        print(json.dumps(out, indent=2))
-        return
-    scoring.print_heading(out)
-    print(f"{'':8} {'MiB':>6} {'perplexity, and worst error: llama.cpp':>38} {'int8':>18} {'exact':>18}")
-    for row in out["results"]:
-        cells = [
-            f"{row[name]['perplexity']:9.3f} {row[name]['error']:8.1e}" if name in row else " " * 18
-            for name in ("llama.cpp", "int8", "exact")
-        ]
-        print(f"{row['type']:8} {row['file_mib']:6.1f} {cells[0]:>38} {cells[1]} {cells[2]}")
+    if args.checked <= args.prompt_length:
+        parser.error("--checked is too small for the prompt and a step")
+    llama.start()
+    scoring.report(args, measure, print_rows)
 
 
 main()

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 
-from common import machine, run
+from common import machine, run, work_folder
 
 
 def tokenize(args, package):
@@ -63,9 +63,15 @@ def results(args, ids, rows):
     }
 
 
-def print_heading(out):
-    """The line above a table of results()."""
+def report(args, measure, print_rows):
+    """Prints what `measure(args, work)` makes: as JSON, or its rows below a heading."""
+    with work_folder(args.work) as work:
+        out = measure(args, work)
+    if args.json:
+        print(json.dumps(out, indent=2))
+        return
     print(
         f"{out['model']} on {out['tokens']} tokens of {out['text']}; "
         f"{out['machine']['cpu']}, {out['threads']} threads, load {out['machine']['load_average']:.1f}"
     )
+    print_rows(out["results"])

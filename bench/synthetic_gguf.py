@@ -38,18 +38,15 @@ def blocks(kind, rows, columns, random):
 
 
 def kind_of(args, name):
-    """The type of a matrix by its name, \"blk.3.ffn_down\"."""
+    """The type of a matrix by its name, such as blk.3.ffn_down."""
     if args.type != "Q4_K_M":
         return args.type
     if name == "token_embd":
         return "Q6_K"
     _, layer, part = name.split(".")
     eighth, layer = args.layers // 8, int(layer)
-    takes_more = (
-        layer < eighth
-        or layer >= 7 * args.layers // 8
-        or (layer - eighth) % 3 == 2
-    )
+    is_outer = layer < eighth or layer >= 7 * args.layers // 8
+    takes_more = is_outer or (layer - eighth) % 3 == 2
     return "Q6_K" if takes_more and part in ("attn_v", "ffn_down") else "Q4_K"
 
 

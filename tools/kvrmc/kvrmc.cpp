@@ -316,8 +316,11 @@ llvm::Error checkMixed(int64_t slots) {
 
 /// A GPU's activations are of the cache's element, unless that is a code.
 bool isCacheOfCodes() {
-  return cacheType == kvrm_element_name(KVRM_F8E4M3) ||
-         cacheType == kvrm_element_name(KVRM_INT8);
+  llvm::Expected<kvrm_element> element = kvrmc::cacheElement(cacheType);
+  if (element)
+    return kvrm_element_is_code(*element);
+  llvm::consumeError(element.takeError()); // told of where it is used
+  return false;
 }
 
 /// The element of matrices that are in no blocks. A GPU multiplies them with

@@ -51,7 +51,6 @@ using namespace mlir::kvrm;
 
 /// Bytes that one prefetch brings in.
 static constexpr int64_t kCacheLine = 64;
-static constexpr int64_t kScaleBytes = 2;
 
 namespace {
 
@@ -216,7 +215,8 @@ private:
   /// Keys, or values, of page `index` of tile `tile`.
   Value tilePage(bool values, Value tile, Value index);
   Value scaleAt(Value pageAddress, Value inPage) {
-    return at(at(pageAddress, pageLayout.scales), mul(inPage, kScaleBytes));
+    return at(at(pageAddress, pageLayout.scales),
+              mul(inPage, pool.getScaleBytes()));
   }
   /// Bytes from a query tile's first row to query row `r`: its token and head.
   int64_t queryRowOffset(int64_t r) {

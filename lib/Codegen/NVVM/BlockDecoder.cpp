@@ -57,9 +57,7 @@ Value BlockDecoder::pair(Value bytes, int64_t first) {
   bool isBF16 = element.isBF16();
   int64_t integer = isBF16 ? kBF16Integer : kF16Integer;
   int64_t offset = (isBF16 ? kBF16First : kF16First) + shape.offset;
-  // Each byte below the byte that makes it a float.
-  Value placed =
-      b.permuteBytes(bytes, b.i32(integer), 0x4040 | (first + 1) << 8 | first);
+  Value placed = b.bytesBelow(integer, bytes, first);
   auto type = VectorType::get({2}, element);
   Value added = arith::ConstantOp::create(
       b, DenseElementsAttr::get(

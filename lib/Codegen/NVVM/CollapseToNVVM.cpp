@@ -84,9 +84,8 @@ Value CollapseKernel::elementAt(Value page, Value token) {
 }
 
 Value CollapseKernel::scaleAt(Value page, Value token) {
-  Value offset = b.add(b.mul(b.widen(page), pool.getPageBytes()),
-                       b.mul(b.widen(token), strip.scaleBytes));
-  return b.at(head, b.add(offset, strip.pageLayout.scales));
+  Value start = b.mul(b.widen(page), pool.getPageBytes());
+  return b.at(head, b.add(start, strip.scaleInPage(b, b.widen(token))));
 }
 
 Value CollapseKernel::load(Value page, Value token) {
@@ -96,13 +95,13 @@ Value CollapseKernel::load(Value page, Value token) {
   Value value = widenElements(b, element, pool.getElement());
   if (!strip.hasScales())
     return value;
-  Value scale = b.load(b.getI16Type(), scaleAt(page, token), kScaleBytes);
+  Value scale = b.load(b.getI16Type(), scaleAt(page, token), strip.scaleBytes);
   return b.fmul(value, widenScales(b, scale));
 }
 
 void CollapseKernel::storeCode(Value code, Value scale, Value page,
                                Value token) {
-  b.store(scale, scaleAt(page, token), kScaleBytes);
+  b.store(scale, scaleAt(page, token), strip.scaleBytes);
   b.store(code, elementAt(page, token), 1);
 }
 

@@ -199,6 +199,10 @@ public:
     return ptx("fma.rn.bf16x2 $0, $1, $2, $3;", "=r,r,r,r",
                {rhs, minusOne, lhs}, getI32Type());
   }
+  /// Bytes `first` and `first + 1` of a word, each below the byte `high`.
+  Value bytesBelow(int64_t high, Value word, int64_t first) {
+    return permuteBytes(word, i32(high), 0x4040 | (first + 1) << 8 | first);
+  }
   /// A word of four bytes, each said by four bits of `selector`, the lowest
   /// first: 0 to 3 are those of `word`, 4 to 7 those of `other`.
   Value permuteBytes(Value word, Value other, int64_t selector) {

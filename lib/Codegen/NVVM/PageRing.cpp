@@ -153,9 +153,7 @@ void PageRing::copyStrip() {
     inPage = b.widen(b.mul(b.rem(firstToken, strip.page), strip.rowBytes()));
   Value scalesInPage;
   if (strip.hasScales())
-    scalesInPage =
-        b.widen(b.add(b.mul(b.rem(firstToken, strip.page), strip.scaleBytes),
-                      strip.pageLayout.scales));
+    scalesInPage = b.widen(strip.scaleInPage(b, b.rem(firstToken, strip.page)));
   int64_t pageBytes = strip.halfBytes() / strip.pages();
   int64_t scalesBytes = strip.tokens / strip.pages() * strip.scaleBytes;
 

@@ -575,8 +575,7 @@ void ProductWriter::multiplyChunk(Value tile, Value chunk,
 
 ProductWriter::RecordPlace
 ProductWriter::recordOf(Value tile, Value chunk, int64_t slice, int64_t panel) {
-  // A warp's slices are of one block, or are whole ones: their places are fixed
-  // ones from the first's.
+  // Slices of one block, or of whole ones, are at fixed places from the first.
   int64_t depth = slice * kSliceDepth;
   int64_t record = depth / shape.block.elements;
   Value element = b.add(b.rem(warpDepth, shape.block.elements),

@@ -71,7 +71,7 @@ struct ProductShape {
                const DeviceOptions &options);
 
   int64_t chooseWarps() const;
-  int64_t chooseTileRows() const;
+  int64_t chooseTileRows(const DeviceOptions &options) const;
   int64_t chooseChunkDepth() const;
   int64_t chooseTilesAtOnce() const;
   /// Rows of the weight of the block that has most, in tiles of so many.

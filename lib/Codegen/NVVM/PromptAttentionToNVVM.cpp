@@ -223,8 +223,7 @@ void PromptLowering::copyPage(Value token, Value page, Value stage) {
 void PromptLowering::copyScales(Value start, Value token, Value page,
                                 Value stage) {
   int64_t bytes = tile.tokens / tile.pages() * tile.scaleBytes;
-  Value inPage = b.add(b.mul(b.rem(token, tile.page), tile.scaleBytes),
-                       tile.pageLayout.scales);
+  Value inPage = tile.scaleInPage(b, b.rem(token, tile.page));
   Value offset = b.add(start, b.widen(inPage));
   Value target = b.add(stageAddress(stage), b.mul(page, bytes));
   for (bool isValue : {false, true}) {

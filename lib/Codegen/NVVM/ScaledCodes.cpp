@@ -14,18 +14,15 @@ using namespace mlir::kvrm;
 /// The sign's bit turned, a byte is a code plus 128, and below the byte 0x64 an
 /// f16 of 1024 more.
 static Value pairOfF16(DeviceBuilder &b, Value turned, int64_t first) {
-  constexpr int64_t above = 0x64646464, offset = 0x64806480; // 1152, twice
-  Value placed =
-      b.permuteBytes(turned, b.i32(above), 0x4040 | (first + 1) << 8 | first);
-  return b.subtractPairs(placed, b.i32(offset), b.getF16Type());
+  constexpr int64_t offset = 0x64806480; // 1152, twice
+  return b.subtractPairs(b.bytesBelow(0x64, turned, first), b.i32(offset),
+                         b.getF16Type());
 }
 
 /// Below the byte 0x43 the seven low bits of a code are 128 more, and the
 /// sign's bit alone is 128, or 256 if it is set: their difference is the code.
 static Value pairOfBF16(DeviceBuilder &b, Value codes, int64_t first) {
-  constexpr int64_t above = 0x43434343;
-  Value placed =
-      b.permuteBytes(codes, b.i32(above), 0x4040 | (first + 1) << 8 | first);
+  Value placed = b.bytesBelow(0x43, codes, first);
   return b.subtractPairs(b.bitAnd(placed, 0x437f437f),
                          b.bitAnd(placed, 0x43804380), b.getBF16Type());
 }

@@ -34,8 +34,8 @@ Value PageSlot::loadPage() {
 Value PageSlot::offsetOfScale() {
   Value physical = loadPage();
   Value inPage = b.widen(b.rem(place, strip.page));
-  Value scales = b.add(b.mul(inPage, kScaleBytes), strip.pageLayout.scales);
-  return b.add(b.mul(b.widen(physical), pool.getPageBytes()), scales);
+  return b.add(b.mul(b.widen(physical), pool.getPageBytes()),
+               strip.scaleInPage(b, inPage));
 }
 
 Value PageSlot::offsetOfChunk(Value chunk) {

@@ -22,8 +22,6 @@ namespace mlir::kvrm {
 
 /// Bytes of an element of q, k, v and out: f16 or bf16.
 inline constexpr int64_t kIoBytes = 2;
-/// Bytes of a scale, a bf16.
-inline constexpr int64_t kScaleBytes = 2;
 
 /// The tokens that one warp attends to at once: K and V, 4 to 16 KiB, and their
 /// scales behind them, if the pool has some.
@@ -32,8 +30,7 @@ struct StripShape {
   StripShape(PoolType pool, int64_t tokens)
       : tokens(tokens), headDim(pool.getHeadDim()), page(pool.getPage()),
         elementBytes(pool.getElement().getIntOrFloatBitWidth() / 8),
-        scaleBytes(pool.hasScales() ? kScaleBytes : 0),
-        pageLayout(pool.getPageLayout()) {}
+        scaleBytes(pool.getScaleBytes()), pageLayout(pool.getPageLayout()) {}
   static int64_t tokensOf(PoolType pool) {
     return kvrm_strip_tokens(kvrm_head_shape_of(pool.getHeadDim()),
                              pool.getElement().getIntOrFloatBitWidth() / 8);
@@ -51,6 +48,10 @@ struct StripShape {
   /// Where a stage has the scales of K, or of V.
   int64_t scalesAt(bool isValue) const {
     return 2 * halfBytes() + (isValue ? tokens * scaleBytes : 0);
+  }
+  /// Where a page of K, or of V, has the scale of its token `inPage`.
+  Value scaleInPage(DeviceBuilder &b, Value inPage) const {
+    return b.add(b.mul(inPage, scaleBytes), pageLayout.scales);
   }
   int64_t pageBytes() const { return pageLayout.bytes; }
   /// Pages that a strip touches; a page may hold several strips.

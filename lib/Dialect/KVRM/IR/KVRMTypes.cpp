@@ -125,8 +125,8 @@ kvrm_page_layout PoolType::getPageLayout() const {
                              *getCacheElement(getElement()));
 }
 
-bool PoolType::hasScales() const {
-  return kvrm_scale_bytes(*getCacheElement(getElement())) > 0;
+int64_t PoolType::getScaleBytes() const {
+  return kvrm_scale_bytes(*getCacheElement(getElement()));
 }
 
 LogicalResult SessionType::verify(function_ref<InFlightDiagnostic()> emitError,

@@ -45,8 +45,10 @@ def KVRM_PoolType : KVRM_Type<"Pool", "pool"> {
     int64_t getPageBytes() const { return getPageLayout().bytes; }
     /// Where such a page has what.
     kvrm_page_layout getPageLayout() const;
-    /// Whether elements are codes that a scale goes with.
-    bool hasScales() const;
+    /// Bytes of the scale that goes with a token's elements of one head, of K
+    /// and of V each; 0 if there is none.
+    int64_t getScaleBytes() const;
+    bool hasScales() const { return getScaleBytes() > 0; }
   }];
 }
 
